@@ -1,0 +1,40 @@
+# Everything builds .venv first if it is missing or older than what defines it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
+	$(BIN)/landuse demo --out $(DEMO) --overwrite
+
+test: $(INSTALLED) ## every test but those that need a public service
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED) ## timings; not part of the tests
+	$(BIN)/python tests/benchmarks/startup.py
+
+check: $(INSTALLED) ## lint, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict landuse
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find landuse tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an install that was interrupted is done again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "landuse needs Python 3.11 or newer; '$(PYTHON)' is" \
+		"$$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,48 @@
+"""Every error that a user can meet. Only ``cli.py`` turns one into an exit code.
+
+A message says what, the values, and the mend.
+"""
+
+from __future__ import annotations
+
+
+class LanduseError(Exception):
+    """Root of the tree: anything landuse refuses or fails to do."""
+
+    exit_code = 1
+
+
+class UsageError(LanduseError):
+    """The request itself is wrong: options, config, or an input that does not fit."""
+
+    exit_code = 2
+
+
+class ModelError(UsageError):
+    """Weights or their contract are missing, corrupt, foreign or do not fit the imagery."""
+
+
+class NothingFoundError(LanduseError):
+    """No scene matches the area, the dates and the filters."""
+
+    exit_code = 3
+
+
+class IncompleteError(LanduseError):
+    """The map is written, but too much of it is nodata."""
+
+    exit_code = 4
+
+
+class ProviderError(LanduseError):
+    """A catalogue or its imagery cannot be reached or read."""
+
+    exit_code = 5
+
+
+class ReadError(ProviderError):
+    """An asset cannot be read."""
+
+
+class OutputError(LanduseError):
+    """The output folder or a file in it cannot be written."""

@@ -1,0 +1,219 @@
+"""The frozen records that stages hand to each other.
+
+Each value is checked where it is born. Digital numbers (DN) are reflectance x 10000 without
+offset from the moment a block is read; 0 is nodata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+NODATA_ID = 255
+"""Class raster value of a cell without a class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelInput:
+    """How one processing level enters a network: ``input_dn = gain * dn + offset_dn``, per band."""
+
+    level: str
+    """``"L1C"`` or ``"L2A"``."""
+    gain: tuple[float, ...]
+    """Factor per band, in the contract's band order."""
+    offset_dn: tuple[float, ...]
+    """Offset per band in DN, in the contract's band order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelContract:
+    """What a network needs to be fed and what its outputs mean. Travels inside the checkpoint."""
+
+    name: str
+    """Name of the model."""
+    bands: tuple[str, ...]
+    """Sentinel-2 band names in input order."""
+    levels: tuple[LevelInput, ...]
+    """The processing levels the model reads, and how."""
+    saturation_dn: float
+    """Input DN are clipped to 0..saturation_dn and divided by it."""
+    mean: tuple[float, ...]
+    """Per band mean of the clipped input in 0..1, subtracted."""
+    std: tuple[float, ...]
+    """Per band standard deviation of the clipped input in 0..1, divided by."""
+    classes: tuple[str, ...]
+    """Class names; the index is the id in the class raster."""
+    patch_size_px: int
+    """Side of the square patch the model classifies."""
+    resolution_m: float
+    """Pixel size the model was trained at."""
+    temperature: float = 1.0
+    """Logits are divided by this before the softmax (fitted on the validation split)."""
+
+    def __post_init__(self) -> None:
+        count = len(self.bands)
+        if count == 0 or len(set(self.bands)) != count:
+            raise ValueError(f"bands {self.bands} must be unique and at least one")
+        per_band = [self.mean, self.std]
+        for level in self.levels:
+            per_band += [level.gain, level.offset_dn]
+        if any(len(values) != count for values in per_band):
+            raise ValueError(f"every per-band value needs {count} entries, one for each of {self.bands}")
+        if min(self.std) <= 0 or self.saturation_dn <= 0 or self.temperature <= 0:
+            raise ValueError(
+                f"std {self.std}, saturation_dn {self.saturation_dn} and temperature "
+                f"{self.temperature} must be above 0"
+            )
+        scalars = (self.saturation_dn, self.resolution_m, self.temperature)
+        if not all(isfinite(value) for values in (*per_band, scalars) for value in values):
+            raise ValueError("every number of a contract must be finite")
+        if not self.levels:
+            raise ValueError("a contract names at least one processing level")
+        if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes; a class raster holds 2 to 255 different ones")
+        if self.patch_size_px < 1 or self.resolution_m <= 0:
+            raise ValueError(f"patch {self.patch_size_px} px at {self.resolution_m} m is not a patch")
+
+    def level_input(self, level: str) -> LevelInput | None:
+        """The transform of ``level``, or None where the model does not read it."""
+        return next((entry for entry in self.levels if entry.level == level), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandAsset:
+    """One readable raster of a scene."""
+
+    band: str
+    """Sentinel-2 band name, or ``"SCL"`` for the scene classification."""
+    href: str
+    """Unsigned URL or local path."""
+    index: int = 1
+    """Band number inside the file, from 1."""
+    scale: float = 1 / 10_000
+    """reflectance = scale * stored + offset."""
+    offset: float = 0.0
+    """reflectance = scale * stored + offset."""
+    nodata: float | None = 0.0
+    """Stored value that means nodata; None where every pixel is data."""
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.scale) and isfinite(self.offset)) or self.scale <= 0 or self.index < 1:
+            raise ValueError(
+                f"band {self.band}: scale {self.scale} and index {self.index} must be > 0, scale and offset "
+                f"{self.offset} finite"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One acquisition over one tile, the same whatever the provider."""
+
+    id: str
+    """The item's id as the provider spells it. Hostile: never part of a path or of markup."""
+    provider: str
+    """Where it comes from, for signing and for the report."""
+    acquired_utc: datetime
+    """Acquisition time, timezone-aware UTC."""
+    level: str
+    """``"L1C"`` or ``"L2A"``."""
+    baseline: str | None
+    """Processing baseline such as ``"05.11"``, where the item states one."""
+    cloud_percent: float | None
+    """Cloud cover of the whole scene in percent, where the item states it."""
+    footprint: tuple[tuple[float, float], ...]
+    """Outer ring of the footprint, (longitude, latitude) in degrees."""
+    crs: str | None
+    """Native CRS such as ``"EPSG:32633"``, where the item states it."""
+    bounds_m: tuple[float, float, float, float] | None
+    """Left, bottom, right, top of the raster in its native CRS, where the item states it."""
+    assets: tuple[BandAsset, ...]
+    """Bands, and SCL where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
+            raise ValueError(f"scene {self.id!r}: acquired_utc {self.acquired_utc} is not in UTC")
+
+    def asset(self, band: str) -> BandAsset | None:
+        """The asset of ``band``, or None."""
+        return next((asset for asset in self.assets if asset.band == band), None)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the assets the scene offers."""
+        return tuple(asset.band for asset in self.assets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PixelBlock:
+    """Pixels of one block of one scene, or of a composite of scenes."""
+
+    dn: NDArray[np.uint16]
+    """(band, y, x), reflectance x 10000; 0 = nodata."""
+    observed: NDArray[np.bool_]
+    """(y, x), True where the sensor saw something in every band."""
+    usable: NDArray[np.bool_]
+    """(y, x), True where observed and clear."""
+
+    def __post_init__(self) -> None:
+        if self.dn.ndim != 3 or not self.dn.shape[1:] == self.observed.shape == self.usable.shape:
+            raise ValueError(
+                f"dn {self.dn.shape}, observed {self.observed.shape} and usable "
+                f"{self.usable.shape} do not share their (y, x)"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A rectangle of map cells that is read, classified and written as one unit of work."""
+
+    row_start: int
+    """First cell row, from the top of the map's grid."""
+    row_stop: int
+    """One past the last cell row."""
+    col_start: int
+    """First cell column, from the left of the map's grid."""
+    col_stop: int
+    """One past the last cell column."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) in cells."""
+        return self.row_stop - self.row_start, self.col_stop - self.col_start
+
+    @property
+    def name(self) -> str:
+        """A file-safe name, unique within a plan."""
+        return f"r{self.row_start:06d}_c{self.col_start:06d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadFailure:
+    """One asset that could not be read for one block."""
+
+    block: str
+    """``Block.name``."""
+    scene_id: str
+    """The scene whose pixels are missing there."""
+    reason: str
+    """What went wrong; URLs without their query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellScores:
+    """What a block's cells were found to be, before a class is chosen."""
+
+    probabilities: NDArray[np.float32]
+    """(class, row, col), 0..1, summing to 1 over classes; 0 everywhere where ``mapped`` is False."""
+    mapped: NDArray[np.bool_]
+    """(row, col), True where the cell gets a class."""
+    observed: NDArray[np.bool_]
+    """(row, col), True where a scene saw at least one pixel of the cell, clear or not."""
+    failed: NDArray[np.bool_]
+    """(row, col), True where nothing was seen and a read had failed."""

@@ -1,0 +1,33 @@
+"""What every test shares: where the real data are, and seeds."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir(pytestconfig: pytest.Config) -> Path:
+    """The folder of real test data, which is not part of the repository.
+
+    A test without it is skipped, except in the CI, where a skip would hide that nothing was tested.
+    """
+    value = os.environ.get("LANDUSE_TEST_DATA")
+    folder = (pytestconfig.rootpath / value).resolve() if value else None
+    if folder is not None and folder.is_dir():
+        return folder
+    reason = f"needs the real test data: LANDUSE_TEST_DATA is {value!r}, not a folder"
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(f"{reason}, and CI=true forbids the skip")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:  # pipeline tests must not import it
+        sys.modules["torch"].manual_seed(0)
