@@ -1,0 +1,201 @@
+"""Weights together with the contract they need, as safetensors.
+
+One file holds both: the tensors, and in the header the network's config and the contract as JSON.
+Nothing in a checkpoint is ever executed: pickles are refused unread.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from landuse.errors import ModelError, OutputError
+from landuse.model.networks import BalancedNet, NetworkConfig
+from landuse.records import LevelInput, ModelContract
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+FORMAT = "landuse-checkpoint-1"
+WEIGHTS = Path(__file__).parent / "weights"
+MAX_BYTES = 2_000_000_000
+DAMAGE = (KeyError, TypeError, ValueError, OverflowError, RuntimeError)
+"""What making a config, a contract or a network of hostile JSON can raise (torch: RuntimeError)."""
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models that come with the package."""
+    return tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
+
+
+def model_path(model: str) -> Path:
+    """The file of a shipped model's name or of a path.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if model in shipped_models():
+        return WEIGHTS / f"{model}.safetensors"
+    path = Path(model)
+    if path.is_file():
+        return path
+    raise ModelError(
+        f"No model {model!r}: neither a shipped model ({', '.join(shipped_models()) or 'none'}) nor a "
+        "file. See `landuse models`, or give the path of a .safetensors that `landuse train` wrote."
+    )
+
+
+def contract_to_dict(contract: ModelContract) -> dict[str, Any]:
+    """The contract as plain JSON values."""
+    return asdict(contract)
+
+
+def contract_from_dict(values: dict[str, Any]) -> ModelContract:
+    """The inverse of ``contract_to_dict``.
+
+    Raises:
+        KeyError, TypeError, ValueError: the values are no contract.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"it is a {type(values).__name__}, not an object")
+    unknown = values.keys() - {field.name for field in fields(ModelContract)}
+    if unknown:
+        raise ValueError(f"unknown keys {sorted(unknown)}")
+    return ModelContract(
+        name=str(values["name"]),
+        bands=tuple(map(str, values["bands"])),
+        levels=tuple(
+            LevelInput(
+                level=str(entry["level"]),
+                gain=tuple(map(float, entry["gain"])),
+                offset_dn=tuple(map(float, entry["offset_dn"])),
+            )
+            for entry in values["levels"]
+        ),
+        saturation_dn=float(values["saturation_dn"]),
+        mean=tuple(map(float, values["mean"])),
+        std=tuple(map(float, values["std"])),
+        classes=tuple(map(str, values["classes"])),
+        patch_size_px=int(values["patch_size_px"]),
+        resolution_m=float(values["resolution_m"]),
+        temperature=float(values["temperature"]),
+    )
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write ``tensors`` and ``header`` to ``path``, whole or not at all.
+
+    Raises:
+        OutputError: the folder is missing, not writable, or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata=header)
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise OutputError(
+            f"{path} cannot be written ({error}). Check the folder's rights and the space on its disk."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, network: BalancedNet, contract: ModelContract) -> None:
+    """Write weights, config and contract to ``path``, whole or not at all.
+
+    Raises:
+        OutputError: the folder is missing, not writable, or the disk is full.
+    """
+    header = {
+        "format": FORMAT,
+        "network": json.dumps(network.config.to_dict()),
+        "contract": json.dumps(contract_to_dict(contract)),
+    }
+    write_safetensors(path, network.state_dict(), header)
+
+
+def _header(path: Path) -> dict[str, str]:
+    mend = "Give a .safetensors that `landuse train` wrote, or a name from `landuse models`."
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"Model {path} is larger than {MAX_BYTES} bytes. {mend}")
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"Model {path} is not a readable safetensors file ({error}). {mend}") from error
+    if header.get("format") != FORMAT:
+        found = header.get("format")
+        raise ModelError(f"Model {path} carries no {FORMAT} contract (format: {found!r}). {mend}")
+    return header
+
+
+def load_contract(path: Path) -> ModelContract:
+    """Only the contract of a checkpoint; no tensor is read.
+
+    Raises:
+        ModelError: the file is missing, corrupt, or carries no contract.
+    """
+    header = _header(path)
+    try:
+        return contract_from_dict(json.loads(header["contract"]))
+    except DAMAGE as error:
+        raise ModelError(f"Model {path}: its contract is damaged ({error}). Train it again.") from error
+
+
+def load_checkpoint(path: Path) -> tuple[BalancedNet, ModelContract]:
+    """The network in evaluation mode, on the CPU, and its contract.
+
+    Raises:
+        ModelError: the file is missing, corrupt, foreign, or its tensors do not fit its config.
+    """
+    contract = load_contract(path)
+    header = _header(path)
+    try:
+        config = NetworkConfig.from_dict(json.loads(header["network"]))
+        if (config.bands, config.classes) != (len(contract.bands), len(contract.classes)):
+            raise ValueError(
+                f"network takes {config.bands} bands and {config.classes} classes, contract names "
+                f"{len(contract.bands)} and {len(contract.classes)}"
+            )
+        # Without storage: the file's real tensors, not its config's claims, decide what is allocated.
+        with torch.device("meta"):
+            network = BalancedNet(config)
+    except DAMAGE as error:
+        raise ModelError(f"Model {path}: its network config is damaged ({error}). Train it again.") from error
+    load_weights(network, path)
+    return network.eval(), contract
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fill ``network``, which may still be without storage, from ``path``; every name and shape must match.
+
+    Raises:
+        ModelError: they do not, or a value is not finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"Model {path}: its weights cannot be read ({error}). Train it again.") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ModelError(
+                f"Model {path}: its weights do not fit its network ({name} is {found.get(name, 'missing')}, "
+                f"the network has {expected.get(name, 'no such tensor')}). Train it again."
+            )
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise ModelError(f"Model {path}: {name} holds values that are not finite. Train it again.")
+    if any(tensor.is_meta for tensor in network.state_dict().values()):
+        network.to_empty(device="cpu")
+    # Copied, not assigned: tensors of safe_open may be a view of the file, which can change.
+    network.load_state_dict(tensors)

@@ -1,0 +1,105 @@
+"""Scores of a network on labelled patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from landuse.model import augment
+from landuse.model.datasets import to_dn
+from landuse.model.normalize import bring_to_input, standardize
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from landuse.model.datasets import LabelledPatches
+    from landuse.records import ModelContract
+
+DIHEDRAL = tuple(range(8))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How well probabilities match labels."""
+
+    n: int
+    """Patches scored."""
+    accuracy: float
+    """Share of patches whose most probable class is right."""
+    per_class: dict[str, float]
+    """Recall of each class that occurs."""
+    ece: float
+    """Expected calibration error, 15 equal-width bins of confidence, 0..1."""
+    confidence_gap: float
+    """Mean confidence of right minus wrong answers, 0..1; NaN where there is none of either."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts, rows = true class, columns = predicted class."""
+
+
+@torch.inference_mode()
+def logits_of(
+    network: nn.Module,
+    contract: ModelContract,
+    patches: LabelledPatches,
+    *,
+    path_shift_dn: Tensor | None = None,
+    symmetries: tuple[int, ...] = (0,),
+    batch_size: int = 256,
+) -> Tensor:
+    """Logits ``(N, classes)`` float32 of EuroSAT (L1C) patches, averaged over ``symmetries``.
+
+    Args:
+        network: in evaluation mode.
+        contract: the network's.
+        patches: what to score.
+        path_shift_dn: (bands,) DN added to the network's input DN, to simulate another atmosphere.
+        symmetries: elements of the dihedral group; ``DIHEDRAL`` is D4 test-time augmentation.
+        batch_size: patches a forward pass.
+    """
+    parts = []
+    for start in range(0, len(patches), batch_size):
+        input_dn = bring_to_input(to_dn(patches.images[start : start + batch_size]), contract, "L1C")
+        if path_shift_dn is not None:
+            input_dn = input_dn + path_shift_dn[:, None, None]
+        x = standardize(input_dn, contract).to(memory_format=torch.channels_last)
+        parts.append(torch.stack([network(augment.dihedral(x, s)).float() for s in symmetries]).mean(0))
+    return torch.cat(parts)
+
+
+def score(probabilities: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Scores:
+    """Scores of ``(N, classes)`` probabilities against ``(N,)`` labels."""
+    confidence, predicted = probabilities.max(1)
+    right = predicted == labels
+    count = len(classes)
+    confusion = torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
+    totals = confusion.sum(1)
+    bins = (confidence * 15).long().clamp(max=14)
+    gaps = torch.zeros(15, dtype=torch.float64).index_add_(0, bins, confidence.double() - right.double())
+    return Scores(
+        n=len(labels),
+        accuracy=int(right.sum()) / len(labels),
+        per_class={
+            name: int(confusion[i, i]) / int(totals[i]) for i, name in enumerate(classes) if totals[i] > 0
+        },
+        ece=float(gaps.abs().sum() / len(labels)),
+        confidence_gap=float(confidence[right].mean() - confidence[~right].mean()),
+        confusion=tuple(tuple(int(v) for v in row) for row in confusion),
+    )
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017)."""
+    logits = logits.clone()  # what inference mode made cannot be differentiated through; a copy can
+    log_t = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(logits / log_t.exp(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]  # as above
+    return float(log_t.detach().exp())

@@ -1,0 +1,104 @@
+"""What training and prediction both apply to pixels before the network sees them.
+
+EuroSAT is L1C (top of atmosphere), most imagery on offer is L2A (surface), and the difference, a
+path radiance that is largest in the blue, is what breaks a EuroSAT network on L2A. So neither
+level enters as it is: both are brought to a state half-way between them (``level_inputs``), and
+training varies the atmosphere around that middle by more than half the difference
+(``augment.atmosphere``). A scene of either level then lies well inside what the network has seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from landuse.errors import ModelError
+from landuse.records import LevelInput, ModelContract
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATH_DN = {
+    "B01": 950.0,
+    "B02": 700.0,
+    "B03": 400.0,
+    "B04": 300.0,
+}
+"""Path radiance of a clear mid-latitude scene, L1C minus L2A, in DN, for the bands that feel it."""
+
+TRANSMITTANCE = 0.95
+"""``L1C = TRANSMITTANCE * L2A + PATH_DN`` in the visible bands, to first order."""
+
+
+def path_dn(bands: tuple[str, ...]) -> tuple[float, ...]:
+    """Path radiance of each band in DN.
+
+    Raises:
+        ModelError: a band's path radiance is not known here.
+    """
+    missing = [band for band in bands if band not in PATH_DN]
+    if missing:
+        raise ModelError(
+            f"No path radiance is known for {', '.join(missing)}; known: {', '.join(PATH_DN)}. "
+            "Train on those bands or add the value to landuse/model/normalize.py."
+        )
+    return tuple(PATH_DN[band] for band in bands)
+
+
+def level_inputs(bands: tuple[str, ...]) -> tuple[LevelInput, ...]:
+    """Transforms that bring L1C and L2A to the middle between the two."""
+    path = path_dn(bands)
+    middle = (1 + TRANSMITTANCE) / 2
+    from_l1c = middle / TRANSMITTANCE
+    return (
+        LevelInput(
+            level="L1C",
+            gain=tuple(from_l1c for _ in path),
+            offset_dn=tuple(p * (0.5 - from_l1c) for p in path),
+        ),
+        LevelInput(
+            level="L2A",
+            gain=tuple(middle for _ in path),
+            offset_dn=tuple(p * 0.5 for p in path),
+        ),
+    )
+
+
+def _per_band(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
+
+
+def bring_to_input(dn: Tensor, contract: ModelContract, level: str) -> Tensor:
+    """DN of one level to the network's input DN.
+
+    Args:
+        dn: (B, bands, H, W), reflectance x 10000, any numeric dtype.
+        contract: names the bands and the level's transform.
+        level: ``"L1C"`` or ``"L2A"``.
+
+    Returns:
+        (B, bands, H, W) float32, not yet clipped.
+
+    Raises:
+        ModelError: the level or the number of bands is not the contract's.
+    """
+    entry = contract.level_input(level)
+    if entry is None:
+        raise ModelError(
+            f"Model {contract.name} reads {', '.join(e.level for e in contract.levels)}; the imagery "
+            f"is {level}. Choose another --model or a source of that level."
+        )
+    if dn.ndim != 4 or dn.shape[1] != len(contract.bands):
+        raise ModelError(
+            f"Model {contract.name} takes (batch, {len(contract.bands)}, height, width) with bands "
+            f"{', '.join(contract.bands)}; it was given {tuple(dn.shape)}."
+        )
+    gain, offset = _per_band(entry.gain, dn), _per_band(entry.offset_dn, dn)
+    return dn.to(torch.float32) * gain + offset
+
+
+def standardize(input_dn: Tensor, contract: ModelContract) -> Tensor:
+    """Input DN ``(B, bands, H, W)`` to what the first convolution reads, float32, same shape."""
+    mean, std = _per_band(contract.mean, input_dn), _per_band(contract.std, input_dn)
+    return ((input_dn / contract.saturation_dn).clamp(0, 1) - mean) / std
