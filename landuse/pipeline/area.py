@@ -1,0 +1,245 @@
+"""From what the user typed to an area and a span of time: ``--bbox``, ``--aoi``, ``--date``."""
+
+from __future__ import annotations
+
+import math
+import re
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import shapely
+
+from landuse.errors import UsageError
+
+if TYPE_CHECKING:
+    from shapely import MultiPolygon, Polygon
+
+UTM_LATITUDE = (-80.0, 84.0)
+"""Latitudes that the UTM grid, and with it Sentinel-2's tiling, covers."""
+
+EDGE_PIECES = 100
+"""Into how many pieces an edge as long as a projected area of interest is cut before it is reprojected."""
+
+_BBOX_FORM = "W,S,E,N in degrees, for example --bbox -4.1,52.3,-3.9,52.5"
+_DATE_FORM = "2024-06-30, 2024-06, 2024-06-01/2024-06-30, 2024-06-01/.. or ../2024-06-30"
+_NO_ANTIMERIDIAN = "areas over the antimeridian are not supported yet; run two halves"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """The part of the world to map."""
+
+    geometry: Polygon | MultiPolygon
+    """Longitude and latitude in degrees, EPSG:4326; valid, not empty."""
+    clip: bool
+    """True where the map is cut to the geometry's outline; False where its box is meant."""
+    name: str
+    """Short label of letters, digits, ``-`` and ``_`` for the report."""
+
+    def __post_init__(self) -> None:
+        if self.geometry.geom_type not in ("Polygon", "MultiPolygon"):
+            raise UsageError(f"An area is made of polygons, not of {self.geometry.geom_type}.")
+        if self.geometry.is_empty or not self.geometry.is_valid or self.geometry.area <= 0:
+            raise UsageError(f"The area {self.name!r} is empty or not valid; draw it anew.")
+        west, south, east, north = self.bbox
+        if west < -180 or east > 180 or south < -90 or north > 90:
+            raise UsageError(
+                f"The area reaches {_degrees(self.bbox)} (W,S,E,N); longitudes run from -180 to 180 and "
+                f"latitudes from -90 to 90. Was latitude given before longitude? Otherwise "
+                f"{_NO_ANTIMERIDIAN}."
+            )
+        if south < UTM_LATITUDE[0] or north > UTM_LATITUDE[1]:
+            raise UsageError(
+                f"The area reaches from {south:g} to {north:g} degrees latitude; UTM and Sentinel-2 cover "
+                f"{UTM_LATITUDE[0]:g} to {UTM_LATITUDE[1]:g}. Cut it to that."
+            )
+        if east - west > 180:
+            raise UsageError(
+                f"The area is {east - west:g} degrees wide, from {west:g} to {east:g}. If it crosses the "
+                f"180th meridian: {_NO_ANTIMERIDIAN}. Otherwise choose a smaller one."
+            )
+
+    @property
+    def bbox(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in degrees."""
+        west, south, east, north = self.geometry.bounds
+        return west, south, east, north
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DateRange:
+    """A span of time, both ends inside it; None where it is open on that side."""
+
+    start_utc: datetime | None
+    """First moment, timezone-aware UTC."""
+    end_utc: datetime | None
+    """Last moment, timezone-aware UTC."""
+
+    def __post_init__(self) -> None:
+        for end in (self.start_utc, self.end_utc):
+            if end is not None and end.utcoffset() != timedelta(0):
+                raise ValueError(f"{end} is not in UTC")
+        if self.start_utc is not None and self.end_utc is not None and self.start_utc > self.end_utc:
+            raise UsageError(
+                f"The dates run backwards: {self.start_utc:%Y-%m-%d} is after {self.end_utc:%Y-%m-%d}. "
+                "Swap them."
+            )
+
+    def __contains__(self, moment_utc: datetime) -> bool:
+        """Whether ``moment_utc`` lies in the span."""
+        return (self.start_utc is None or self.start_utc <= moment_utc) and (
+            self.end_utc is None or moment_utc <= self.end_utc
+        )
+
+    def __str__(self) -> str:
+        """The interval as STAC APIs read it: RFC 3339, ``..`` for an open end."""
+        return "/".join(
+            ".." if end is None else end.isoformat().replace("+00:00", "Z")
+            for end in (self.start_utc, self.end_utc)
+        )
+
+
+def parse_bbox(text: str) -> Area:
+    """``"W,S,E,N"`` in degrees, separated by commas or spaces, to an area that is not clipped.
+
+    Raises:
+        UsageError: On anything else than four numbers that bound a piece of the UTM grid.
+    """
+    words = re.split(r"\s*,\s*|\s+", text.strip())
+    if len(words) != 4:
+        raise UsageError(f"--bbox {text!r} has {len(words)} values, not 4. Give {_BBOX_FORM}.")
+    try:
+        west, south, east, north = (float(word) for word in words)
+    except ValueError as error:
+        raise UsageError(f"--bbox {text!r} holds something that is no number. Give {_BBOX_FORM}.") from error
+    if not all(map(math.isfinite, (west, south, east, north))):
+        raise UsageError(f"--bbox {text!r} holds a value that is not finite. Give {_BBOX_FORM}.")
+    if max(abs(west), abs(east)) > 180 or max(abs(south), abs(north)) > 90:
+        raise UsageError(
+            f"--bbox {text!r} is out of range: longitudes run from -180 to 180 and latitudes from -90 to 90, "
+            f"and the order is {_BBOX_FORM}."
+        )
+    if west == east or south == north:
+        raise UsageError(f"--bbox {text!r} has no area: give W < E and S < N.")
+    if south > north:
+        raise UsageError(
+            f"--bbox {text!r} has south {south:g} above north {north:g}; they are swapped. Give {_BBOX_FORM}."
+        )
+    if west > east:
+        if west > 0 > east and east + 360 - west < 180:
+            raise UsageError(
+                f"--bbox {text!r} crosses the antimeridian: {_NO_ANTIMERIDIAN}, "
+                f"--bbox {_degrees((west, south, 180.0, north))} and "
+                f"--bbox {_degrees((-180.0, south, east, north))}."
+            )
+        raise UsageError(
+            f"--bbox {text!r} has west {west:g} beyond east {east:g}; they are swapped. Give {_BBOX_FORM}."
+        )
+    return Area(geometry=shapely.box(west, south, east, north), clip=False, name="bbox")
+
+
+def read_aoi(path: Path) -> Area:
+    """The union of the polygons in any vector file that GDAL reads, as an area to clip to.
+
+    Raises:
+        UsageError: Where the file is missing or unreadable, has no CRS, or holds no polygon.
+    """
+    # geopandas takes half a second to import; a run with --bbox never needs it.
+    import geopandas
+    import pyogrio
+    from pyogrio.errors import DataLayerError, DataSourceError
+    from pyproj.exceptions import ProjError
+
+    if not path.exists():
+        raise UsageError(f"--aoi {path} does not exist.")
+    try:
+        # A layer without a geometry type is a plain table, such as a GeoPackage's layer_styles.
+        kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
+        layers = [name for name, kind in kinds.items() if "Polygon" in kind or kind == "Unknown"]
+        if len(layers) != 1:
+            found = ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no layer with geometry"
+            raise UsageError(
+                f"--aoi {path} has {len(layers)} layers of polygons ({found}). Give a file with exactly one."
+            )
+        frame = geopandas.read_file(path, layer=layers[0], columns=[])
+    except (DataSourceError, DataLayerError) as error:
+        raise UsageError(
+            f"--aoi {path} cannot be read as a vector file ({error}). Give GeoJSON, GeoPackage or Shapefile."
+        ) from error
+    shapes = frame.geometry[frame.geometry.notna() & ~frame.geometry.is_empty]
+    if shapes.empty:
+        raise UsageError(f"--aoi {path} holds no features. Give a file with at least one polygon.")
+    foreign = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})
+    if foreign:
+        raise UsageError(f"--aoi {path} holds {', '.join(foreign)} features. Give polygons alone.")
+    if shapes.crs is None:
+        raise UsageError(f"--aoi {path} states no coordinate reference system. Save it with its CRS.")
+    if not shapes.crs.is_geographic:
+        # An edge that is straight in the file's projection is bowed in degrees: it needs corners between.
+        left, bottom, right, top = shapes.total_bounds
+        shapes = shapes.segmentize(max(right - left, top - bottom) / EDGE_PIECES)
+    try:
+        lonlat = shapes.to_crs(4326)
+    except ProjError as error:
+        raise UsageError(
+            f"--aoi {path} cannot be brought from {shapes.crs.name!r} to longitude and latitude ({error})."
+        ) from error
+    if not all(math.isfinite(edge) for edge in lonlat.total_bounds):
+        raise UsageError(f"--aoi {path} has coordinates outside its CRS {shapes.crs.name!r}.")
+    merged = shapely.union_all(shapely.make_valid(shapely.force_2d(lonlat.to_numpy())))
+    # make_valid may leave lines and points where a ring collapsed; only its polygons have an area.
+    parts = [part for part in shapely.get_parts(merged, return_index=False) if part.geom_type == "Polygon"]
+    outline = shapely.union_all(parts)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:60]
+    if outline.geom_type not in ("Polygon", "MultiPolygon"):
+        raise UsageError(f"--aoi {path} encloses no area. Draw a polygon.")
+    return Area(geometry=outline, clip=True, name=name or "aoi")
+
+
+def parse_dates(text: str) -> DateRange:
+    """A day, month, year, moment, or two of them as ``start/end``, to a span with both ends inside.
+
+    A day means all of it in UTC; a moment without an offset is in UTC; ``..`` leaves one side open.
+
+    Raises:
+        UsageError: On anything else, and on dates that run backwards.
+    """
+    ends = [end.strip() for end in text.split("/")]
+    if len(ends) == 1:
+        start_utc, end_utc = _moments(ends[0], text)
+        return DateRange(start_utc=start_utc, end_utc=end_utc)
+    if len(ends) != 2 or ends == ["..", ".."]:
+        raise UsageError(f"--date {text!r} is not a span of time. Give {_DATE_FORM}.")
+    return DateRange(
+        start_utc=None if ends[0] == ".." else _moments(ends[0], text)[0],
+        end_utc=None if ends[1] == ".." else _moments(ends[1], text)[1],
+    )
+
+
+def _moments(text: str, whole: str) -> tuple[datetime, datetime]:
+    """First and last moment of a year, month, day or instant; ``whole`` is what the user typed."""
+    try:
+        match = re.fullmatch(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", text, flags=re.ASCII)
+        if match is None:
+            if not re.match(r"\d{4}-\d{2}-\d{2}[T ]", text, flags=re.ASCII):
+                raise ValueError("it is no date")
+            moment = datetime.fromisoformat(text)
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            return moment, moment
+        year, month, day = (None if part is None else int(part) for part in match.groups())
+        first = datetime(int(year or 0), month or 1, day or 1, tzinfo=UTC)
+        last_month = month or 12
+        last_day = day or monthrange(first.year, last_month)[1]
+        last = datetime(first.year, last_month, last_day, 23, 59, 59, 999_999, tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--date {whole!r}: {text!r} is not understood ({error}). Give {_DATE_FORM}."
+        ) from error
+    return first, last
+
+
+def _degrees(bbox: tuple[float, float, float, float]) -> str:
+    return ",".join(f"{edge:.10g}" for edge in bbox)

@@ -1,0 +1,318 @@
+"""Pure: area, scenes and the model's contract in; a plan of what to read and map out.
+
+The map's cells are ``stride_px`` pixels wide and lie on multiples of their own size in the UTM
+zone, counted from the zone's origin. So a cell of a given place is the same cell whatever the area
+asked for, and maps of neighbouring areas and of other nights line up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from landuse.errors import ModelError, UsageError
+from landuse.records import BandAsset, Block, ModelContract, Scene
+from landuse.redact import redact
+from landuse.sentinel2 import SCL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
+
+COMPOSITES = ("best", "median")
+DEFAULT_BLOCK_PX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything that decides a map's pixels. Serialises to JSON; hrefs are unsigned."""
+
+    crs: str
+    """UTM CRS of the map, such as ``"EPSG:32633"``."""
+    left_m: float
+    """Left edge of the grid, a multiple of ``stride_px * pixel_m``."""
+    top_m: float
+    """Top edge of the grid, a multiple of ``stride_px * pixel_m``."""
+    rows: int
+    """Cells from top to bottom."""
+    cols: int
+    """Cells from left to right."""
+    pixel_m: float
+    """Pixel size at which scenes are read."""
+    stride_px: int
+    """Cell size and distance between windows, in pixels."""
+    patch_px: int
+    """Side of a window, in pixels; a multiple of ``stride_px``."""
+    data_rows_px: tuple[int, int]
+    """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
+    data_cols_px: tuple[int, int]
+    """First and one past the last pixel column, from the grid's left, where scenes have pixels."""
+    clip_wkt: str | None
+    """Area in the map's CRS beyond which cells stay nodata, or None to fill the grid."""
+    bands: tuple[str, ...]
+    """Bands to read, in the model's order."""
+    level: str
+    """Processing level of every scene."""
+    composite: str
+    """``"best"`` or ``"median"``."""
+    scenes: tuple[Scene, ...]
+    """In order of preference."""
+    model: str
+    """Name of the model."""
+    weights_sha256: str
+    """Digest of the model's file."""
+    classes: tuple[str, ...]
+    """Class names; the index is the id."""
+    blocks: tuple[Block, ...]
+    """Units of work; together they cover the grid once. They do not decide pixels."""
+
+    @property
+    def cell_m(self) -> float:
+        """Side of a map cell in metres."""
+        return self.stride_px * self.pixel_m
+
+    @property
+    def cell_geobox(self) -> GeoBox:
+        """Grid of the map."""
+        return _geobox(self.crs, self.left_m, self.top_m, self.cell_m, self.rows, self.cols)
+
+    def pixel_geobox(self, rows_px: tuple[int, int], cols_px: tuple[int, int]) -> GeoBox:
+        """Grid of a rectangle of pixels, given from the map's top left corner."""
+        return _geobox(
+            self.crs,
+            self.left_m + cols_px[0] * self.pixel_m,
+            self.top_m - rows_px[0] * self.pixel_m,
+            self.pixel_m,
+            rows_px[1] - rows_px[0],
+            cols_px[1] - cols_px[0],
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that decides the pixels: not the blocks, and no query, which may be a signature."""
+        values = self.to_dict()
+        del values["blocks"]
+        for scene in values["scenes"]:
+            for asset in scene["assets"]:
+                asset["href"] = redact(asset["href"])
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        values = asdict(self)
+        for scene in values["scenes"]:
+            scene["acquired_utc"] = scene["acquired_utc"].isoformat()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of ``to_dict``, also after a trip through JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: the values are no plan.
+        """
+        scenes = tuple(
+            Scene(
+                **{
+                    **scene,
+                    "acquired_utc": datetime.fromisoformat(scene["acquired_utc"]),
+                    "footprint": tuple((float(lon), float(lat)) for lon, lat in scene["footprint"]),
+                    "bounds_m": None if scene["bounds_m"] is None else tuple(scene["bounds_m"]),
+                    "assets": tuple(BandAsset(**asset) for asset in scene["assets"]),
+                }
+            )
+            for scene in values["scenes"]
+        )
+        tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tupled["scenes"] = scenes
+        tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
+        return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
+
+
+def _geobox(crs: str, left_m: float, top_m: float, size_m: float, rows: int, cols: int) -> GeoBox:
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    return GeoBox((rows, cols), Affine(size_m, 0, left_m, 0, -size_m, top_m), crs)
+
+
+def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
+    """The UTM zone of the map: the one in which the scenes cover most of the area.
+
+    Scenes without a UTM CRS (own imagery, say) do not vote; without a vote the zone of the area's
+    centre is taken.
+
+    Args:
+        area: in longitude and latitude.
+        scenes: what will be read.
+    """
+    from shapely import Polygon
+
+    votes: dict[str, float] = {}
+    for scene in scenes:
+        if scene.crs is not None and scene.crs.startswith(("EPSG:326", "EPSG:327")) and len(scene.crs) == 10:
+            covered = Polygon(scene.footprint).buffer(0).intersection(area).area
+            votes[scene.crs] = votes.get(scene.crs, 0.0) + covered
+    if votes:
+        return min(votes, key=lambda crs: (-votes[crs], crs))
+    centre = area.centroid
+    zone = min(int((centre.x + 180) // 6) + 1, 60)
+    return f"EPSG:{(32600 if centre.y >= 0 else 32700) + zone}"
+
+
+def project(geometry: BaseGeometry, source_crs: str, target_crs: str) -> BaseGeometry:
+    """A geometry in another CRS; its edges are densified first, since straight lines bend."""
+    import pyproj
+    import shapely
+
+    west, south, east, north = geometry.bounds
+    step = max(east - west, north - south) / 64
+    dense = shapely.segmentize(geometry, step) if step > 0 else geometry
+    to_target = pyproj.Transformer.from_crs(source_crs, target_crs, always_xy=True).transform
+    return shapely.transform(dense, to_target, interleaved=False)
+
+
+def _snap(low: float, high: float, size: float) -> tuple[int, int]:
+    """The smallest range of whole multiples of ``size`` around ``low..high``.
+
+    A hundredth of a metre is forgiven, so that bounds that went through degrees and back do not
+    cost a further row of cells.
+    """
+    tolerance = 0.01
+    first = math.floor((low + tolerance) / size)
+    return first, max(math.ceil((high - tolerance) / size), first + 1)
+
+
+def _data_extent(
+    scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
+    from shapely import Polygon, box
+
+    edges = []
+    for scene in scenes:
+        if scene.bounds_m is not None and scene.crs is not None:
+            bounds = scene.bounds_m
+            if scene.crs != crs:
+                bounds = project(box(*bounds), scene.crs, crs).bounds
+        else:
+            bounds = project(Polygon(scene.footprint), "EPSG:4326", crs).bounds
+        edges.append(bounds)
+    west, south = min(e[0] for e in edges), min(e[1] for e in edges)
+    east, north = max(e[2] for e in edges), max(e[3] for e in edges)
+    rows = _snap(top_m - north, top_m - south, pixel_m)
+    cols = _snap(west - left_m, east - left_m, pixel_m)
+    return rows, cols
+
+
+def tile(rows: int, cols: int, block_cells: int) -> tuple[Block, ...]:
+    """Blocks of at most ``block_cells`` a side that cover ``rows x cols`` cells once, row by row."""
+    return tuple(
+        Block(
+            row_start=row,
+            row_stop=min(row + block_cells, rows),
+            col_start=col,
+            col_stop=min(col + block_cells, cols),
+        )
+        for row in range(0, rows, block_cells)
+        for col in range(0, cols, block_cells)
+    )
+
+
+def make_plan(
+    area: BaseGeometry,
+    scenes: Sequence[Scene],
+    contract: ModelContract,
+    *,
+    weights_sha256: str,
+    stride_px: int,
+    composite: str,
+    clip: bool,
+    block_px: int = DEFAULT_BLOCK_PX,
+) -> RunPlan:
+    """Plan a map.
+
+    Args:
+        area: polygon in longitude and latitude.
+        scenes: what to read, in order of preference, all of one level.
+        contract: the model's.
+        weights_sha256: digest of the model's file.
+        stride_px: cell size in pixels; it must divide the patch size.
+        composite: ``"best"`` or ``"median"``.
+        clip: True leaves cells that do not touch the area empty; False fills the grid around it.
+        block_px: side of a block in pixels; it decides memory, not results.
+
+    Raises:
+        UsageError: the stride, composite or block size does not fit.
+        ModelError: the scenes lack a band or level that the model needs.
+    """
+    patch_px = contract.patch_size_px
+    if stride_px < 1 or patch_px % stride_px:
+        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
+        raise UsageError(
+            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
+        )
+    if composite not in COMPOSITES:
+        raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
+    if block_px < stride_px:
+        raise UsageError(f"Block size {block_px} px is below the stride of {stride_px} px. Use 1024 or so.")
+    levels = {scene.level for scene in scenes}
+    if len(levels) != 1:
+        raise UsageError(f"The scenes mix levels {', '.join(sorted(levels))}. Choose one with the source.")
+    level = levels.pop()
+    if contract.level_input(level) is None:
+        reads = ", ".join(entry.level for entry in contract.levels)
+        raise ModelError(
+            f"Model {contract.name} reads {reads}; the source offers {level}. "
+            f"Choose another --model or a {reads} source."
+        )
+    for scene in scenes:
+        missing = [band for band in contract.bands if band not in scene.bands]
+        if missing:
+            raise ModelError(
+                f"Model {contract.name} needs {', '.join(contract.bands)}; scene {scene.id!r} offers "
+                f"{', '.join(scene.bands) or 'no band'} (no {', '.join(missing)}). "
+                "Choose a --model for the bands at hand, or a source that has them."
+            )
+    crs = utm_crs(area, scenes)
+    projected = project(area, "EPSG:4326", crs)
+    west, south, east, north = projected.bounds
+    cell_m = stride_px * contract.resolution_m
+    col_start, col_stop = _snap(west, east, cell_m)
+    row_stop, row_start = (-edge for edge in _snap(south, north, cell_m))
+    left_m, top_m = col_start * cell_m, -row_start * cell_m
+    rows, cols = row_stop - row_start, col_stop - col_start
+    data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
+    kept = (*contract.bands, SCL)
+    return RunPlan(
+        crs=crs,
+        left_m=left_m,
+        top_m=top_m,
+        rows=rows,
+        cols=cols,
+        pixel_m=contract.resolution_m,
+        stride_px=stride_px,
+        patch_px=patch_px,
+        data_rows_px=data_rows,
+        data_cols_px=data_cols,
+        clip_wkt=projected.wkt if clip else None,
+        bands=contract.bands,
+        level=level,
+        composite=composite,
+        scenes=tuple(_only_assets(scene, kept) for scene in scenes),
+        model=contract.name,
+        weights_sha256=weights_sha256,
+        classes=contract.classes,
+        blocks=tile(rows, cols, max(block_px // stride_px, 1)),
+    )
+
+
+def _only_assets(scene: Scene, bands: tuple[str, ...]) -> Scene:
+    """The scene without the assets that a run does not read."""
+    return replace(scene, assets=tuple(asset for asset in scene.assets if asset.band in bands))

@@ -1,0 +1,181 @@
+"""IO: STAC metadata that is files, here or on the web: items, collections of them, catalogues, parquet.
+
+A catalogue is walked link by link. A document from the web can lead only to the web, so that a
+foreign catalogue never makes this machine read its own files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landuse.errors import LanduseError, ProviderError, UsageError
+from landuse.pipeline.providers import is_remote, mapping, resolve_href, sequence, text
+from landuse.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pystac_client.stac_api_io import StacApiIO
+
+    from landuse.pipeline.providers import Json
+
+log = logging.getLogger(__name__)
+
+MAX_DOCUMENTS = 20_000
+"""Files of one catalogue that are read before it is called endless."""
+
+ROOT_NAMES = ("catalog.json", "collection.json")
+"""What the top document of a catalogue's folder is called."""
+
+_PARQUET = (".parquet", ".geoparquet", ".pq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundItem:
+    """A STAC item and where it was found."""
+
+    item: Json
+    """Parsed JSON, not yet believed."""
+    location: str
+    """URL or local path of the document that holds it."""
+
+
+def stac_io() -> StacApiIO:
+    """HTTP with the retries that STAC servers need. It signs nothing."""
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
+
+    retries = Retry(
+        total=5,
+        # A host that refuses the connection is seldom back within seconds.
+        connect=2,
+        backoff_factor=0.5,
+        status_forcelist=[429, 502, 503, 504],
+        # None retries POST as well, which a search is.
+        allowed_methods=None,
+        # A server may ask for a pause, not for the night.
+        retry_after_max=120,
+    )
+    return StacApiIO(max_retries=retries, timeout=(10.0, 60.0))
+
+
+def local_document(path: Path) -> Path:
+    """The file that ``--source PATH`` means: itself, or the top document of a catalogue's folder.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if not path.exists():
+        raise UsageError(f"--source {path} does not exist. Give a STAC file, a folder or a provider.")
+    if not path.is_dir():
+        return path.absolute()
+    for name in ROOT_NAMES:
+        if (path / name).is_file():
+            return (path / name).absolute()
+    raise UsageError(
+        f"--source {path} holds neither {' nor '.join(ROOT_NAMES)}. "
+        "Make a catalogue of rasters with landuse catalog, or name the STAC file itself."
+    )
+
+
+def read_items(location: str, io: StacApiIO) -> Iterator[FoundItem]:
+    """Every item of the document at ``location`` and of those it links to, depth first.
+
+    Args:
+        location: URL, or absolute local path.
+        io: reads what is on the web.
+
+    Raises:
+        UsageError: A local document is missing or no STAC.
+        ProviderError: A document on the web cannot be had or is no STAC.
+    """
+    waiting = [location]
+    known = {location}
+    while waiting:
+        here = waiting.pop()
+        if len(known) > MAX_DOCUMENTS:
+            raise UsageError(
+                f"{redact(location)} links to more than {MAX_DOCUMENTS} documents. Name a part of it, "
+                "or a stac-geoparquet file."
+            )
+        document = read_document(here, io)
+        kind = document.get("type")
+        if kind == "Feature":
+            yield FoundItem(item=document, location=here)
+        elif kind == "FeatureCollection":
+            for feature in sequence(document.get("features")):
+                yield FoundItem(item=mapping(feature), location=here)
+        elif kind in ("Catalog", "Collection") or "stac_version" in document:
+            links = [
+                resolve_href(text(link.get("href")), here)
+                for link in map(mapping, sequence(document.get("links")))
+                if link.get("rel") in ("item", "child")
+            ]
+            fresh = [link for link in dict.fromkeys(links) if link not in known]
+            known.update(fresh)
+            waiting.extend(reversed(fresh))
+        else:
+            raise _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
+
+
+def read_document(location: str, io: StacApiIO) -> Json:
+    """One JSON document, or a stac-geoparquet file as an ItemCollection.
+
+    Raises:
+        UsageError: It is local and missing or malformed.
+        ProviderError: It is on the web and cannot be had or is malformed.
+    """
+    from pystac_client.exceptions import APIError
+
+    try:
+        if is_remote(location):
+            return _object(io.request(location))
+        if location.lower().endswith(_PARQUET):
+            return _read_parquet(location)
+        return _object(Path(location).read_text(encoding="utf-8"))
+    except APIError as error:
+        raise ProviderError(
+            f"{redact(location)} did not answer: {cause(error)}. Check the network and the address, or try "
+            "again later."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _failure(location, cause(error)) from error
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, in one line without tokens; of nested errors the innermost."""
+    reason = str(error).rpartition("Caused by ")[2] or type(error).__name__
+    return " ".join(redact(reason).split())[:200]
+
+
+def _object(content: str) -> Json:
+    document = json.loads(content)
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    return document
+
+
+def _read_parquet(path: str) -> Json:
+    import rustac
+
+    try:
+        # Without a self link: hrefs stay as they were written, relative to this file.
+        return mapping(rustac.read_sync(path, set_self_link=False))
+    except rustac.RustacError as error:
+        raise ValueError(str(error)) from error
+
+
+def _failure(location: str, reason: str) -> LanduseError:
+    """The error of a document that cannot be used: the user's to mend where it is local."""
+    if is_remote(location):
+        return ProviderError(
+            f"{redact(location)} cannot be read as STAC: {reason}. Check the address, or try again later."
+        )
+    return UsageError(
+        f"{location} cannot be read as STAC: {reason}. Give a STAC item, ItemCollection, catalogue or "
+        "stac-geoparquet file; landuse catalog makes one of rasters."
+    )

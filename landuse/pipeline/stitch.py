@@ -1,0 +1,100 @@
+"""Pure: from the scores of overlapping patches to one class and confidence a cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from landuse.records import NODATA_ID, CellScores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from landuse.pipeline.patches import PatchBatch
+    from landuse.records import Block, PixelBlock
+
+_PROBABILITY_STEPS = 65_535
+"""Patch probabilities are blended in steps of 1/65535: sums of whole numbers are exact, so the
+result cannot depend on the order or the company in which patches were computed."""
+
+
+class Blend:
+    """Averages the votes of a block's overlapping patches, cell by cell."""
+
+    def __init__(self, block: Block, *, classes: int) -> None:
+        self._block = block
+        self._sums = np.zeros((classes, *block.shape), np.int64)  # (class, row, col)
+
+    def add(self, batch: PatchBatch, probabilities: NDArray[np.float32]) -> None:
+        """Add a batch of votes.
+
+        Args:
+            batch: says where the patches lie; a patch counts by its usable share.
+            probabilities: (N, class, span, span), of each cell that a patch covers.
+        """
+        votes = np.rint(probabilities * _PROBABILITY_STEPS).astype(np.int64)
+        votes *= np.rint(batch.usable_share * 100).astype(np.int64)[:, None, None, None]
+        span = probabilities.shape[2]
+        rows, cols = self._block.shape
+        for n in range(len(votes)):
+            row = int(batch.row_cells[n]) - self._block.row_start
+            col = int(batch.col_cells[n]) - self._block.col_start
+            top, bottom = max(row, 0), min(row + span, rows)
+            left, right = max(col, 0), min(col + span, cols)
+            cut = votes[n, :, top - row : bottom - row, left - col : right - col]
+            self._sums[:, top:bottom, left:right] += cut
+
+    def settle(
+        self,
+        pixels: PixelBlock,
+        *,
+        stride_px: int,
+        row_offset_px: int,
+        col_offset_px: int,
+        inside: NDArray[np.bool_],
+        any_failed: bool,
+    ) -> CellScores:
+        """Probabilities of each cell, and which cells are mapped.
+
+        A cell is mapped where it lies inside the area, at least one of its pixels is usable, no
+        more than half of those observed are not, and a patch had a vote on it.
+
+        Args:
+            pixels: the block's pixels, with the context around its cells.
+            stride_px: cell size.
+            row_offset_px: first row of the block's cells in ``pixels``.
+            col_offset_px: first column of the block's cells in ``pixels``.
+            inside: (row, col), True where the cell belongs to the area.
+            any_failed: True where a scene's pixels could not be read.
+        """
+        observed = self._count(pixels.observed, stride_px, row_offset_px, col_offset_px)
+        usable = self._count(pixels.usable, stride_px, row_offset_px, col_offset_px)
+        total = self._sums.sum(0)
+        mapped = inside & (usable > 0) & (usable * 2 >= observed) & (total > 0)
+        probabilities = np.where(mapped, self._sums / np.maximum(total, 1), 0).astype(np.float32)
+        return CellScores(
+            probabilities=probabilities,
+            mapped=mapped,
+            observed=observed > 0,
+            failed=(observed == 0) & any_failed,
+        )
+
+    def _count(self, mask: NDArray[np.bool_], size: int, row_px: int, col_px: int) -> NDArray[np.int64]:
+        """True pixels in each cell of ``size`` pixels, ``(row, col)``."""
+        rows, cols = self._block.shape
+        cut = mask[row_px : row_px + rows * size, col_px : col_px + cols * size]
+        counts: NDArray[np.int64] = cut.reshape(rows, size, cols, size).sum((1, 3))
+        return counts
+
+
+def class_raster(scores: CellScores) -> NDArray[np.uint8]:
+    """The most probable class of each cell ``(row, col)``; ``NODATA_ID`` where not mapped."""
+    best = scores.probabilities.argmax(0).astype(np.uint8)
+    return np.where(scores.mapped, best, np.uint8(NODATA_ID))
+
+
+def confidence_raster(scores: CellScores) -> NDArray[np.float32]:
+    """The probability of that class ``(row, col)``; NaN where not mapped."""
+    best = scores.probabilities.max(0)
+    return np.where(scores.mapped, best, np.float32(np.nan)).astype(np.float32)

@@ -1,0 +1,218 @@
+"""IO: COG, GeoPackage and JSON, each written whole or not at all.
+
+A file is made in a hidden folder beside its place, read back, and only then renamed over it: a full
+disk or a killed process leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import numpy as np
+import pyogrio
+import rasterio
+import rasterio.shutil
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps only some of them
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from landuse.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import geopandas as gpd
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+COG_BLOCK_PX = 512
+
+_WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RasterLayer:
+    """What goes into a COG."""
+
+    values: NDArray[np.generic]
+    """(row, col) or (band, row, col)."""
+    geobox: GeoBox
+    """Its grid."""
+    nodata: float
+    """Value of cells without data."""
+    descriptions: tuple[str, ...]
+    """One for each band."""
+    overview_resampling: str
+    """``"MODE"`` for classes, ``"AVERAGE"`` for quantities."""
+    units: str = ""
+    """Unit of every band, where it has one."""
+    colors: Mapping[int, tuple[int, int, int]] | None = None
+    """Colour of each value, for a single uint8 band."""
+    categories: Mapping[int, str] | None = None
+    """Name of each value, for a single uint8 band."""
+    tags: Mapping[str, str] | None = None
+    """Provenance, as dataset metadata."""
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the output folder and see that it can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Output folder {out} cannot be written ({error.strerror or error}). Choose another --out."
+        ) from error
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A path to write to that becomes ``target`` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OutputError: the file could not be written; what was at ``target`` is untouched.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written ({error}). Choose another --out.") from error
+    try:
+        partial = folder / target.name
+        yield partial
+        partial.replace(target)
+    except _WRITE_ERRORS as error:
+        raise OutputError(
+            f"{target} cannot be written ({error}). Is the disk full or the folder read-only? "
+            "Free space or choose another --out, then run again; finished blocks are kept."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A hidden folder in ``out`` whose files replace those of ``out`` together when the block ends well.
+
+    Args:
+        out: where the files go.
+        names: all files that may lie there; one that was not made anew is removed, since beside the
+            new ones it would lie.
+
+    Raises:
+        OutputError: the files could not be moved into place.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    try:
+        yield folder
+        for name in names:
+            if (folder / name).exists():
+                (folder / name).replace(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The files in {out} cannot be replaced ({error.strerror or error}). Move them away, or choose "
+            "another --out."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_json(target: Path, values: Mapping[str, object]) -> None:
+    """Write JSON, readable by people, atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_path(target) as partial:
+        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_cog(target: Path, layer: RasterLayer) -> None:
+    """Write a cloud-optimised GeoTIFF, atomically, and read it back.
+
+    Raises:
+        OutputError: it cannot be written, or does not hold what was written.
+    """
+    values = layer.values if layer.values.ndim == 3 else layer.values[None]  # (band, row, col)
+    count, height, width = values.shape
+    profile = {
+        "driver": "GTiff",
+        "dtype": values.dtype,
+        "count": count,
+        "height": height,
+        "width": width,
+        "crs": str(layer.geobox.crs),
+        "transform": layer.geobox.affine,
+        "nodata": layer.nodata,
+    }
+    with atomic_path(target) as partial, MemoryFile() as memory:
+        with memory.open(**profile) as plain:
+            plain.write(values)
+            plain.descriptions = layer.descriptions
+            plain.units = (layer.units,) * count
+            if layer.colors is not None:
+                plain.write_colormap(1, {v: (*rgb, 255) for v, rgb in layer.colors.items()})
+            plain.update_tags(**dict(layer.tags or {}))
+        with memory.open() as plain:
+            rasterio.shutil.copy(
+                plain,
+                partial,
+                driver="COG",
+                BLOCKSIZE=COG_BLOCK_PX,
+                COMPRESS="DEFLATE",
+                PREDICTOR="YES",
+                OVERVIEW_RESAMPLING=layer.overview_resampling,
+            )
+        with rasterio.open(partial) as written:
+            if not np.array_equal(written.read(), values, equal_nan=values.dtype.kind == "f"):
+                raise OSError("the file does not hold what was written to it")
+    if layer.categories is not None:
+        _write_categories(target, layer.categories)
+
+
+def write_vectors(target: Path, layers: Mapping[str, gpd.GeoDataFrame]) -> None:
+    """Write a GeoPackage with the named layers, atomically, and count them again.
+
+    Raises:
+        OutputError: it cannot be written, or does not hold what was written.
+    """
+    with atomic_path(target) as partial:
+        for name, frame in layers.items():
+            pyogrio.write_dataframe(
+                frame,
+                partial,
+                layer=name,
+                driver="GPKG",
+                geometry_type="MultiPolygon",
+                promote_to_multi=True,
+                append=partial.exists(),
+            )
+        for name, frame in layers.items():
+            held = pyogrio.read_info(partial, layer=name)["features"]
+            if held != len(frame):
+                raise OSError(f"layer {name} holds {held} of {len(frame)} features")
+
+
+def _write_categories(target: Path, categories: Mapping[int, str]) -> None:
+    """Write category names to GDAL's sidecar ``<target>.aux.xml``, where GeoTIFF keeps them."""
+    dataset = ElementTree.Element("PAMDataset")
+    band = ElementTree.SubElement(dataset, "PAMRasterBand", band="1")
+    names = ElementTree.SubElement(band, "CategoryNames")
+    for value in range(max(categories) + 1):
+        ElementTree.SubElement(names, "Category").text = categories.get(value, "")
+    with atomic_path(target.with_name(f"{target.name}.aux.xml")) as partial:
+        ElementTree.ElementTree(dataset).write(partial, encoding="utf-8")

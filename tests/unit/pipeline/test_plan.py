@@ -1,0 +1,175 @@
+"""Plans: oracles are plain arithmetic on the UTM lattice, and pyproj for places."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyproj
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landuse.errors import ModelError, UsageError
+from landuse.pipeline.plan import RunPlan, make_plan, tile, utm_crs
+from landuse.records import BandAsset, LevelInput, ModelContract, Scene
+
+RGB = ("B04", "B03", "B02")
+CONTRACT = ModelContract(
+    name="test",
+    bands=RGB,
+    levels=(LevelInput(level="L2A", gain=(1.0,) * 3, offset_dn=(0.0,) * 3),),
+    saturation_dn=2750.0,
+    mean=(0.5,) * 3,
+    std=(0.2,) * 3,
+    classes=("A", "B"),
+    patch_size_px=64,
+    resolution_m=10.0,
+)
+
+
+def utm_area(crs: str, west: float, south: float, east: float, north: float) -> shapely.Geometry:
+    """A UTM rectangle's corners in degrees."""
+    to_degrees = pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform
+    return shapely.Polygon(
+        [to_degrees(x, y) for x, y in ((west, south), (east, south), (east, north), (west, north))]
+    )
+
+
+def scene(area: shapely.Geometry, crs: str | None = None, bounds=None, bands=RGB, level="L2A") -> Scene:
+    return Scene(
+        id="scene",
+        provider="local",
+        acquired_utc=datetime(2024, 6, 1, tzinfo=UTC),
+        level=level,
+        baseline=None,
+        cloud_percent=None,
+        footprint=tuple((float(lon), float(lat)) for lon, lat in shapely.get_coordinates(area)),
+        crs=crs,
+        bounds_m=bounds,
+        assets=tuple(BandAsset(band=band, href=f"/data/{band}.tif") for band in bands),
+    )
+
+
+def plan_of(area, scenes, **options) -> RunPlan:
+    values = {"weights_sha256": "0", "stride_px": 16, "composite": "best", "clip": False} | options
+    return make_plan(area, scenes, CONTRACT, **values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    left=st.integers(300_000, 700_000),
+    top=st.integers(4_000_000, 6_000_000),
+    width=st.integers(15, 20_000),
+    height=st.integers(15, 20_000),
+    stride_px=st.sampled_from([1, 8, 16, 32, 64]),
+    block_px=st.sampled_from([64, 100, 1024]),
+)
+def test_grid_covers_the_area_on_the_lattice_and_blocks_tile_it(
+    left, top, width, height, stride_px, block_px
+):
+    crs = "EPSG:32633"
+    area = utm_area(crs, left, top - height, left + width, top)
+    plan = plan_of(area, [scene(area, crs)], stride_px=stride_px, block_px=block_px)
+    cell = stride_px * 10
+    assert plan.cell_m == cell
+    assert plan.left_m % cell == 0
+    assert plan.top_m % cell == 0
+    box = plan.cell_geobox.boundingbox
+    slack = 0.02
+    assert box.left <= left + slack
+    assert box.right >= left + width - slack
+    assert box.top >= top - slack
+    assert box.bottom <= top - height + slack
+    # The area's own edges are straight in degrees, so the projected box may bulge by a cell at most.
+    assert box.right - box.left < width + 4 * cell + width * 0.01 + height * 0.05
+    covered = [[0] * plan.cols for _ in range(plan.rows)] if plan.rows * plan.cols < 20_000 else None
+    assert sum(b.shape[0] * b.shape[1] for b in plan.blocks) == plan.rows * plan.cols
+    if covered is not None:
+        for block in plan.blocks:
+            for row in range(block.row_start, block.row_stop):
+                for col in range(block.col_start, block.col_stop):
+                    covered[row][col] += 1
+        assert all(count == 1 for row in covered for count in row)
+
+
+def test_bounds_that_went_through_degrees_and_back_cost_no_further_cells():
+    crs = "EPSG:32633"
+    bounds = (359_040.0, 5_348_480.0, 364_800.0, 5_352_320.0)  # multiples of 160
+    area = shapely.segmentize(shapely.box(*bounds), 100)  # dense: its edges stay straight in UTM
+    area = shapely.transform(
+        area, pyproj.Transformer.from_crs(crs, 4326, always_xy=True).transform, interleaved=False
+    )
+    plan = plan_of(area, [scene(area, crs, bounds)])
+    assert (plan.left_m, plan.top_m) == (bounds[0], bounds[3])
+    assert (plan.rows, plan.cols) == (24, 36)
+    assert plan.data_rows_px == (0, 384)
+    assert plan.data_cols_px == (0, 576)
+
+
+def test_neighbouring_areas_share_their_cells():
+    crs = "EPSG:32633"
+    a = utm_area(crs, 400_003, 5_000_007, 403_111, 5_004_999)
+    b = utm_area(crs, 401_017, 5_001_234, 405_555, 5_003_333)
+    whole = scene(utm_area(crs, 390_000, 4_990_000, 410_000, 5_010_000), crs)
+    first, second = plan_of(a, [whole]), plan_of(b, [whole])
+    assert (first.left_m - second.left_m) % 160 == 0
+    assert (first.top_m - second.top_m) % 160 == 0
+
+
+def test_plan_survives_json_and_blocks_do_not_decide_pixels():
+    crs = "EPSG:32633"
+    area = utm_area(crs, 400_000, 5_000_000, 405_000, 5_003_000)
+    plan = plan_of(area, [scene(area, crs, (399_960.0, 4_990_240.0, 509_760.0, 5_100_040.0))], clip=True)
+    again = RunPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan
+    assert again.digest == plan.digest
+    assert replace(plan, blocks=tile(plan.rows, plan.cols, 3)).digest == plan.digest
+    assert replace(plan, stride_px=32).digest != plan.digest
+
+
+def test_a_renewed_signature_is_no_other_plan():
+    crs = "EPSG:32633"
+    area = utm_area(crs, 400_000, 5_000_000, 405_000, 5_003_000)
+
+    def signed(token):
+        assets = [BandAsset(band=band, href=f"https://a.example/{band}.tif?sig={token}") for band in RGB]
+        return plan_of(area, [replace(scene(area, crs), assets=tuple(assets))])
+
+    assert signed("one").digest == signed("two").digest
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "expected"),
+    [
+        (13.1, 48.3, "EPSG:32633"),
+        (-0.7, 38.1, "EPSG:32630"),
+        (179.9, -10, "EPSG:32760"),
+        (-180, 5, "EPSG:32601"),
+    ],
+)
+def test_without_utm_scenes_the_zone_is_the_centres(lon, lat, expected):
+    area = shapely.box(lon, lat, lon + 0.05, lat + 0.05)
+    assert utm_crs(area, [scene(area, "EPSG:4326"), scene(area, None)]) == expected
+
+
+def test_the_zone_is_the_one_whose_scenes_cover_most():
+    area = shapely.box(11.8, 48, 12.3, 48.2)
+    west, east = shapely.box(11, 47, 12.0, 49), shapely.box(11.9, 47, 13, 49)
+    assert utm_crs(area, [scene(west, "EPSG:32632"), scene(east, "EPSG:32633")]) == "EPSG:32633"
+
+
+def test_what_does_not_fit_is_refused_with_the_mend():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    with pytest.raises(
+        UsageError, match=r"--stride-px 20 does not divide the 64 px patch. Use one of 1, 2, 4"
+    ):
+        plan_of(area, [scene(area)], stride_px=20)
+    with pytest.raises(ModelError, match=r"needs B04, B03, B02.*offers B04, B03 \(no B02\)"):
+        plan_of(area, [scene(area, bands=("B04", "B03"))])
+    with pytest.raises(ModelError, match="reads L2A; the source offers L1C"):
+        plan_of(area, [scene(area, level="L1C")])
+    with pytest.raises(UsageError, match="mix levels L1C, L2A"):
+        plan_of(area, [scene(area), scene(area, level="L1C")])
+    with pytest.raises(UsageError, match="'mean' is unknown"):
+        plan_of(area, [scene(area)], composite="mean")

@@ -1,0 +1,202 @@
+"""Reading: the oracle is rasterio itself, on another path."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
+from rasterio.windows import from_bounds
+
+from landuse.errors import ReadError
+from landuse.pipeline.read import read_scene
+from landuse.records import BandAsset, Scene
+
+CRS = "EPSG:32633"
+
+
+def as_is(href: str) -> str:
+    return href
+
+
+def scene_of(*assets: BandAsset) -> Scene:
+    return Scene(
+        id="a scene",
+        provider="local",
+        acquired_utc=datetime(2024, 6, 1, tzinfo=UTC),
+        level="L2A",
+        baseline="05.11",
+        cloud_percent=None,
+        footprint=((13, 48), (14, 48), (14, 49), (13, 48)),
+        crs=CRS,
+        bounds_m=None,
+        assets=assets,
+    )
+
+
+def write(path, values, transform, crs=CRS, nodata=0):
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=values.shape[0],
+        width=values.shape[1],
+        count=1,
+        dtype=values.dtype,
+        crs=crs,
+        transform=transform,
+        nodata=nodata,
+    ) as file:
+        file.write(values, 1)
+    return str(path)
+
+
+@pytest.fixture
+def raster(tmp_path):
+    rng = np.random.default_rng(5)
+    values = rng.integers(1, 9000, (70, 110)).astype(np.uint16)
+    values[30:33, 40:50] = 0
+    transform = Affine(10, 0, 500_030, 0, -10, 5_300_070)
+    return write(tmp_path / "B04.tif", values, transform), values, transform
+
+
+def geobox(left, top, rows, cols, crs=CRS):
+    return GeoBox((rows, cols), Affine(10, 0, left, 0, -10, top), crs)
+
+
+def test_an_aligned_raster_is_read_pixel_for_pixel(raster):
+    href, _, _ = raster
+    grid = geobox(500_130, 5_299_990, 40, 55)
+    block = read_scene(scene_of(BandAsset(band="B04", href=href, offset=-0.1)), ("B04",), grid, as_is)
+    with rasterio.open(href) as file:
+        expected = file.read(1, window=from_bounds(*grid.boundingbox.bbox, file.transform))
+    np.testing.assert_array_equal(block.observed, expected != 0)
+    shifted = np.where(expected != 0, np.clip(expected.astype(int) - 1000, 1, None), 0)
+    np.testing.assert_array_equal(block.dn[0], shifted)
+
+
+def test_what_lies_beyond_the_raster_is_not_observed(raster):
+    href, values, transform = raster
+    grid = geobox(transform.c - 200, transform.f + 300, 120, 150)
+    block = read_scene(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid, as_is)
+    expected = np.zeros((120, 150), np.uint16)
+    expected[30:100, 20:130] = values
+    np.testing.assert_array_equal(block.dn[0], expected)
+    np.testing.assert_array_equal(block.observed, expected > 0)
+    far = read_scene(
+        scene_of(BandAsset(band="B04", href=href)), ("B04",), geobox(100_000, 100_000, 5, 5), as_is
+    )
+    assert not far.observed.any()
+
+
+def test_a_20_m_band_lands_on_its_own_ground(tmp_path, raster):
+    href, _, _ = raster
+    scl = np.full((40, 60), 4, np.uint8)
+    scl[7, 11] = 9  # cloud: 20 m cell at rows 14..15, cols 22..23 of the 10 m grid
+    scl_href = write(tmp_path / "SCL.tif", scl, Affine(20, 0, 500_030, 0, -20, 5_300_070))
+    grid = geobox(500_030, 5_300_070, 70, 110)
+    block = read_scene(
+        scene_of(BandAsset(band="B04", href=href), BandAsset(band="SCL", href=scl_href, scale=1)),
+        ("B04",),
+        grid,
+        as_is,
+    )
+    clouded = block.observed & ~block.usable
+    assert {(int(r), int(c)) for r, c in zip(*np.nonzero(clouded), strict=True)} == {
+        (14, 22), (14, 23), (15, 22), (15, 23),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:27700"])
+def test_another_crs_is_warped_like_gdals_own_reprojection(tmp_path, crs):
+    rows, cols = np.mgrid[:200, :200]
+    values = (1000 + 10 * rows + 5 * cols).astype(np.uint16)
+    left, top, size = {
+        "EPSG:32632": (700_000, 5_300_000, 10),
+        "EPSG:4326": (11.7, 47.8, 0.0001),
+        "EPSG:27700": (1_600_000, 50_000, 10),
+    }[crs]
+    transform = Affine(size, 0, left, 0, -size, top)
+    href = write(tmp_path / "B04.tif", values, transform, crs)
+    with rasterio.open(href) as file, WarpedVRT(file, crs=CRS) as warped:
+        west, north = warped.bounds.left, warped.bounds.top
+    grid = geobox(round(west, -1) + 200, round(north, -1) - 200, 90, 80)
+    block = read_scene(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid, as_is)
+    expected = np.zeros((90, 80), np.float64)
+    reproject(
+        values.astype(np.float64),
+        expected,
+        src_transform=transform,
+        src_crs=crs,
+        dst_transform=grid.affine,
+        dst_crs=CRS,
+        src_nodata=0,
+        dst_nodata=0,
+        resampling=Resampling.bilinear,
+    )
+    both = block.observed & (expected > 0)
+    assert both.mean() > 0.5
+    # A plane: cubic and bilinear agree on it to rounding; half a pixel off would differ by 7.
+    assert np.abs(block.dn[0][both] - expected[both]).max() <= 2
+
+
+def test_floats_without_nodata_and_nan(tmp_path):
+    values = np.full((20, 20), 0.25, np.float32)
+    values[3, 4] = np.nan
+    values[5, 6] = -0.02
+    href = write(tmp_path / "B04.tif", values, Affine(10, 0, 500_000, 0, -10, 5_300_000), nodata=None)
+    asset = BandAsset(band="B04", href=href, scale=1, nodata=None)
+    block = read_scene(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 20, 20), as_is)
+    assert not block.observed[3, 4]
+    assert block.dn[0, 5, 6] == 1  # real, if below zero: not nodata
+    assert block.dn[0, 0, 0] == 2500
+
+
+def test_a_pixel_counts_as_observed_only_in_every_band(tmp_path):
+    transform = Affine(10, 0, 500_000, 0, -10, 5_300_000)
+    red, blue = np.full((8, 8), 500, np.uint16), np.full((8, 8), 300, np.uint16)
+    red[0, 0], blue[1, 1] = 0, 0
+    assets = [
+        BandAsset(band=band, href=write(tmp_path / f"{band}.tif", values, transform))
+        for band, values in (("B04", red), ("B02", blue))
+    ]
+    block = read_scene(scene_of(*assets), ("B02", "B04"), geobox(500_000, 5_300_000, 8, 8), as_is)
+    assert not block.observed[0, 0]
+    assert not block.observed[1, 1]
+    assert block.dn[:, 0, 0].tolist() == [0, 0]
+    assert block.dn[:, 2, 2].tolist() == [300, 500]
+
+
+def test_failures_name_asset_scene_and_mend_but_no_token(tmp_path):
+    grid = geobox(500_000, 5_300_000, 8, 8)
+    missing = BandAsset(band="B04", href=str(tmp_path / "gone.tif"))
+    with pytest.raises(ReadError, match=r"Asset B04 of scene 'a scene' cannot be read.*gone.tif"):
+        read_scene(scene_of(missing), ("B04",), grid, as_is)
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*\0" + b"x" * 100)
+    with pytest.raises(ReadError, match="cannot be read"):
+        read_scene(scene_of(BandAsset(band="B04", href=str(broken))), ("B04",), grid, as_is)
+
+    def sign(href: str) -> str:
+        return f"{href}?sig=SECRET"
+
+    remote = BandAsset(band="B04", href="http://127.0.0.1:9/B04.tif")
+    with pytest.raises(ReadError) as caught:
+        read_scene(scene_of(remote), ("B04",), grid, sign)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_file_that_names_other_files_is_not_imagery(tmp_path, raster):
+    href, _, _ = raster
+    with rasterio.open(href) as file:
+        rasterio.shutil.copy(file, tmp_path / "B04.vrt", driver="VRT")
+    (tmp_path / "B04.vrt").rename(tmp_path / "disguised.tif")
+    assert rasterio.open(tmp_path / "disguised.tif").driver == "VRT"
+    asset = BandAsset(band="B04", href=str(tmp_path / "disguised.tif"))
+    with pytest.raises(ReadError, match="cannot be read"):
+        read_scene(scene_of(asset), ("B04",), geobox(500_030, 5_300_070, 8, 8), as_is)

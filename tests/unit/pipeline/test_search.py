@@ -1,0 +1,319 @@
+"""Oracles: the items as written, and every order in which they may come."""
+
+import asyncio
+import itertools
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import rustac
+from starlette.responses import JSONResponse
+
+from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
+from landuse.pipeline import search as module
+from landuse.pipeline.area import parse_bbox, parse_dates
+from landuse.pipeline.search import SceneQuery, search
+from tests.servers import file_server, free_port, stac_item, write_items
+
+INSIDE = parse_bbox("10.2,50.2,10.4,50.4")
+ANYWHERE = SceneQuery(area=None)
+
+
+def _query(**wanted):
+    return SceneQuery(**{"area": INSIDE, **wanted})
+
+
+def _catalogue(folder, items):
+    """A static catalogue with a collection between the root and the items."""
+    (folder / "s2").mkdir(parents=True)
+    for item in items:
+        (folder / "s2" / f"{item['id']}.json").write_text(json.dumps(item))
+    links = [{"rel": "item", "href": f"./{item['id']}.json"} for item in items]
+    # A link back up must not send the walk in circles.
+    links += [{"rel": "root", "href": "../catalog.json"}, {"rel": "child", "href": "../catalog.json"}]
+    collection = {"type": "Collection", "stac_version": "1.1.0", "id": "s2", "links": links}
+    (folder / "s2" / "collection.json").write_text(json.dumps(collection))
+    root = {
+        "type": "Catalog",
+        "stac_version": "1.1.0",
+        "id": "root",
+        "links": [{"rel": "child", "href": "./s2/collection.json"}],
+    }
+    (folder / "catalog.json").write_text(json.dumps(root))
+    return folder
+
+
+def test_every_form_of_local_metadata_gives_the_same_scenes(tmp_path, monkeypatch):
+    items = [stac_item("a", cloud=5.0), stac_item("b", cloud=1.0), stac_item("c", cloud=None)]
+    folder = _catalogue(tmp_path / "catalogue", items)
+    collection = write_items(folder / "s2" / "items.json", items)
+    parquet = folder / "s2" / "items.parquet"
+
+    async def write():
+        await rustac.write(str(parquet), items)
+
+    asyncio.run(write())
+    monkeypatch.chdir(tmp_path)
+    for source in (folder, folder / "catalog.json", folder / "s2", collection, parquet, "catalogue"):
+        scenes = search(str(source), _query())
+        assert [scene.id for scene in scenes] == ["b", "a", "c"]
+        # Relative hrefs start at the file that holds the item.
+        assert scenes[0].asset("B04").href == str(folder / "s2" / "B04.tif")
+        assert {scene.provider for scene in scenes} == {"local"}
+    alone = search(str(folder / "s2" / "a.json"), ANYWHERE)
+    assert alone == tuple(scene for scene in search(str(parquet), _query()) if scene.id == "a")
+
+
+def test_area_is_the_true_outline_and_a_shared_edge_is_no_overlap(tmp_path):
+    triangle = stac_item("triangle")
+    triangle["geometry"]["coordinates"] = [[[10, 50], [11, 50], [11, 51], [10, 50]]]
+    path = write_items(tmp_path / "items.json", [triangle])
+    assert search(str(path), SceneQuery(area=parse_bbox("10.6,50.2,10.8,50.4")))
+    for outside in ("10.1,50.7,10.2,50.9", "11,50,11.5,51"):
+        with pytest.raises(NothingFoundError, match="1 outside the area"):
+            search(str(path), SceneQuery(area=parse_bbox(outside)))
+
+
+def test_what_removed_how_many_is_said(tmp_path):
+    items = [
+        stac_item("far", bbox=(20, 50, 21, 51)),
+        stac_item("old", datetime="2019-06-15T10:20:30Z"),
+        stac_item("older", datetime="2018-06-15T10:20:30Z"),
+        stac_item("cloudy", cloud=70.5),
+        stac_item("overcast", cloud=99.0),
+    ]
+    path = write_items(tmp_path / "items.json", items)
+    with pytest.raises(NothingFoundError) as caught:
+        search(str(path), _query(dates=parse_dates("2024-06"), max_cloud_percent=40))
+    message = str(caught.value)
+    for said in (
+        "5 items",
+        "2 cloudier than 40 %",
+        "1 outside the area",
+        "2 outside the dates",
+        "70.5 %",
+        "--date",
+    ):
+        assert said in message
+    assert caught.value.exit_code == 3
+
+
+def test_an_item_without_cloud_cover_passes_and_comes_last(tmp_path):
+    items = [
+        stac_item("unknown", cloud=None),
+        stac_item("cloudy", cloud=30.0),
+        stac_item("clear-old", cloud=2.0, datetime="2024-05-01T00:00:00Z"),
+        stac_item("clear-new", cloud=2.0, datetime="2024-06-01T00:00:00Z"),
+        stac_item("clear-new-b", cloud=2.0, datetime="2024-06-01T00:00:00Z"),
+    ]
+    expected = ["clear-new", "clear-new-b", "clear-old", "cloudy", "unknown"]
+    for order in itertools.permutations(items):
+        path = write_items(tmp_path / "items.json", list(order))
+        assert [scene.id for scene in search(str(path), _query(max_cloud_percent=40))] == expected
+
+
+def test_of_copies_of_one_acquisition_the_newest_baseline_stays(tmp_path):
+    one = {"s2__mgrs_tile": "32UMA", "platform": "Sentinel-2B"}
+    items = [
+        stac_item("x-0214", s2__processing_baseline="02.14", **one),
+        stac_item(
+            "x-0510-first", s2__processing_baseline="05.10", s2__generation_time="2024-06-15T12:00:00Z", **one
+        ),
+        stac_item(
+            "x-0510-again", s2__processing_baseline="05.10", s2__generation_time="2024-07-15T12:00:00Z", **one
+        ),
+        stac_item("neighbour", s2__mgrs_tile="32UNA", platform="Sentinel-2B"),
+        stac_item("no-tile"),
+        stac_item("no-tile", s2__processing_baseline="04.00"),
+    ]
+    for order in itertools.permutations(items):
+        path = write_items(tmp_path / "items.json", list(order))
+        scenes = search(str(path), _query())
+        assert [scene.id for scene in scenes] == ["neighbour", "no-tile", "x-0510-again"]
+        assert scenes[1].baseline == "05.10"
+
+
+def test_levels_are_kept_apart(tmp_path):
+    items = [stac_item("l2a"), stac_item("l1c", s2__product_type="S2MSI1C")]
+    path = str(write_items(tmp_path / "items.json", items))
+    assert [scene.id for scene in search(path, _query(levels=("L1C",)))] == ["l1c"]
+    with pytest.raises(UsageError, match="L1C and L2A"):
+        search(path, _query())
+    alone = str(write_items(tmp_path / "one.json", items[:1]))
+    with pytest.raises(ModelError, match="L1C is needed"):
+        search(alone, _query(levels=("L1C",)))
+
+
+def test_scenes_without_the_bands_give_way_to_those_with_them(tmp_path):
+    items = [stac_item("rgb"), stac_item("more", bands=("B02", "B03", "B04", "B08"), cloud=50.0)]
+    path = str(write_items(tmp_path / "items.json", items))
+    assert [scene.id for scene in search(path, _query(bands=("B04", "B08")))] == ["more"]
+    with pytest.raises(ModelError, match=r"offers B02, B03, B04, B08 \(no B10\)"):
+        search(path, _query(bands=("B08", "B10")))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("no json", "cannot be read as STAC"),
+        ("[]", "no JSON object"),
+        ("{}", "no STAC item"),
+        ("[" * 100_000, "cannot be read as STAC"),
+        (b"II*\x00\xff\xfe", "landuse catalog"),
+    ],
+)
+def test_a_file_that_is_no_stac_is_the_users_to_mend(tmp_path, content, said):
+    path = tmp_path / "items.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=said):
+        search(str(path), ANYWHERE)
+
+
+@pytest.mark.parametrize(
+    "source", ["planetary-computre", "ftp://x.org/stac", "http://[", "nowhere/catalog.json"]
+)
+def test_an_unknown_source_is_named(source):
+    with pytest.raises(UsageError, match="--source"):
+        search(source, _query())
+
+
+def test_an_empty_folder_and_a_broken_parquet_are_usage_errors(tmp_path):
+    with pytest.raises(UsageError, match=r"catalog\.json"):
+        search(str(tmp_path), ANYWHERE)
+    (tmp_path / "x.parquet").write_text("not parquet")
+    with pytest.raises(UsageError, match="cannot be read as STAC"):
+        search(str(tmp_path / "x.parquet"), ANYWHERE)
+
+
+def test_a_faulty_item_of_ones_own_is_an_error_not_a_gap(tmp_path):
+    faulty = stac_item("faulty", s2__processing_baseline=None)
+    path = write_items(tmp_path / "items.json", [stac_item("good"), faulty])
+    with pytest.raises(UsageError, match="'faulty'"):
+        search(str(path), _query())
+
+
+def test_a_faulty_item_from_the_web_is_left_out_with_a_warning(tmp_path, caplog):
+    faulty = stac_item("faulty", href="file:///etc/passwd")
+    write_items(tmp_path / "items.json", [stac_item("good"), faulty])
+    write_items(tmp_path / "faulty.json", [faulty])
+    with file_server(tmp_path) as server:
+        scenes = search(f"{server.url}/items.json", _query())
+        assert [scene.id for scene in scenes] == ["good"]
+        assert scenes[0].asset("B02").href == f"{server.url}/B02.tif"
+        assert "faulty" in caplog.text
+        with pytest.raises(ProviderError, match="refused"):
+            search(f"{server.url}/faulty.json", _query())
+
+
+def test_a_static_catalogue_on_the_web_is_walked(tmp_path):
+    _catalogue(tmp_path / "c", [stac_item("a"), stac_item("b", cloud=1.0)])
+    with file_server(tmp_path) as server:
+        scenes = search(f"{server.url}/c/catalog.json", _query())
+        assert [scene.id for scene in scenes] == ["b", "a"]
+        assert scenes[0].asset("B04").href == f"{server.url}/c/s2/B04.tif"
+
+
+def test_a_catalogue_on_the_web_cannot_lead_to_local_files(tmp_path):
+    secret = write_items(tmp_path / "secret.json", [stac_item("secret")])
+    (tmp_path / "web").mkdir()
+    for number, href in enumerate((secret.as_uri(), f"/vsisubfile/0_9,{secret}", str(secret))):
+        root = {"type": "Catalog", "stac_version": "1.1.0", "links": [{"rel": "item", "href": href}]}
+        (tmp_path / "web" / f"{number}.json").write_text(json.dumps(root))
+        with file_server(tmp_path / "web") as server, pytest.raises(ProviderError):
+            search(f"{server.url}/{number}.json", ANYWHERE)
+
+
+def test_saved_items_of_planetary_computer_are_signed_as_its_own(tmp_path):
+    item = stac_item("pc", href="https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/{band}.tif")
+    root = "https://planetarycomputer.microsoft.com/api/stac/v1/"
+    item["links"] = [{"rel": "root", "href": root}]
+    path = write_items(tmp_path / "items.json", [item, stac_item("other")])
+    assert {scene.id: scene.provider for scene in search(str(path), _query())} == {
+        "pc": "planetary-computer",
+        "other": "local",
+    }
+
+
+def test_an_unreachable_server_is_a_provider_error_that_names_it():
+    url = f"http://127.0.0.1:{free_port()}/stac"
+    with pytest.raises(ProviderError, match=url) as caught:
+        search(url, _query())
+    assert caught.value.exit_code == 5
+
+
+def test_a_page_that_is_no_stac_is_a_provider_error(tmp_path):
+    (tmp_path / "index.html").write_text("<html>")
+    with file_server(tmp_path) as server:
+        for path in ("index.html", "missing", "%ff"):
+            with pytest.raises(ProviderError, match=server.url):
+                search(f"{server.url}/{path}", _query())
+
+
+def _api(server, pages):
+    """Makes a file server answer as a STAC API whose search gives ``pages`` in turn."""
+    pages = iter(pages)
+
+    def interfere(request):
+        if request.url.path == "/search":
+            status, content = next(pages)
+            return JSONResponse(content, status_code=status)
+        links = [{"rel": "search", "href": f"{server.url}/search", "method": "POST"}]
+        return JSONResponse({"type": "Catalog", "stac_version": "1.0.0", "links": links})
+
+    server.interfere = interfere
+
+
+def test_a_hiccup_and_a_search_that_took_too_long_are_tried_again(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=waits.append))
+    late = (400, {"code": "BadRequest", "description": "The request exceeded the maximum allowed time."})
+    found = (200, {"type": "FeatureCollection", "features": [stac_item("a")]})
+    with file_server(tmp_path) as server:
+        _api(server, [(503, {}), late, (429, {}), found])
+        assert [scene.id for scene in search(server.url, _query())] == ["a"]
+        assert [entry.status for entry in server.log if entry.path == "/search"] == [503, 400, 429, 200]
+        _api(server, [late] * 3)
+        with pytest.raises(ProviderError, match="3 times"):
+            search(server.url, _query())
+    assert waits == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"features": [5]}, {"features": {"a": 1}}, {"features": "abc"}, {"features": [{}], "links": [{}]}, []],
+)
+def test_nonsense_from_a_server_is_an_error_of_ours(tmp_path, answer):
+    with file_server(tmp_path) as server:
+        _api(server, [(200, answer)] * 2)
+        with pytest.raises(LanduseError):
+            search(server.url, _query())
+
+
+def test_more_items_than_the_cap_are_never_cut_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_ITEMS", 3)
+    four = [stac_item(name) for name in "abcd"]
+    path = write_items(tmp_path / "four.json", four)
+    with pytest.raises(UsageError, match="more than 3 items"):
+        search(str(path), _query())
+    with file_server(tmp_path) as server:
+        _api(server, [(200, {"features": four})])
+        with pytest.raises(UsageError, match="more than 3 items"):
+            search(server.url, _query())
+    shutil.copy(path, tmp_path / "copy.json")
+    write_items(path, four[:3])
+    assert len(search(str(path), _query())) == 3
+
+
+def test_the_world_is_not_searched_without_an_area(tmp_path):
+    with file_server(tmp_path) as server:
+        _api(server, [])
+        with pytest.raises(UsageError, match="--bbox"):
+            search(server.url, ANYWHERE)
+
+
+def test_a_query_is_checked_where_it_is_made():
+    with pytest.raises(UsageError, match="--max-cloud 140"):
+        SceneQuery(area=None, max_cloud_percent=140)
+    with pytest.raises(ValueError, match="L3"):
+        SceneQuery(area=None, levels=("L3",))

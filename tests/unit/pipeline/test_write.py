@@ -1,0 +1,134 @@
+"""Files on disk, re-read by rasterio, GDAL's VRT driver and pyogrio; and disks that fill up."""
+
+import subprocess
+import sys
+import textwrap
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import rasterio.shutil
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rio_cogeo.cogeo import cog_validate
+
+from landuse.errors import OutputError
+from landuse.pipeline.write import (
+    RasterLayer,
+    atomic_path,
+    prepare_folder,
+    write_cog,
+    write_json,
+    write_vectors,
+)
+
+GEOBOX = GeoBox((700, 900), Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
+
+
+def class_layer():
+    values = np.random.default_rng(0).choice(np.uint8([0, 3, 9, 255]), GEOBOX.shape)
+    return RasterLayer(
+        values=values,
+        geobox=GEOBOX,
+        nodata=255,
+        descriptions=("land-use class",),
+        overview_resampling="MODE",
+        colors={0: (1, 2, 3), 3: (4, 5, 6), 9: (7, 8, 9)},
+        categories={0: "Annual & <crop>", 3: "Highway", 9: "SeaLake"},
+        tags={"model": "test"},
+    )
+
+
+def test_a_class_cog_holds_values_colours_names_and_overviews_of_real_classes(tmp_path):
+    layer = class_layer()
+    write_cog(tmp_path / "landuse.tif", layer)
+    assert cog_validate(tmp_path / "landuse.tif", strict=True)[:2] == (True, [])
+    with rasterio.open(tmp_path / "landuse.tif") as file:
+        np.testing.assert_array_equal(file.read(1), layer.values)
+        assert file.transform == GEOBOX.affine
+        assert file.crs == "EPSG:32633"
+        assert file.nodata == 255
+        assert file.descriptions == ("land-use class",)
+        assert file.colormap(1)[3] == (4, 5, 6, 255)
+        assert file.tags()["model"] == "test"
+        assert file.overviews(1)
+        # Averaged overviews would invent classes between 0, 3 and 9.
+        small = file.read(1, out_shape=(350, 450))
+        assert set(np.unique(small)) <= {0, 3, 9, 255}
+        rasterio.shutil.copy(file, tmp_path / "names.vrt", driver="VRT")
+    vrt = (tmp_path / "names.vrt").read_text()
+    assert "<Category>Annual &amp; &lt;crop&gt;</Category>" in vrt
+    assert vrt.index("Annual") < vrt.index("Highway") < vrt.index("SeaLake")
+
+
+def test_vectors_come_back_with_their_layers(tmp_path):
+    frame = gpd.GeoDataFrame({"class_id": [3]}, geometry=[shapely.box(0, 0, 10, 10)], crs="EPSG:32633")
+    write_vectors(tmp_path / "landuse.gpkg", {"landuse": frame, "none": frame.iloc[:0]})
+    assert [name for name, _ in pyogrio.list_layers(tmp_path / "landuse.gpkg")] == ["landuse", "none"]
+    assert gpd.read_file(tmp_path / "landuse.gpkg", layer="landuse").area.tolist() == [100]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    target = tmp_path / "file.json"
+    write_json(target, {"a": 1})
+
+    def fill_the_disk() -> None:
+        with atomic_path(target) as partial:
+            partial.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OutputError, match=r"file.json cannot be written \(disk full\)"):
+        fill_the_disk()
+    assert target.read_text() == '{\n  "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("what", ["cog", "gpkg", "json"])
+def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
+    """The kernel's limit on file size stands in for a full disk: writes beyond it fail for real."""
+    script = f"""
+        import resource, sys
+        from pathlib import Path
+        import geopandas as gpd, numpy as np, shapely
+        from affine import Affine
+        from odc.geo.geobox import GeoBox
+        from landuse.errors import OutputError
+        from landuse.pipeline.write import RasterLayer, write_cog, write_json, write_vectors
+        out = Path({str(tmp_path)!r})
+        noise = np.random.default_rng(0).integers(0, 255, (1200, 1200)).astype(np.uint8)
+        box = GeoBox(noise.shape, Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
+        options = dict(nodata=255, descriptions=("x",), overview_resampling="MODE")
+        layer = RasterLayer(values=noise, geobox=box, **options)
+        frame = gpd.GeoDataFrame(
+            {{"a": range(20_000)}}, geometry=[shapely.Point(i, i).buffer(1) for i in range(20_000)], crs=32633
+        )
+        write = {{
+            "cog": lambda: write_cog(out / "x.tif", layer),
+            "gpkg": lambda: write_vectors(out / "x.gpkg", {{"x": frame}}),
+            "json": lambda: write_json(out / "x.json", {{"x": "y" * 10**6}}),
+        }}[{what!r}]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        try:
+            write()
+        except OutputError as error:
+            print("REFUSED", error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "REFUSED" in done.stdout, done.stderr
+    assert "Free space or choose another --out" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match=r"cannot be written.*Choose another --out"):
+        prepare_folder(tmp_path / "out")
