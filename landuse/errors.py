@@ -5,6 +5,11 @@ A message says what, the values, and the mend.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class LanduseError(Exception):
     """Root of the tree: anything landuse refuses or fails to do."""
@@ -32,6 +37,11 @@ class IncompleteError(LanduseError):
     """The map is written, but too much of it is nodata."""
 
     exit_code = 4
+
+    def __init__(self, message: str, report: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.report = report
+        """What ``run.json`` holds: an incomplete map is a result all the same."""
 
 
 class ProviderError(LanduseError):

@@ -102,6 +102,10 @@ class BandAsset:
     """reflectance = scale * stored + offset."""
     nodata: float | None = 0.0
     """Stored value that means nodata; None where every pixel is data."""
+    fingerprint: str | None = None
+    """What tells this version of a local file from another under the same name."""
+    pixel_m: float | None = None
+    """Pixel size in metres, where the item states it; only warnings depend on it."""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.scale) and isfinite(self.offset)) or self.scale <= 0 or self.index < 1:
@@ -215,5 +219,7 @@ class CellScores:
     """(row, col), True where the cell gets a class."""
     observed: NDArray[np.bool_]
     """(row, col), True where a scene saw at least one pixel of the cell, clear or not."""
+    clouded: NDArray[np.bool_]
+    """(row, col), True where cloud, shadow or snow hides at least one of those pixels."""
     failed: NDArray[np.bool_]
     """(row, col), True where nothing was seen and a read had failed."""

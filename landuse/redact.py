@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit, urlunsplit
 
 _URL = re.compile(
-    r"([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"<>@]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?", re.IGNORECASE
+    r"([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"<>]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?", re.IGNORECASE
 )
+_IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def redact(message: str) -> str:
     """The text with every URL in it cut to scheme, host and path: no tokens, no passwords."""
     return _URL.sub(r"\1\2", message)
+
+
+def redact_href(href: str) -> str:
+    """One whole href, cut to scheme, host and path where it is a URL; a local path stays as it is.
+
+    Unlike ``redact`` it need not find where the URL ends, so blanks and quotes in it hide nothing.
+    """
+    if not _IS_URL.match(href):
+        return href
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        # A malformed host: nothing in it can be told from a password.
+        return href.partition("://")[0] + "://..."
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def printable(text: str) -> str:

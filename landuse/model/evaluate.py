@@ -28,14 +28,20 @@ class Scores:
     """Patches scored."""
     accuracy: float
     """Share of patches whose most probable class is right."""
+    kappa: float
+    """Cohen's kappa: agreement beyond what the class frequencies alone would give; at most 1."""
+    macro_f1: float
+    """Mean F1 of the classes that occur among labels or answers."""
     per_class: dict[str, float]
     """Recall of each class that occurs."""
     ece: float
     """Expected calibration error, 15 equal-width bins of confidence, 0..1."""
-    confidence_gap: float
-    """Mean confidence of right minus wrong answers, 0..1; NaN where there is none of either."""
+    confidence_gap: float | None
+    """Mean confidence of right minus wrong answers, 0..1; None where there is none of either."""
     confusion: tuple[tuple[int, ...], ...]
     """Counts, rows = true class, columns = predicted class."""
+    interval: tuple[float, float]
+    """Bootstrap 95 % interval of the accuracy."""
 
 
 @torch.inference_mode()
@@ -74,19 +80,39 @@ def score(probabilities: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Sc
     right = predicted == labels
     count = len(classes)
     confusion = torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
-    totals = confusion.sum(1)
+    totals, answers, hits = confusion.sum(1), confusion.sum(0), confusion.diagonal()
+    occurs = totals + answers > 0
+    by_chance = float((totals * answers).sum()) / len(labels) ** 2
+    accuracy = int(right.sum()) / len(labels)
     bins = (confidence * 15).long().clamp(max=14)
     gaps = torch.zeros(15, dtype=torch.float64).index_add_(0, bins, confidence.double() - right.double())
     return Scores(
         n=len(labels),
-        accuracy=int(right.sum()) / len(labels),
+        accuracy=accuracy,
+        kappa=(accuracy - by_chance) / (1 - by_chance) if by_chance < 1 else 1.0,
+        macro_f1=float((2 * hits / (totals + answers))[occurs].double().mean()),
         per_class={
             name: int(confusion[i, i]) / int(totals[i]) for i, name in enumerate(classes) if totals[i] > 0
         },
         ece=float(gaps.abs().sum() / len(labels)),
-        confidence_gap=float(confidence[right].mean() - confidence[~right].mean()),
+        confidence_gap=(
+            float(confidence[right].mean() - confidence[~right].mean()) if 0 < accuracy < 1 else None
+        ),
         confusion=tuple(tuple(int(v) for v in row) for row in confusion),
+        interval=accuracy_interval(int(right.sum()), len(labels)),
     )
+
+
+def accuracy_interval(right: int, count: int, draws: int = 10_000) -> tuple[float, float]:
+    """Bootstrap 95 % percentile interval of an accuracy of ``right`` out of ``count``.
+
+    Drawing ``count`` patches with replacement and counting the right ones is a binomial draw.
+    """
+    rng = torch.Generator().manual_seed(0)
+    share = torch.full((draws,), right / count, dtype=torch.float64)
+    drawn = torch.binomial(torch.full_like(share, count), share, generator=rng) / count
+    low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

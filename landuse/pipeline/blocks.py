@@ -50,6 +50,7 @@ def write_block(folder: Path, block: Block, content: BlockFile) -> None:
         probabilities=content.scores.probabilities,
         mapped=content.scores.mapped,
         observed=content.scores.observed,
+        clouded=content.scores.clouded,
         failed=content.scores.failed,
         failures=np.frombuffer(failures, np.uint8),
         patches=np.int64(content.patches),
@@ -67,11 +68,12 @@ def read_block(folder: Path, block: Block, plan: RunPlan) -> BlockFile | None:
                 probabilities=file["probabilities"],
                 mapped=file["mapped"],
                 observed=file["observed"],
+                clouded=file["clouded"],
                 failed=file["failed"],
             )
             failures = tuple(ReadFailure(**entry) for entry in json.loads(file["failures"].tobytes()))
             patches = int(file["patches"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
     if scores.probabilities.shape != (len(plan.classes), *block.shape):
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from landuse.records import Block, PixelBlock
 
 MIN_USABLE = 0.5
-"""A window with a smaller share of usable pixels has no vote."""
+"""A window has no vote with a smaller share of usable pixels, of those that lie on the imagery."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,8 @@ class AxisWindows:
     """First cell that each window votes on, from the map's corner; may lie outside the block."""
     starts_px: tuple[int, ...]
     """First pixel that each window reads, from the map's corner."""
+    on_imagery: float
+    """Share of a window's pixels that lie on the imagery: 1, or less where that is smaller than a patch."""
 
     @property
     def empty(self) -> bool:
@@ -64,6 +66,7 @@ def axis_windows(
     return AxisWindows(
         cells=tuple(cells),
         starts_px=tuple(min(max(cell * stride_px, low), last) for cell in cells),
+        on_imagery=min((high - low) / patch_px, 1.0),
     )
 
 
@@ -124,7 +127,7 @@ class PatchBatch:
     col_cells: NDArray[np.intp]
     """(N,), first cell column that each patch votes on, from the map's corner."""
     usable_share: NDArray[np.float32]
-    """(N,), share of usable pixels, ``MIN_USABLE`` to 1."""
+    """(N,), share of usable pixels, above 0."""
 
 
 def patch_batches(
@@ -139,7 +142,8 @@ def patch_batches(
         batch_size: patches in a batch; the last one may be smaller.
     """
     shares = _window_means(pixels.usable, windows, patch_px)  # (window row, window col)
-    row_index, col_index = np.nonzero(shares >= MIN_USABLE)
+    least = MIN_USABLE * windows.rows.on_imagery * windows.cols.on_imagery
+    row_index, col_index = np.nonzero((shares > 0) & (shares >= least))
     row_cells, col_cells = np.asarray(windows.rows.cells), np.asarray(windows.cols.cells)
     row_px = np.asarray(windows.rows.starts_px) - windows.rows_px[0]
     col_px = np.asarray(windows.cols.starts_px) - windows.cols_px[0]

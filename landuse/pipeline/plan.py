@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+import landuse
 from landuse.errors import ModelError, UsageError
 from landuse.records import BandAsset, Block, ModelContract, Scene
-from landuse.redact import redact
-from landuse.sentinel2 import SCL
+from landuse.redact import redact_href
+from landuse.sentinel2 import RESOLUTION_M, SCL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +27,19 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
+_UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 COMPOSITES = ("best", "median")
 DEFAULT_BLOCK_PX = 1024
+MAX_CELLS = 50_000_000
+"""Cells of a map; their probabilities are assembled in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """Everything that decides a map's pixels. Serialises to JSON; hrefs are unsigned."""
 
+    version: str
+    """Version of landuse: its code decides pixels too."""
     crs: str
     """UTM CRS of the map, such as ``"EPSG:32633"``."""
     left_m: float
@@ -94,13 +101,37 @@ class RunPlan:
         )
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before trusting the map, a sentence each."""
+        coarse: dict[str, float] = {}
+        for scene in self.scenes:
+            for asset in scene.assets:
+                own_m = RESOLUTION_M.get(asset.band, self.pixel_m)
+                if asset.band in self.bands and (asset.pixel_m or 0) > 1.5 * max(self.pixel_m, own_m):
+                    coarse[scene.id] = max(coarse.get(scene.id, 0.0), asset.pixel_m or 0)
+        found = []
+        if coarse:
+            found.append(
+                f"{len(coarse)} of {len(self.scenes)} scenes have pixels of up to "
+                f"{max(coarse.values()):.3g} m, such as {min(coarse)!r}; {self.model} was trained at "
+                f"{self.pixel_m:g} m and reads blurred land badly. Use imagery of the sensor's resolution."
+            )
+        unmasked = [scene.id for scene in self.scenes if scene.asset(SCL) is None]
+        if unmasked:
+            found.append(
+                f"{len(unmasked)} of {len(self.scenes)} scenes have no scene classification (SCL), such as "
+                f"{min(unmasked)!r}: clouds in them are mapped as land. Use clear scenes, or L2A with SCL."
+            )
+        return tuple(found)
+
+    @property
     def digest(self) -> str:
         """Digest of all that decides the pixels: not the blocks, and no query, which may be a signature."""
         values = self.to_dict()
         del values["blocks"]
         for scene in values["scenes"]:
             for asset in scene["assets"]:
-                asset["href"] = redact(asset["href"])
+                asset["href"] = redact_href(asset["href"])
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,7 +187,7 @@ def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
 
     votes: dict[str, float] = {}
     for scene in scenes:
-        if scene.crs is not None and scene.crs.startswith(("EPSG:326", "EPSG:327")) and len(scene.crs) == 10:
+        if scene.crs is not None and _UTM.fullmatch(scene.crs):
             covered = Polygon(scene.footprint).buffer(0).intersection(area).area
             votes[scene.crs] = votes.get(scene.crs, 0.0) + covered
     if votes:
@@ -283,14 +314,24 @@ def make_plan(
     crs = utm_crs(area, scenes)
     projected = project(area, "EPSG:4326", crs)
     west, south, east, north = projected.bounds
+    if not all(map(math.isfinite, projected.bounds)) or east - west > 2e6:
+        raise UsageError(
+            f"The area reaches too far from UTM zone {crs} for one map. Cut it to a few degrees of longitude."
+        )
     cell_m = stride_px * contract.resolution_m
     col_start, col_stop = _snap(west, east, cell_m)
     row_stop, row_start = (-edge for edge in _snap(south, north, cell_m))
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
+    if rows * cols > MAX_CELLS:
+        raise UsageError(
+            f"The map would have {rows} x {cols} cells, above {MAX_CELLS}. Choose a smaller area or a larger "
+            "--stride-px."
+        )
     data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
     kept = (*contract.bands, SCL)
     return RunPlan(
+        version=landuse.__version__,
         crs=crs,
         left_m=left_m,
         top_m=top_m,

@@ -8,6 +8,7 @@ baseline, never assumed.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 import shapely
@@ -25,7 +26,7 @@ from shapely import Geometry, Polygon
 
 from landuse.errors import ProviderError, UsageError
 from landuse.records import BandAsset, Scene
-from landuse.redact import redact
+from landuse.redact import redact, redact_href
 from landuse.sentinel2 import (
     BANDS,
     COMMON_NAMES,
@@ -52,6 +53,12 @@ _BAND_KEY = re.compile(r"(B(?:0[1-9]|1[0-2]|8A)|SCL)(?:_\d+m)?", re.IGNORECASE)
 _PICTURE_KEY = re.compile(r"visual|tci|preview|thumbnail|overview|rendered", re.IGNORECASE)
 _PICTURE_ROLES = {"visual", "overview", "thumbnail", "metadata"}
 _BASELINE = re.compile(r"\d{2}\.\d{2}", re.ASCII)
+_CRS_CODE = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9]+", re.ASCII)
+_ENDS_A_URL = re.compile(r"[\s'\"<>]")
+"""Characters that URLs in running text are taken to end at; ``redact`` could not see past them."""
+
+EARTH_RADIUS_M = (6.3e6, 6.4e6)
+"""Between these lies the semi-major axis of every ellipsoid in use for the earth; no other body's does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,13 +255,13 @@ def sign(href: str, provider: str) -> str:
         return str(planetary_computer.sign(href))
     except requests.RequestException as error:
         raise ProviderError(
-            f"{provider} gave no token for {redact(href)}: {redact(str(error))}. "
+            f"{provider} gave no token for {redact_href(href)}: {redact(str(error))}. "
             "Try again later, or check PC_SDK_SAS_URL and PC_SDK_SUBSCRIPTION_KEY."
         ) from error
     except ValueError as error:
         # Without its cause: what could not be parsed is quoted there, and may be the token.
         raise ProviderError(
-            f"{provider} answered the request of a token for {redact(href)} with something else "
+            f"{provider} answered the request of a token for {redact_href(href)} with something else "
             f"({type(error).__name__}). Try again later, or check PC_SDK_SAS_URL."
         ) from None
 
@@ -267,10 +274,14 @@ def is_remote(location: str) -> bool:
 def resolve_href(href: str, location: str) -> str:
     """An href as the document at ``location`` means it: an absolute URL or an absolute local path.
 
+    Blanks, quotes and ``<>`` in a URL come back percent-encoded, so that the URL is whole in any text.
+
     Raises:
         ProviderError: The href must not be followed from there.
     """
-    refusal = f"{redact(href)[:200]!r} in {redact(location)!r} is refused: "
+    # From the web a relative href is a URL too, and its query as secret.
+    shown = re.split(r"[?#]", href, maxsplit=1)[0] if is_remote(location) else href
+    refusal = f"{redact(redact_href(shown))[:200]!r} in {redact_href(location)!r} is refused: "
     # GDAL reads "/vsicurl/...", "/vsizip/..." and the like as commands, wherever they come from.
     if not href or not href.isprintable() or href.lower().startswith("/vsi"):
         raise ProviderError(refusal + "it is no plain address. Use http(s), s3 or a path.")
@@ -278,13 +289,11 @@ def resolve_href(href: str, location: str) -> str:
         parts = urlsplit(href)
         scheme = parts.scheme.lower()
         if scheme in ("http", "https", "s3"):
-            if not parts.hostname:
-                raise ValueError("it names no host")
-            return href
+            return _plain_url(href)
         if is_remote(location):
             if scheme:
                 raise ValueError("metadata from the web may refer to http(s) and s3 alone")
-            return urljoin(location, href)
+            return _plain_url(urljoin(location, href))
         # One letter is a drive, not a scheme.
         if len(scheme) > 1 and not (scheme == "file" and parts.netloc in ("", "localhost")):
             raise ValueError("only http(s), s3, file and plain paths are read")
@@ -295,6 +304,21 @@ def resolve_href(href: str, location: str) -> str:
     if absolute.lower().startswith("/vsi"):
         raise ProviderError(refusal + "it is no plain address. Use http(s), s3 or a path.")
     return absolute
+
+
+def _plain_url(url: str) -> str:
+    """The URL with a host and without characters that would end it within a text; ValueError otherwise."""
+    parts = urlsplit(url)
+    if not parts.hostname or _ENDS_A_URL.search(parts.hostname):
+        raise ValueError("it names no host")
+    if not _ENDS_A_URL.search(url):
+        return url
+    if parts.scheme.lower() == "s3":
+        # A key of S3 is literal: encoded, it would be another object's.
+        if re.search(r"[?#@]", url):
+            raise ValueError("an s3 address with blanks or quotes may have neither query nor password")
+        return url
+    return _ENDS_A_URL.sub(lambda found: quote(found[0]), url)
 
 
 def mapping(value: object) -> Json:
@@ -436,6 +460,7 @@ def _band_asset(item: Json, entry: _BandEntry, provider: Provider, location: str
         scale=scale,
         offset=offset,
         nodata=_nodata(item, entry),
+        pixel_m=_pixel_m(entry),
     )
 
 
@@ -496,21 +521,76 @@ def _nodata(item: Json, entry: _BandEntry) -> float | None:
     return None if processing_baseline(item) is None else 0.0
 
 
+def _pixel_m(entry: _BandEntry) -> float | None:
+    """Pixel size in metres, where the asset states it; ``gsd`` does not count, which is the sensor's."""
+    for place in (*_described(entry), entry.asset):
+        stated = number(place.get("raster:spatial_resolution")) or number(place.get("spatial_resolution"))
+        if stated is not None and stated > 0:
+            return stated
+    transform = sequence(entry.asset.get("proj:transform"))
+    size = number(transform[0]) if transform else None
+    # In degrees a pixel of Sentinel-2 is far smaller than 1; nobody's metres are.
+    return abs(size) if size is not None and abs(size) >= 1 else None
+
+
 def _projection(
     item: Json, entries: Sequence[_BandEntry]
 ) -> tuple[str | None, tuple[float, float, float, float] | None]:
-    """CRS and left, bottom, right, top in it, where the item or one of its bands states them."""
-    places = (mapping(item.get("properties")), *(entry.asset for entry in entries))
-    codes = (text(place.get("proj:code")) or number(place.get("proj:epsg")) for place in places)
-    code = next((code for code in codes if code), None)
-    crs = f"EPSG:{code:.0f}" if isinstance(code, float) else code
-    if crs is None or not re.fullmatch(r"[A-Za-z0-9_]+:[A-Za-z0-9]+", crs, re.ASCII):
+    """CRS and left, bottom, right, top in it, where the item or its bands state them.
+
+    Without bounds of the item's own, they are those of all its reflectance bands together.
+
+    Raises:
+        UsageError: The CRS is none, or none of the earth's surface.
+    """
+    properties = mapping(item.get("properties"))
+    stated = ((place, _crs_code(place)) for place in (properties, *(entry.asset for entry in entries)))
+    crs = next((code for _, code in stated if code is not None), None)
+    if crs is None:
         return None, None
-    for place in places:
-        bounds = _bounds(place)
-        if bounds is not None:
-            return crs, bounds
-    return crs, None
+    fault = _crs_fault(crs)
+    if fault is not None:
+        raise UsageError(f"{_name(item)} states the CRS {crs[:60]!r}: {fault}. Mend its metadata.")
+    own = _bounds(properties)
+    if own is not None:
+        return crs, own
+    bands = [
+        bounds
+        for entry in entries
+        if entry.band != SCL and _crs_code(entry.asset) in (None, crs)
+        for bounds in [_bounds(entry.asset)]
+        if bounds is not None
+    ]
+    if not bands:
+        return crs, None
+    lefts, bottoms, rights, tops = zip(*bands, strict=True)
+    return crs, (min(lefts), min(bottoms), max(rights), max(tops))
+
+
+def _crs_code(place: Json) -> str | None:
+    """``AUTHORITY:CODE`` from ``proj:code``, else from the older ``proj:epsg``; not yet believed."""
+    code = text(place.get("proj:code"))
+    epsg = number(place.get("proj:epsg"))
+    return code or (f"EPSG:{epsg:.15g}" if epsg else None)
+
+
+@functools.lru_cache(maxsize=256)
+def _crs_fault(code: str) -> str | None:
+    """Why the code cannot be a scene's CRS, or None. Cached: thousands of items share a few zones."""
+    import pyproj
+    from pyproj.exceptions import CRSError
+
+    # Longer forms may name files, and PROJ would read them.
+    if not _CRS_CODE.fullmatch(code):
+        return "it is not AUTHORITY:CODE, such as EPSG:32633"
+    try:
+        crs = pyproj.CRS.from_user_input(code)
+    except CRSError:
+        return "there is no such CRS"
+    if not (crs.is_projected or crs.is_geographic) or crs.ellipsoid is None:
+        return "it is not one of easting and northing or longitude and latitude"
+    low, high = EARTH_RADIUS_M
+    return None if low < crs.ellipsoid.semi_major_metre < high else "it is not of the earth"
 
 
 def _bounds(place: Json) -> tuple[float, float, float, float] | None:

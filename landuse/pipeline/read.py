@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from landuse.errors import ReadError
 from landuse.pipeline.composite import clear_of_clouds
 from landuse.records import PixelBlock
-from landuse.redact import redact
+from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from landuse.records import BandAsset, Scene
+
+MUCH_FINER = 0.6
+"""A source whose pixels span less of the grid's than this is averaged, not interpolated."""
 
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -99,9 +102,9 @@ def _read_asset(
     scene: Scene, asset: BandAsset, geobox: GeoBox, sign: Callable[[str], str]
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Stored values and validity ``(y, x)`` of one asset on the grid."""
-    href = redact(asset.href)
+    href, signed = redact_href(asset.href), sign(asset.href)
     try:
-        with rasterio.open(sign(asset.href), driver=_driver(asset.href)) as source:
+        with rasterio.open(signed, driver=_driver(asset.href)) as source:
             _check(source, asset, scene.id)
             window = _aligned_window(source, geobox)
             if window is None:
@@ -109,7 +112,7 @@ def _read_asset(
             return _read_window(source, asset, window)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         # GDAL puts the URL it was given, token and all, into some messages.
-        reason = str(error).replace(sign(asset.href), href) if "?" in str(error) else str(error)
+        reason = str(error).replace(signed, href).replace(asset.href, href)
         raise ReadError(
             f"Asset {asset.band} of scene {scene.id!r} cannot be read from {href}: {redact(reason)}. "
             "Check that the file is there and whole, or leave the scene out."
@@ -132,7 +135,7 @@ def _check(source: DatasetReader, asset: BandAsset, scene_id: str) -> None:
         )
     if source.crs is None or source.transform.is_identity:
         raise ReadError(
-            f"Asset {asset.band} of scene {scene_id!r} ({redact(asset.href)}) is not georeferenced, or its "
+            f"Asset {asset.band} of scene {scene_id!r} ({redact_href(asset.href)}) is not georeferenced, or its "
             "header is damaged. Get the file again, or georeference it (gdal_edit -a_srs -a_ullr)."
         )
 
@@ -177,17 +180,23 @@ def _read_warped(
     """
     if asset.band == SCL:
         resampling = Resampling.nearest
-    elif _is_much_finer(source, geobox):
+    elif min(_pixels_per_source_pixel(source, geobox)) < MUCH_FINER:
         resampling = Resampling.average
     else:
         resampling = Resampling.cubic
     rows, cols = geobox.shape
+    x_scale, y_scale = _pixels_per_source_pixel(source, geobox)
     grid = {
         "crs": CRS.from_user_input(str(geobox.crs)),
         "transform": geobox.affine,
         "width": cols,
         "height": rows,
         "resampling": resampling,
+        # By themselves GDAL fits the kernel and approximates the transformation for each chunk it
+        # warps, so that a pixel would depend on the block it is read in.
+        "XSCALE": x_scale,
+        "YSCALE": y_scale,
+        "tolerance": 1e-5,
     }
     if asset.nodata is None:
         with WarpedVRT(source, add_alpha=True, **grid) as warped:
@@ -197,14 +206,20 @@ def _read_warped(
         return stored, _valid(stored, asset)
 
 
-def _is_much_finer(source: DatasetReader, geobox: GeoBox) -> bool:
+def _pixels_per_source_pixel(source: DatasetReader, geobox: GeoBox) -> tuple[float, float]:
+    """How many pixels of the grid a pixel of the source spans, along x and y: the same for every block."""
     with WarpedVRT(source, crs=CRS.from_user_input(str(geobox.crs))) as native:
-        return bool(native.res[0] < 0.6 * geobox.affine.a)
+        return native.res[0] / abs(geobox.affine.a), native.res[1] / abs(geobox.affine.e)
 
 
 def _valid(stored: NDArray[np.generic], asset: BandAsset) -> NDArray[np.bool_]:
-    """True where a stored value is data."""
+    """True where a stored value is data.
+
+    In 16-bit reflectance 0 is never data, whatever nodata is said to be: ESA fills with it.
+    """
     valid: NDArray[np.bool_] = np.isfinite(stored)
+    if stored.dtype in (np.uint16, np.int16) and asset.band != SCL:
+        valid &= stored != 0
     if asset.nodata is not None and not np.isnan(asset.nodata):
         valid &= stored != asset.nodata
     return valid

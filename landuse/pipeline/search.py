@@ -33,7 +33,7 @@ from landuse.pipeline.providers import (
     text,
 )
 from landuse.pipeline.sources import FoundItem, cause, local_document, read_document, read_items, stac_io
-from landuse.redact import redact
+from landuse.redact import redact_href
 from landuse.sentinel2 import LEVELS
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def _origin(source: str | Provider) -> tuple[Provider, str]:
         for known in PROVIDERS.values():
             if source.rstrip("/") == known.endpoint:
                 return known, known.endpoint
-        return Provider(name=redact(source), endpoint=source), source
+        return Provider(name=redact_href(source), endpoint=source), source
     if "://" in source:
-        raise UsageError(f"--source {redact(source)!r} is not http(s). Download it and give its path.")
+        raise UsageError(f"--source {redact_href(source)!r} is not http(s). Download it and give its path.")
     if not Path(source).exists():
         raise UsageError(
             f"--source {source!r} is neither a provider ({', '.join(PROVIDERS)}), a URL, nor a file here."
@@ -164,10 +164,10 @@ def _remote_items(provider: Provider, endpoint: str, query: SceneQuery, io: Stac
         except _TookTooLongError as error:
             if attempt == SEARCH_ATTEMPTS:
                 raise ProviderError(
-                    f"{redact(url)} took too long {attempt} times: {error}. Narrow --date or --bbox, or "
+                    f"{redact_href(url)} took too long {attempt} times: {error}. Narrow --date or --bbox, or "
                     "try again later."
                 ) from error
-            log.warning("%s took too long; trying again", redact(url))
+            log.warning("%s took too long; trying again", redact_href(url))
             time.sleep(attempt)
     for item in items:
         yield FoundItem(item=item, location=_self_link(item) or url)
@@ -201,11 +201,11 @@ def _search_api(
         if _TOOK_TOO_LONG in str(error):
             raise _TookTooLongError(_TOOK_TOO_LONG) from error
         raise ProviderError(
-            f"The search at {redact(url)} failed: {cause(error)}. Check the network, or try again later."
+            f"The search at {redact_href(url)} failed: {cause(error)}. Check the network, or try again later."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProviderError(
-            f"{redact(url)} did not answer as a STAC API does ({type(error).__name__}: {cause(error)}). "
+            f"{redact_href(url)} did not answer as a STAC API does ({type(error).__name__}: {cause(error)}). "
             "Check the address."
         ) from error
 

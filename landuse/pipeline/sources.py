@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import LanduseError, ProviderError, UsageError
 from landuse.pipeline.providers import is_remote, mapping, resolve_href, sequence, text
-from landuse.redact import redact
+from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def read_items(location: str, io: StacApiIO) -> Iterator[FoundItem]:
         here = waiting.pop()
         if len(known) > MAX_DOCUMENTS:
             raise UsageError(
-                f"{redact(location)} links to more than {MAX_DOCUMENTS} documents. Name a part of it, "
+                f"{redact_href(location)} links to more than {MAX_DOCUMENTS} documents. Name a part of it, "
                 "or a stac-geoparquet file."
             )
         document = read_document(here, io)
@@ -139,8 +139,8 @@ def read_document(location: str, io: StacApiIO) -> Json:
         return _object(Path(location).read_text(encoding="utf-8"))
     except APIError as error:
         raise ProviderError(
-            f"{redact(location)} did not answer: {cause(error)}. Check the network and the address, or try "
-            "again later."
+            f"{redact_href(location)} did not answer: {cause(error)}. Check the network and the "
+            "address, or try again later."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _failure(location, cause(error)) from error
@@ -173,7 +173,8 @@ def _failure(location: str, reason: str) -> LanduseError:
     """The error of a document that cannot be used: the user's to mend where it is local."""
     if is_remote(location):
         return ProviderError(
-            f"{redact(location)} cannot be read as STAC: {reason}. Check the address, or try again later."
+            f"{redact_href(location)} cannot be read as STAC: {reason}. Check the address, or try "
+            "again later."
         )
     return UsageError(
         f"{location} cannot be read as STAC: {reason}. Give a STAC item, ItemCollection, catalogue or "

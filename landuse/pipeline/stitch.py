@@ -34,7 +34,7 @@ class Blend:
             probabilities: (N, class, span, span), of each cell that a patch covers.
         """
         votes = np.rint(probabilities * _PROBABILITY_STEPS).astype(np.int64)
-        votes *= np.rint(batch.usable_share * 100).astype(np.int64)[:, None, None, None]
+        votes *= np.rint(batch.usable_share * 100).clip(1).astype(np.int64)[:, None, None, None]
         span = probabilities.shape[2]
         rows, cols = self._block.shape
         for n in range(len(votes)):
@@ -77,6 +77,7 @@ class Blend:
             probabilities=probabilities,
             mapped=mapped,
             observed=observed > 0,
+            clouded=usable < observed,
             failed=(observed == 0) & any_failed,
         )
 

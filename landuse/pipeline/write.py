@@ -78,6 +78,16 @@ def prepare_folder(out: Path) -> None:
         ) from error
 
 
+def _hidden_folder(parent: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+    except OSError as error:
+        raise OutputError(
+            f"{parent} cannot be written ({error.strerror or error}). Is the disk full or the folder gone? "
+            "Free space or choose another --out, then run again; finished blocks are kept."
+        ) from error
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A path to write to that becomes ``target`` when the block ends well, and vanishes otherwise.
@@ -85,10 +95,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file could not be written; what was at ``target`` is untouched.
     """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written ({error}). Choose another --out.") from error
+    folder = _hidden_folder(target.parent)
     try:
         partial = folder / target.name
         yield partial
@@ -114,7 +121,7 @@ def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
     Raises:
         OutputError: the files could not be moved into place.
     """
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    folder = _hidden_folder(out)
     try:
         yield folder
         for name in names:

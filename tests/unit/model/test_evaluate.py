@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    recall_score,
+)
 
 from landuse.model.datasets import to_dn
 from landuse.model.evaluate import DIHEDRAL, fit_temperature, logits_of, score
@@ -27,6 +34,8 @@ def test_scores_are_scikit_learn_s():
     predicted = probabilities.argmax(1).numpy()
     assert scores.n == 500
     assert scores.accuracy == accuracy_score(labels, predicted)
+    assert scores.kappa == pytest.approx(cohen_kappa_score(labels, predicted))
+    assert scores.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert list(scores.per_class) == list(CLASSES)
     assert list(scores.per_class.values()) == pytest.approx(recall_score(labels, predicted, average=None))
     # Rows true, columns predicted; the matrix is not symmetric, so a transpose would show.
@@ -56,11 +65,21 @@ def test_calibration_error_and_confidence_gap_by_loops():
     assert scores.confidence_gap == pytest.approx(np.mean(right) - np.mean(wrong), abs=1e-6)
 
 
+def test_the_interval_is_that_of_resampled_patches():
+    logits, labels = sample(seed=2)
+    right = (logits.argmax(1) == labels).numpy()
+    rng = np.random.default_rng(0)
+    means = [right[rng.integers(0, len(right), len(right))].mean() for _ in range(4000)]
+    low, high = score(logits.softmax(1), labels, CLASSES).interval
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.005)
+    assert low < right.mean() < high
+
+
 def test_certain_answers_fall_into_the_last_bin():
     probabilities = torch.eye(4)
     scores = score(probabilities, torch.arange(4), CLASSES)
     assert (scores.accuracy, scores.ece) == (1.0, 0.0)
-    assert np.isnan(scores.confidence_gap)  # no wrong answer to compare with
+    assert scores.confidence_gap is None  # no wrong answer to compare with
     assert score(probabilities, torch.tensor([1, 2, 3, 0]), CLASSES).ece == pytest.approx(1.0)
 
 
@@ -70,6 +89,7 @@ def test_a_class_that_does_not_occur_has_no_recall():
     scores = score(logits[kept].softmax(1), labels[kept], CLASSES)
     assert list(scores.per_class) == ["a", "b", "d"]
     assert sum(scores.confusion[2]) == 0
+    assert scores.macro_f1 == pytest.approx(f1_score(labels[kept], logits[kept].argmax(1), average="macro"))
 
 
 def test_temperature_is_the_best_of_a_grid_and_lowers_the_loss():

@@ -155,6 +155,8 @@ def test_cells_without_clear_pixels_get_no_class():
     unmapped = {(int(r), int(c)) for r, c in zip(*np.nonzero(~settled.mapped), strict=True)}
     assert unmapped == {(0, 0), (1, 1), (5, 5)}
     assert settled.observed[0, 0]
+    assert settled.clouded[0, 0]
+    assert not settled.clouded[5, 5]
     assert not settled.observed[5, 5]
     assert {(int(r), int(c)) for r, c in zip(*np.nonzero(settled.failed), strict=True)} == {(5, 5)}
     assert set(np.unique(class_raster(settled))) == {1, 255}

@@ -36,7 +36,9 @@ def utm_area(crs: str, west: float, south: float, east: float, north: float) -> 
     )
 
 
-def scene(area: shapely.Geometry, crs: str | None = None, bounds=None, bands=RGB, level="L2A") -> Scene:
+def scene(
+    area: shapely.Geometry, crs: str | None = None, bounds=None, bands=(*RGB, "SCL"), level="L2A"
+) -> Scene:
     return Scene(
         id="scene",
         provider="local",
@@ -157,6 +159,38 @@ def test_the_zone_is_the_one_whose_scenes_cover_most():
     area = shapely.box(11.8, 48, 12.3, 48.2)
     west, east = shapely.box(11, 47, 12.0, 49), shapely.box(11.9, 47, 13, 49)
     assert utm_crs(area, [scene(west, "EPSG:32632"), scene(east, "EPSG:32633")]) == "EPSG:32633"
+
+
+def test_blurred_imagery_is_warned_of():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    sharp = scene(area)
+    assert plan_of(area, [sharp]).warnings == ()
+    blurred = replace(
+        sharp, id="blurred", assets=tuple(replace(asset, pixel_m=20.0) for asset in sharp.assets)
+    )
+    (warning,) = plan_of(area, [sharp, blurred]).warnings
+    assert "1 of 2 scenes have pixels of up to 20 m, such as 'blurred'" in warning
+
+
+def test_imagery_without_a_cloud_mask_is_warned_of():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    (warning,) = plan_of(area, [scene(area, bands=RGB)]).warnings
+    assert "1 of 1 scenes have no scene classification" in warning
+
+
+@pytest.mark.parametrize(("code", "votes"), [(32601, True), (32760, True), (32661, False), (32699, False)])
+def test_only_utm_zones_vote(code, votes):
+    area = shapely.box(13, 48, 13.1, 48.1)
+    assert (utm_crs(area, [scene(area, f"EPSG:{code}")]) == f"EPSG:{code}") is votes
+
+
+def test_areas_too_large_for_one_map_are_refused_before_anything_is_read():
+    world = shapely.box(-80, -10, 90, 60)
+    with pytest.raises(UsageError, match="too far from UTM zone"):
+        plan_of(world, [scene(shapely.box(13, 48, 13.1, 48.1), "EPSG:32633")])
+    wide = shapely.box(12, 40, 18, 52)
+    with pytest.raises(UsageError, match=r"above 50000000. Choose a smaller area or a larger --stride-px"):
+        plan_of(wide, [scene(wide, "EPSG:32633")], stride_px=8)
 
 
 def test_what_does_not_fit_is_refused_with_the_mend():

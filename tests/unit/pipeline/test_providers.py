@@ -2,6 +2,7 @@
 
 import json
 import math
+import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,10 @@ from landuse.pipeline.providers import (
     scene_from_item,
     sign,
 )
-from landuse.redact import redact
+from landuse.pipeline.search import SceneQuery, search
+from landuse.redact import redact, redact_href
 from landuse.sentinel2 import BANDS
-from tests.servers import file_server, stac_item
+from tests.servers import file_server, stac_item, write_items
 
 WEB = Provider(name="somewhere", endpoint="https://stac.example.org")
 WEB_LOCATION = "https://stac.example.org/a/item.json"
@@ -102,6 +104,9 @@ def test_copernicus_items_give_each_band_at_its_finest(verbatim):
     assert scene.asset("SCL").href.endswith("_SCL_20m.jp2")
     assert scene.asset("B04").offset == -0.1
     assert scene.crs == "EPSG:32636"
+
+
+DECODING = {"raster:scale": 0.0001, "raster:offset": 0}
 
 
 def _own_item(**asset_fields):
@@ -266,10 +271,89 @@ def test_the_projection_comes_from_the_item_or_its_bands():
     assert (scene.crs, scene.bounds_m) == ("EPSG:32633", (500_000, 4_999_500, 500_300, 5_000_000))
 
 
-def test_redact_keeps_neither_tokens_nor_passwords():
-    message = "'/vsicurl/https://me:pw@x.org/a.tif?sig=abc%3D&se=1' does not exist; see http://y.org#z"
-    assert redact(message) == "'/vsicurl/https://x.org/a.tif' does not exist; see http://y.org"
-    assert redact("/data/what?.tif") == "/data/what?.tif"
+def test_without_bounds_of_the_item_those_of_all_its_reflectance_bands_count():
+    item = stac_item("x", proj__code="EPSG:32633", bands=("B02", "B03", "B04", "SCL"))
+    item["assets"]["B02"]["proj:bbox"] = [0, 0, 100, 100]
+    item["assets"]["B03"]["proj:bbox"] = [50, -20, 180, 90]
+    item["assets"]["SCL"]["proj:bbox"] = [-900, -900, 900, 900]
+    # In another zone: its numbers mean other places.
+    item["assets"]["B04"].update({"proj:code": "EPSG:32634", "proj:bbox": [0, 0, 9000, 9000]})
+    assert scene_from_item(item, WEB, WEB_LOCATION).bounds_m == (0, -20, 180, 100)
+    item["properties"]["proj:bbox"] = [1, 2, 3, 4]
+    assert scene_from_item(item, WEB, WEB_LOCATION).bounds_m == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("stated", "fault"),
+    [
+        ({"proj__code": "EPSG:999999"}, "no such CRS"),
+        ({"proj__epsg": 1e300}, "AUTHORITY:CODE|no such CRS"),
+        ({"proj__epsg": 32633.5}, "AUTHORITY:CODE"),
+        ({"proj__code": "+proj=longlat +nadgrids=/etc/passwd"}, "AUTHORITY:CODE"),
+        ({"proj__code": "IAU_2015:30110"}, "not of the earth"),
+        ({"proj__code": "EPSG:5703"}, "easting"),
+    ],
+)
+def test_a_crs_that_is_none_of_the_earth_is_refused(stated, fault):
+    with pytest.raises(UsageError, match=rf"STAC item 'x' states the CRS .*({fault})"):
+        scene_from_item(stac_item("x", **stated), WEB, WEB_LOCATION)
+
+
+def test_a_strangers_item_with_a_bad_crs_does_not_stop_the_search(tmp_path, caplog):
+    items = [stac_item("bad", proj__code="EPSG:999999"), stac_item("good", proj__code="EPSG:32632")]
+    write_items(tmp_path / "items.json", items)
+    with file_server(tmp_path) as server:
+        scenes = search(f"{server.url}/items.json", SceneQuery(area=None))
+    assert [scene.id for scene in scenes] == ["good"]
+    assert "EPSG:999999" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "http://127.0.0.1:9/my scenes/B04.tif?X-Amz-Signature=SECRET",
+        "http://127.0.0.1:9/<a>'s \"b\"/B04.tif?x=it's a&X-Amz-Signature=SECRET#'SECRET",
+        "http://a@b:SECRET'SECRET@127.0.0.1:9/B04.tif",
+    ],
+)
+def test_a_secret_in_an_odd_url_does_not_survive(href):
+    for location in ("/data/item.json", WEB_LOCATION):
+        asset = scene_from_item(_own_item(href=href, **DECODING), LOCAL, location).asset("B04")
+        for said in (redact(asset.href), redact(f"'{asset.href}' does not exist"), redact_href(asset.href)):
+            assert "SECRET" not in said
+            assert "http://127.0.0.1:9/" in said
+    relative = _own_item(href="my scenes/B04.tif?sig=SECRET", **DECODING)
+    asset = scene_from_item(relative, LOCAL, WEB_LOCATION).asset("B04")
+    assert asset.href == "https://stac.example.org/a/my%20scenes/B04.tif?sig=SECRET"
+    assert redact(asset.href) == "https://stac.example.org/a/my%20scenes/B04.tif"
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "s3://bucket/my scenes/x.tif?sig=SECRET",
+        "https:///my scenes/x.tif?sig=SECRET",
+        "my scenes/x.tif?sig=SECRET\x00",
+        "http://ho'st/x.tif?sig=SECRET",
+    ],
+)
+def test_a_refusal_tells_no_secret(href):
+    with pytest.raises(ProviderError, match="refused") as caught:
+        resolve_href(href, WEB_LOCATION)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_url_with_a_blank_is_read_as_it_was_meant(tmp_path):
+    (tmp_path / "my scenes").mkdir()
+    (tmp_path / "my scenes/it's.txt").write_text("here")
+    with (
+        file_server(tmp_path) as server,
+        urllib.request.urlopen(resolve_href(f"{server.url}/my scenes/it's.txt", "/a.json")) as answer,
+    ):
+        assert answer.read() == b"here"
+    # Encoded, a key of S3 would be another object's; what is encoded already stays.
+    assert resolve_href("s3://bucket/my scenes/x.jp2", WEB_LOCATION) == "s3://bucket/my scenes/x.jp2"
+    assert resolve_href("https://x.org/a%20b.tif", WEB_LOCATION) == "https://x.org/a%20b.tif"
 
 
 HREF = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/a/B04.tif"

@@ -157,6 +157,36 @@ def test_floats_without_nodata_and_nan(tmp_path):
     assert block.dn[0, 0, 0] == 2500
 
 
+def test_zero_is_never_data_in_16_bit_reflectance(tmp_path):
+    values = np.full((8, 8), 1500, np.uint16)
+    values[2, 3], values[4, 5] = 0, 65_535
+    href = write(tmp_path / "B04.tif", values, Affine(10, 0, 500_000, 0, -10, 5_300_000), nodata=65_535)
+    asset = BandAsset(band="B04", href=href, offset=-0.1, nodata=65_535)
+    block = read_scene(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 8, 8), as_is)
+    assert sorted(zip(*np.nonzero(~block.observed), strict=True)) == [(2, 3), (4, 5)]
+
+
+@pytest.mark.parametrize("size_m", [10, 20, 4])
+def test_a_warped_pixel_does_not_depend_on_the_block_it_is_read_in(tmp_path, size_m):
+    rng = np.random.default_rng(7)
+    values = rng.integers(500, 4000, (400, 400)).astype(np.uint16)
+    transform = Affine(size_m, 0, 700_000, 0, -size_m, 5_300_000)
+    href = write(tmp_path / "B04.tif", values, transform, "EPSG:32632")
+    with rasterio.open(href) as file, WarpedVRT(file, crs=CRS) as warped:
+        west, north = round(warped.bounds.left, -1), round(warped.bounds.top, -1)
+    asset = scene_of(BandAsset(band="B04", href=href))
+    side = min(400 * size_m // 10, 320) // 64 * 64
+    whole = read_scene(asset, ("B04",), geobox(west, north, side, side), as_is)
+    for row in range(0, side, 64):
+        for col in range(0, side, 64):
+            part = read_scene(asset, ("B04",), geobox(west + col * 10, north - row * 10, 64, 64), as_is)
+            place = np.s_[row : row + 64, col : col + 64]
+            np.testing.assert_array_equal(part.observed, whole.observed[place])
+            difference = part.dn[0].astype(int) - whole.dn[0][place]
+            assert np.abs(difference).max() <= 1
+            assert (difference != 0).mean() < 1e-2
+
+
 def test_a_pixel_counts_as_observed_only_in_every_band(tmp_path):
     transform = Affine(10, 0, 500_000, 0, -10, 5_300_000)
     red, blue = np.full((8, 8), 500, np.uint16), np.full((8, 8), 300, np.uint16)
