@@ -1,0 +1,440 @@
+"""The command line: options to a config, one workflow call, a printed result. No logic."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import landuse
+from landuse.errors import IncompleteError, LanduseError
+from landuse.model import DEFAULT_MODEL
+from landuse.redact import printable, redact, redact_href
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from landuse.pipeline.plan import RunPlan
+    from landuse.workflows.map_area import Progress
+    from landuse.workflows.report import MapReport
+
+
+class _Group(TyperGroup):
+    """Turns an error of ours into its message and exit code; anything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # click's own signature
+        try:
+            return super().invoke(ctx)
+        except LanduseError as error:
+            # One line: a reason of GDAL's may have several, and a name in it anything.
+            typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. Run the same command again: finished blocks are kept.", err=True)
+            raise typer.Exit(130) from None
+
+
+class _LogFormatter(logging.Formatter):
+    """One printable line a record, without tokens: GDAL and urllib3 quote the URLs they were given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(" ".join(redact(super().format(record)).split()))
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Land-use maps from Sentinel-2: from an area and a date to a GeoTIFF and a GeoPackage.",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace results that are in --out already.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"landuse {landuse.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.")] = False,
+) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        # What matters of theirs comes back as an error of ours.
+        for library in ("rasterio", "urllib3"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+@app.command("map")
+def map_command(
+    bbox: Annotated[
+        str | None,
+        typer.Option(metavar="W,S,E,N", help="Area as west, south, east, north in degrees (WGS 84)."),
+    ] = None,
+    aoi: Annotated[
+        Path | None,
+        typer.Option(help="Area as the polygons of a vector file in any CRS; the map is cut to them."),
+    ] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(metavar="DATE[/DATE]", help="Day, month or range of dates, UTC; 2024-06-01/2024-06-30."),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="planetary-computer, the URL of a STAC API, or the path of a STAC item, ItemCollection, "
+            "catalogue or stac-geoparquet file. A path needs neither --bbox nor --date."
+        ),
+    ] = "planetary-computer",
+    model: Annotated[
+        str, typer.Option(help="Name of a shipped model (see `landuse models`) or path of a .safetensors.")
+    ] = DEFAULT_MODEL,
+    stride_px: Annotated[
+        int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
+    ] = 16,
+    max_cloud: Annotated[float, typer.Option(help="Leave out scenes with more cloud, in percent.")] = 40.0,
+    composite: Annotated[
+        str, typer.Option(help="Several dates to one image: `best` (clearest first) or `median`, per pixel.")
+    ] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("landuse-map"),
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write every class's probability (0..1).")
+    ] = False,
+    min_valid: Annotated[
+        float,
+        typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
+    ] = 10.0,
+    block_px: Annotated[
+        int, typer.Option(help="Side of the blocks that are read at a time, in pixels; memory, not results.")
+    ] = 1024,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read and mapped; read no pixel.")
+    ] = False,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Map an area: find scenes, read, classify, write GeoTIFF and GeoPackage."""
+    from landuse.workflows.map_area import (
+        MapRequest,
+        load_classifier,
+        map_area,
+        plan_map,
+        requested_area,
+        requested_dates,
+    )
+
+    request = MapRequest(
+        source=source,
+        area=requested_area(bbox, aoi),
+        dates=requested_dates(date),
+        out=out,
+        stride_px=stride_px,
+        max_cloud_percent=max_cloud,
+        composite=composite,
+        probabilities=probabilities,
+        min_valid_percent=min_valid,
+        overwrite=overwrite,
+        block_px=block_px,
+    )
+    classifier = load_classifier(model, device)
+    if dry_run:
+        plan = plan_map(request, classifier.contract, classifier.weights_sha256)
+        if as_json:
+            _print_json(_without_queries(plan))
+        else:
+            _print_plan(plan)
+        return
+    try:
+        with _progress(quiet=as_json) as on_progress:
+            report = map_area(request, classifier, on_progress)
+    except IncompleteError as error:
+        if as_json:
+            _print_json(error.report)
+        raise
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _print_report(report)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the demo's catalogue, truth and map.")] = Path(
+        "landuse-demo"
+    ),
+    stride_px: Annotated[
+        int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
+    ] = 16,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Map a simulated landscape whose truth is known; no network needed."""
+    from landuse.workflows.demo import MAJORITY_PERCENT, run_demo
+    from landuse.workflows.map_area import load_classifier
+
+    with _progress(quiet=as_json) as on_progress:
+        result = run_demo(
+            out,
+            load_classifier(DEFAULT_MODEL),
+            stride_px=stride_px,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    agreement = result.agreement
+    if as_json:
+        _print_json({**result.report.to_dict(), "agreement": asdict(agreement)})
+        return
+    _print_report(result.report)
+    typer.echo(f"truth   {result.catalog.truth}")
+    typer.echo(
+        f"agrees with the truth in {agreement.agreeing} of {agreement.cells} cells "
+        f"({agreement.percent or 0:.1f} %) that one class fills to {MAJORITY_PERCENT} %; "
+        f"{agreement.mixed_cells} mixed cells do not count"
+    )
+
+
+@app.command("catalog")
+def catalog_command(
+    rasters: Annotated[list[Path], typer.Argument(help="One multi-band GeoTIFF, or one file a band.")],
+    level: Annotated[str, typer.Option(help="Processing level of the pixels: L1C or L2A.")],
+    acquired: Annotated[
+        str, typer.Option("--datetime", help="Acquisition time, ISO 8601; UTC unless it says otherwise.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the catalogue; an existing one gains an item.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="Processing baseline, NN.NN; from 04.00 on stored values carry +1000.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="reflectance = scale x stored + offset; default: tags, else 0.0001.")
+    ] = None,
+    offset: Annotated[
+        float | None,
+        typer.Option(help="reflectance = scale x stored + offset; default: tags, else baseline."),
+    ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Stored value that means nodata; default: tags, else 0 (NaN for floats)."),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="B04,B03,B02", help="Band names in file order; default: descriptions, file names."
+        ),
+    ] = None,
+    item_id: Annotated[str | None, typer.Option("--id", help="Item id; default: from the file name.")] = None,
+    as_json: JsonOption = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an item of the same id.")] = False,
+) -> None:
+    """Make local rasters a STAC catalogue of COGs that `landuse map --source` reads."""
+    from landuse.workflows.catalog import CatalogRequest, catalog_rasters, parse_acquired_utc
+
+    result = catalog_rasters(
+        CatalogRequest(
+            rasters=tuple(rasters),
+            level=level,
+            acquired_utc=parse_acquired_utc(acquired),
+            out=out,
+            baseline=baseline,
+            scale=scale,
+            offset=offset,
+            nodata=nodata,
+            bands=tuple(name.strip() for name in bands.split(",")) if bands is not None else None,
+            item_id=item_id,
+            overwrite=overwrite,
+        )
+    )
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    typer.echo(
+        f"item     {result.item_id} ({', '.join(asset.band for asset in result.assets)}; {result.crs[:40]})"
+    )
+    west, south, east, north = result.bounds_lonlat
+    typer.echo(f"bbox     {west:.6f},{south:.6f},{east:.6f},{north:.6f}")
+    typer.echo(f"catalog  {result.catalog}")
+    typer.echo(f"next     landuse map --source {result.catalog} --out MAP")
+
+
+@app.command("train")
+def train_command(
+    data: Annotated[Path, typer.Option(help="Folder with one folder of JPEG patches a class.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights and state; a run in it is resumed.")],
+    split: Annotated[
+        str,
+        typer.Option(help="NAME of splits/NAME-train.txt and -val.txt near --data, or TRAIN.txt,VAL.txt."),
+    ] = "paper",
+    network: Annotated[str, typer.Option(help="balanced-fast or balanced.")] = "balanced-fast",
+    name: Annotated[str, typer.Option(help="Name of the model in its contract.")] = DEFAULT_MODEL,
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = 128,
+    peak_rate: Annotated[
+        float, typer.Option(help="Learning rate after warm-up, for this batch size.")
+    ] = 0.15,
+    brightness: Annotated[
+        float, typer.Option(help="Augmentation: brightness and contrast are scaled by 1 +- this.")
+    ] = 0.35,
+    init: Annotated[
+        str | None, typer.Option(help="Start from a shipped model or a .safetensors, not from scratch.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the network; about 1.2x faster, needs a C++ compiler.")
+    ] = False,
+) -> None:
+    """Train a network from scratch on labelled patches."""
+    from landuse.model.train import TrainConfig
+    from landuse.workflows.training import TrainRequest, train_model
+
+    weights = train_model(
+        TrainRequest(
+            data=data,
+            split=split,
+            out=out,
+            name=name,
+            init=init,
+            config=TrainConfig(
+                network=network,
+                epochs=epochs,
+                batch_size=batch_size,
+                peak_rate=peak_rate,
+                brightness=brightness,
+                seed=seed,
+                compile=compile_,
+            ),
+        ),
+        on_epoch=lambda m: typer.echo(
+            f"epoch {m.epoch}/{epochs}  loss {m.loss:.3f}  val {m.val_accuracy:.2%}  simulated L2A "
+            f"{m.val_accuracy_l2a:.2%}  {m.patches_per_s:.0f} patches/s",
+            err=True,
+        ),
+    )
+    typer.echo(str(weights))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Option(help="Folder with one folder of JPEG patches a class.")],
+    model: Annotated[
+        str, typer.Option(help="Name of a shipped model or path of a .safetensors.")
+    ] = DEFAULT_MODEL,
+    split: Annotated[str, typer.Option(help="`all`, or a file with one Class/file.jpg a line.")] = "all",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over the eight symmetries of the square.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on labelled patches."""
+    from landuse.workflows.training import evaluate_model, scores_to_dict
+
+    scores = evaluate_model(data, model, split=split, tta=tta)
+    if as_json:
+        _print_json(scores_to_dict(scores))
+        return
+    low, high = scores.interval
+    typer.echo(f"patches {scores.n}  accuracy {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})")
+    typer.echo(f"kappa {scores.kappa:.4f}  macro F1 {scores.macro_f1:.4f}  ECE {scores.ece:.2%}")
+    for class_name, recall in scores.per_class.items():
+        typer.echo(f"  {class_name:22} {recall:.2%}")
+
+
+@app.command("models")
+def models_command(as_json: JsonOption = False) -> None:
+    """List the models that come with the package."""
+    from landuse.model.checkpoint import contract_to_dict, load_contract, model_path, shipped_models
+
+    contracts = {name: load_contract(model_path(name)) for name in shipped_models()}
+    if as_json:
+        _print_json({name: contract_to_dict(contract) for name, contract in contracts.items()})
+        return
+    for name, contract in contracts.items():
+        levels = " and ".join(entry.level for entry in contract.levels)
+        typer.echo(f"{name}  {', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes")
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on stderr where it is a terminal, nothing otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("mapping"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[patches]} patches"),
+    )
+    with Bar(
+        *columns, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
+    ) as bar:
+        task = bar.add_task("mapping", total=None, patches=0)
+
+        def on_progress(progress: Progress) -> None:
+            bar.update(task, total=progress.blocks, completed=progress.blocks_done, patches=progress.patches)
+
+        yield on_progress
+
+
+def _print_json(values: Mapping[str, object]) -> None:
+    typer.echo(json.dumps(values, indent=2))
+
+
+def _without_queries(plan: RunPlan) -> Mapping[str, object]:
+    """The plan for other eyes: a presigned href of a local catalogue is a secret."""
+    values = plan.to_dict()
+    for scene in values["scenes"]:
+        for asset in scene["assets"]:
+            asset["href"] = redact_href(asset["href"])
+    return values
+
+
+def _print_plan(plan: RunPlan) -> None:
+    typer.echo(
+        f"grid    {plan.cols} x {plan.rows} cells of {plan.cell_m:g} m in {plan.crs}, "
+        f"{len(plan.blocks)} blocks"
+    )
+    typer.echo(
+        f"model   {printable(plan.model)} on {', '.join(plan.bands)} ({plan.level}), "
+        f"{plan.composite} composite"
+    )
+    for scene in plan.scenes:
+        cloud = "cloud unknown" if scene.cloud_percent is None else f"{scene.cloud_percent:.1f} % cloud"
+        typer.echo(f"scene   {scene.acquired_utc:%Y-%m-%d} {printable(scene.id)} ({cloud})")
+
+
+def _print_report(report: MapReport) -> None:
+    cover = report.cover
+    typer.echo(f"{'class':22} {'area km2':>10} {'share':>7}")
+    for entry in report.classes:
+        typer.echo(f"{printable(entry.name):22} {entry.area_m2 / 1e6:10.2f} {entry.share:7.1%}")
+    typer.echo(
+        f"cells   {cover.cells}: {cover.valid:.1%} classified, {cover.cloudy:.1%} cloudy, "
+        f"{cover.failed:.1%} failed, {cover.nodata:.1%} nodata"
+    )
+    if report.failures:
+        scenes = len({failure.scene_id for failure in report.failures})
+        typer.echo(
+            f"failed  {len(report.failures)} reads of {scenes} scenes, listed in run.json; run again with "
+            "--overwrite to read them anew"
+        )
+    for name in report.files:
+        typer.echo(f"wrote   {report.out / name}")

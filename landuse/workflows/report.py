@@ -1,0 +1,139 @@
+"""What a run did, for people and machines."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import landuse
+from landuse.redact import redact_href
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from landuse.pipeline.plan import RunPlan
+    from landuse.records import ReadFailure, Scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassArea:
+    """One class in a map."""
+
+    id: int
+    """Value in the class raster."""
+    name: str
+    """Class name."""
+    cells: int
+    """Cells of the class."""
+    area_m2: float
+    """Their area."""
+    share: float
+    """Their share of the classified cells, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover:
+    """What became of the area's cells; the four shares add up to 1."""
+
+    cells: int
+    """Cells of the area."""
+    valid: float
+    """Share that got a class, 0..1."""
+    cloudy: float
+    """Share seen, but under cloud, shadow or snow."""
+    failed: float
+    """Share not seen because a read failed."""
+    nodata: float
+    """Share that no scene saw, or too little of for a patch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapReport:
+    """What a run did; written as ``run.json``."""
+
+    plan: RunPlan
+    """What was mapped."""
+    cover: Cover
+    """How much of it."""
+    classes: tuple[ClassArea, ...]
+    """Area of each class that occurs."""
+    failures: tuple[ReadFailure, ...]
+    """Reads that failed for good."""
+    files: tuple[str, ...]
+    """Names of the files in the output folder."""
+    out: Path
+    """The output folder."""
+    patches: int
+    """Patches that went through the network, in this run and the one it resumed."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time of each stage."""
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain JSON values; hrefs without their query."""
+        plan = self.plan
+        return {
+            "landuse": landuse.__version__,
+            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "plan_sha256": plan.digest,
+            "grid": {
+                "crs": plan.crs,
+                "transform": list(plan.cell_geobox.affine)[:6],
+                "shape": [plan.rows, plan.cols],
+                "cell_m": plan.cell_m,
+                "stride_px": plan.stride_px,
+                "pixel_m": plan.pixel_m,
+            },
+            "model": {
+                "name": plan.model,
+                "weights_sha256": plan.weights_sha256,
+                "bands": list(plan.bands),
+                "level": plan.level,
+                "patch_px": plan.patch_px,
+            },
+            "composite": plan.composite,
+            "scenes": [_scene_entry(scene) for scene in plan.scenes],
+            "cover": asdict(self.cover),
+            "classes": [asdict(entry) for entry in self.classes],
+            "warnings": list(plan.warnings),
+            "failures": [asdict(failure) for failure in self.failures],
+            "patches": self.patches,
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "files": list(self.files),
+            "versions": _versions(),
+        }
+
+
+def _scene_entry(scene: Scene) -> dict[str, object]:
+    return {
+        "id": scene.id,
+        "provider": scene.provider,
+        "acquired_utc": scene.acquired_utc.isoformat(),
+        "level": scene.level,
+        "baseline": scene.baseline,
+        "cloud_percent": scene.cloud_percent,
+        "assets": {
+            asset.band: {
+                "href": redact_href(asset.href),
+                "scale": asset.scale,
+                "offset": asset.offset,
+                "nodata": asset.nodata,
+            }
+            for asset in scene.assets
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    import numpy as np
+    import rasterio
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+        "gdal": rasterio.__gdal_version__,
+    }
