@@ -135,8 +135,8 @@ def _check(source: DatasetReader, asset: BandAsset, scene_id: str) -> None:
         )
     if source.crs is None or source.transform.is_identity:
         raise ReadError(
-            f"Asset {asset.band} of scene {scene_id!r} ({redact_href(asset.href)}) is not georeferenced, or its "
-            "header is damaged. Get the file again, or georeference it (gdal_edit -a_srs -a_ullr)."
+            f"Asset {asset.band} of scene {scene_id!r} ({redact_href(asset.href)}) is not georeferenced, "
+            "or its header is damaged. Get the file again, or georeference it (gdal_edit -a_srs -a_ullr)."
         )
 
 
