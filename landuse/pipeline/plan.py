@@ -126,13 +126,23 @@ class RunPlan:
 
     @property
     def digest(self) -> str:
-        """Digest of all that decides the pixels: not the blocks, and no query, which may be a signature."""
+        """Digest of all that decides the pixels.
+
+        Not in it: the blocks; queries of hrefs, which may be signatures; when local files were written.
+        """
         values = self.to_dict()
         del values["blocks"]
         for scene in values["scenes"]:
             for asset in scene["assets"]:
                 asset["href"] = redact_href(asset["href"])
+                del asset["fingerprint"], asset["pixel_m"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def blocks_key(self) -> str:
+        """What finished blocks are kept under: the digest, and the versions of the local files read."""
+        versions = [asset.fingerprint for scene in self.scenes for asset in scene.assets]
+        return hashlib.sha256(json.dumps([self.digest, versions]).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain JSON values."""

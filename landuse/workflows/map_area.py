@@ -207,7 +207,7 @@ def map_area(
     log.info(
         "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
     )
-    work = request.out / f".blocks-{plan.digest[:16]}"
+    work = request.out / f".blocks-{plan.blocks_key}"
     prepare_folder(work)
     patch_count = 0
     for number, block in enumerate(plan.blocks, 1):

@@ -139,6 +139,16 @@ def test_a_renewed_signature_is_no_other_plan():
         return plan_of(area, [replace(scene(area, crs), assets=tuple(assets))])
 
     assert signed("one").digest == signed("two").digest
+    assert signed("one").blocks_key == signed("two").blocks_key
+
+
+def test_blocks_of_a_rewritten_file_are_kept_apart_though_the_plan_is_the_same():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    plain = scene(area)
+    marked = replace(plain, assets=tuple(replace(a, fingerprint="12 34") for a in plain.assets))
+    first, second = plan_of(area, [plain]), plan_of(area, [marked])
+    assert first.digest == second.digest
+    assert first.blocks_key != second.blocks_key
 
 
 @pytest.mark.parametrize(
