@@ -166,7 +166,7 @@ def plan_map(request: MapRequest, contract: ModelContract, weights_sha256: str) 
 
 
 def _with_fingerprints(scene: Scene) -> Scene:
-    """The scene with the size and time of its local files, so that a rewritten file is another plan."""
+    """The scene with the size and time of its local files: blocks of another version are not taken over."""
 
     def marked(asset: BandAsset) -> BandAsset:
         try:
