@@ -244,7 +244,8 @@ def catalog_command(
     overwrite: Annotated[bool, typer.Option(help="Replace an item of the same id.")] = False,
 ) -> None:
     """Make local rasters a STAC catalogue of COGs that `landuse map --source` reads."""
-    from landuse.workflows.catalog import CatalogRequest, catalog_rasters, parse_acquired_utc
+    from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
+    from landuse.workflows.rasters import CatalogRequest
 
     result = catalog_rasters(
         CatalogRequest(

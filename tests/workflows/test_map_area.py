@@ -18,8 +18,9 @@ from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import parse_bbox, read_aoi
 from landuse.records import LevelInput, ModelContract
-from landuse.workflows.catalog import CatalogRequest, catalog_rasters
+from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.rasters import CatalogRequest
 
 SCENES = {
     "orihuela": ("scenes/orihuela_es_L1C_20190918_13b_utm30n.tif", "L1C", "2019-09-18T10:50:31+00:00"),

@@ -28,8 +28,9 @@ from landuse.errors import ReadError
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import parse_bbox
 from landuse.pipeline.providers import PLANETARY_COMPUTER
-from landuse.workflows.catalog import CatalogRequest, catalog_rasters
+from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import MapRequest, map_area, plan_map
+from landuse.workflows.rasters import CatalogRequest
 from tests.servers import file_server, stac_api, stac_item, write_items
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"

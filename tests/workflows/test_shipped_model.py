@@ -11,8 +11,9 @@ from landuse.model.checkpoint import WEIGHTS, load_checkpoint, model_path, shipp
 from landuse.model.datasets import load_patches, read_split
 from landuse.model.evaluate import logits_of
 from landuse.model.normalize import path_dn
-from landuse.workflows.catalog import CatalogRequest, catalog_rasters
+from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import MapRequest, load_classifier, map_area
+from landuse.workflows.rasters import CatalogRequest
 
 FIELDS = {"AnnualCrop", "PermanentCrop", "Pasture", "HerbaceousVegetation"}
 
