@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from landuse.workflows.map_area import PatchClassifier, Progress
+    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.map_area import Progress
     from landuse.workflows.report import MapReport
 
 DEMO_SEED = 7

@@ -5,59 +5,29 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
 import shapely
 
-import landuse
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
-from landuse.model import classes as class_table
-from landuse.pipeline import patches, providers, stitch
 from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
-from landuse.pipeline.blocks import BlockFile, read_block, write_block
-from landuse.pipeline.composite import composite
-from landuse.pipeline.plan import RunPlan, make_plan, project
-from landuse.pipeline.read import read_scene
+from landuse.pipeline.blocks import read_block, write_block
+from landuse.pipeline.plan import RunPlan, make_plan
 from landuse.pipeline.search import SceneQuery, search
-from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.write import RasterLayer, prepare_folder, staged, write_cog, write_json, write_vectors
-from landuse.records import NODATA_ID, Block, CellScores, PixelBlock, ReadFailure
-from landuse.workflows.report import ClassArea, Cover, MapReport
+from landuse.pipeline.write import prepare_folder, staged, write_json
+from landuse.workflows.block import PatchClassifier, footprint_of, run_block
+from landuse.workflows.outputs import OUTPUTS, cover_of, gather, write_outputs
+from landuse.workflows.report import MapReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from landuse.pipeline.providers import Provider
     from landuse.records import BandAsset, ModelContract, Scene
 
 log = logging.getLogger(__name__)
-
-OUTPUTS = (
-    "landuse.tif",
-    "landuse.tif.aux.xml",
-    "confidence.tif",
-    "probabilities.tif",
-    "landuse.gpkg",
-    "run.json",
-)
-
-
-class PatchClassifier(Protocol):
-    """What a map needs of a model; ``model.predict.Predictor`` is one."""
-
-    contract: ModelContract
-    weights_sha256: str
-
-    def cell_probabilities(self, dn: NDArray[np.uint16], level: str, cells: int) -> NDArray[np.float32]:
-        """(N, band, S, S) DN to the (N, class, cells, cells) probabilities of each patch's cells."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +122,7 @@ def plan_map(request: MapRequest, contract: ModelContract, weights_sha256: str) 
         levels=tuple(entry.level for entry in contract.levels),
     )
     scenes = tuple(_with_fingerprints(scene) for scene in search(request.source, query))
-    area = shapely.union_all([_footprint(scene) for scene in scenes])
+    area = shapely.union_all([footprint_of(scene) for scene in scenes])
     return make_plan(
         area if request.area is None else request.area.geometry,
         scenes,
@@ -219,13 +189,13 @@ def map_area(
         if on_progress is not None:
             on_progress(Progress(blocks_done=number, blocks=len(plan.blocks), patches=patch_count))
     mapped = time.monotonic()
-    scores, failures = _gather(plan, work)
-    cover = _cover(plan, scores)
+    scores, failures = gather(plan, work)
+    cover = cover_of(plan, scores)
     if failures and not scores.observed.any():
         shutil.rmtree(work, ignore_errors=True)
         raise ReadError(f"No scene could be read. {failures[0].reason}")
     with staged(request.out, OUTPUTS) as folder:
-        written, areas = _write_outputs(plan, scores, folder, probabilities=request.probabilities)
+        written, areas = write_outputs(plan, scores, folder, probabilities=request.probabilities)
         report = MapReport(
             plan=plan,
             cover=cover,
@@ -250,213 +220,3 @@ def map_area(
             "--max-cloud.",
         )
     return report
-
-
-def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier) -> BlockFile:
-    """Read, composite and classify one block. A scene that cannot be read is reported, not guessed."""
-    inside = _inside(plan, block)
-    windows = patches.block_windows(plan, block)
-    if windows is None or not inside.any():
-        return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
-    layers, failures = _read_layers(plan, block, windows)
-    blend = stitch.Blend(block, classes=len(plan.classes))
-    rows = windows.rows_px[1] - windows.rows_px[0]
-    cols = windows.cols_px[1] - windows.cols_px[0]
-    pixels = composite(layers, plan.composite) if layers else _no_pixels(len(plan.bands), rows, cols)
-    count = 0
-    for batch in patches.patch_batches(pixels, windows, patch_px=plan.patch_px, batch_size=256):
-        blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, plan.patch_px // plan.stride_px))
-        count += len(batch.dn)
-    scores = blend.settle(
-        pixels,
-        stride_px=plan.stride_px,
-        row_offset_px=block.row_start * plan.stride_px - windows.rows_px[0],
-        col_offset_px=block.col_start * plan.stride_px - windows.cols_px[0],
-        inside=inside,
-        any_failed=bool(failures),
-    )
-    return BlockFile(scores=scores, failures=tuple(failures), patches=count)
-
-
-def _read_layers(
-    plan: RunPlan, block: Block, windows: patches.BlockWindows
-) -> tuple[list[PixelBlock], list[ReadFailure]]:
-    """Pixels of each scene that touches the block, in order; ``best`` stops once all is clear."""
-    geobox = plan.pixel_geobox(windows.rows_px, windows.cols_px)
-    extent = shapely.box(*geobox.boundingbox.bbox)
-    layers: list[PixelBlock] = []
-    failures: list[ReadFailure] = []
-    usable = np.zeros(geobox.shape, np.bool_)
-    for scene in plan.scenes:
-        if not _ground(scene, plan.crs).buffer(plan.cell_m).intersects(extent):
-            continue
-        try:
-            layer = read_scene(scene, plan.bands, geobox, partial(providers.sign, provider=scene.provider))
-        except ReadError as error:
-            log.warning("%s", error)
-            failures.append(ReadFailure(block=block.name, scene_id=scene.id, reason=str(error)))
-            continue
-        layers.append(layer)
-        usable |= layer.usable
-        if plan.composite == "best" and usable.all():
-            break
-    return layers, failures
-
-
-def _footprint(scene: Scene) -> shapely.Geometry:
-    return shapely.make_valid(shapely.Polygon(scene.footprint))
-
-
-def _ground(scene: Scene, crs: str) -> shapely.Geometry:
-    """Where a scene may have pixels: its raster's bounds where known, else its footprint."""
-    if scene.bounds_m is not None and scene.crs is not None:
-        return project(shapely.box(*scene.bounds_m), scene.crs, crs)
-    return project(_footprint(scene), "EPSG:4326", crs)
-
-
-def _no_pixels(bands: int, rows: int, cols: int) -> PixelBlock:
-    nothing = np.zeros((rows, cols), np.bool_)
-    return PixelBlock(dn=np.zeros((bands, rows, cols), np.uint16), observed=nothing, usable=nothing)
-
-
-def _nothing(plan: RunPlan, block: Block) -> CellScores:
-    nothing = np.zeros(block.shape, np.bool_)
-    return CellScores(
-        probabilities=np.zeros((len(plan.classes), *block.shape), np.float32),
-        mapped=nothing,
-        observed=nothing,
-        clouded=nothing,
-        failed=nothing,
-    )
-
-
-def _inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
-    """(row, col), True where a cell touches the area."""
-    if plan.clip_wkt is None:
-        return np.ones(block.shape, np.bool_)
-    area = shapely.from_wkt(plan.clip_wkt)
-    shapely.prepare(area)
-    left = plan.left_m + np.arange(block.col_start, block.col_stop) * plan.cell_m
-    top = plan.top_m - np.arange(block.row_start, block.row_stop) * plan.cell_m
-    cells = shapely.box(left[None, :], top[:, None] - plan.cell_m, left[None, :] + plan.cell_m, top[:, None])
-    return np.asarray(shapely.intersects(area, cells))
-
-
-def _gather(plan: RunPlan, work: Path) -> tuple[CellScores, tuple[ReadFailure, ...]]:
-    """All blocks' cells as one raster."""
-    shape = (plan.rows, plan.cols)
-    whole = CellScores(
-        probabilities=np.zeros((len(plan.classes), *shape), np.float32),
-        mapped=np.zeros(shape, np.bool_),
-        observed=np.zeros(shape, np.bool_),
-        clouded=np.zeros(shape, np.bool_),
-        failed=np.zeros(shape, np.bool_),
-    )
-    failures: list[ReadFailure] = []
-    for block in plan.blocks:
-        content = read_block(work, block, plan)
-        if content is None:
-            raise ReadError(f"Block {block.name} vanished from {work} during the run. Run again to redo it.")
-        place = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]
-        whole.probabilities[:, *place] = content.scores.probabilities
-        whole.mapped[place] = content.scores.mapped
-        whole.observed[place] = content.scores.observed
-        whole.clouded[place] = content.scores.clouded
-        whole.failed[place] = content.scores.failed
-        failures += content.failures
-    return whole, tuple(failures)
-
-
-def _cover(plan: RunPlan, scores: CellScores) -> Cover:
-    """What became of the area's cells, block by block."""
-    counts = dict.fromkeys(("cells", "valid", "cloudy", "failed"), 0)
-    for block in plan.blocks:
-        place = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]
-        inside, mapped = _inside(plan, block), scores.mapped[place]
-        failed = inside & scores.failed[place] & ~mapped
-        counts["cells"] += int(inside.sum())
-        counts["valid"] += int((inside & mapped).sum())
-        counts["failed"] += int(failed.sum())
-        counts["cloudy"] += int((inside & scores.clouded[place] & ~mapped & ~failed).sum())
-    cells = counts["cells"]
-    valid, cloudy, failed_share = (counts[name] / cells for name in ("valid", "cloudy", "failed"))
-    return Cover(
-        cells=cells,
-        valid=valid,
-        cloudy=cloudy,
-        failed=failed_share,
-        nodata=(cells - counts["valid"] - counts["cloudy"] - counts["failed"]) / cells,
-    )
-
-
-def _write_outputs(
-    plan: RunPlan, scores: CellScores, folder: Path, *, probabilities: bool
-) -> tuple[tuple[str, ...], tuple[ClassArea, ...]]:
-    """Write rasters and polygons; returns their names and the area of each class."""
-    classes = stitch.class_raster(scores)
-    confidence = stitch.confidence_raster(scores)
-    geobox = plan.cell_geobox
-    tags = {
-        "landuse_version": landuse.__version__,
-        "model": plan.model,
-        "weights_sha256": plan.weights_sha256,
-        "plan_sha256": plan.digest,
-        "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in plan.scenes})),
-    }
-    colors = {entry.name: entry.color for entry in class_table.EUROSAT}
-    written = ["landuse.tif", "landuse.tif.aux.xml", "confidence.tif", "landuse.gpkg"]
-    write_cog(
-        folder / "landuse.tif",
-        RasterLayer(
-            values=classes,
-            geobox=geobox,
-            nodata=NODATA_ID,
-            descriptions=("land-use class",),
-            overview_resampling="MODE",
-            colors={i: colors.get(name, (128, 128, 128)) for i, name in enumerate(plan.classes)},
-            categories=dict(enumerate(plan.classes)),
-            tags=tags,
-        ),
-    )
-    write_cog(
-        folder / "confidence.tif",
-        RasterLayer(
-            values=confidence,
-            geobox=geobox,
-            nodata=float("nan"),
-            descriptions=("probability of the land-use class",),
-            overview_resampling="AVERAGE",
-            tags=tags,
-        ),
-    )
-    if probabilities:
-        written.append("probabilities.tif")
-        write_cog(
-            folder / "probabilities.tif",
-            RasterLayer(
-                values=np.where(scores.mapped, scores.probabilities, np.float32(np.nan)),
-                geobox=geobox,
-                nodata=float("nan"),
-                descriptions=plan.classes,
-                overview_resampling="AVERAGE",
-                tags=tags,
-            ),
-        )
-    polygons = polygonize(classes, confidence, geobox, names=plan.classes, nodata=NODATA_ID)
-    write_vectors(folder / "landuse.gpkg", {"landuse": polygons})
-    return tuple(written), _class_areas(classes, plan)
-
-
-def _class_areas(classes: NDArray[np.uint8], plan: RunPlan) -> tuple[ClassArea, ...]:
-    counts = Counter(classes[classes != NODATA_ID].tolist())
-    total = sum(counts.values())
-    return tuple(
-        ClassArea(
-            id=i,
-            name=plan.classes[i],
-            cells=cells,
-            area_m2=cells * plan.cell_m**2,
-            share=cells / total,
-        )
-        for i, cells in sorted(counts.items())
-    )
