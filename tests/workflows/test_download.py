@@ -1,0 +1,893 @@
+"""Fetching and unpacking EuroSAT, against a real server of this process and archives made up here.
+
+Oracles: the bytes served and the server's own log of what it was asked, hashlib, the standard library's
+zipfile, click's list of options, and the lists of the paper's split that come with the real test data.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import typer
+
+from landuse.cli import app
+from landuse.errors import OutputError, ProviderError, UsageError
+from landuse.model.datasets import list_patches, read_split
+from landuse.workflows import download, fetch, unpack
+from landuse.workflows.download import (
+    ARCHIVES,
+    DownloadRequest,
+    Source,
+    download_eurosat,
+    paper_split,
+)
+from landuse.workflows.fetch import Patience, retry_after_s
+from landuse.workflows.training import split_files
+
+LANDUSE = Path(sys.executable).with_name("landuse")
+QUICK = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, connect_s=30, read_s=30)
+ONCE = replace(QUICK, attempts=1)
+COUNTS = {
+    "AnnualCrop": 3000, "Forest": 3000, "HerbaceousVegetation": 3000, "Highway": 2500, "Industrial": 2500,
+    "Pasture": 2000, "PermanentCrop": 2500, "Residential": 3000, "River": 2500, "SeaLake": 3000,
+}  # fmt: skip
+
+
+@dataclass
+class Asked:
+    """One request and its answer, as the server saw them."""
+
+    path: str
+    byte_range: str | None
+    if_range: str | None
+    status: int
+    sent: int = 0
+    at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Served:
+    """What lies at the URL, how it is served, and what happened."""
+
+    content: bytes
+    url: str = ""
+    etag: str | None = '"one"'
+    last_modified: str | None = "Mon, 06 Mar 2023 10:00:00 GMT"
+    ranges: bool = True
+    announce_length: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    faults: list[tuple] = field(default_factory=list)
+    """One is used up by each request: ("status", code, headers), ("cut", bytes), ("stall", bytes)."""
+    log: list[Asked] = field(default_factory=list)
+    release: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def serving(content):
+    """Serve ``content`` at every path, by RFC 9110's rules for ranges unless told otherwise."""
+    served = Served(content)
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            fault = served.faults.pop(0) if served.faults else ("none",)
+            asked = Asked(self.path, self.headers["Range"], self.headers["If-Range"], 0)
+            served.log.append(asked)
+            if fault[0] == "status":
+                asked.status = fault[1]
+                self.send_response(fault[1])
+                for name, value in fault[2].items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            begin, size = 0, len(served.content)
+            fresh = asked.if_range in (None, served.etag, served.last_modified)
+            if asked.byte_range is not None and served.ranges and fresh:
+                begin = int(asked.byte_range.removeprefix("bytes=").removesuffix("-"))
+            partial = begin > 0
+            asked.status = 206 if partial else 200
+            self.send_response(asked.status)
+            if partial:
+                self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size}")
+            if served.announce_length:
+                self.send_header("Content-Length", str(size - begin))
+            for name, value in {
+                "ETag": served.etag, "Last-Modified": served.last_modified, **served.headers
+            }.items():  # fmt: skip
+                if value is not None:
+                    self.send_header(name, value)
+            self.end_headers()
+            end = min(size, begin + fault[1]) if fault[0] in ("cut", "stall") else size
+            asked.sent = end - begin
+            with suppress(ConnectionError):  # who has seen enough may go
+                self.wfile.write(served.content[begin:end])
+            if fault[0] == "stall":
+                served.release.wait(120)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_port}/mirror/EuroSAT_RGB.zip"
+    try:
+        yield served
+    finally:
+        served.release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def patches_of(suffix=".jpg", size=20_000):
+    rng = random.Random(7)
+    return {
+        f"{name}/{name}_{number}{suffix}": rng.randbytes(size)
+        for name in ("Forest", "River")
+        for number in range(1, 11)
+    }
+
+
+def zipped(members, top="EuroSAT_RGB/", compression=zipfile.ZIP_DEFLATED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(f"{top}{name}", content)
+    return buffer.getvalue()
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+PATCHES = patches_of()
+ARCHIVE = zipped(PATCHES)  # 400 kB
+
+
+@pytest.fixture
+def server():
+    with serving(ARCHIVE) as served:
+        yield served
+
+
+def get(served, out, patience=QUICK, on_progress=None, **changes):
+    values = {"bands": "rgb", "out": out, "url": served.url, "md5": md5(served.content), **changes}
+    return download_eurosat(DownloadRequest(**values), on_progress, patience)
+
+
+def files_below(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*.*")
+        if path.is_file()
+    }
+
+
+def assert_whole(data, out):
+    found = files_below(out)
+    assert json.loads(found.pop("EuroSAT_RGB/source.json"))["md5"] == data.source.md5
+    assert found == {f"EuroSAT_RGB/{name}": content for name, content in PATCHES.items()}
+    assert sorted(path.name for path in out.iterdir()) == ["EuroSAT_RGB"]
+
+
+def test_a_whole_download(server, tmp_path):
+    heard = []
+    data = get(server, tmp_path / "new" / "out", on_progress=heard.append)
+    assert_whole(data, tmp_path / "new" / "out")
+    assert data.to_dict() == {
+        "path": str(tmp_path / "new" / "out" / "EuroSAT_RGB"), "patches": 20, "bytes": len(ARCHIVE),
+        "md5": md5(ARCHIVE), "url": server.url, "splits": [], "already_there": False,
+    }  # fmt: skip
+    assert [(a.status, a.byte_range, a.sent) for a in server.log] == [(200, None, len(ARCHIVE))]
+    assert list(dict.fromkeys(t.stage for t in heard)) == ["downloading", "checking", "unpacking"]
+    for stage, total in [("downloading", len(ARCHIVE)), ("checking", len(ARCHIVE)), ("unpacking", 20)]:
+        steps = [t for t in heard if t.stage == stage]
+        assert steps[-1].done == steps[-1].total == total
+        assert [t.done for t in steps] == sorted(t.done for t in steps)
+
+
+def test_tiffs_without_a_folder_above_them(tmp_path):
+    patches = patches_of(".tif", size=100)
+    with serving(zipped(patches, top="")) as served:
+        data = get(served, tmp_path, bands="all")
+    assert data.path == tmp_path / "EuroSAT_MS"
+    assert {k: v for k, v in files_below(data.path).items() if k != "source.json"} == patches
+
+
+@pytest.mark.parametrize("validator", ["etag", "last_modified", None])
+def test_a_cut_off_download_asks_for_the_missing_bytes_alone(server, tmp_path, validator):
+    for name in {"etag", "last_modified"} - {validator}:
+        setattr(server, name, None)
+    server.faults = [("cut", 150_000)]
+    with pytest.raises(ProviderError, match=r"1 times in a row.*Run the same command again"):
+        get(server, tmp_path, ONCE)
+    kept = (tmp_path / "EuroSAT_RGB.zip.part").stat().st_size
+    assert 0 < kept <= 150_000
+    assert not (tmp_path / "EuroSAT_RGB").exists()
+    data = get(server, tmp_path, ONCE)
+    assert_whole(data, tmp_path)
+    first, second = server.log
+    assert (first.status, first.byte_range) == (200, None)
+    assert (second.status, second.byte_range) == (206, f"bytes={kept}-")
+    assert second.if_range == (getattr(server, validator) if validator else None)
+    assert second.sent == len(ARCHIVE) - kept
+
+
+def test_a_weak_etag_is_not_asked_with(server, tmp_path):
+    # RFC 9110, 13.1.5: If-Range takes no weak validator.
+    server.etag = 'W/"one"'
+    server.faults = [("cut", 150_000)]
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert [a.if_range for a in server.log] == [None, server.last_modified]
+
+
+def test_it_resumes_in_the_same_run_too(server, tmp_path, caplog):
+    server.faults = [("cut", 150_000), ("cut", 100_000), ("status", 503, {})]
+    with caplog.at_level(logging.WARNING):
+        assert_whole(get(server, tmp_path, replace(QUICK, attempts=4)), tmp_path)
+    assert [a.status for a in server.log] == [200, 206, 503, 206]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "bytes are kept" in caplog.messages[0]
+
+
+def test_a_server_that_ignores_ranges_makes_it_start_again(server, tmp_path):
+    server.ranges = False
+    server.faults = [("cut", 150_000)]
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert [(a.status, a.byte_range is None, a.sent) for a in server.log] == [
+        (200, True, 150_000), (200, False, len(ARCHIVE)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("obeys_if_range", [True, False])
+def test_a_file_that_changed_makes_it_start_again(server, tmp_path, obeys_if_range):
+    with serving(ARCHIVE[::-1]) as old:
+        old.faults = [("cut", 150_000)]
+        with pytest.raises(ProviderError):
+            get(old, tmp_path, ONCE)
+    # The same address as far as the partial download knows, with another file behind it.
+    description = tmp_path / "EuroSAT_RGB.zip.part.json"
+    description.write_text(description.read_text().replace(old.url, server.url))
+    server.etag = '"two"'
+    if not obeys_if_range:
+        server.last_modified = '"one"'  # so that it takes the old ETag for its own
+    assert_whole(get(server, tmp_path), tmp_path)
+    asked = [(a.status, a.byte_range is None) for a in server.log]
+    assert asked == ([(200, False)] if obeys_if_range else [(206, False), (200, True)])
+
+
+def test_a_partial_download_of_another_address_is_not_gone_on_with(server, tmp_path):
+    with serving(ARCHIVE) as other:
+        other.faults = [("cut", 150_000)]
+        with pytest.raises(ProviderError):
+            get(other, tmp_path, ONCE)
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert [a.byte_range for a in server.log] == [None]
+
+
+@pytest.mark.parametrize("spoil", ["gone", "garbage", "list", "types"])
+def test_a_partial_download_without_its_description_is_not_gone_on_with(server, tmp_path, spoil):
+    (tmp_path / "EuroSAT_RGB.zip.part").write_bytes(bytes(1000))
+    description = tmp_path / "EuroSAT_RGB.zip.part.json"
+    texts = {"garbage": "{", "list": "[1]", "types": json.dumps({"url": 1, "size_bytes": "x"})}
+    if spoil in texts:
+        description.write_text(texts[spoil])
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert [a.byte_range for a in server.log] == [None]
+
+
+def test_a_partial_download_that_is_too_long_is_begun_anew(server, tmp_path):
+    server.faults = [("cut", 150_000)]
+    with pytest.raises(ProviderError):
+        get(server, tmp_path, ONCE)
+    with (tmp_path / "EuroSAT_RGB.zip.part").open("ab") as part:
+        part.write(bytes(len(ARCHIVE)))
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert server.log[-1].byte_range is None
+
+
+def test_a_range_beyond_the_end_is_begun_anew(server, tmp_path):
+    server.faults = [("cut", 150_000), ("status", 416, {"Content-Range": "bytes */10"})]
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert [(a.status, a.byte_range is None) for a in server.log] == [(200, True), (416, False), (200, True)]
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_what_may_pass_is_tried_again(server, tmp_path, code):
+    server.faults = [("status", code, {}), ("status", code, {})]
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert [a.status for a in server.log] == [code, code, 200]
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_what_will_not_pass_is_one_error_at_once(server, tmp_path, code):
+    server.faults = [("status", code, {})]
+    with pytest.raises(ProviderError, match=rf"{server.url} answered HTTP {code}.*--url"):
+        get(server, tmp_path)
+    assert len(server.log) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trying_ends(server, tmp_path):
+    server.faults = [("status", 503, {})] * 10
+    with pytest.raises(ProviderError, match="failed 3 times in a row: HTTP 503"):
+        get(server, tmp_path)
+    assert len(server.log) == 3
+
+
+def test_a_server_that_always_cuts_at_the_same_place_is_given_up(server, tmp_path):
+    server.ranges = False
+    server.faults = [("cut", 150_000)] * 10
+    with pytest.raises(ProviderError, match=r"broke at byte \d+ of"):
+        get(server, tmp_path)
+    # The first go brought bytes, but less than counts as progress.
+    assert len(server.log) == 3
+
+
+def test_progress_forgives_failures(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "_PROGRESS_BYTES", 60_000)
+    server.faults = [("cut", 70_000)] * 5
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert len(server.log) == 6
+
+
+def test_progress_that_is_lost_again_forgives_nothing(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "_PROGRESS_BYTES", 100_000)
+    server.faults = [("cut", 150_000), ("status", 416, {})] * 5
+    with pytest.raises(ProviderError, match="3 times in a row"):
+        get(server, tmp_path)
+    assert len(server.log) == 3
+
+
+def test_retry_after_is_honoured_within_bounds(server, tmp_path):
+    server.faults = [("status", 429, {"Retry-After": "1"})]
+    get(server, tmp_path / "a", replace(QUICK, longest_wait_s=10))
+    first, second = server.log
+    assert second.at - first.at >= 1
+    server.log.clear()
+    server.faults = [("status", 429, {"Retry-After": "86400"})]
+    get(server, tmp_path / "b")
+    assert server.log[1].at - server.log[0].at < 60
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, 0), ("", 0), ("soon", 0), ("-5", 0), ("0", 0), ("120", 120), (" 7 ", 7),
+        ("Fri, 31 Dec 2021 23:59:59 GMT", 0), ("Sat, 01 Jan 2022 00:01:30 GMT", 90),
+        ("Sat, 01 Jan 2022 00:01:30 -0000", 90), ("99999999999999999999", 0),
+    ],
+)  # fmt: skip
+def test_retry_after_is_read_as_http_has_it(value, seconds):
+    assert retry_after_s(value, datetime(2022, 1, 1, tzinfo=UTC)) == seconds
+
+
+def test_a_server_that_stops_talking_times_out(server, tmp_path):
+    server.faults = [("stall", 150_000)]
+    assert_whole(get(server, tmp_path, replace(QUICK, read_s=1)), tmp_path)
+    assert [a.status for a in server.log] == [200, 206]
+
+
+def test_a_server_that_is_not_there(server, tmp_path):
+    host = server.url.rpartition(":")[0]
+    with pytest.raises(ProviderError, match=r"failed 3 times in a row: .*refused") as raised:
+        get(replace(server, url=f"{host}:1/a.zip?sig=SECRET"), tmp_path)
+    assert "SECRET" not in str(raised.value)
+
+
+def test_redirects_are_followed_to_the_web_alone(server, tmp_path):
+    port = server.url.split(":")[2].split("/")[0]
+    server.faults = [
+        ("status", 302, {"Location": "/elsewhere.zip"}),
+        ("status", 307, {"Location": f"http://localhost:{port}/third.zip?sig=SECRET"}),
+        ("cut", 150_000),
+    ]
+    assert_whole(get(server, tmp_path / "a"), tmp_path / "a")
+    assert [a.path for a in server.log][1:3] == ["/elsewhere.zip", "/third.zip?sig=SECRET"]
+    assert server.log[-1].path == "/mirror/EuroSAT_RGB.zip"
+    assert server.log[-1].byte_range is not None
+    for location, says in [
+        ("file:///etc/passwd", "'file:///etc/passwd', which is not http"),
+        ("ftp://127.0.0.1/a.zip?sig=SECRET", "'ftp://127.0.0.1/a.zip', which is not http"),
+        ("gopher:x", "'gopher:x', which is not http"),
+        ("https://", "'https://', which is not http"),
+        ("http://[/", "cannot be asked for"),
+        ("/\xff", "cannot be asked for"),
+    ]:
+        server.faults = [("status", 302, {"Location": location})]
+        with pytest.raises(ProviderError, match=says):
+            get(server, tmp_path / "b")
+    server.faults = [("status", 302, {"Location": server.url})] * 20
+    with pytest.raises(ProviderError, match="redirects more than 5 times"):
+        get(server, tmp_path / "b")
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_a_wrong_checksum_is_said_and_the_file_is_gone(server, tmp_path):
+    with pytest.raises(ProviderError) as raised:
+        get(server, tmp_path, md5="0" * 32)
+    assert all(part in str(raised.value) for part in (md5(ARCHIVE), "0" * 32, "deleted", "--url", "--md5"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_published_checksum_and_size_hold_for_a_mirror_too(server, tmp_path):
+    with pytest.raises(ProviderError, match=rf"has {len(ARCHIVE)} bytes; the published file has 94658721"):
+        get(server, tmp_path, md5=None)
+    assert not (tmp_path / "EuroSAT_RGB.zip.part").exists()
+    server.announce_length = False
+    with pytest.raises(ProviderError, match=r"ended at byte \d+ of 94658721"):
+        get(server, tmp_path, ONCE, md5=None)
+
+
+def test_a_compressed_answer_is_refused(server, tmp_path):
+    server.headers["Content-Encoding"] = "gzip"
+    with pytest.raises(ProviderError, match="'gzip'"):
+        get(server, tmp_path)
+
+
+def test_more_than_was_announced_or_is_sane_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_FILE_BYTES", 100_000)
+    with pytest.raises(ProviderError, match="at most 100000 are taken"):
+        get(server, tmp_path)
+    server.announce_length = False
+    with pytest.raises(ProviderError, match="more than 100000 bytes"):
+        get(server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_bytes_come(server, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: usage._replace(free=len(ARCHIVE) - 1))
+    with pytest.raises(OutputError, match=r"0 MB free; 0 MB are needed.*--out"):
+        get(server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    # The published archive's patches are known to need more than the archive.
+    published = ARCHIVES["rgb"].file.size_bytes
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: usage._replace(free=published + 1_000_000))
+    server.announce_length = False
+    with pytest.raises(OutputError, match="96 MB free; 225 MB are needed"):
+        get(server, tmp_path, md5=None)
+
+
+def test_what_is_there_is_not_fetched_again(server, tmp_path):
+    first = get(server, tmp_path)
+    again = get(server, tmp_path)
+    assert again == replace(first, already_there=True)
+    assert len(server.log) == 1
+    replaced = get(server, tmp_path, overwrite=True)
+    assert replaced == first
+    assert_whole(replaced, tmp_path)
+    assert len(server.log) == 2
+
+
+def lose_a_patch(folder):
+    (folder / "Forest" / "Forest_3.jpg").unlink()
+
+
+def shorten_a_patch(folder):
+    (folder / "Forest" / "Forest_3.jpg").write_bytes(b"x")
+
+
+def lose_its_source(folder):
+    (folder / "source.json").unlink()
+
+
+def forge_its_source(folder):
+    (folder / "source.json").write_text(json.dumps({"url": 1, "md5": md5(ARCHIVE), "patches": 20}))
+
+
+@pytest.mark.parametrize("spoil", [lose_a_patch, shorten_a_patch, lose_its_source, forge_its_source])
+def test_what_is_there_but_not_whole_is_not_taken_for_whole(server, tmp_path, spoil):
+    get(server, tmp_path)
+    spoil(tmp_path / "EuroSAT_RGB")
+    with pytest.raises(UsageError, match=r"holds (19|20) patches.*--overwrite"):
+        get(server, tmp_path)
+    assert len(server.log) == 1
+    assert_whole(get(server, tmp_path, overwrite=True), tmp_path)
+
+
+def test_what_is_there_of_another_archive_is_not_taken_for_this_one(server, tmp_path):
+    get(server, tmp_path)
+    with pytest.raises(UsageError, match=f"MD5 {'1' * 32}"):
+        get(server, tmp_path, md5="1" * 32)
+
+
+def test_a_failed_replacement_leaves_the_old_folder(server, tmp_path):
+    get(server, tmp_path)
+    server.content = zipped({"Forest/../../x.jpg": b""})
+    with pytest.raises(ProviderError, match="refused"):
+        get(server, tmp_path, overwrite=True)
+    server.content = ARCHIVE
+    assert_whole(get(server, tmp_path), tmp_path)
+
+
+def test_files_and_links_in_the_way_are_left_alone(server, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "EuroSAT_RGB").write_text("mine")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "EuroSAT_RGB").symlink_to(tmp_path / "a")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "EuroSAT_RGB").symlink_to(tmp_path / "nowhere")
+    for out in ("a", "b", "c"):
+        with pytest.raises(UsageError, match="is not a folder"):
+            get(server, tmp_path / out, overwrite=True)
+    with pytest.raises(OutputError, match="cannot be written"):
+        get(server, tmp_path / "a" / "EuroSAT_RGB" / "out")
+    assert (tmp_path / "a" / "EuroSAT_RGB").read_text() == "mine"
+    assert server.log == []
+
+
+@pytest.mark.parametrize("killed_at", ["unpacking", "swapping"])
+def test_what_a_killed_run_left_is_cleared_up(server, tmp_path, killed_at):
+    get(server, tmp_path)
+    half = tmp_path / ".EuroSAT_RGB.unpacking" / "Forest"
+    half.mkdir(parents=True)
+    (half / "Forest_1.jpg").write_bytes(b"half")
+    if killed_at == "swapping":
+        (tmp_path / "EuroSAT_RGB").rename(tmp_path / ".EuroSAT_RGB.old")
+    assert_whole(get(server, tmp_path), tmp_path)
+    assert len(server.log) == 1
+
+
+def member(name, content=b"x", mode=None, **changes):
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = info.orig_filename = name
+    if mode is not None:
+        info.external_attr = mode << 16
+    for key, value in changes.items():
+        setattr(info, key, value)
+    return info, content
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "extra",
+    [
+        member("../../evil.jpg"),
+        member("EuroSAT_RGB/../evil.jpg"),
+        member("EuroSAT_RGB/Forest/.."),
+        member("EuroSAT_RGB/Forest/../../../evil.txt"),
+        member("/Forest/evil.jpg"),
+        member("/etc/evil"),
+        member("//host/evil.jpg"),
+        member("C:/Forest/evil.jpg"),
+        member("Forest\\..\\..\\evil.jpg"),
+        member("EuroSAT_RGB/Forest/evil\0.jpg"),
+        member("EuroSAT_RGB/Forest/evil\n.jpg"),
+        member("EuroSAT_RGB/Forest/\x1b[2Jevil.jpg"),
+        member("EuroSAT_RGB/.hidden/evil.jpg"),
+        member("EuroSAT_RGB/Forest/" + "e" * 300 + ".jpg"),
+        member("EuroSAT_RGB/Forest/evil.jpg", b"/etc/passwd", stat.S_IFLNK | 0o777),
+        member("EuroSAT_RGB/Forest", b"/etc", stat.S_IFLNK | 0o777),
+        member("EuroSAT_RGB/pipe", b"", stat.S_IFIFO | 0o666),
+        member("EuroSAT_RGB/Forest/evil.jpg", bytes((1 << 20) + 1), compress_type=zipfile.ZIP_DEFLATED),
+        member("EuroSAT_RGB/Forest/evil.jpg", compress_type=zipfile.ZIP_LZMA),
+        member("EuroSAT_RGB/Forest/Forest_1.jpg"),
+        member("EuroSAT_RGB/forest/FOREST_1.JPG"),
+        member("Other/Forest/Forest_1000.jpg"),
+    ],
+    ids=lambda extra: f"{extra[0].filename[:40]!r}",
+)
+def test_a_hostile_member_spoils_the_whole_archive(tmp_path, extra):
+    buffer = io.BytesIO(zipped(dict(list(PATCHES.items())[:12])))
+    with zipfile.ZipFile(buffer, "a") as file:
+        file.writestr(*extra)
+    out = tmp_path / "deep" / "er" / "out"
+    with serving(buffer.getvalue()) as served, pytest.raises(ProviderError, match="is refused") as raised:
+        get(served, out)
+    assert str(raised.value).isprintable()
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert list(out.iterdir()) == []
+
+
+def test_members_that_are_no_patches_are_left_out(tmp_path):
+    others = {
+        "README.md": b"hello", "Forest/": b"", "Forest/.DS_Store": b"x", "deep/Forest/x.jpg": b"x",
+        "Forest/._Forest_1.jpg": b"x", "top.jpg.txt": b"x", "Forest/notes.txt": b"x",
+    }  # fmt: skip
+    with serving(zipped(PATCHES | others)) as served:
+        assert_whole(get(served, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not an archive</html>", zipped({"README.md": b"x"})])
+def test_what_is_no_archive_of_patches_is_refused(tmp_path, content):
+    with serving(content) as served, pytest.raises(ProviderError, match="is refused"):
+        get(served, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_members_and_too_many_bytes_are_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 19)
+    with pytest.raises(ProviderError, match="20 members; at most 19"):
+        get(server, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(unpack, "MAX_UNPACKED_BYTES", 399_999)
+    with pytest.raises(ProviderError, match="400000 bytes; at most 399999"):
+        get(server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("stated", "says"), [(1000, "CRC"), (900_001, "shorter than it states")])
+def test_a_member_that_lies_about_its_size_is_not_inflated_further(tmp_path, stated, says):
+    archive = bytearray(zipped({"Forest/Forest_1.jpg": bytes(900_000)}))
+    directory = archive.rindex(b"PK\x01\x02")
+    assert struct.unpack_from("<I", archive, directory + 24) == (900_000,)
+    struct.pack_into("<I", archive, directory + 24, stated)
+    with serving(bytes(archive)) as served, pytest.raises(ProviderError, match=says):
+        get(served, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_anywhere_in_an_archive_is_refused_or_harmless(tmp_path):
+    archive = zipped({f"Forest/Forest_{i}.jpg": bytes(range(200)) for i in range(4)})
+    rng = random.Random(3)
+    folder = tmp_path / "out"
+    refused = 0
+    for _ in range(200):
+        spoilt = bytearray(archive)
+        for _ in range(rng.choice((1, 1, 4))):
+            spoilt[rng.randrange(len(spoilt))] = rng.randrange(256)
+        (tmp_path / "a.zip").write_bytes(spoilt)
+        try:
+            with unpack.replacing(folder) as fresh:
+                unpack.unpack(tmp_path / "a.zip", fresh, (".jpg",), lambda _: None)
+        except (ProviderError, OSError):  # download_eurosat makes an OutputError of the latter
+            refused += 1
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
+        else:
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            assert files
+            assert all(len(path.relative_to(folder).parts) == 2 for path in files)
+            shutil.rmtree(folder)
+    assert refused > 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"bands": "nir"}, ["--bands 'nir'", "rgb or all"]),
+        ({"url": "ftp://x.org/a.zip"}, ["ftp://x.org/a.zip", "http(s)"]),
+        ({"url": "/tmp/a.zip"}, ["/tmp/a.zip", "http(s)"]),
+        ({"url": "https://me:pw@[x/a.zip?sig=SECRET"}, ["--url 'https://...'"]),
+        ({"md5": "xyz"}, ["--md5 'xyz'", "32 hexadecimal"]),
+    ],
+)
+def test_a_wrong_request_gets_one_message_with_the_mend(tmp_path, changes, says):
+    with pytest.raises(UsageError) as raised:
+        DownloadRequest(**{"bands": "rgb", "out": tmp_path, **changes})
+    assert all(part in str(raised.value) for part in says), raised.value
+    assert "SECRET" not in str(raised.value)
+
+
+def test_secrets_of_a_url_are_neither_told_nor_kept(server, tmp_path, caplog):
+    server.faults = [("cut", 150_000)]
+    signed = server.url.replace("http://", "http://me:pw@") + "?sig=SECRET"
+    with caplog.at_level(logging.DEBUG, "landuse"), pytest.raises(ProviderError) as raised:
+        get(replace(server, url=signed), tmp_path, ONCE)
+    kept = (tmp_path / "EuroSAT_RGB.zip.part.json").read_text()
+    data = get(replace(server, url=signed.replace("SECRET", "OTHER")), tmp_path)
+    assert server.log[-1].status == 206
+    told = [str(raised.value), kept, caplog.text, json.dumps(data.to_dict())]
+    told.append((data.path / "source.json").read_text())
+    assert not any(secret in text for text in told for secret in ("SECRET", "OTHER", "pw@"))
+
+
+def all_names(suffix=".jpg"):
+    return [f"{name}/{name}_{i}{suffix}" for name, count in COUNTS.items() for i in range(1, count + 1)]
+
+
+def test_the_papers_split_is_the_one_of_the_real_data(data_dir):
+    splits = paper_split(random.Random(1).sample(all_names(), 27_000))
+    for part in ("train", "val"):
+        text = (data_dir / "eurosat" / "splits" / f"paper-{part}.txt").read_text()
+        assert splits[part] == text.split()
+    assert {part: len(names) for part, names in splits.items()} == {
+        "train": 18_900,
+        "val": 4_050,
+        "test": 4_050,
+    }
+    assert sorted(name for names in splits.values() for name in names) == sorted(all_names())
+    held_apart = {name for name in splits["test"] if (data_dir / "eurosat" / "EuroSAT_RGB" / name).exists()}
+    assert held_apart == set()
+    tiffs = paper_split(all_names(".tif"))
+    assert tiffs == {p: [name.replace(".jpg", ".tif") for name in names] for p, names in splits.items()}
+
+
+@pytest.mark.parametrize("names", [[], all_names()[1:], [*all_names()[1:], all_names()[1]]])
+def test_the_papers_split_is_one_of_all_patches(names):
+    with pytest.raises(UsageError, match=f"these are {len(set(names))}"):
+        paper_split(names)
+
+
+def test_a_whole_eurosat_gets_lists_that_training_finds(tmp_path):
+    archive = zipped(dict.fromkeys(all_names(), b""), compression=zipfile.ZIP_STORED)
+    with serving(archive) as served:
+        data = get(served, tmp_path)
+    assert data.patches == 27_000
+    assert list_patches(data.path) == sorted(all_names())
+    assert split_files(data.path, "paper") == data.splits[:2]
+    expected = paper_split(all_names())
+    assert [path.name for path in data.splits] == ["paper-train.txt", "paper-val.txt", "paper-test.txt"]
+    assert [read_split(path) for path in data.splits] == list(expected.values())
+
+
+@pytest.fixture
+def small_eurosat(monkeypatch):
+    """EuroSAT with twenty patches, ten of them for training and ten for validation."""
+
+    def halves(names):
+        assert len(names) == 20
+        return {"train": sorted(names)[:10], "val": sorted(names)[10:]}
+
+    monkeypatch.setattr(download, "EUROSAT_PATCHES", 20)
+    monkeypatch.setattr(download, "paper_split", halves)
+
+
+@pytest.mark.usefixtures("small_eurosat")
+def test_lists_are_written_again_but_not_over_others(server, tmp_path, caplog):
+    data = get(server, tmp_path)
+    texts = [path.read_text() for path in data.splits]
+    assert texts[0].splitlines() == sorted(PATCHES)[:10]
+    data.splits[0].unlink()
+    data.splits[1].write_text("Forest/mine.jpg\n")
+    assert get(server, tmp_path) == replace(data, already_there=True)
+    assert [path.read_text() for path in data.splits] == [texts[0], "Forest/mine.jpg\n"]
+    assert "paper-val.txt is not the paper's list" in caplog.text
+    assert len(server.log) == 1
+    get(server, tmp_path, overwrite=True)
+    assert [path.read_text() for path in data.splits] == texts
+
+
+@pytest.mark.usefixtures("small_eurosat")
+@pytest.mark.parametrize(("bands", "suffix"), [("rgb", ".jpg"), ("all", ".tif")])
+def test_a_published_folder_that_was_unpacked_by_hand_is_taken(tmp_path, bands, suffix):
+    for name in patches_of(suffix):
+        path = tmp_path / ARCHIVES[bands].folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    data = download_eurosat(DownloadRequest(bands=bands, out=tmp_path))
+    assert (data.already_there, data.patches, data.source) == (True, 20, None)
+    assert {data.to_dict()[key] for key in ("bytes", "md5", "url")} == {None}
+    # The lists are the same for both: they name the JPEGs.
+    listed = [name for path in data.splits for name in path.read_text().split()]
+    assert listed == sorted(PATCHES)
+
+
+def test_what_is_published_is_well_formed():
+    for bands in ARCHIVES:
+        request = DownloadRequest(bands=bands, out=Path())
+        assert (
+            DownloadRequest(bands=bands, out=Path(), url=request.archive.file.url).archive == request.archive
+        )
+        upper = request.archive.file.md5.upper()
+        assert DownloadRequest(bands=bands, out=Path(), md5=upper).archive == request.archive
+        assert request.archive.file.size_bytes < fetch.MAX_FILE_BYTES
+        assert request.archive.unpacked_bytes < unpack.MAX_UNPACKED_BYTES
+
+
+def landuse(*arguments, preexec_fn=None, **environment):
+    return subprocess.run(
+        [LANDUSE, "data", "eurosat", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        env={**os.environ, **environment},
+        preexec_fn=preexec_fn,
+    )
+
+
+def files_of_at_most_200_kb():
+    """A full disk, as far as a process can tell. (Python ignores SIGXFSZ.)"""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+
+def test_a_full_disk_keeps_what_came(server, tmp_path):
+    options = ("--url", server.url, "--md5", md5(ARCHIVE), "--out", tmp_path)
+    done = landuse(*options, preexec_fn=files_of_at_most_200_kb)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {tmp_path} cannot be written (File too large)")
+    assert "is kept" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert landuse(*options).returncode == 0
+    assert [a.byte_range for a in server.log] == [None, "bytes=200000-"]
+
+
+@pytest.mark.parametrize("announce_length", [True, False])
+def test_a_complete_partial_download_is_not_fetched_again(tmp_path, announce_length):
+    archive = zipped({"Forest/Forest_1.jpg": b"x", "Forest/Forest_2.jpg": bytes(500_000)})
+    assert len(archive) < 10_000
+    with serving(archive) as served:
+        served.announce_length = announce_length
+        options = ("--url", served.url, "--md5", md5(archive), "--out", tmp_path)
+        done = landuse(*options, preexec_fn=files_of_at_most_200_kb)
+        assert done.returncode == 1
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+        assert (tmp_path / "EuroSAT_RGB.zip.part").read_bytes() == archive
+        assert landuse(*options).returncode == 0
+        assert len(served.log) == 1
+    assert (tmp_path / "EuroSAT_RGB" / "Forest" / "Forest_2.jpg").read_bytes() == bytes(500_000)
+
+
+def test_the_command_says_where_the_data_are_and_what_next(server, tmp_path):
+    options = ("--url", server.url, "--md5", md5(ARCHIVE), "--out", tmp_path)
+    done = landuse(*options)
+    folder = tmp_path / "EuroSAT_RGB"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"data     {folder} (20 patches)",
+        f"next     landuse train --data {folder} --out RUN",
+    ]
+    again = landuse(*options, "--json")
+    assert (again.returncode, again.stderr) == (0, "")
+    source = Source(**json.loads((folder / "source.json").read_text()))
+    assert json.loads(again.stdout) == {
+        "path": str(folder), "patches": 20, "bytes": len(ARCHIVE), "md5": md5(ARCHIVE), "url": server.url,
+        "splits": [], "already_there": True,
+    }  # fmt: skip
+    assert source.patch_bytes == sum(map(len, PATCHES.values()))
+    assert "already there" in landuse(*options).stdout
+    assert len(server.log) == 1
+
+
+def test_the_command_fails_with_one_line_and_the_providers_code(server, tmp_path):
+    server.faults = [("status", 404, {})]
+    done = landuse("--url", server.url, "--out", tmp_path, "--json")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith(f"Error: {server.url} answered HTTP 404")
+    assert len(done.stderr.splitlines()) == 1
+    assert landuse("--bands", "nir").returncode == 2
+
+
+def test_a_proxy_of_the_environment_is_used(server, tmp_path):
+    proxy = server.url.removesuffix("/mirror/EuroSAT_RGB.zip")
+    done = landuse(
+        "--url", "http://mirror.invalid/a.zip", "--md5", md5(ARCHIVE), "--out", tmp_path,
+        http_proxy=proxy, no_proxy="",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [a.path for a in server.log] == ["http://mirror.invalid/a.zip"]
+
+
+def test_a_killed_command_is_gone_on_with(server, tmp_path):
+    server.faults = [("stall", 300_000)]
+    options = ["--url", server.url, "--md5", md5(ARCHIVE), "--out", str(tmp_path)]
+    part = tmp_path / "EuroSAT_RGB.zip.part"
+    process = subprocess.Popen([LANDUSE, "data", "eurosat", *options], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = part.stat().st_size
+    assert kept > 100_000
+    assert landuse(*options).returncode == 0
+    assert [(a.status, a.byte_range) for a in server.log] == [(200, None), (206, f"bytes={kept}-")]
+    assert not part.exists()
+
+
+def test_every_option_of_the_command_has_help():
+    command = typer.main.get_command(app).commands["data"].commands["eurosat"]
+    options = [p for p in command.params if p.param_type_name == "option"]
+    assert {p.name for p in options} == {"bands", "out", "url", "md5", "as_json", "overwrite"}
+    assert all(p.help for p in options)
