@@ -21,7 +21,9 @@ from landuse.redact import printable, redact, redact_href
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from landuse.model.recipe import EpochMetrics, StepProgress
     from landuse.pipeline.plan import RunPlan
+    from landuse.workflows.fetch import Transfer
     from landuse.workflows.map_area import Progress
     from landuse.workflows.report import MapReport
 
@@ -37,7 +39,7 @@ class _Group(TyperGroup):
             typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            typer.echo("Interrupted. Run the same command again: finished blocks are kept.", err=True)
+            typer.echo("Interrupted. Run the same command again: what is finished is kept.", err=True)
             raise typer.Exit(130) from None
 
 
@@ -55,6 +57,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Land-use maps from Sentinel-2: from an area and a date to a GeoTIFF and a GeoPackage.",
 )
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get data sets to train on.")
+app.add_typer(data_app, name="data")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace results that are in --out already.")]
@@ -274,65 +278,135 @@ def catalog_command(
     typer.echo(f"next     landuse map --source {result.catalog} --out MAP")
 
 
+LevelOption = Annotated[
+    str, typer.Option(help="Processing level of the patches, L1C or L2A; EuroSAT is L1C.")
+]
+BandOrderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="B02,B03,...",
+        help="Band names of TIFF patches in file order; default: the files' own, else EuroSAT's.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")]
+
+
 @app.command("train")
 def train_command(
-    data: Annotated[Path, typer.Option(help="Folder with one folder of JPEG patches a class.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for weights and state; a run in it is resumed.")],
     split: Annotated[
         str,
-        typer.Option(help="NAME of splits/NAME-train.txt and -val.txt near --data, or TRAIN.txt,VAL.txt."),
+        typer.Option(
+            help="paper, spatial or another NAME of splits/NAME-train.txt and -val.txt near --data, or "
+            "TRAIN.txt,VAL.txt."
+        ),
     ] = "paper",
-    network: Annotated[str, typer.Option(help="balanced-fast or balanced.")] = "balanced-fast",
-    name: Annotated[str, typer.Option(help="Name of the model in its contract.")] = DEFAULT_MODEL,
+    network: Annotated[
+        str, typer.Option(help="baseline, cbam, balanced, balanced-fast or resnet50.")
+    ] = "balanced-fast",
+    bands: Annotated[
+        str, typer.Option(help="rgb; all (13, L1C); no-b10 (12, L1C and L2A). The latter two need TIFFs.")
+    ] = "rgb",
+    level: LevelOption = "L1C",
+    band_order: BandOrderOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in its contract; default: NETWORK-BANDS.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Patches a step, over all processes.")] = 128,
     peak_rate: Annotated[
         float, typer.Option(help="Learning rate after warm-up, for this batch size.")
     ] = 0.15,
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs of warm-up before the cosine.")] = 2.0,
+    weight_decay: Annotated[float, typer.Option(help="On convolution and linear weights.")] = 5e-4,
+    decay_fusion: Annotated[
+        bool, typer.Option("--decay-fusion", help="Put the learned fusion scalars under weight decay too.")
+    ] = False,
+    class_balance: Annotated[
+        float | None, typer.Option(help="Beta of class-balanced loss weights (Cui 2019), such as 0.999.")
+    ] = None,
+    cutmix: Annotated[float, typer.Option(help="Augmentation: share of the batches under CutMix.")] = 0.5,
+    cutmix_until: Annotated[
+        float, typer.Option(help="Augmentation: share of the epochs after which CutMix ends.")
+    ] = 0.8,
     brightness: Annotated[
         float, typer.Option(help="Augmentation: brightness and contrast are scaled by 1 +- this.")
     ] = 0.35,
+    atmosphere: Annotated[
+        float, typer.Option(help="Augmentation: path radiance either way, 1 = from L1C to L2A.")
+    ] = 0.7,
+    group_dropout: Annotated[
+        float, typer.Option(help="Augmentation: share of the patches that lose a spectral group of bands.")
+    ] = 0.0,
+    early_crop_px: Annotated[
+        int | None, typer.Option(help="Learn from random crops of this side first: cheaper epochs.")
+    ] = None,
     init: Annotated[
-        str | None, typer.Option(help="Start from a shipped model or a .safetensors, not from scratch.")
+        str | None,
+        typer.Option(
+            help="Start from a shipped model or a .safetensors, not from scratch; bands it does not know "
+            "begin at zero. resnet50 takes torchvision's weights as safetensors."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    device: DeviceOption = "auto",
+    precision: Annotated[
+        str, typer.Option(help="bf16 autocast, or fp32 where the processor has no bfloat16.")
+    ] = "bf16",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the network; about 1.2x faster, needs a C++ compiler.")
     ] = False,
+    val_every: Annotated[int, typer.Option(help="Epochs between measurements on the validation split.")] = 1,
 ) -> None:
-    """Train a network from scratch on labelled patches."""
-    from landuse.model.train import TrainConfig
-    from landuse.workflows.training import TrainRequest, train_model
+    """Train a network from scratch on labelled patches; the same command resumes a run that was killed.
 
-    weights = train_model(
-        TrainRequest(
-            data=data,
-            split=split,
-            out=out,
-            name=name,
-            init=init,
-            config=TrainConfig(
-                network=network,
-                epochs=epochs,
-                batch_size=batch_size,
-                peak_rate=peak_rate,
-                brightness=brightness,
-                seed=seed,
-                compile=compile_,
-            ),
-        ),
-        on_epoch=lambda m: typer.echo(
-            f"epoch {m.epoch}/{epochs}  loss {m.loss:.3f}  val {m.val_accuracy:.2%}  simulated L2A "
-            f"{m.val_accuracy_l2a:.2%}  {m.patches_per_s:.0f} patches/s",
-            err=True,
+    On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
+    """
+    from landuse.model.recipe import TrainConfig
+    from landuse.workflows.training import TrainRequest, patch_source, train_model
+
+    request = TrainRequest(
+        data=patch_source(data, level, band_order),
+        split=split,
+        out=out,
+        bands=bands,
+        name=name or f"{network}-{bands}",
+        init=init,
+        device=device,
+        config=TrainConfig(
+            network=network,
+            epochs=epochs,
+            batch_size=batch_size,
+            peak_rate=peak_rate,
+            warmup_epochs=warmup_epochs,
+            weight_decay=weight_decay,
+            decay_fusion=decay_fusion,
+            class_balance=class_balance,
+            cutmix=cutmix,
+            cutmix_until=cutmix_until,
+            brightness=brightness,
+            atmosphere=atmosphere,
+            group_dropout=group_dropout,
+            early_crop_px=early_crop_px,
+            seed=seed,
+            precision=precision,
+            compile=compile_,
+            val_every=val_every,
         ),
     )
+    with _training_progress() as (on_epoch, on_step):
+        weights = train_model(request, on_epoch, on_step)
     typer.echo(str(weights))
 
 
 @app.command("evaluate")
 def evaluate_command(
-    data: Annotated[Path, typer.Option(help="Folder with one folder of JPEG patches a class.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
+    ],
     model: Annotated[
         str, typer.Option(help="Name of a shipped model or path of a .safetensors.")
     ] = DEFAULT_MODEL,
@@ -340,12 +414,33 @@ def evaluate_command(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over the eight symmetries of the square.")
     ] = False,
+    level: LevelOption = "L1C",
+    band_order: BandOrderOption = None,
+    l2a_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Score under a simulated L2A atmosphere that the model's contract misses by this share of "
+            "the path radiance, such as 0.5."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    confusion: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw the confusion matrix.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a model on labelled patches."""
-    from landuse.workflows.training import evaluate_model, scores_to_dict
+    from landuse.model.checkpoint import load_contract, model_path
+    from landuse.workflows.figures import check_png, draw_confusion
+    from landuse.workflows.training import evaluate_model, patch_source, scores_to_dict
 
-    scores = evaluate_model(data, model, split=split, tta=tta)
+    if confusion is not None:
+        check_png(confusion)  # before minutes of scoring
+    scores = evaluate_model(
+        patch_source(data, level, band_order), model, split=split, tta=tta, l2a_error=l2a_error, device=device
+    )
+    if confusion is not None:
+        draw_confusion(scores, load_contract(model_path(model)).classes, confusion)
     if as_json:
         _print_json(scores_to_dict(scores))
         return
@@ -353,7 +448,9 @@ def evaluate_command(
     typer.echo(f"patches {scores.n}  accuracy {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})")
     typer.echo(f"kappa {scores.kappa:.4f}  macro F1 {scores.macro_f1:.4f}  ECE {scores.ece:.2%}")
     for class_name, recall in scores.per_class.items():
-        typer.echo(f"  {class_name:22} {recall:.2%}")
+        typer.echo(f"  {printable(class_name):22} {recall:.2%}")
+    if confusion is not None:
+        typer.echo(f"wrote   {confusion}")
 
 
 @app.command("models")
@@ -368,6 +465,93 @@ def models_command(as_json: JsonOption = False) -> None:
     for name, contract in contracts.items():
         levels = " and ".join(entry.level for entry in contract.levels)
         typer.echo(f"{name}  {', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes")
+
+
+@contextmanager
+def _training_progress() -> Iterator[tuple[Callable[[EpochMetrics], None], Callable[[StepProgress], None]]]:
+    """A line on stderr for each measurement, and where it is a terminal a bar with the time left."""
+    from datetime import timedelta
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True, soft_wrap=True)
+    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[left]} left"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("train", total=None, epoch=1, left="?")
+        left = ""
+
+        def on_step(progress: StepProgress) -> None:
+            nonlocal left
+            left = str(timedelta(seconds=round(progress.seconds_left)))
+            bar.update(task, total=progress.steps, completed=progress.step, epoch=progress.epoch, left=left)
+
+        def on_epoch(metrics: EpochMetrics) -> None:
+            console.print(
+                f"epoch {metrics.epoch}  loss {metrics.loss:.3f}  val {metrics.val_accuracy:.2%}  simulated "
+                f"L2A {metrics.val_accuracy_l2a:.2%}  {metrics.patches_per_s:.0f} patches/s  {left} left",
+                highlight=False,
+            )
+
+        yield on_epoch, on_step
+
+
+@data_app.command("eurosat")
+def data_eurosat_command(
+    bands: Annotated[
+        str, typer.Option(help="`rgb`: JPEG, 95 MB to fetch; `all`: 13-band GeoTIFF, 2.1 GB to fetch.")
+    ] = "rgb",
+    out: Annotated[Path, typer.Option(help="Folder for EuroSAT_RGB or EuroSAT_MS, and for splits.")] = Path(
+        "eurosat"
+    ),
+    url: Annotated[
+        str | None, typer.Option(help="Whole URL of the archive on a mirror; default: Zenodo's.")
+    ] = None,
+    md5: Annotated[
+        str | None, typer.Option(help="MD5 of another archive at --url; default: the published one.")
+    ] = None,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Download EuroSAT, check and unpack it, and write the paper's split; resumes where it stopped."""
+    from landuse.workflows.download import DownloadRequest, download_eurosat
+
+    request = DownloadRequest(bands=bands, out=out, url=url, md5=md5, overwrite=overwrite)
+    with _transfer_progress(quiet=as_json) as on_progress:
+        data = download_eurosat(request, on_progress)
+    if as_json:
+        _print_json(data.to_dict())
+        return
+    there = ", already there" if data.already_there else ""
+    typer.echo(f"data     {data.path} ({data.patches} patches{there})")
+    for path in data.splits:
+        typer.echo(f"split    {path}")
+    wanted = "" if bands == "rgb" else f" --bands {bands}"
+    typer.echo(f"next     landuse train --data {data.path}{wanted} --out RUN")
+
+
+@contextmanager
+def _transfer_progress(*, quiet: bool) -> Iterator[Callable[[Transfer], None]]:
+    """A bar for each stage of a download on stderr where it is a terminal, nothing otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+    with Bar(
+        *columns, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(transfer: Transfer) -> None:
+            stage, done = transfer.stage, transfer.done
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, amount="")
+            amount = f"{done} patches" if stage == "unpacking" else f"{done / 1e6:.1f} MB"
+            bar.update(tasks[stage], total=transfer.total, completed=done, amount=amount)
+
+        yield on_progress
 
 
 @contextmanager

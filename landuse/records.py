@@ -42,8 +42,8 @@ class ModelContract:
     """Sentinel-2 band names in input order."""
     levels: tuple[LevelInput, ...]
     """The processing levels the model reads, and how."""
-    saturation_dn: float
-    """Input DN are clipped to 0..saturation_dn and divided by it."""
+    saturation_dn: tuple[float, ...]
+    """Per band: input DN are clipped to 0..saturation_dn and divided by it."""
     mean: tuple[float, ...]
     """Per band mean of the clipped input in 0..1, subtracted."""
     std: tuple[float, ...]
@@ -61,17 +61,17 @@ class ModelContract:
         count = len(self.bands)
         if count == 0 or len(set(self.bands)) != count:
             raise ValueError(f"bands {self.bands} must be unique and at least one")
-        per_band = [self.mean, self.std]
+        per_band = [self.mean, self.std, self.saturation_dn]
         for level in self.levels:
             per_band += [level.gain, level.offset_dn]
         if any(len(values) != count for values in per_band):
             raise ValueError(f"every per-band value needs {count} entries, one for each of {self.bands}")
-        if min(self.std) <= 0 or self.saturation_dn <= 0 or self.temperature <= 0:
+        if min(*self.std, *self.saturation_dn, self.temperature) <= 0:
             raise ValueError(
                 f"std {self.std}, saturation_dn {self.saturation_dn} and temperature "
                 f"{self.temperature} must be above 0"
             )
-        scalars = (self.saturation_dn, self.resolution_m, self.temperature)
+        scalars = (self.resolution_m, self.temperature)
         if not all(isfinite(value) for values in (*per_band, scalars) for value in values):
             raise ValueError("every number of a contract must be finite")
         if not self.levels:

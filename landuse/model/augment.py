@@ -1,4 +1,4 @@
-"""Training augmentation on batches of tensors.
+"""Training augmentation on batches of tensors, on the device they lie on (``rng`` too).
 
 Only what a satellite image can really undergo: flips and transposes (no arbitrary rotation, whose
 black corners no scene has), small shifts, brightness, atmosphere, and CutMix.
@@ -22,7 +22,7 @@ def dihedral(images: Tensor, element: int) -> Tensor:
 
 def random_dihedral(images: Tensor, rng: torch.Generator) -> Tensor:
     """Each image of ``(B, C, S, S)`` under a random symmetry of the square."""
-    chosen = torch.randint(8, (len(images),), generator=rng)
+    chosen = torch.randint(8, (len(images),), generator=rng, device=images.device)
     out = torch.empty_like(images)
     for element in range(8):
         mask = chosen == element
@@ -30,16 +30,23 @@ def random_dihedral(images: Tensor, rng: torch.Generator) -> Tensor:
     return out
 
 
+def random_crop(images: Tensor, height_px: int, width_px: int, rng: torch.Generator) -> Tensor:
+    """A random rectangle of each image of ``(B, C, H, W)``: ``(B, C, height_px, width_px)``."""
+    count, channels, height, width = images.shape
+    device = images.device
+    top = torch.randint(height - height_px + 1, (count, 1), generator=rng, device=device)
+    left = torch.randint(width - width_px + 1, (count, 1), generator=rng, device=device)
+    rows = top + torch.arange(height_px, device=device)  # (B, height_px)
+    cols = left + torch.arange(width_px, device=device)  # (B, width_px)
+    batch = torch.arange(count, device=device)[:, None, None, None]
+    band = torch.arange(channels, device=device)[None, :, None, None]
+    return images[batch, band, rows[:, None, :, None], cols[:, None, None, :]]
+
+
 def random_shift(images: Tensor, margin_px: int, rng: torch.Generator) -> Tensor:
     """Each image of ``(B, C, H, W)`` reflect-padded by ``margin_px`` and cropped back at random."""
-    count, channels, height, width = images.shape
     padded = F.pad(images, (margin_px,) * 4, mode="reflect")
-    start = torch.randint(2 * margin_px + 1, (2, count, 1), generator=rng)
-    rows = start[0] + torch.arange(height)  # (B, H)
-    cols = start[1] + torch.arange(width)  # (B, W)
-    batch = torch.arange(count)[:, None, None, None]
-    band = torch.arange(channels)[None, :, None, None]
-    return padded[batch, band, rows[:, None, :, None], cols[:, None, None, :]]
+    return random_crop(padded, images.shape[2], images.shape[3], rng)
 
 
 def atmosphere(input_dn: Tensor, path_dn: Tensor, spread: float, rng: torch.Generator) -> Tensor:
@@ -53,20 +60,43 @@ def atmosphere(input_dn: Tensor, path_dn: Tensor, spread: float, rng: torch.Gene
         rng: source of randomness.
     """
     count, channels = input_dn.shape[:2]
-    amount = (torch.rand((count, 1), generator=rng) * 2 - 1) * spread
-    amount = amount + 0.12 * torch.randn((count, channels), generator=rng)
+    device = input_dn.device
+    amount = (torch.rand((count, 1), generator=rng, device=device) * 2 - 1) * spread
+    amount = amount + 0.12 * torch.randn((count, channels), generator=rng, device=device)
     return input_dn + (amount * path_dn)[:, :, None, None]
 
 
 def brightness(input_dn: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     """Each image's brightness and contrast scaled by ``1 +- strength``, its bands by a third of it."""
     count, channels = input_dn.shape[:2]
-    gain = 1 + strength * (torch.rand((count, 1), generator=rng) * 2 - 1)
-    gain = gain * (1 + strength / 3 * (torch.rand((count, channels), generator=rng) * 2 - 1))
-    contrast = 1 + strength * (torch.rand((count, 1, 1, 1), generator=rng) * 2 - 1)
+    device = input_dn.device
+    gain = 1 + strength * (torch.rand((count, 1), generator=rng, device=device) * 2 - 1)
+    gain = gain * (1 + strength / 3 * (torch.rand((count, channels), generator=rng, device=device) * 2 - 1))
+    contrast = 1 + strength * (torch.rand((count, 1, 1, 1), generator=rng, device=device) * 2 - 1)
     scaled = input_dn * gain[:, :, None, None]
     mean = scaled.mean((2, 3), keepdim=True)
     return mean + (scaled - mean) * contrast
+
+
+def drop_groups(
+    x: Tensor, groups: tuple[tuple[int, ...], ...], probability: float, rng: torch.Generator
+) -> Tensor:
+    """In some images, one spectral group of bands is set to its mean, which is 0 after standardising.
+
+    Args:
+        x: (B, C, H, W) standardised input.
+        groups: band positions of each group; at least two.
+        probability: share of the images that lose a group.
+        rng: source of randomness.
+    """
+    count, channels = x.shape[:2]
+    member = torch.zeros((len(groups) + 1, channels), device=x.device)
+    for row, group in enumerate(groups):
+        member[row, list(group)] = 1
+    chosen = torch.randint(len(groups), (count,), generator=rng, device=x.device)
+    spared = torch.rand((count,), generator=rng, device=x.device) >= probability
+    chosen[spared] = len(groups)  # the row of no group
+    return x * (1 - member[chosen])[:, :, None, None]
 
 
 def cutmix(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,11 +108,12 @@ def cutmix(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tenso
         rng: source of randomness.
     """
     height, width = images.shape[2:]
-    side = float(torch.sqrt(1 - torch.rand((), generator=rng)))
+    device = images.device
+    side = float(torch.sqrt(1 - torch.rand((), generator=rng, device=device)))
     rows, cols = round(height * side), round(width * side)
-    top = int(torch.randint(height - rows + 1, (), generator=rng))
-    left = int(torch.randint(width - cols + 1, (), generator=rng))
-    order = torch.randperm(len(images), generator=rng)
+    top = int(torch.randint(height - rows + 1, (), generator=rng, device=device))
+    left = int(torch.randint(width - cols + 1, (), generator=rng, device=device))
+    order = torch.randperm(len(images), generator=rng, device=device)
     mixed = images.clone()
     mixed[:, :, top : top + rows, left : left + cols] = images[order, :, top : top + rows, left : left + cols]
     share = rows * cols / (height * width)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from landuse.errors import ModelError, OutputError
-from landuse.model.networks import BalancedNet, NetworkConfig
+from landuse.model.networks import build_network, config_from_dict
 from landuse.records import LevelInput, ModelContract
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-FORMAT = "landuse-checkpoint-1"
+    from landuse.model.networks import PatchNetwork
+
+FORMAT = "landuse-checkpoint-2"
 WEIGHTS = Path(__file__).parent / "weights"
 MAX_BYTES = 2_000_000_000
 DAMAGE = (KeyError, TypeError, ValueError, OverflowError, RuntimeError)
@@ -80,7 +82,7 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
             )
             for entry in values["levels"]
         ),
-        saturation_dn=float(values["saturation_dn"]),
+        saturation_dn=tuple(map(float, values["saturation_dn"])),
         mean=tuple(map(float, values["mean"])),
         std=tuple(map(float, values["std"])),
         classes=tuple(map(str, values["classes"])),
@@ -108,7 +110,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[st
         partial.unlink(missing_ok=True)
 
 
-def save_checkpoint(path: Path, network: BalancedNet, contract: ModelContract) -> None:
+def save_checkpoint(path: Path, network: PatchNetwork, contract: ModelContract) -> None:
     """Write weights, config and contract to ``path``, whole or not at all.
 
     Raises:
@@ -137,6 +139,15 @@ def _header(path: Path) -> dict[str, str]:
     return header
 
 
+def has_contract(path: Path) -> bool:
+    """True where ``path`` is a checkpoint of ours; False for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_contract(path: Path) -> ModelContract:
     """Only the contract of a checkpoint; no tensor is read.
 
@@ -150,7 +161,7 @@ def load_contract(path: Path) -> ModelContract:
         raise ModelError(f"Model {path}: its contract is damaged ({error}). Train it again.") from error
 
 
-def load_checkpoint(path: Path) -> tuple[BalancedNet, ModelContract]:
+def load_checkpoint(path: Path) -> tuple[PatchNetwork, ModelContract]:
     """The network in evaluation mode, on the CPU, and its contract.
 
     Raises:
@@ -159,7 +170,7 @@ def load_checkpoint(path: Path) -> tuple[BalancedNet, ModelContract]:
     contract = load_contract(path)
     header = _header(path)
     try:
-        config = NetworkConfig.from_dict(json.loads(header["network"]))
+        config = config_from_dict(json.loads(header["network"]))
         if (config.bands, config.classes) != (len(contract.bands), len(contract.classes)):
             raise ValueError(
                 f"network takes {config.bands} bands and {config.classes} classes, contract names "
@@ -167,7 +178,7 @@ def load_checkpoint(path: Path) -> tuple[BalancedNet, ModelContract]:
             )
         # Without storage: the file's real tensors, not its config's claims, decide what is allocated.
         with torch.device("meta"):
-            network = BalancedNet(config)
+            network = build_network(config)
     except DAMAGE as error:
         raise ModelError(f"Model {path}: its network config is damaged ({error}). Train it again.") from error
     load_weights(network, path)

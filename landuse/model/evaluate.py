@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from landuse.model import augment
-from landuse.model.datasets import to_dn
 from landuse.model.normalize import bring_to_input, standardize
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from landuse.records import ModelContract
 
 DIHEDRAL = tuple(range(8))
+
+LOG_TEMPERATURE_LIMIT = math.log(20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +56,26 @@ def logits_of(
     symmetries: tuple[int, ...] = (0,),
     batch_size: int = 256,
 ) -> Tensor:
-    """Logits ``(N, classes)`` float32 of EuroSAT (L1C) patches, averaged over ``symmetries``.
+    """Logits ``(N, classes)`` float32 on the CPU of labelled patches, averaged over ``symmetries``.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode, on any device.
         contract: the network's.
         patches: what to score.
         path_shift_dn: (bands,) DN added to the network's input DN, to simulate another atmosphere.
         symmetries: elements of the dihedral group; ``DIHEDRAL`` is D4 test-time augmentation.
         batch_size: patches a forward pass.
     """
+    device = next(network.parameters()).device
     parts = []
     for start in range(0, len(patches), batch_size):
-        input_dn = bring_to_input(to_dn(patches.images[start : start + batch_size]), contract, "L1C")
+        dn = patches.dn(slice(start, start + batch_size)).to(device)
+        input_dn = bring_to_input(dn, contract, patches.level)
         if path_shift_dn is not None:
-            input_dn = input_dn + path_shift_dn[:, None, None]
+            input_dn = input_dn + path_shift_dn.to(device)[:, None, None]
         x = standardize(input_dn, contract).to(memory_format=torch.channels_last)
-        parts.append(torch.stack([network(augment.dihedral(x, s)).float() for s in symmetries]).mean(0))
+        logits = torch.stack([network(augment.dihedral(x, s)).float() for s in symmetries]).mean(0)
+        parts.append(logits.cpu())
     return torch.cat(parts)
 
 
@@ -116,16 +121,31 @@ def accuracy_interval(right: int, count: int, draws: int = 10_000) -> tuple[floa
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that minimises the negative log-likelihood (Guo et al. 2017)."""
-    logits = logits.clone()  # what inference mode made cannot be differentiated through; a copy can
-    log_t = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100)
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017).
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(logits / log_t.exp(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        return loss
+    The targets are smoothed by one answer in ``N + 2`` (Platt 1999): without it, the few patches of a
+    small split that are all answered right would make every answer certain. At most 20, and at least 1/20:
+    answers no better than chance would have it infinite.
+    """
+    count, classes = logits.shape
+    smoothing = classes / (classes - 1) / (count + 2)  # torch's shares it with the right class
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]  # as above
-    return float(log_t.detach().exp())
+    def loss(log_t: float) -> float:
+        scaled = logits.double() / math.exp(log_t)
+        return float(torch.nn.functional.cross_entropy(scaled, labels, label_smoothing=smoothing))
+
+    # The loss is convex in 1 / T, so it has one valley: golden section, which cannot diverge.
+    low, high = -LOG_TEMPERATURE_LIMIT, LOG_TEMPERATURE_LIMIT
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    while high - low > 1e-4:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = loss(right)
+    return math.exp((low + high) / 2)

@@ -1,32 +1,41 @@
-"""The attention CNNs, whole, in one file.
+"""The networks, whole, in one file.
 
-``balanced`` is the 12-layer network of Vir, "Balanced Multi-Task Attention for Satellite Image
-Classification" (arXiv 2510.15527); ``balanced-fast`` keeps its attention and spends the
-arithmetic where it pays: a pixel-unshuffle stem, two residual blocks a stage and attention in the
-last block of each stage only.
+``baseline``, ``cbam`` and ``balanced`` are the three networks of Vir, "Balanced Multi-Task
+Attention for Satellite Image Classification" (arXiv 2510.15527). ``balanced-fast`` keeps the
+attention of ``balanced`` and spends the arithmetic where it pays: a pixel-unshuffle stem, two
+residual blocks a stage and attention in the last block of each stage only. ``resnet50`` is the
+rival (He et al. 2015, arXiv 1512.03385) under torchvision's parameter names.
 
 Every network maps ``(B, bands, H, W)`` float input to ``(B, classes)`` logits. The steps are
-separate methods, because the map engine needs them apart: ``features`` gives the last feature map,
-``evidence`` the class evidence at each of its positions (the linear head before pooling), and
-``forward`` pools that evidence over the patch.
+separate methods (``PatchNetwork``), because the map engine needs them apart: ``features`` gives
+the last feature map, ``evidence`` the class evidence at each of its positions, and ``forward`` the
+logits of the patch.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from landuse.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MAX_BLOCKS = 256
 """Residual blocks that a network may have; the deepest here has 11."""
+
+MAX_BANDS, MAX_CLASSES = 1024, 255
+"""More than any sensor or class raster has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """What decides a network's layers, and so which weights fit it."""
+    """What decides the layers of a ``BalancedNet``, and so which weights fit it."""
 
     name: str
     """Name in ``NETWORKS``, for messages and model cards."""
@@ -81,6 +90,55 @@ class NetworkConfig:
         if not isinstance(values, dict):
             raise TypeError(f"it is a {type(values).__name__}, not an object")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]  # __post_init__ checks what JSON cannot promise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedConfig:
+    """Config of a network whose layers are fixed but for its input and output."""
+
+    name: str
+    """Name in ``NETWORKS``."""
+    bands: int
+    """Input bands."""
+    classes: int
+    """Output classes."""
+
+    def __post_init__(self) -> None:
+        if self.name not in FIXED:
+            raise ValueError(f"name is {self.name!r}; use {', '.join(FIXED)}")
+        if not 1 <= self.bands <= MAX_BANDS or not 2 <= self.classes <= MAX_CLASSES:
+            raise ValueError(
+                f"bands={self.bands}, classes={self.classes}: need 1..{MAX_BANDS} and 2..{MAX_CLASSES}"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """The config as plain JSON values."""
+        return asdict(self)
+
+
+class PatchNetwork(nn.Module):
+    """What every network here offers."""
+
+    config: NetworkConfig | FixedConfig
+    """What decides its layers."""
+
+    @property
+    def input_layer(self) -> nn.Conv2d:
+        """The first convolution, whose input channels are the bands (times the stem's unshuffle^2)."""
+        raise NotImplementedError
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last layer, whose outputs are the classes."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, h, w)``."""
+        raise NotImplementedError
+
+    def evidence(self, features: Tensor) -> Tensor:
+        """Class evidence (logits) at each position of a feature map, ``(B, classes, h, w)``."""
+        raise NotImplementedError
 
 
 class SqueezeExcite(nn.Module):
@@ -192,8 +250,10 @@ class ResidualBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
-class BalancedNet(nn.Module):
+class BalancedNet(PatchNetwork):
     """Residual network with balanced attention; see ``NetworkConfig`` for its variants."""
+
+    config: NetworkConfig
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -221,27 +281,294 @@ class BalancedNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(channels, config.classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        _init_convolutions(self)
+
+    @property
+    def input_layer(self) -> nn.Conv2d:
+        """The stem's convolution."""
+        return self.stem
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The classifier."""
+        return self.head
 
     def features(self, x: Tensor) -> Tensor:
-        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, H/d, W/d)``."""
+        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, H/d, W/d)``.
+
+        Raises:
+            ModelError: a side is no multiple of the stem's unshuffle.
+        """
+        if x.shape[2] % self.config.unshuffle or x.shape[3] % self.config.unshuffle:
+            raise ModelError(
+                f"Network {self.config.name} takes patches and crops whose sides are multiples of "
+                f"{self.config.unshuffle} px; it was given {x.shape[2]} x {x.shape[3]} px. Use such, or "
+                "another network."
+            )
         x = self.unshuffle(x)
         x = F.relu(self.stem_norm(self.stem(x)))
         return self.blocks(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
 
     def evidence(self, features: Tensor) -> Tensor:
-        """Class evidence (logits before pooling) at each position, ``(B, classes, H/d, W/d)``."""
-        weight = self.head.weight[:, :, None, None]
-        return F.conv2d(features, weight, self.head.bias)
+        """Class evidence at each position, ``(B, classes, H/d, W/d)``; its mean is the logits."""
+        return _linear_at_each_position(self.head, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Input ``(B, bands, H, W)`` to logits ``(B, classes)``."""
         pooled = self.features(x).mean((2, 3))  # (B, C)
         return self.head(self.dropout(pooled))  # type: ignore[no-any-return]  # as above
+
+
+class ConvBlock(nn.Sequential):
+    """conv3x3-BN-ReLU, ``repeats`` times: ``(B, bands, H, W)`` to ``(B, channels, H, W)``."""
+
+    def __init__(self, bands: int, channels: int, repeats: int) -> None:
+        layers: list[nn.Module] = []
+        for index in range(repeats):
+            layers += [
+                nn.Conv2d(bands if index == 0 else channels, channels, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
+        super().__init__(*layers)
+
+
+class Baseline(PatchNetwork):
+    """The paper's plain CNN: convolutions of 32, 64 and 128 channels, pools, FC 8192-512-classes.
+
+    The paper gives the widths; batch normalisation and dropout are this project's, so that the
+    same recipe trains every network. Its fully connected head takes patches of 64 px and no others.
+    """
+
+    SIDE_PX = 64
+
+    def __init__(self, config: FixedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.block1 = ConvBlock(config.bands, 32, 1)
+        self.block2 = ConvBlock(32, 64, 1)
+        self.block3 = ConvBlock(64, 128, 1)
+        self.hidden = nn.Linear(128 * (self.SIDE_PX // 8) ** 2, 512)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(512, config.classes)
+        _init_convolutions(self)
+
+    @property
+    def input_layer(self) -> nn.Conv2d:
+        """The first convolution."""
+        return self.block1[0]  # type: ignore[return-value]  # nn.Sequential is untyped in torch
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The classifier."""
+        return self.head
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, 64, 64)`` to ``(B, 128, 8, 8)``.
+
+        Raises:
+            ModelError: the patches have another size.
+        """
+        if x.shape[2:] != (self.SIDE_PX, self.SIDE_PX):
+            raise ModelError(
+                f"Network baseline takes patches of {self.SIDE_PX} x {self.SIDE_PX} px; it was given "
+                f"{x.shape[2]} x {x.shape[3]} px. Use such patches, or another network."
+            )
+        for block in (self.block1, self.block2, self.block3):
+            x = F.max_pool2d(block(x), 2)
+        return x
+
+    def evidence(self, features: Tensor) -> Tensor:
+        """The patch's logits at each position: this head knows no place, ``(B, classes, 8, 8)``."""
+        logits = self._classify(features)[:, :, None, None]
+        return logits.expand(-1, -1, *features.shape[2:])
+
+    def _classify(self, features: Tensor) -> Tensor:
+        hidden = F.relu(self.hidden(features.flatten(1)))  # (B, 512)
+        return self.head(self.dropout(hidden))  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, 64, 64)`` to logits ``(B, classes)``."""
+        return self._classify(self.features(x))
+
+
+class Cbam(nn.Module):
+    """Channel, then spatial attention (Woo et al. 2018, arXiv 1807.06521)."""
+
+    def __init__(self, channels: int, reduction: int = 16, kernel: int = 7) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 4)
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, C, H, W)`` scaled by a gate a channel, then by one a position, same shape."""
+        pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
+        gate = torch.sigmoid(sum(self.expand(F.relu(self.reduce(p))) for p in pooled))  # (B, C, 1, 1)
+        x = x * gate
+        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, H, W)
+        return x * torch.sigmoid(self.spatial(summary))  # (B, C, H, W)
+
+
+class CbamNet(PatchNetwork):
+    """The paper's CBAM network: blocks of two convolutions, 32 to 512 channels, attention from the second on.
+
+    A pool lies between blocks; then a 1x1 convolution, global average pooling and FC 256.
+    """
+
+    WIDTHS = (32, 64, 128, 256, 512)
+    MIN_SIDE_PX = 16
+
+    def __init__(self, config: FixedConfig) -> None:
+        super().__init__()
+        self.config = config
+        ends = (config.bands, *self.WIDTHS)
+        self.blocks = nn.ModuleList(
+            ConvBlock(bands, channels, 2) for bands, channels in zip(ends, self.WIDTHS, strict=False)
+        )
+        self.attentions = nn.ModuleList(Cbam(channels) for channels in self.WIDTHS[1:])
+        self.mix = nn.Sequential(
+            nn.Conv2d(self.WIDTHS[-1], self.WIDTHS[-1], 1, bias=False),
+            nn.BatchNorm2d(self.WIDTHS[-1]),
+            nn.ReLU(),
+        )
+        self.hidden = nn.Linear(self.WIDTHS[-1], 256)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(256, config.classes)
+        _init_convolutions(self)
+
+    @property
+    def input_layer(self) -> nn.Conv2d:
+        """The first convolution."""
+        return self.blocks[0][0]  # type: ignore[index, no-any-return]  # nn.ModuleList is untyped in torch
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The classifier."""
+        return self.head
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to ``(B, 512, H/16, W/16)``.
+
+        Raises:
+            ModelError: the patches are too small for the four pools.
+        """
+        if min(x.shape[2:]) < self.MIN_SIDE_PX:
+            raise ModelError(
+                f"Network cbam takes patches and crops of at least {self.MIN_SIDE_PX} px a side; given: "
+                f"{x.shape[2]} x {x.shape[3]} px. Use such, or another network."
+            )
+        x = self.blocks[0](x)
+        for block, attention in zip(list(self.blocks)[1:], self.attentions, strict=True):
+            x = attention(block(F.max_pool2d(x, 2)))
+        return self.mix(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
+
+    def evidence(self, features: Tensor) -> Tensor:
+        """The head at each position, ``(B, classes, H/16, W/16)``; not linear: its mean is not the logits."""
+        hidden = F.relu(_linear_at_each_position(self.hidden, features))
+        return _linear_at_each_position(self.head, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to logits ``(B, classes)``."""
+        hidden = F.relu(self.hidden(self.features(x).mean((2, 3))))  # (B, 256)
+        return self.head(self.dropout(hidden))  # type: ignore[no-any-return]  # as above
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the stride sits in the 3x3, as in torchvision."""
+
+    EXPANSION = 4
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        wide = channels * self.EXPANSION
+        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, wide, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(wide)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != wide:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, wide, 1, stride, bias=False), nn.BatchNorm2d(wide)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, channels_in, H, W)`` to ``(B, 4 * channels, H/stride, W/stride)``."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+class ResNet50(PatchNetwork):
+    """ResNet-50 with torchvision's parameter names, so that ImageNet weights load with ``--init``."""
+
+    DEPTHS = (3, 4, 6, 3)
+
+    def __init__(self, config: FixedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv2d(config.bands, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        channels = 64
+        for stage, depth in enumerate(self.DEPTHS):
+            width = 64 * 2**stage
+            blocks = []
+            for index in range(depth):
+                blocks.append(Bottleneck(channels, width, 2 if stage > 0 and index == 0 else 1))
+                channels = width * Bottleneck.EXPANSION
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, config.classes)
+        _init_convolutions(self)
+
+    @property
+    def input_layer(self) -> nn.Conv2d:
+        """The first convolution."""
+        return self.conv1
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The classifier."""
+        return self.fc
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to ``(B, 2048, H/32, W/32)``."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for stage in range(len(self.DEPTHS)):
+            x = self.get_submodule(f"layer{stage + 1}")(x)
+        return x
+
+    def evidence(self, features: Tensor) -> Tensor:
+        """Class evidence at each position, ``(B, classes, H/32, W/32)``; its mean is the logits."""
+        return _linear_at_each_position(self.fc, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to logits ``(B, classes)``."""
+        return self.fc(self.features(x).mean((2, 3)))  # type: ignore[no-any-return]  # as above
+
+
+FIXED: dict[str, type[Baseline] | type[CbamNet] | type[ResNet50]] = {
+    "baseline": Baseline,
+    "cbam": CbamNet,
+    "resnet50": ResNet50,
+}
+"""Networks whose layers are fixed."""
+
+
+def _init_convolutions(network: nn.Module) -> None:
+    """He initialisation (arXiv 1502.01852), as torchvision's ResNets have it."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _linear_at_each_position(layer: nn.Linear, features: Tensor) -> Tensor:
+    """A linear layer at each position of ``(B, C, h, w)``: ``(B, outputs, h, w)``."""
+    return F.conv2d(features, layer.weight[:, :, None, None], layer.bias)
 
 
 def balanced(bands: int, classes: int) -> NetworkConfig:
@@ -273,7 +600,46 @@ def balanced_fast(bands: int, classes: int) -> NetworkConfig:
     )
 
 
-NETWORKS = {"balanced": balanced, "balanced-fast": balanced_fast}
+def baseline(bands: int, classes: int) -> FixedConfig:
+    """The paper's plain CNN, 4.3 M parameters."""
+    return FixedConfig(name="baseline", bands=bands, classes=classes)
+
+
+def cbam(bands: int, classes: int) -> FixedConfig:
+    """The paper's CBAM network, 5.2 M parameters."""
+    return FixedConfig(name="cbam", bands=bands, classes=classes)
+
+
+def resnet50(bands: int, classes: int) -> FixedConfig:
+    """ResNet-50, 23.5 M parameters."""
+    return FixedConfig(name="resnet50", bands=bands, classes=classes)
+
+
+NETWORKS: dict[str, Callable[[int, int], NetworkConfig | FixedConfig]] = {
+    "baseline": baseline,
+    "cbam": cbam,
+    "balanced": balanced,
+    "balanced-fast": balanced_fast,
+    "resnet50": resnet50,
+}
+"""Configs by name, from the numbers of bands and classes."""
+
+
+def build_network(config: NetworkConfig | FixedConfig) -> PatchNetwork:
+    """The network of a config, freshly initialised."""
+    return FIXED[config.name](config) if isinstance(config, FixedConfig) else BalancedNet(config)
+
+
+def config_from_dict(values: dict[str, object]) -> NetworkConfig | FixedConfig:
+    """The inverse of ``to_dict`` of either kind of config.
+
+    Raises:
+        TypeError: it is no object, or a key is missing or unknown.
+        ValueError: a value is out of range.
+    """
+    if isinstance(values, dict) and values.get("name") in FIXED:
+        return FixedConfig(**values)  # type: ignore[arg-type]  # __post_init__ checks what JSON cannot promise
+    return NetworkConfig.from_dict(values)
 
 
 def set_dropblock_progress(network: nn.Module, progress: float) -> None:

@@ -24,11 +24,29 @@ PATH_DN = {
     "B02": 700.0,
     "B03": 400.0,
     "B04": 300.0,
+    "B05": 260.0,
+    "B06": 230.0,
+    "B07": 205.0,
+    "B08": 180.0,
+    "B8A": 165.0,
+    "B09": 140.0,
+    "B10": 0.0,
+    "B11": 55.0,
+    "B12": 35.0,
 }
-"""Path radiance of a clear mid-latitude scene, L1C minus L2A, in DN, for the bands that feel it."""
+"""Path radiance of a clear mid-latitude scene, L1C minus L2A, in DN.
 
-TRANSMITTANCE = 0.95
-"""``L1C = TRANSMITTANCE * L2A + PATH_DN`` in the visible bands, to first order."""
+B01 to B04 are observed; from B05 on it is ``2950 * tau + 98 * wavelength_um ** -1.3``, tau
+being the Rayleigh optical depth of the band and the factors those that give B02 and B04 their values.
+B10 sees no ground.
+"""
+
+TRANSMITTANCE = dict.fromkeys(PATH_DN, 0.95) | {"B09": 0.23}
+"""``L1C = TRANSMITTANCE * L2A + PATH_DN`` to first order.
+
+B09 lies in an absorption band of water vapour, which L2A corrects for: in EuroSAT's L1C its mean is
+732 DN beside 2594 of B8A, while the ground is about as bright in both.
+"""
 
 
 def path_dn(bands: tuple[str, ...]) -> tuple[float, ...]:
@@ -47,19 +65,22 @@ def path_dn(bands: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def level_inputs(bands: tuple[str, ...]) -> tuple[LevelInput, ...]:
-    """Transforms that bring L1C and L2A to the middle between the two."""
+    """Transforms that bring L1C and L2A to the middle between the two; L1C alone where B10 is read."""
     path = path_dn(bands)
-    middle = (1 + TRANSMITTANCE) / 2
-    from_l1c = middle / TRANSMITTANCE
+    middle = tuple((1 + TRANSMITTANCE[band]) / 2 for band in bands)
+    from_l1c = tuple(m / TRANSMITTANCE[band] for m, band in zip(middle, bands, strict=True))
+    l1c = LevelInput(
+        level="L1C",
+        gain=from_l1c,
+        offset_dn=tuple(p * (0.5 - gain) for p, gain in zip(path, from_l1c, strict=True)),
+    )
+    if "B10" in bands:
+        return (l1c,)  # L2A has no B10
     return (
-        LevelInput(
-            level="L1C",
-            gain=tuple(from_l1c for _ in path),
-            offset_dn=tuple(p * (0.5 - from_l1c) for p in path),
-        ),
+        l1c,
         LevelInput(
             level="L2A",
-            gain=tuple(middle for _ in path),
+            gain=middle,
             offset_dn=tuple(p * 0.5 for p in path),
         ),
     )
@@ -101,4 +122,4 @@ def bring_to_input(dn: Tensor, contract: ModelContract, level: str) -> Tensor:
 def standardize(input_dn: Tensor, contract: ModelContract) -> Tensor:
     """Input DN ``(B, bands, H, W)`` to what the first convolution reads, float32, same shape."""
     mean, std = _per_band(contract.mean, input_dn), _per_band(contract.std, input_dn)
-    return ((input_dn / contract.saturation_dn).clamp(0, 1) - mean) / std
+    return ((input_dn / _per_band(contract.saturation_dn, input_dn)).clamp(0, 1) - mean) / std

@@ -15,6 +15,7 @@ import torch
 
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_checkpoint, model_path
+from landuse.model.devices import resolve_device
 from landuse.model.normalize import bring_to_input, standardize
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from landuse.model.networks import BalancedNet
+    from landuse.model.networks import PatchNetwork
     from landuse.records import ModelContract
 
 
@@ -32,27 +33,6 @@ CELL_SIGMA_PX = 18.0
 """Width of the Gaussian by which the evidence around a cell counts. On mosaics of validation patches
 12 to 32 px map cells about equally well, and all better than a patch's plain mean; the smaller the
 value, the less a river or a road grows to the width of a patch."""
-
-
-def resolve_device(device: str) -> torch.device:
-    """The torch device that ``--device`` names; ``"auto"`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        UsageError: the device is unknown or this machine does not have it.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = device.partition(":")
-    if device != "cpu" and (kind != "cuda" or (":" in device and not (index.isascii() and index.isdigit()))):
-        raise UsageError(f"--device {device!r} is unknown. Use auto, cpu, cuda or cuda:INDEX.")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(index or 0) >= count:
-            raise UsageError(
-                f"--device {device} is not available: PyTorch {torch.__version__} sees {count} CUDA devices. "
-                "Use --device cpu, or install a CUDA build of PyTorch and its driver."
-            )
-    return torch.device(device)
 
 
 def file_sha256(path: Path) -> str:
@@ -112,7 +92,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: BalancedNet,
+        network: PatchNetwork,
         contract: ModelContract,
         *,
         device: torch.device,

@@ -472,8 +472,8 @@ def _landscape(rng: np.random.Generator) -> tuple[_Canvas, NDArray[np.uint8]]:
 
 def _to_surface(l1c_dn: Floats) -> Floats:
     """(band, y, x) L1C DN to surface reflectance, the inverse of ``normalize``'s first-order atmosphere."""
-    path = np.array([PATH_DN.get(band, 0.0) for band in BANDS], np.float32)[:, None, None]
-    gain = np.where(path > 0, np.float32(TRANSMITTANCE), np.float32(1))
+    path = np.array([PATH_DN[band] for band in BANDS], np.float32)[:, None, None]
+    gain = np.array([TRANSMITTANCE[band] for band in BANDS], np.float32)[:, None, None]
     return ((l1c_dn - path) / gain / DN_PER_REFLECTANCE).astype(np.float32)
 
 

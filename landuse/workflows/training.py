@@ -5,35 +5,62 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from landuse.errors import ModelError, UsageError
 from landuse.model import DEFAULT_MODEL
+from landuse.model.bands import BAND_SETS
 from landuse.model.checkpoint import load_checkpoint, model_path
-from landuse.model.datasets import list_patches, load_patches, read_split
+from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.devices import resolve_device
 from landuse.model.evaluate import DIHEDRAL, Scores, logits_of, score
+from landuse.model.normalize import path_dn
 from landuse.model.predict import file_sha256
-from landuse.model.train import EpochMetrics, TrainConfig, train
+from landuse.model.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from landuse.model.recipe import EpochMetrics, StepProgress, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
     """What ``landuse train`` is asked for."""
 
-    data: Path
-    """Folder with one folder of JPEGs a class."""
+    data: PatchSource
+    """Folder with one folder of patches a class."""
     split: str
     """``NAME`` for ``splits/NAME-train.txt`` and ``-val.txt``, or ``TRAIN.txt,VAL.txt``."""
     out: Path
     """Folder for weights, state and metrics; a run found there is resumed."""
     config: TrainConfig
     """The recipe."""
+    bands: str = "rgb"
+    """Name in ``BAND_SETS``."""
     name: str = DEFAULT_MODEL
     """The model's name in its contract."""
     init: str | None = None
     """Shipped model or checkpoint to start from instead of from scratch."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
+
+    def __post_init__(self) -> None:
+        if self.bands not in BAND_SETS:
+            raise UsageError(f"--bands {self.bands!r} is unknown. Choose {', '.join(BAND_SETS)}.")
+        if self.bands == "all" and self.data.level == "L2A":
+            raise UsageError("--bands all with --level L2A: L2A has no B10. Use --bands no-b10.")
+
+
+def patch_source(data: Path, level: str, band_order: str | None) -> PatchSource:
+    """The source that ``--data``, ``--level`` and ``--band-order`` name.
+
+    Raises:
+        UsageError: the level or a band is unknown.
+    """
+    order = None if band_order is None else tuple(name.strip() for name in band_order.split(","))
+    return PatchSource(root=data, level=level, band_order=order)
 
 
 def split_files(data: Path, split: str) -> tuple[Path, Path]:
@@ -58,62 +85,109 @@ def split_files(data: Path, split: str) -> tuple[Path, Path]:
     )
 
 
-def train_model(request: TrainRequest, on_epoch: Callable[[EpochMetrics], None] | None = None) -> Path:
-    """Train and write ``out/model.safetensors``; returns its path.
+def train_model(
+    request: TrainRequest,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    on_step: Callable[[StepProgress], None] | None = None,
+) -> Path:
+    """Train and write ``out/model.safetensors`` and ``out/curves.png``; returns the former's path.
 
     Raises:
         UsageError: the data or the split cannot be used.
         ModelError: ``out`` holds a run with other settings.
+        OutputError: ``out`` cannot be written.
     """
-    train_file, val_file = split_files(request.data, request.split)
+    train_file, val_file = split_files(request.data.root, request.split)
     train_names, val_names = read_split(train_file), read_split(val_file)
-    shared = set(train_names) & set(val_names)
+    shared = {_stem(name) for name in train_names} & {_stem(name) for name in val_names}
     if shared:
         raise UsageError(
             f"{len(shared)} patches are in both {train_file} and {val_file}, such as {min(shared)}. "
             "Take them out of one: scores on patches that were trained on mean nothing."
         )
+    # Not above: the figures' writer loads GDAL, which neither training nor evaluation needs.
+    from landuse.workflows.figures import draw_curves
+
     init = None if request.init is None else model_path(request.init)
     config = request.config if init is None else replace(request.config, init_sha256=file_sha256(init))
+    bands = BAND_SETS[request.bands]
+
+    def measured(metrics: EpochMetrics) -> None:
+        draw_curves(request.out / "metrics.jsonl", request.out / "curves.png")
+        if on_epoch is not None:
+            on_epoch(metrics)
+
     return train(
         config,
-        load_patches(request.data, train_names),
-        load_patches(request.data, val_names),
+        load_patches(request.data, train_names, bands),
+        load_patches(request.data, val_names, bands),
         request.out,
         name=request.name,
         init=init,
-        on_epoch=on_epoch,
+        device=request.device,
+        on_epoch=measured,
+        on_step=on_step,
     )
 
 
-def evaluate_model(data: Path, model: str, *, split: str = "all", tta: bool = False) -> Scores:
+def _stem(name: str) -> str:
+    """``Class/file`` without its suffix: a JPEG and a TIFF of one patch are one patch."""
+    return name.rpartition(".")[0] or name
+
+
+def evaluate_model(
+    data: PatchSource,
+    model: str,
+    *,
+    split: str = "all",
+    tta: bool = False,
+    l2a_error: float | None = None,
+    device: str = "auto",
+) -> Scores:
     """Score a model on labelled patches.
 
     Args:
-        data: folder with one folder of JPEGs a class.
+        data: folder with one folder of patches a class.
         model: name of a shipped model, or path of a checkpoint.
         split: ``"all"`` or the path of a list of ``Class/file.jpg``.
         tta: average over the eight symmetries of the square.
+        l2a_error: score the patches as L2A whose path radiance the contract misses by this share of
+            itself; 0 is an L2A that it meets exactly.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
 
     Raises:
         UsageError: the data cannot be used.
-        ModelError: the model cannot be used, or has other classes than the data.
+        ModelError: the model cannot be used, or has other classes, bands or levels than the data.
     """
     from pathlib import Path
 
     network, contract = load_checkpoint(model_path(model))
-    patches = load_patches(data, list_patches(data) if split == "all" else read_split(Path(split)))
+    if contract.level_input(data.level) is None:
+        raise ModelError(
+            f"Model {contract.name} reads {', '.join(e.level for e in contract.levels)}; the patches are "
+            f"{data.level}. Choose another --model, or correct --level."
+        )
+    names = list_patches(data.root) if split == "all" else read_split(Path(split))
+    patches = load_patches(data, names, contract.bands)
     if patches.classes != contract.classes:
         raise ModelError(
-            f"Model {contract.name} knows {', '.join(contract.classes)}; {data} holds "
+            f"Model {contract.name} knows {', '.join(contract.classes)}; {data.root} holds "
             f"{', '.join(patches.classes)}. Use the data set it was trained for."
         )
-    if patches.images.shape[1] != len(contract.bands):
+    side = int(patches.images.shape[2])
+    if tuple(patches.images.shape[2:]) != (contract.patch_size_px, contract.patch_size_px):
         raise ModelError(
-            f"Model {contract.name} needs {len(contract.bands)} bands ({', '.join(contract.bands)}); the "
-            f"patches of {data} have {patches.images.shape[1]}. Use a model for those bands."
+            f"Model {contract.name} classifies patches of {contract.patch_size_px} px; those of {data.root} "
+            f"have {side}. Use patches of its size."
         )
-    logits = logits_of(network, contract, patches, symmetries=DIHEDRAL if tta else (0,))
+    shift = None if l2a_error is None else -l2a_error * torch.tensor(path_dn(contract.bands))
+    logits = logits_of(
+        network.to(resolve_device(device)),
+        contract,
+        patches,
+        path_shift_dn=shift,
+        symmetries=DIHEDRAL if tta else (0,),
+    )
     return score((logits / contract.temperature).softmax(1), patches.labels, contract.classes)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from landuse.model import DEFAULT_MODEL
-from landuse.model.datasets import load_patches, read_split, to_dn
+from landuse.model.datasets import PatchSource, load_patches, read_split
 from landuse.model.predict import Predictor
 
 SIDE, PATCH_PX, STRIDE_PX, MOSAICS = 5, 64, 16, 8
@@ -23,12 +23,12 @@ def main() -> None:
     root = Path(os.environ["LANDUSE_TEST_DATA"]) / "eurosat"
     names = read_split(root / "splits" / "paper-val.txt")
     chosen = np.random.default_rng(0).permutation(len(names))[: SIDE * SIDE * MOSAICS]
-    patches = load_patches(root / "EuroSAT_RGB", [names[i] for i in chosen])
+    patches = load_patches(PatchSource(root=root / "EuroSAT_RGB"), [names[i] for i in chosen])
     predictor = Predictor.load(DEFAULT_MODEL, "cpu")
     right = {"evidence near the cell": 0, "plain patch votes": 0}
     cells = SIDE * SPAN
     for start in range(0, len(patches), SIDE * SIDE):
-        tiles = to_dn(patches.images[start : start + SIDE * SIDE]).numpy().round().astype(np.uint16)
+        tiles = patches.dn(slice(start, start + SIDE * SIDE)).numpy().round().astype(np.uint16)
         rows = tiles.reshape(SIDE, SIDE, 3, PATCH_PX, PATCH_PX).transpose(2, 0, 3, 1, 4)
         mosaic = rows.reshape(3, SIDE * PATCH_PX, SIDE * PATCH_PX)
         labels = patches.labels[start : start + SIDE * SIDE].numpy().reshape(SIDE, SIDE)

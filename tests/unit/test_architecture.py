@@ -158,6 +158,7 @@ HEAVY = {
     "dask",
     "distributed",
     "geopandas",
+    "matplotlib",
     "numpy",
     "odc",
     "pandas",

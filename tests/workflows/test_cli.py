@@ -4,7 +4,6 @@ Oracles: the design's exit codes, click's own list of options, rasterio's window
 """
 
 import json
-import os
 import pickle
 import re
 import resource
@@ -13,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -33,9 +31,9 @@ from starlette.responses import PlainTextResponse
 import landuse
 from landuse.cli import app
 from landuse.model.checkpoint import model_path
+from tests.commands import LANDUSE, Ran, spawn
 from tests.servers import file_server, free_port
 
-LANDUSE = Path(sys.executable).with_name("landuse")
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
 ORIHUELA = "scenes/orihuela_es_L1C_20190918_13b_utm30n.tif"
 ORIHUELA_LONLAT = "scenes/orihuela_es_L1C_20190918_13b_epsg4326.tif"
@@ -43,49 +41,6 @@ EXETER_BNG = "scenes/exeter_gb_2024_cloudy/exe_2024-06-02_12-21-19_EPSG27700.tif
 EXETER_CLOUDY = "scenes/exeter_gb_2024_cloudy/exe_2024-06-17_12-21-21_UTM.tif"
 LEFT_M, TOP_M = 512_320, 5_310_080  # on the 160 m lattice of UTM zone 33 north
 COMMANDS = sorted(typer.main.get_command(app).commands)
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self):
-        """The one message of a failed command."""
-        lines = [line for line in self.err.splitlines() if line.startswith("Error: ")]
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        assert self.out == ""
-        return lines[0].removeprefix("Error: ")
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """The command in this process (torch is imported once), its output caught below Python."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets it
-
-    def call(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app([str(argument) for argument in arguments], prog_name="landuse")
-        return Ran(ended.value.code or 0, *capfd.readouterr())
-
-    return call
-
-
-def spawn(*arguments, preexec_fn=None, **environment):
-    """The installed command in a process of its own."""
-    done = subprocess.run(
-        [LANDUSE, *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        env={**os.environ, **environment},
-        preexec_fn=preexec_fn,
-    )
-    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def write_raster(path, values, names=("B04", "B03", "B02"), *, left=LEFT_M, top=TOP_M):
@@ -187,7 +142,13 @@ def test_help_imports_nothing_heavy():
 def test_models_are_listed_with_what_they_need(run):
     shown = run("models")
     assert (shown.code, shown.err) == (0, "")
-    assert shown.out.startswith("balanced-fast-rgb  B04, B03, B02 of L1C and L2A; 10 classes\n")
+    lines = shown.out.splitlines()
+    assert "balanced-fast-rgb  B04, B03, B02 of L1C and L2A; 10 classes" in lines
+    assert [line.split()[0] for line in lines] == [
+        "balanced-fast-all",
+        "balanced-fast-no-b10",
+        "balanced-fast-rgb",
+    ]
     listed = json.loads(run("models", "--json").out)
     assert listed["balanced-fast-rgb"]["bands"] == ["B04", "B03", "B02"]
     assert {level["level"] for level in listed["balanced-fast-rgb"]["levels"]} == {"L1C", "L2A"}
@@ -522,7 +483,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_blocks(small, tmp_path):
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
-    assert stderr.endswith("Interrupted. Run the same command again: finished blocks are kept.\n")
+    assert stderr.endswith("Interrupted. Run the same command again: what is finished is kept.\n")
     assert "Traceback" not in stderr
     (work,) = out.iterdir()
     assert list(work.glob("*.npz"))

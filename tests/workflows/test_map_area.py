@@ -38,7 +38,7 @@ class BrightnessClassifier:
             name="brightness",
             bands=("B04",),
             levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
-            saturation_dn=10_000,
+            saturation_dn=(10_000.0,),
             mean=(0.0,),
             std=(1.0,),
             classes=("Dark", "Bright"),

@@ -2,18 +2,22 @@
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 import rasterio
 import torch
+from PIL import Image
 
 from landuse.model import DEFAULT_MODEL
+from landuse.model.bands import ALL, NO_B10, RGB
 from landuse.model.checkpoint import WEIGHTS, load_checkpoint, model_path, shipped_models
-from landuse.model.datasets import load_patches, read_split
+from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.evaluate import logits_of
 from landuse.model.normalize import path_dn
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import MapRequest, load_classifier, map_area
 from landuse.workflows.rasters import CatalogRequest
+from landuse.workflows.training import evaluate_model
 
 FIELDS = {"AnnualCrop", "PermanentCrop", "Pasture", "HerbaceousVegetation"}
 
@@ -30,31 +34,28 @@ ORIHUELA = {
     "Highway": [(190, 60), (370, 112), (440, 140)],
     "fields": [(230, 250), (300, 200), (390, 330), (350, 30)],
 }
+ORIHUELA_FILE = "orihuela_es_L1C_20190918_13b_utm30n.tif"
+INN_SEEN = ("inn_ering_de_at_L2A_window2_RGBN_utm33n.tif", "L2A", datetime(2021, 6, 18, tzinfo=UTC), INN)
+ORIHUELA_SEEN = (ORIHUELA_FILE, "L1C", datetime(2019, 9, 18, tzinfo=UTC), ORIHUELA)
 SEEN = [
-    pytest.param(
-        "inn_ering_de_at_L2A_window2_RGBN_utm33n.tif",
-        "L2A",
-        datetime(2021, 6, 18, tzinfo=UTC),
-        INN,
-        id="inn, L2A",
-    ),
-    pytest.param(
-        "orihuela_es_L1C_20190918_13b_utm30n.tif",
-        "L1C",
-        datetime(2019, 9, 18, tzinfo=UTC),
-        ORIHUELA,
-        id="orihuela",
-    ),
+    pytest.param(DEFAULT_MODEL, *INN_SEEN, id="inn, L2A"),
+    pytest.param(DEFAULT_MODEL, *ORIHUELA_SEEN, id="orihuela"),
+    pytest.param("balanced-fast-all", *ORIHUELA_SEEN, id="orihuela, 13 bands"),
+    pytest.param("balanced-fast-no-b10", *ORIHUELA_SEEN, id="orihuela, 12 bands"),
 ]
 
 
 def test_shipped_weights_are_small_and_carry_their_contract():
-    assert DEFAULT_MODEL in shipped_models()
+    bands = {DEFAULT_MODEL: RGB, "balanced-fast-all": ALL, "balanced-fast-no-b10": NO_B10}
+    assert set(shipped_models()) == set(bands)
     for name in shipped_models():
         assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= 12_000_000
         _, contract = load_checkpoint(model_path(name))
         assert contract.name == name
-        assert {entry.level for entry in contract.levels} == {"L1C", "L2A"}
+        assert contract.bands == bands[name]
+        # L2A has no B10.
+        expected = {"L1C"} if "B10" in contract.bands else {"L1C", "L2A"}
+        assert {entry.level for entry in contract.levels} == expected
 
 
 @pytest.mark.slow
@@ -64,15 +65,80 @@ def test_accuracy_on_the_validation_split_whatever_the_atmosphere(data_dir, amou
     root = data_dir / "eurosat"
     network, contract = load_checkpoint(model_path(DEFAULT_MODEL))
     names = read_split(root / "splits" / "paper-val.txt")[:: 1 if amount == 0 else 3]
-    patches = load_patches(root / "EuroSAT_RGB", names)
+    patches = load_patches(PatchSource(root=root / "EuroSAT_RGB"), names)
     shift = amount * torch.tensor(path_dn(contract.bands))
     logits = logits_of(network, contract, patches, path_shift_dn=shift)
     assert (logits.argmax(1) == patches.labels).double().mean() >= 0.95
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "level", "acquired_utc", "seen"), SEEN)
-def test_real_scenes_are_mapped_as_a_person_sees_them(data_dir, tmp_path, name, level, acquired_utc, seen):
+def test_evaluate_agrees_with_a_script_of_ten_lines(data_dir):
+    """Pillow and numpy from the JPEG to the network's input, and the eight symmetries as rotations."""
+    root = data_dir / "eurosat"
+    split = root / "splits" / "paper-val.txt"
+    names = split.read_text().split()
+    network, contract = load_checkpoint(model_path(DEFAULT_MODEL))
+    l1c = next(entry for entry in contract.levels if entry.level == "L1C")
+    confusion, confidences = np.zeros((10, 10), int), []
+    for name in names:
+        with Image.open(root / "EuroSAT_RGB" / name) as image:
+            dn = np.asarray(image).astype(float) / 255 * 2750  # (row, col, red green blue)
+        x = ((dn * l1c.gain + l1c.offset_dn) / contract.saturation_dn).clip(0, 1)
+        x = (x - contract.mean) / contract.std
+        turned = [np.rot90(face, k) for face in (x, x[:, ::-1]) for k in range(4)]
+        with torch.inference_mode():
+            logits = network(torch.tensor(np.stack(turned)).permute(0, 3, 1, 2).float()).mean(0)
+        confidence, answer = (logits / contract.temperature).softmax(0).max(0)
+        confusion[contract.classes.index(name.split("/")[0]), answer] += 1
+        confidences.append(float(confidence))
+
+    scores = evaluate_model(
+        PatchSource(root=root / "EuroSAT_RGB"), DEFAULT_MODEL, split=str(split), tta=True, device="cpu"
+    )
+    assert scores.n == len(names) == 4050
+    assert abs(np.array(scores.confusion) - confusion).sum() <= 4  # ties that bfloat16 tells otherwise
+    assert min(scores.accuracy, np.trace(confusion) / 4050) >= 0.986
+    # A bin's gap is its summed confidence less its right answers.
+    assert np.mean(confidences) - scores.accuracy == pytest.approx(0, abs=scores.ece + 1e-3)
+
+
+@pytest.mark.slow
+def test_the_default_reads_both_levels_and_knows_what_it_does_not_know(data_dir):
+    """The bars of the figures: plain, and where the contract misses L2A's atmosphere by half a path."""
+    source = PatchSource(root=data_dir / "eurosat" / "EuroSAT_RGB")
+    split = str(data_dir / "eurosat" / "splits" / "paper-val.txt")
+    plain, l2a = (
+        evaluate_model(source, DEFAULT_MODEL, split=split, device="cpu", l2a_error=error)
+        for error in (0.0, 0.5)
+    )
+    assert plain.accuracy >= 0.983
+    assert l2a.accuracy >= plain.accuracy - 0.01
+    assert max(plain.ece, l2a.ece) <= 0.02
+    assert plain.confidence_gap > 0.1
+
+
+@pytest.mark.slow
+def test_an_rgb_model_reads_the_same_patch_from_either_kind_of_file(data_dir):
+    """EuroSAT's JPEGs are its 13-band TIFFs' B04, B03, B02 but for rounding and the codec's loss."""
+    root = data_dir / "eurosat"
+    network, contract = load_checkpoint(model_path(DEFAULT_MODEL))
+    names = [name.replace(".tif", ".jpg") for name in list_patches(root / "EuroSAT_MS")]
+    names = [name for name in names if (root / "EuroSAT_RGB" / name).is_file()][::2]
+    probabilities = []
+    for folder in ("EuroSAT_RGB", "EuroSAT_MS"):
+        patches = load_patches(PatchSource(root=root / folder), names, contract.bands)
+        probabilities.append(logits_of(network, contract, patches).softmax(1))
+    assert len(names) >= 100
+    same = probabilities[0].argmax(1) == probabilities[1].argmax(1)
+    assert same.double().mean() >= 0.95  # whose classes differ are unsure of both
+    assert (probabilities[0] - probabilities[1]).abs().mean() < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "name", "level", "acquired_utc", "seen"), SEEN)
+def test_real_scenes_are_mapped_as_a_person_sees_them(
+    data_dir, tmp_path, model, name, level, acquired_utc, seen
+):
     source = data_dir / "scenes" / name
     catalog = catalog_rasters(
         CatalogRequest(
@@ -85,7 +151,7 @@ def test_real_scenes_are_mapped_as_a_person_sees_them(data_dir, tmp_path, name, 
     )
     report = map_area(
         MapRequest(source=str(catalog.catalog), area=None, dates=None, out=tmp_path / "map"),
-        load_classifier(DEFAULT_MODEL, "cpu"),
+        load_classifier(model, "cpu"),
     )
     right, wrong = 0, []
     with rasterio.open(source) as image, rasterio.open(tmp_path / "map" / "landuse.tif") as file:

@@ -68,8 +68,7 @@ def test_each_class_has_the_mean_colour_it_is_drawn_from(land, name):
     where = (land.truth == EUROSAT_NAMES.index(name)) & clear(land.dates[0])
     mean, std = (np.array(table[name], float) for table in (CLASS_MEAN_L1C_DN, CLASS_STD_L1C_DN))
     for band, reflectance in zip(BANDS_10M, land.dates[0].reflectance_10m, strict=True):
-        gain, path = (TRANSMITTANCE, PATH_DN[band]) if band in PATH_DN else (1, 0)
-        l1c_dn = gain * 10_000 * reflectance[where] + path
+        l1c_dn = TRANSMITTANCE[band] * 10_000 * reflectance[where] + PATH_DN[band]
         index = BANDS.index(band)
         # The std is that within one 640 m patch; a zone's mean may be off by as much, or by 15 %.
         assert l1c_dn.mean() == pytest.approx(mean[index], abs=max(std[index], 0.15 * mean[index])), band

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from landuse.model.checkpoint import save_checkpoint
-from landuse.model.datasets import LabelledPatches, list_patches, load_patches
+from landuse.model.datasets import LabelledPatches, PatchSource, list_patches, load_patches
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import level_inputs
 from landuse.records import ModelContract
+from tests.patches import SIDE_PX, make_jpegs
 
 CLASSES = ("Brick", "Grass", "Water")
-SIDE_PX = 16
 
 
 def randomise(network: torch.nn.Module, seed: int = 0) -> None:
@@ -27,6 +25,16 @@ def randomise(network: torch.nn.Module, seed: int = 0) -> None:
                 continue
             noise = torch.randn(value.shape, generator=rng)
             value.copy_(noise.abs() + 0.5 if name.endswith("running_var") else noise * 0.3 + 0.1)
+
+
+class Trap:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +53,7 @@ def contract() -> ModelContract:
         name="tiny",
         bands=bands,
         levels=level_inputs(bands),
-        saturation_dn=2750.0,
+        saturation_dn=(2750.0,) * 3,
         mean=(0.3, 0.35, 0.4),
         std=(0.2, 0.15, 0.1),
         classes=CLASSES,
@@ -87,18 +95,9 @@ def checkpoint(tmp_path: Path, network: BalancedNet, contract: ModelContract) ->
 @pytest.fixture(scope="session")
 def patch_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``<Class>/<Class>_<n>.jpg``: one hue a class, textured, 40 of each."""
-    root = tmp_path_factory.mktemp("patches")
-    rng = np.random.default_rng(0)
-    hues = {"Brick": (200, 90, 70), "Grass": (70, 190, 80), "Water": (40, 60, 200)}
-    for name, hue in hues.items():
-        (root / name).mkdir()
-        for number in range(40):
-            pixels = np.array(hue) + rng.normal(0, 20, (SIDE_PX, SIDE_PX, 3)) + rng.normal(0, 10)
-            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-            image.save(root / name / f"{name}_{number}.jpg", quality=95)
-    return root
+    return make_jpegs(tmp_path_factory.mktemp("patches"))
 
 
 @pytest.fixture(scope="session")
 def patches(patch_folder: Path) -> LabelledPatches:
-    return load_patches(patch_folder, list_patches(patch_folder))
+    return load_patches(PatchSource(root=patch_folder), list_patches(patch_folder))

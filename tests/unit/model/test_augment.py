@@ -76,6 +76,76 @@ def test_random_shift_of_nothing_is_the_image():
     assert torch.equal(augment.random_shift(images, 0, generator()), images)
 
 
+def test_random_crop_is_a_slice_of_the_image():
+    height, width, crop_height, crop_width = 7, 9, 4, 5
+    images = torch.randn(300, 3, height, width)
+    cropped = augment.random_crop(images, crop_height, crop_width, generator()).numpy()
+    assert cropped.shape == (300, 3, crop_height, crop_width)
+    seen = []
+    for image, got in zip(images.numpy(), cropped, strict=True):
+        matches = [
+            (row, col)
+            for row in range(height - crop_height + 1)
+            for col in range(width - crop_width + 1)
+            if np.array_equal(image[:, row : row + crop_height, col : col + crop_width], got)
+        ]
+        assert len(matches) == 1
+        seen += matches
+    offsets, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(offsets) == 4 * 5  # the first and the last slice among them
+    assert counts.min() > 300 / 20 * 0.3
+
+
+def test_random_crop_of_the_whole_is_the_image():
+    images = torch.randn(4, 2, 6, 5)
+    assert torch.equal(augment.random_crop(images, 6, 5, generator()), images)
+
+
+GROUPS = ((0, 3), (1,), (2, 4, 5))
+
+
+def test_drop_groups_takes_one_whole_group_or_none():
+    count, probability = 6000, 0.3
+    x = torch.rand(count, 6, 2, 3) + 1  # nothing is 0 of itself
+    before = x.clone()
+    out = augment.drop_groups(x, GROUPS, probability, generator())
+    assert torch.equal(x, before)
+    drawn = []
+    for image, got in zip(x.numpy(), out.numpy(), strict=True):
+        gone = tuple(c for c in range(6) if (got[c] == 0).all())
+        assert gone in ((), *GROUPS)
+        kept = [c for c in range(6) if c not in gone]
+        assert np.array_equal(got[kept], image[kept])
+        drawn.append(gone)
+    counts = {group: drawn.count(group) for group in ((), *GROUPS)}
+    # Binomial: three standard deviations of 6000 draws are below 0.02.
+    assert counts[()] / count == pytest.approx(1 - probability, abs=0.02)
+    for group in GROUPS:
+        assert counts[group] / count == pytest.approx(probability / 3, abs=0.02)
+
+
+@pytest.mark.parametrize(("probability", "dropped"), [(0.0, 0), (1.0, 50)])
+def test_drop_groups_never_and_always(probability, dropped):
+    x = torch.rand(50, 6, 2, 2) + 1
+    out = augment.drop_groups(x, GROUPS, probability, generator())
+    assert int((out == 0).any((1, 2, 3)).sum()) == dropped
+
+
+def test_a_dropped_group_is_at_its_mean():
+    """Oracle: the bands' mean over many standardised images, which 0 stands for."""
+    dn = torch.randn(400, 6, 4, 4) * 300 + 1500
+    x = (dn - dn.mean((0, 2, 3), keepdim=True)) / dn.std((0, 2, 3), keepdim=True)
+    out = augment.drop_groups(x, GROUPS, 1.0, generator())
+    restored = out * dn.std((0, 2, 3), keepdim=True) + dn.mean((0, 2, 3), keepdim=True)
+    gone = (out == 0).all(3).all(2)  # (image, band)
+    assert 0.2 < float(gone.float().mean()) < 0.5
+    for band in range(6):
+        mean = float(dn[:, band].mean())
+        torch.testing.assert_close(
+            restored[gone[:, band], band], torch.full_like(restored[gone[:, band], band], mean)
+        )
+
+
 def test_cutmix_label_share_is_the_pixel_share():
     count, height, width = 6, 12, 9
     images = torch.arange(count).float()[:, None, None, None].expand(count, 2, height, width)

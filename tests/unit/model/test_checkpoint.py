@@ -27,6 +27,8 @@ from landuse.model.checkpoint import (
 )
 from landuse.records import LevelInput, ModelContract
 
+from .conftest import Trap
+
 
 def rewrite(path: Path, *, header=None, drop=(), tensors=None) -> Path:
     """The checkpoint at ``path`` with parts of it replaced."""
@@ -81,7 +83,7 @@ def contracts(draw) -> ModelContract:
             LevelInput(level=level, gain=each(numbers), offset_dn=each(numbers))
             for level in draw(st.lists(st.sampled_from(["L1C", "L2A"]), min_size=1, max_size=2, unique=True))
         ),
-        saturation_dn=draw(positive),
+        saturation_dn=tuple(draw(positive) for _ in bands),
         mean=each(numbers),
         std=each(positive),
         classes=tuple(draw(st.lists(st.text(), min_size=2, max_size=12, unique=True))),
@@ -94,16 +96,6 @@ def contracts(draw) -> ModelContract:
 @given(contracts())
 def test_contract_survives_json(contract):
     assert contract_from_dict(json.loads(json.dumps(contract_to_dict(contract)))) == contract
-
-
-class Trap:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model.pkl"])
@@ -131,7 +123,7 @@ def test_a_truncated_checkpoint_is_refused(checkpoint, share):
 def test_a_foreign_safetensors_is_refused(tmp_path):
     path = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(ModelError, match=r"carries no landuse-checkpoint-1 contract \(format: None\)"):
+    with pytest.raises(ModelError, match=r"carries no landuse-checkpoint-2 contract \(format: None\)"):
         load_checkpoint(path)
 
 
@@ -160,7 +152,7 @@ def damaged(contract: ModelContract, **values) -> str:
         {"std": [0.2, float("nan"), 0.1]},
         {"mean": [0.1]},
         {"mean": "abc"},
-        {"saturation_dn": float("inf")},
+        {"saturation_dn": [float("inf")] * 3},
         {"temperature": -1},
         {"patch_size_px": 1e400},
         {"patch_size_px": 0},

@@ -1,5 +1,8 @@
 """Oracles: Pillow's own reading, the folder as it was made, and EuroSAT's published counts."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,14 @@ from PIL import Image
 
 from landuse.errors import UsageError
 from landuse.model.classes import EUROSAT_NAMES
-from landuse.model.datasets import class_names, list_patches, load_patches, read_split, to_dn
+from landuse.model.datasets import (
+    LabelledPatches,
+    PatchSource,
+    class_names,
+    list_patches,
+    load_patches,
+    read_split,
+)
 
 
 def save_jpeg(path, side=8, value=100):
@@ -18,7 +28,7 @@ def save_jpeg(path, side=8, value=100):
 
 def test_patches_are_what_pillow_reads_labelled_by_their_folder(patch_folder):
     names = ["Water/Water_3.jpg", "Brick/Brick_0.jpg", "Grass/Grass_7.jpg"]
-    patches = load_patches(patch_folder, names)
+    patches = load_patches(PatchSource(root=patch_folder), names)
     assert patches.classes == ("Brick", "Grass", "Water")
     assert patches.labels.tolist() == [2, 0, 1]
     assert patches.names == tuple(names)
@@ -31,7 +41,17 @@ def test_patches_are_what_pillow_reads_labelled_by_their_folder(patch_folder):
 
 
 def test_dn_of_the_darkest_and_brightest_jpeg_values():
-    assert to_dn(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 550, 2750])
+    images = torch.tensor([[0, 51, 255]] * 3, dtype=torch.uint8).view(1, 3, 1, 3)
+    patches = LabelledPatches(
+        images=images,
+        dn_per_count=2750 / 255,
+        bands=("B04", "B03", "B02"),
+        level="L1C",
+        labels=torch.tensor([0]),
+        names=("A/1.jpg",),
+        classes=("A", "B"),
+    )
+    assert patches.dn(slice(None))[0, 1, 0].tolist() == pytest.approx([0, 550, 2750])
 
 
 def test_listing_takes_images_of_class_folders_only(tmp_path):
@@ -87,13 +107,56 @@ def test_damaged_and_foreign_patches_are_refused(tmp_path):
         ("B/text.jpg", "cannot be read"),
         ("B/cut.jpg", "cannot be read"),
         ("B/missing.jpg", "cannot be read"),
-        ("B/small.jpg", r"is \(16, 16\) px; the first is .*32"),
+        ("B/small.jpg", r"is \(16, 16\) px of uint8; the first is \(32, 32\) px of uint8"),
         ("C/good.jpg", r"class 'C' is not a folder"),
     ):
         with pytest.raises(UsageError, match=message):
-            load_patches(tmp_path, ["A/good.jpg", name])
+            load_patches(PatchSource(root=tmp_path), ["A/good.jpg", name])
     with pytest.raises(UsageError, match="No patch"):
-        load_patches(tmp_path, [])
+        load_patches(PatchSource(root=tmp_path), [])
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of these chunks (name, content), by the format's specification."""
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, content in chunks:
+        parts += [
+            struct.pack(">I", len(content)),
+            name,
+            content,
+            struct.pack(">I", zlib.crc32(name + content)),
+        ]
+    return b"".join(parts)
+
+
+def header(side: int) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)  # 8-bit RGB
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png((b"IHDR", b"\0\0\0\x08")),
+        png(header(8), (b"IDAT", b"no zlib stream"), (b"IEND", b"")),
+        png(header(8))[:-4] + b"\xb8T\xe9L" * 8,
+        png(header(60_000), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")),  # would take 10 GB
+    ],
+    ids=["cut header", "no stream", "broken chunk", "enormous"],
+)
+def test_hostile_images_are_one_clear_error(tmp_path, content):
+    save_jpeg(tmp_path / "A" / "good.jpg")
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "odd.png").write_bytes(content)
+    with pytest.raises(UsageError, match=r"odd\.png cannot be read: "):
+        load_patches(PatchSource(root=tmp_path), ["A/good.jpg", "B/odd.png"])
+
+
+def test_images_of_unequal_sides_are_refused(tmp_path):
+    save_jpeg(tmp_path / "A" / "1.jpg")
+    (tmp_path / "B").mkdir()
+    Image.new("RGB", (20, 12)).save(tmp_path / "B" / "2.png")
+    with pytest.raises(UsageError, match=r"B/2\.png is 12 x 20 px; patches are square"):
+        load_patches(PatchSource(root=tmp_path), ["B/2.png", "A/1.jpg"])
 
 
 def test_eurosat_as_it_is_laid_out(data_dir):
@@ -110,7 +173,7 @@ def test_eurosat_as_it_is_laid_out(data_dir):
 
 def test_eurosat_patches_have_the_published_statistics(data_dir):
     root = data_dir / "eurosat" / "EuroSAT_RGB"
-    patches = load_patches(root, list_patches(root)[::50])
+    patches = load_patches(PatchSource(root=root), list_patches(root)[::50])
     assert patches.images.shape[1:] == (3, 64, 64)
     values = patches.images.double() / 255
     # Red, green, blue of EuroSAT RGB; every 50th patch is a sample of it.

@@ -12,7 +12,6 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from landuse.model.datasets import to_dn
 from landuse.model.evaluate import DIHEDRAL, fit_temperature, logits_of, score
 from landuse.model.normalize import bring_to_input, standardize
 
@@ -113,6 +112,22 @@ def test_temperature_recovers_how_much_calibrated_logits_were_sharpened():
     assert fit_temperature(logits * 3, labels) == pytest.approx(3.0, rel=0.05)
 
 
+def test_temperature_stays_finite_whatever_the_answers():
+    labels = torch.arange(40) % 4
+    right = torch.nn.functional.one_hot(labels, 4).float()
+    assert fit_temperature(-1000 * right, labels) == pytest.approx(20, rel=1e-3)  # worse than chance
+    assert fit_temperature(torch.zeros(40, 4), labels) < 20.1  # says nothing, at any temperature
+    assert 0.05 <= fit_temperature(1e-3 * right, labels) < 0.051
+
+
+def test_temperature_of_a_few_right_answers_leaves_them_uncertain():
+    """Platt's targets: of n right answers, one in n + 2 is expected to be wrong."""
+    labels = torch.arange(57) % 4
+    logits = 8.0 * torch.nn.functional.one_hot(labels, 4).float()
+    confidence = (logits / fit_temperature(logits, labels)).softmax(1).max(1).values
+    assert confidence.mean() == pytest.approx(58 / 59, abs=1e-3)
+
+
 def test_temperature_takes_logits_of_inference_mode(network, contract, patches):
     logits = logits_of(network, contract, patches)
     assert logits.is_inference()
@@ -121,7 +136,7 @@ def test_temperature_takes_logits_of_inference_mode(network, contract, patches):
 
 def test_logits_by_hand_for_any_batch_size(network, contract, patches):
     with torch.inference_mode():
-        x = standardize(bring_to_input(to_dn(patches.images), contract, "L1C"), contract)
+        x = standardize(bring_to_input(patches.dn(slice(None)), contract, "L1C"), contract)
         expected = torch.stack([network(x[i : i + 1])[0] for i in range(len(x))])
     for batch_size in (7, 256):
         got = logits_of(network, contract, patches, batch_size=batch_size)
@@ -130,7 +145,7 @@ def test_logits_by_hand_for_any_batch_size(network, contract, patches):
 
 def test_symmetries_average_the_turned_and_mirrored_patches(network, contract, patches):
     with torch.inference_mode():
-        x = standardize(bring_to_input(to_dn(patches.images), contract, "L1C"), contract)
+        x = standardize(bring_to_input(patches.dn(slice(None)), contract, "L1C"), contract)
         turned = [torch.rot90(m, k, (2, 3)) for m in (x, x.flip(3)) for k in range(4)]
         expected = sum(network(t) for t in turned) / 8
     got = logits_of(network, contract, patches, symmetries=DIHEDRAL)
@@ -141,7 +156,7 @@ def test_symmetries_average_the_turned_and_mirrored_patches(network, contract, p
 def test_path_shift_is_added_before_clipping(network, contract, patches):
     shift = torch.tensor([-150.0, -200.0, -350.0])
     with torch.inference_mode():
-        dn = bring_to_input(to_dn(patches.images), contract, "L1C") + shift.view(1, 3, 1, 1)
+        dn = bring_to_input(patches.dn(slice(None)), contract, "L1C") + shift.view(1, 3, 1, 1)
         expected = network(standardize(dn, contract))
     got = logits_of(network, contract, patches, path_shift_dn=shift)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

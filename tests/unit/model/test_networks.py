@@ -6,18 +6,31 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from landuse.errors import ModelError
 from landuse.model.networks import (
+    NETWORKS,
     BalancedAttention,
     BalancedNet,
+    Baseline,
+    Cbam,
+    CbamNet,
     CoordinateAttention,
     DropBlock,
+    FixedConfig,
     NetworkConfig,
+    ResNet50,
     SqueezeExcite,
     balanced,
     balanced_fast,
+    baseline,
+    build_network,
+    cbam,
+    config_from_dict,
     fusion_weights,
+    resnet50,
     set_dropblock_progress,
 )
 
@@ -84,6 +97,41 @@ def test_coordinate_attention_is_the_paper_s_formula_on_a_non_square_map():
     x = torch.randn(2, 80, 5, 7)
     assert module.reduce.out_channels == 80 // 8
     expected = slow_coordinate_attention(module, x.double().numpy())
+    np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def slow_cbam(module: Cbam, x: np.ndarray) -> np.ndarray:
+    reduce, expand = matrix(module.reduce), matrix(module.expand)
+    kernel = module.spatial.weight.detach().double().numpy()[0]  # (2: mean and maximum, 7, 7)
+    batch, channels, height, width = x.shape
+    out = np.empty_like(x)
+    for b in range(batch):
+        logits = np.zeros(channels)
+        for pool in (np.mean, np.max):  # one perceptron for both
+            pooled = np.array([pool(x[b, c]) for c in range(channels)])
+            logits += expand @ np.maximum(reduce @ pooled, 0)
+        gated = x[b] * sigmoid(logits)[:, None, None]
+        maps = gated.mean(0), gated.max(0)
+        for row in range(height):
+            for col in range(width):
+                total = 0.0
+                for plane in range(2):
+                    for i in range(7):
+                        for j in range(7):
+                            r, c = row + i - 3, col + j - 3
+                            if 0 <= r < height and 0 <= c < width:
+                                total += kernel[plane, i, j] * maps[plane][r, c]
+                out[b, :, row, col] = gated[:, row, col] * sigmoid(total)
+    return out
+
+
+def test_cbam_is_the_paper_s_formula_on_a_non_square_map():
+    module = Cbam(80).eval()
+    randomise(module)
+    x = torch.randn(2, 80, 5, 9)
+    assert module.reduce.out_channels == 80 // 16
+    assert module.spatial.kernel_size == (7, 7)
+    expected = slow_cbam(module, x.double().numpy())
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -157,13 +205,37 @@ def test_dropblock_ramps_linearly_and_by_stage():
     assert {m.probability for m in blocks} == {0.0}
 
 
-def parameters_of(config: NetworkConfig) -> int:
-    return sum(p.numel() for p in BalancedNet(config).parameters())
+def parameters_of(config: NetworkConfig | FixedConfig) -> int:
+    with torch.device("meta"):  # counted, never filled
+        return sum(p.numel() for p in build_network(config).parameters())
+
+
+def conv(bands: int, channels: int, side: int) -> int:
+    return bands * channels * side * side
 
 
 def test_parameter_counts_are_the_published_ones():
     assert parameters_of(balanced(3, 10)) / 1e6 == pytest.approx(13.1, abs=0.05)
     assert parameters_of(balanced_fast(3, 10)) / 1e6 == pytest.approx(2.83, abs=0.005)
+    # torchvision's ResNet-50: 25,557,032 with ImageNet's 1000 classes.
+    assert parameters_of(resnet50(3, 10)) + (1000 - 10) * (2048 + 1) == 25_557_032
+
+
+def test_parameters_of_the_baseline_by_hand():
+    convolutions = conv(3, 32, 3) + conv(32, 64, 3) + conv(64, 128, 3) + 2 * (32 + 64 + 128)  # and norms
+    assert parameters_of(baseline(3, 10)) == convolutions + (8192 + 1) * 512 + (512 + 1) * 10
+
+
+def test_parameters_of_the_cbam_network_by_hand():
+    total, bands = 0, 3
+    for width in (32, 64, 128, 256, 512):
+        total += conv(bands, width, 3) + conv(width, width, 3) + 2 * 2 * width
+        if width > 32:  # from block 2 on: reduce, expand, 7x7
+            total += 2 * width * (width // 16) + 2 * 7 * 7
+        bands = width
+    total += conv(512, 512, 1) + 2 * 512 + (512 + 1) * 256 + (256 + 1) * 10
+    assert parameters_of(cbam(3, 10)) == total
+    assert total / 1e6 == pytest.approx(5.2, abs=0.05)
 
 
 def test_bands_and_classes_change_only_the_stem_and_the_head():
@@ -206,6 +278,196 @@ def test_evidence_averaged_over_positions_is_the_forward_pass(network, height, w
     torch.testing.assert_close(evidence.mean((2, 3)), logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("make", "reach"), [(balanced, 8), (balanced_fast, 8), (resnet50, 32)])
+def test_evidence_of_the_pooling_networks_averages_to_their_logits(make, reach):
+    network = build_network(make(3, 10)).eval()
+    x = torch.randn(1, 3, 32, 64)
+    with torch.inference_mode():
+        evidence = network.evidence(network.features(x))
+        logits = network(x)
+    assert evidence.shape == (1, 10, 32 // reach, 64 // reach)
+    assert float(evidence.std((2, 3), correction=0).min()) > 1e-4  # places do differ
+    torch.testing.assert_close(evidence.mean((2, 3)), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_evidence_of_the_baseline_is_the_patch_s_at_every_position():
+    network = build_network(baseline(3, 10)).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        features = network.features(x)
+        evidence, logits = network.evidence(features), network(x)
+    assert features.shape == (2, 128, 8, 8)
+    for row in range(8):
+        for col in range(8):
+            torch.testing.assert_close(evidence[:, :, row, col], logits)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 48), (128, 128)])
+def test_the_baseline_refuses_other_sizes(height, width):
+    with torch.device("meta"):
+        network = build_network(baseline(3, 10))
+        x = torch.empty(1, 3, height, width)
+    with pytest.raises(ModelError, match=rf"64 x 64 px; it was given {height} x {width} px\. Use such"):
+        network(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "height", "width", "message"),
+    [
+        (balanced_fast, 33, 32, r"multiples of 2 px; it was given 33 x 32 px\. Use such, or another"),
+        (balanced_fast, 32, 63, r"multiples of 2 px; it was given 32 x 63 px"),
+        (cbam, 15, 64, r"at least 16 px a side; given: 15 x 64 px\. Use such, or another"),
+        (cbam, 64, 8, r"at least 16 px a side; given: 64 x 8 px"),
+    ],
+)
+def test_sides_that_a_network_cannot_divide_are_refused(make, height, width, message):
+    with torch.device("meta"):
+        network = build_network(make(3, 10))
+        x = torch.empty(2, 3, height, width)
+    with pytest.raises(ModelError, match=message):
+        network(x)
+
+
+def test_evidence_of_the_cbam_network_is_its_head_at_each_position():
+    network = build_network(cbam(3, 10)).eval()
+    with torch.inference_mode():
+        features = network.features(torch.randn(2, 3, 32, 48))  # (2, 512, 2, 3)
+        evidence = network.evidence(features)
+        assert evidence.shape == (2, 10, 2, 3)
+        for row in range(2):
+            for col in range(3):
+                hidden = features[:, :, row, col] @ network.hidden.weight.T + network.hidden.bias
+                expected = hidden.clamp(min=0) @ network.head.weight.T + network.head.bias
+                torch.testing.assert_close(evidence[:, :, row, col], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_cbam_network_pools_between_blocks_and_attends_from_the_second_on():
+    network = build_network(cbam(3, 10)).eval()
+    seen = {}
+
+    def watch(name):
+        return lambda module, given, out: seen.update({name: (given[0], out)})
+
+    for i, block in enumerate(network.blocks):
+        block.register_forward_hook(watch(f"block {i + 1}"))
+    for i, attention in enumerate(network.attentions):
+        attention.register_forward_hook(watch(f"attention {i + 2}"))
+    with torch.inference_mode():
+        network(torch.randn(2, 3, 32, 64))
+    order = ["block 1"] + [f"{part} {i}" for i in (2, 3, 4, 5) for part in ("block", "attention")]
+    assert list(seen) == order
+    for i, width in enumerate((32, 64, 128, 256, 512), start=1):
+        given, out = seen[f"block {i}"]
+        assert out.shape == (2, width, 32 // 2 ** (i - 1), 64 // 2 ** (i - 1))
+        if i > 1:
+            assert torch.equal(seen[f"attention {i}"][0], out)
+            before = seen["block 1" if i == 2 else f"attention {i - 1}"][1].numpy()
+            rows, cols = before.shape[2] // 2, before.shape[3] // 2
+            pooled = before.reshape(2, -1, rows, 2, cols, 2).max((3, 5))
+            assert np.array_equal(given.numpy(), pooled)
+
+
+def torchvision_resnet50() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of ``torchvision.models.resnet50().state_dict()``, by its rule.
+
+    Compared with torchvision 0.29 itself when this was written: all 320 agree, and so do the outputs.
+    """
+    shapes = {}
+
+    def norm(name, channels):
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (channels,)
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    shapes["conv1.weight"] = (64, 3, 7, 7)
+    norm("bn1", 64)
+    entering = 64
+    for layer, (blocks, width) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)], start=1):
+        for block in range(blocks):
+            prefix = f"layer{layer}.{block}"
+            shapes[f"{prefix}.conv1.weight"] = (width, entering, 1, 1)
+            norm(f"{prefix}.bn1", width)
+            shapes[f"{prefix}.conv2.weight"] = (width, width, 3, 3)
+            norm(f"{prefix}.bn2", width)
+            shapes[f"{prefix}.conv3.weight"] = (4 * width, width, 1, 1)
+            norm(f"{prefix}.bn3", 4 * width)
+            if block == 0:
+                shapes[f"{prefix}.downsample.0.weight"] = (4 * width, entering, 1, 1)
+                norm(f"{prefix}.downsample.1", 4 * width)
+            entering = 4 * width
+    return shapes | {"fc.weight": (10, 2048), "fc.bias": (10,)}
+
+
+def test_resnet50_has_torchvision_s_names_and_shapes():
+    with torch.device("meta"):
+        state = build_network(resnet50(3, 10)).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == torchvision_resnet50()
+    assert len(state) == 320
+
+
+def test_resnet50_computes_what_its_names_say():
+    """He et al. 2015, block by block, with torchvision's stride in the 3x3 convolution."""
+    network = build_network(resnet50(3, 10)).eval()
+    state = network.state_dict()
+    rng = torch.Generator().manual_seed(0)
+    for name, value in state.items():  # norms that do something
+        if "bn" in name or "downsample.1" in name:
+            value.copy_(torch.rand(value.shape, generator=rng) * 0.5 + 0.5)
+
+    def convolve(x, name, stride=1):
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, None, stride, weight.shape[2] // 2)
+
+    def norm(x, name):
+        mean, var, gain, shift = (
+            state[f"{name}.{part}"][:, None, None]
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * gain + shift
+
+    x = torch.randn(2, 3, 64, 32)
+    with torch.inference_mode():
+        y = F.max_pool2d(norm(convolve(x, "conv1", 2), "bn1").relu(), 3, 2, 1)
+        for layer, blocks in enumerate([3, 4, 6, 3], start=1):
+            for block in range(blocks):
+                name, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
+                z = norm(convolve(y, f"{name}.conv1"), f"{name}.bn1").relu()
+                z = norm(convolve(z, f"{name}.conv2", stride), f"{name}.bn2").relu()
+                z = norm(convolve(z, f"{name}.conv3"), f"{name}.bn3")
+                if block == 0:
+                    y = norm(convolve(y, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+                y = (y + z).relu()
+        expected = y.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+        torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "reach"),
+    [  # weights of the first layer a band; pixels a position of the last map, along a side
+        ("baseline", 32 * 9, 8),
+        ("cbam", 32 * 9, 16),
+        ("balanced", 64 * 9, 8),
+        ("balanced-fast", 4 * 64 * 9, 8),
+        ("resnet50", 64 * 49, 32),
+    ],
+)
+def test_every_network_takes_any_number_of_bands(name, first, reach):
+    counts = {}
+    for bands in (3, 12, 13):
+        config = NETWORKS[name](bands, 7)
+        assert (config.name, config.bands, config.classes) == (name, bands, 7)
+        with torch.device("meta"):
+            network = build_network(config).eval()
+            x = torch.empty(2, bands, 64, 64)
+            features = network.features(x)
+            assert network(x).shape == (2, 7)
+            assert network.evidence(features).shape == (2, 7, 64 // reach, 64 // reach)
+        assert network.output_layer.out_features == 7
+        assert network.input_layer.in_channels % bands == 0
+        counts[bands] = sum(p.numel() for p in network.parameters())
+    assert (counts[12] - counts[3], counts[13] - counts[12]) == (9 * first, first)
+
+
 def test_each_patch_is_scored_on_its_own(network):
     x = torch.randn(4, 3, 16, 16)
     with torch.inference_mode():
@@ -214,10 +476,13 @@ def test_each_patch_is_scored_on_its_own(network):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [balanced, balanced_fast])
-def test_config_survives_json(make):
-    config = make(13, 10)
-    assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+@pytest.mark.parametrize("name", NETWORKS)
+def test_config_survives_json(name):
+    config = NETWORKS[name](13, 10)
+    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    kinds = {"baseline": Baseline, "cbam": CbamNet, "resnet50": ResNet50}
+    with torch.device("meta"):
+        assert type(build_network(config)) is kinds.get(name, BalancedNet)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +500,41 @@ def test_config_survives_json(make):
 def test_config_refuses_what_makes_no_network(key, value, message):
     values = {**balanced_fast(3, 10).to_dict(), key: value}
     with pytest.raises(ValueError, match=message):
-        NetworkConfig.from_dict(values)
+        config_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"bands": 0}, ValueError, "bands=0, classes=10: need 1"),
+        ({"bands": 10**9}, ValueError, "bands=1000000000"),
+        ({"bands": float("nan")}, ValueError, "bands=nan"),
+        ({"bands": "3"}, TypeError, "not supported"),
+        ({"bands": None}, TypeError, "not supported"),
+        ({"classes": 1}, ValueError, "classes=1"),
+        ({"classes": 256}, ValueError, "classes=256"),
+        ({"depths": [2, 2]}, TypeError, "depths"),
+        ({"name": "vgg"}, TypeError, "missing"),  # taken for a balanced network, which needs more
+        ({"name": ["cbam"]}, TypeError, "unhashable"),
+    ],
+)
+@pytest.mark.parametrize("make", [baseline, cbam, resnet50])
+def test_config_of_a_fixed_network_refuses_hostile_values(make, values, error, message):
+    with pytest.raises(error, match=message):
+        config_from_dict({**make(3, 10).to_dict(), **values})
+
+
+@pytest.mark.parametrize("values", [[], "baseline", None, 7])
+def test_a_config_that_is_no_object_is_refused(values):
+    with pytest.raises(TypeError, match="not an object"):
+        config_from_dict(values)
+
+
+def test_a_fixed_config_names_a_fixed_network():
+    with pytest.raises(ValueError, match="use baseline, cbam, resnet50"):
+        FixedConfig(name="balanced", bands=3, classes=10)
+    with pytest.raises(TypeError, match="classes"):
+        config_from_dict({"name": "cbam", "bands": 3})
 
 
 def test_initial_features_keep_the_scale_of_their_input():

@@ -1,5 +1,7 @@
 """Oracles: the radiative model written out in numpy, and EuroSAT's own pairs of TIFF and JPEG."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -12,12 +14,13 @@ from landuse.errors import ModelError
 from landuse.model.bands import EUROSAT_JPEG_MAX_DN, EUROSAT_TIFF, RGB
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE, bring_to_input, level_inputs, path_dn, standardize
 from landuse.records import ModelContract
+from landuse.sentinel2 import BANDS, CENTER_WAVELENGTH_UM
 
 CONTRACT = ModelContract(
     name="rgb",
     bands=RGB,
     levels=level_inputs(RGB),
-    saturation_dn=2750.0,
+    saturation_dn=(2750.0,) * 3,
     mean=(0.3, 0.35, 0.4),
     std=(0.2, 0.15, 0.1),
     classes=("a", "b"),
@@ -32,12 +35,14 @@ def pixel(values) -> torch.Tensor:
 
 @given(st.tuples(*[st.floats(1, 12_000)] * 3))
 def test_one_ground_reaches_the_network_alike_through_both_levels(l2a):
-    l1c = [TRANSMITTANCE * dn + PATH_DN[band] for dn, band in zip(l2a, RGB, strict=True)]
+    l1c = [TRANSMITTANCE[band] * dn + PATH_DN[band] for dn, band in zip(l2a, RGB, strict=True)]
     from_l1c = bring_to_input(pixel(l1c), CONTRACT, "L1C")
     from_l2a = bring_to_input(pixel(l2a), CONTRACT, "L2A")
     torch.testing.assert_close(from_l1c, from_l2a, rtol=1e-5, atol=0.02)
     # Half-way between the two: half the path, half the transmittance.
-    middle = [(1 + TRANSMITTANCE) / 2 * dn + PATH_DN[band] / 2 for dn, band in zip(l2a, RGB, strict=True)]
+    middle = [
+        (1 + TRANSMITTANCE[band]) / 2 * dn + PATH_DN[band] / 2 for dn, band in zip(l2a, RGB, strict=True)
+    ]
     torch.testing.assert_close(from_l2a.double(), pixel(middle), rtol=1e-5, atol=0.02)
 
 
@@ -66,8 +71,44 @@ def test_another_number_of_bands_is_refused(shape):
 
 def test_path_radiance_is_never_guessed():
     assert path_dn(RGB) == (300.0, 400.0, 700.0)
-    with pytest.raises(ModelError, match="No path radiance is known for B08"):
-        path_dn(("B04", "B08"))
+    with pytest.raises(ModelError, match=r"known for B8, SCL; known: B01, B02, .*B12\. Train on those"):
+        path_dn(("B04", "B8", "SCL"))
+
+
+def test_path_radiance_is_the_formula_of_its_table():
+    """Oracle: the Rayleigh optical depth of Hansen and Travis 1974, at the bands' centres."""
+
+    def formula(wavelength_um):
+        inverse = wavelength_um**-2
+        depth = 0.008569 * inverse**2 * (1 + 0.0113 * inverse + 0.00013 * inverse**2)
+        return 2950 * depth + 98 * wavelength_um**-1.3
+
+    assert set(PATH_DN) == set(BANDS)
+    for band in ("B02", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"):
+        assert PATH_DN[band] == pytest.approx(formula(CENTER_WAVELENGTH_UM[band]), abs=3), band
+    assert PATH_DN["B10"] == 0  # sees no ground
+    by_wavelength = [PATH_DN[band] for band in BANDS if band != "B10"]
+    assert by_wavelength == sorted(by_wavelength, reverse=True)
+
+
+def test_water_vapour_darkens_b09_alone():
+    """Oracle: EuroSAT's published L1C means of B09 and of its neighbour B8A, over the same ground."""
+    assert {band for band, value in TRANSMITTANCE.items() if value != 0.95} == {"B09"}
+    ground = (2594.1 - PATH_DN["B8A"]) / TRANSMITTANCE["B8A"]
+    assert TRANSMITTANCE["B09"] * ground + PATH_DN["B09"] == pytest.approx(732.1, rel=0.05)
+
+
+def test_a_model_of_cirrus_reads_l1c_alone():
+    assert [entry.level for entry in level_inputs(BANDS)] == ["L1C"]
+    without = tuple(band for band in BANDS if band != "B10")
+    assert [entry.level for entry in level_inputs(without)] == ["L1C", "L2A"]
+    assert all(len(entry.gain) == len(entry.offset_dn) == 12 for entry in level_inputs(without))
+
+
+def test_each_band_has_its_own_saturation():
+    contract = replace(CONTRACT, saturation_dn=(1000.0, 2000.0, 4000.0), mean=(0.0,) * 3, std=(1.0,) * 3)
+    x = standardize(torch.tensor([-5.0, 500.0, 3000.0]).repeat(3, 1).view(1, 3, 1, 3), contract)
+    assert x[0, :, 0].tolist() == [[0, 0.5, 1], [0, 0.25, 1], [0, 0.125, 0.75]]
 
 
 def read_pairs(data_dir):

@@ -19,7 +19,7 @@ CONTRACT = ModelContract(
     name="test",
     bands=RGB,
     levels=(LevelInput(level="L2A", gain=(1.0,) * 3, offset_dn=(0.0,) * 3),),
-    saturation_dn=2750.0,
+    saturation_dn=(2750.0,) * 3,
     mean=(0.5,) * 3,
     std=(0.2,) * 3,
     classes=("A", "B"),

@@ -1,0 +1,137 @@
+"""Starting a network from weights that were learned on something else.
+
+Bands that the given weights know are matched by name. A band they do not know starts with weights
+of zero: the first output is then exactly the given network's, and training decides what the band
+is worth. Other classes get a fresh last layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from landuse.errors import ModelError
+from landuse.model.bands import RGB
+from landuse.model.checkpoint import has_contract, load_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from landuse.model.networks import PatchNetwork
+    from landuse.records import ModelContract
+
+log = logging.getLogger(__name__)
+
+
+def start_from(path: Path, network: PatchNetwork, contract: ModelContract) -> ModelContract:
+    """Fill ``network`` with the weights in ``path``, and say how its input is now scaled.
+
+    Args:
+        path: a checkpoint of ours, or for ``resnet50`` a safetensors file with torchvision's
+            parameter names (ImageNet weights).
+        network: the network to fill.
+        contract: the contract of the run; its mean and std were measured on the training patches.
+
+    Returns:
+        ``contract``, with mean, std and saturation of each band that the given weights know.
+
+    Raises:
+        ModelError: the file cannot be read, or is of another network.
+    """
+    if network.config.name == "resnet50" and not has_contract(path):
+        _fill(path, network, _foreign_tensors(path), RGB, contract.bands, same_classes=False)
+        return contract
+    given, known = load_checkpoint(path)
+    if _without_ends(given.config.to_dict()) != _without_ends(network.config.to_dict()):
+        raise ModelError(
+            f"--init {path} is {given.config.name}; the run trains {network.config.name}. Start from weights "
+            "of the same network, or from scratch."
+        )
+    same_classes = known.classes == contract.classes
+    _fill(path, network, given.state_dict(), known.bands, contract.bands, same_classes)
+    return _scaled_like(contract, known)
+
+
+def _foreign_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"--init {path} is not a readable safetensors file ({error}). Pickled weights are never loaded: "
+            "give the safetensors of torchvision's resnet50."
+        ) from error
+
+
+def _without_ends(config: dict[str, object]) -> dict[str, object]:
+    """A network's config without what a start from other data may change."""
+    return {key: value for key, value in config.items() if key not in ("bands", "classes")}
+
+
+def _scaled_like(contract: ModelContract, known: ModelContract) -> ModelContract:
+    """``contract`` with the input scaling that the known bands' weights were learned with."""
+
+    def merged(own: tuple[float, ...], given: tuple[float, ...]) -> tuple[float, ...]:
+        by_band = dict(zip(known.bands, given, strict=True))
+        return tuple(by_band.get(band, value) for band, value in zip(contract.bands, own, strict=True))
+
+    return replace(
+        contract,
+        mean=merged(contract.mean, known.mean),
+        std=merged(contract.std, known.std),
+        saturation_dn=merged(contract.saturation_dn, known.saturation_dn),
+    )
+
+
+def _fill(
+    path: Path,
+    network: PatchNetwork,
+    tensors: dict[str, Tensor],
+    known: tuple[str, ...],
+    wanted: tuple[str, ...],
+    same_classes: bool,
+) -> None:
+    """Load ``tensors`` with the first layer spread over the wanted bands, the last where classes agree."""
+    state = network.state_dict()
+    names = {id(module): name for name, module in network.named_modules()}
+    first = f"{names[id(network.input_layer)]}.weight"
+    last = names[id(network.output_layer)]
+    fresh = set() if same_classes else {f"{last}.weight", f"{last}.bias"}
+    start = {key: value for key, value in tensors.items() if key not in fresh}
+    own = {key: state[key] for key in fresh}
+    shapes = {key: tuple(value.shape) for key, value in start.items() if key != first}
+    expected = {key: tuple(value.shape) for key, value in state.items() if key not in fresh | {first}}
+    # torchvision's files of before 2018 lack the counters; they only matter without a momentum.
+    counters = {key for key in expected if key.endswith("num_batches_tracked")} - shapes.keys()
+    wrong = sorted(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
+    wrong = [key for key in wrong if key not in counters]
+    if wrong or first not in start:
+        raise ModelError(
+            f"--init {path} does not fit {network.config.name}: {wrong[0] if wrong else first} is missing, "
+            "unknown or of another shape. Start from weights of the same network."
+        )
+    spread = _spread(path, start[first], state[first], known, wanted)
+    network.load_state_dict(start | own | {key: state[key] for key in counters} | {first: spread})
+    log.info("started from %s; new bands: %s", path, [b for b in wanted if b not in known] or "none")
+
+
+def _spread(
+    path: Path, given: Tensor, own: Tensor, known: tuple[str, ...], wanted: tuple[str, ...]
+) -> Tensor:
+    """The first layer's weight ``(out, bands * k, h, w)`` for the wanted bands; unknown ones are zero."""
+    each = own.shape[1] // len(wanted)
+    fits = (own.shape[0], len(known) * each, *own.shape[2:])
+    if tuple(given.shape) != fits:
+        raise ModelError(f"--init {path}: its first layer is {tuple(given.shape)}; {fits} was expected.")
+    spread = torch.zeros(own.shape, dtype=own.dtype)
+    for row, band in enumerate(wanted):
+        if band in known:
+            source = known.index(band)
+            spread[:, row * each : (row + 1) * each] = given[:, source * each : (source + 1) * each]
+    return spread

@@ -1,0 +1,357 @@
+"""Figures of a network's scores and of its training, as PNG.
+
+Drawn with matplotlib's objects alone (``Figure`` on an Agg canvas): no pyplot, so nothing is left
+open, no display is asked for, and a caller's own figures are not touched.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import fields
+from math import isfinite
+from math import log as log_e
+from typing import TYPE_CHECKING
+
+from landuse.errors import UsageError
+from landuse.model.recipe import EpochMetrics
+from landuse.pipeline.write import atomic_path, prepare_folder
+from landuse.redact import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from landuse.model.evaluate import Scores
+
+log = logging.getLogger(__name__)
+
+FONT = "DejaVu Sans"
+"""Comes with matplotlib, so a figure looks the same everywhere."""
+
+DPI = 150
+NAME_CHARS = 28
+"""Longer names are cut: one hostile name must not squeeze the matrix out of its figure."""
+
+CELL_IN, MAX_SIDE_IN = 0.78, 24.0
+"""Side of a matrix cell, and of a matrix of so many classes that its cells must be smaller."""
+
+TEXT_CLASSES = 30
+"""Up to so many classes numbers fit into the cells."""
+
+DARK, MUTED = "#1a1a1a", "#6b6b6b"
+BLUE, VERMILION = "#0072b2", "#d55e00"
+"""Of the palette of Okabe and Ito, which people of any colour vision tell apart."""
+
+
+def check_png(path: Path) -> None:
+    """See that a figure can be written to ``path``, before the work it would show is done.
+
+    Raises:
+        UsageError: the name does not end in ``.png``.
+        OutputError: the folder cannot be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"Figures are PNG files; {path.name!r} is named otherwise. End the name in .png.")
+    prepare_folder(path.parent)
+
+
+def draw_confusion(scores: Scores, classes: tuple[str, ...], path: Path) -> None:
+    """Draw the confusion matrix: rows true, columns predicted, counts and shares of the true class.
+
+    Args:
+        scores: their confusion matrix is drawn, and their accuracy, kappa and n head it.
+        classes: name of each row and column.
+        path: the PNG; what is there is replaced.
+
+    Raises:
+        ValueError: the matrix is not one row and column a class.
+        UsageError: ``path`` is not named ``.png``.
+        OutputError: it cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import PowerNorm
+
+    count = len(classes)
+    if count == 0 or {len(row) for row in scores.confusion} != {count} or len(scores.confusion) != count:
+        raise ValueError(f"a confusion matrix of {len(scores.confusion)} rows does not fit {count} classes")
+    check_png(path)
+    totals = [sum(row) for row in scores.confusion]
+    shares = [
+        [value / total if total else 0.0 for value in row]
+        for row, total in zip(scores.confusion, totals, strict=True)
+    ]
+    side_in = min(count * CELL_IN, MAX_SIDE_IN)
+    figure = _figure(side_in + 3.4, side_in + 2.2)
+    axes = figure.add_subplot()
+    # Errors are a few percent of a class: the square root lets them show beside the diagonal.
+    norm = PowerNorm(0.5, 0, 1)
+    axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    if count <= TEXT_CLASSES:
+        shade = colormaps["Blues"]
+        for row, total in enumerate(totals):
+            for col, value in enumerate(scores.confusion[row]):
+                ink = _ink(shade(float(norm(shares[row][col]))))
+                _write_cell(axes, row, col, value, total, ink)
+    # Names as high as the rows allow, 10 points at most.
+    _name_classes(axes, _plain_names(classes), totals, size=min(10.0, 0.75 * 72 * side_in / count))
+    figure.suptitle(_headline(scores), fontsize=11, x=0.01, ha="left", color=DARK)
+    bar = figure.colorbar(ScalarMappable(norm, "Blues"), ax=axes, fraction=0.035, pad=0.02)
+    bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
+    bar.set_label("share of the true class", color=DARK)
+    bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def draw_curves(metrics_file: Path, path: Path) -> None:
+    """Draw a training run: loss, both accuracies, and the fusion weight of each attention block.
+
+    Args:
+        metrics_file: ``metrics.jsonl`` as training writes it; epochs between measurements may be missing.
+        path: the PNG; what is there is replaced.
+
+    Raises:
+        UsageError: the file holds no measurement, or ``path`` is not named ``.png``.
+        OutputError: ``path`` cannot be written.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    check_png(path)
+    metrics = read_metrics(metrics_file)
+    last = metrics[-1]
+    blocks = max(len(entry.fusion) for entry in metrics)
+    panels = 3 if blocks else 2
+    figure = _figure(8.5, 2.7 * panels + 0.5)
+    axes: list[Axes] = [figure.add_subplot(panels, 1, 1)]
+    axes += [figure.add_subplot(panels, 1, place, sharex=axes[0]) for place in range(2, panels + 1)]
+    epochs = [entry.epoch for entry in metrics]
+    mark = "o" if len(metrics) <= 60 else ""
+
+    axes[0].plot(epochs, [entry.loss for entry in metrics], color=DARK, marker=mark, markersize=3.5)
+    _head(axes[0], f"Training loss, {last.loss:.3f} at the last measurement")
+
+    # On a logit axis 98 and 99 % are as far apart as they are in errors, and no curve is cut off; 0 and
+    # 100 %, infinitely far away, are drawn on its edges.
+    low, high = _accuracy_limits(metrics)
+    axes[1].set_yscale("logit")
+    axes[1].set_ylim(low, high)
+    for values, color, dash, name in (
+        ([entry.val_accuracy for entry in metrics], BLUE, "-", "as it is"),
+        ([entry.val_accuracy_l2a for entry in metrics], VERMILION, "--", "under a simulated L2A atmosphere"),
+    ):
+        label = f"{name}: {values[-1] * 100:.2f} %"
+        drawn = [min(max(value, low), high) for value in values]
+        axes[1].plot(
+            *(epochs, drawn),
+            color=color,
+            linestyle=dash,
+            marker=mark,
+            markersize=3.5,
+            label=label,
+            clip_on=False,
+        )
+    axes[1].set_yticks(_accuracy_ticks(low, high))
+    axes[1].set_yticks([], minor=True)
+    axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
+    _head(axes[1], "Accuracy on the validation split, averaged weights")
+    axes[1].legend(loc="lower right", frameon=False, fontsize=9)
+
+    if blocks:
+        _draw_fusion(axes[2], metrics, blocks, mark)
+    for panel in axes:
+        panel.grid(axis="y", color="#dddddd", linewidth=0.7)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelbottom=panel is axes[-1], labelcolor=DARK)
+    axes[-1].set_xlabel("epoch", color=DARK)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _save(figure, path)
+
+
+def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:
+    """The measurements of a ``metrics.jsonl``, by epoch; the last one counts where an epoch has two.
+
+    A run that was killed may leave half a line, and measures the epoch again when it is resumed: such
+    a line is left out, with a warning.
+
+    Raises:
+        UsageError: the file cannot be read or holds no measurement.
+    """
+    try:
+        lines = metrics_file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{metrics_file} cannot be read ({error}). Give the metrics.jsonl of a training run."
+        ) from error
+    found = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = _metrics_of(json.loads(line))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            log.warning("%s, line %d is no whole measurement (%s): left out", metrics_file, number, error)
+            continue
+        found[entry.epoch] = entry
+    if not found:
+        raise UsageError(
+            f"{metrics_file} holds no measurement in {len(lines)} lines. Give the metrics.jsonl of a "
+            "training run that has measured an epoch."
+        )
+    return tuple(found[epoch] for epoch in sorted(found))
+
+
+def _metrics_of(values: object) -> EpochMetrics:
+    """One line's values, checked.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are no measurement.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"a {type(values).__name__}, not an object")
+    entry = EpochMetrics(
+        epoch=int(values["epoch"]),
+        fusion=tuple(float(value) for value in values["fusion"]),
+        **{f.name: float(values[f.name]) for f in fields(EpochMetrics) if f.name not in ("epoch", "fusion")},
+    )
+    numbers = (entry.val_accuracy, entry.val_accuracy_l2a, *entry.fusion)
+    if entry.epoch < 1 or not all(0 <= number <= 1 for number in numbers):
+        raise ValueError(f"epoch {entry.epoch}, accuracies and fusion weights {numbers} are out of range")
+    return entry
+
+
+_ACCURACY_TICKS = (
+    *(0.5, 0.9, 0.99, 0.1, 0.999, 0.01, 0.001, 0.8, 0.95, 0.98, 0.2, 0.995, 0.97, 0.7, 0.96, 0.05, 0.3),
+    *(0.985, 0.975, 0.94, 0.998, 0.6, 0.4),
+)
+"""The most telling first."""
+
+
+def _head(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=10.5, loc="left", color=DARK)
+
+
+def _accuracy_limits(metrics: Sequence[EpochMetrics]) -> tuple[float, float]:
+    """Ticks that enclose every accuracy, or what lies just beyond the outermost ones."""
+    values = [value for entry in metrics for value in (entry.val_accuracy, entry.val_accuracy_l2a)]
+    below = [tick for tick in _ACCURACY_TICKS if tick < min(values)]
+    above = [tick for tick in _ACCURACY_TICKS if tick > max(values)]
+    return max(below, default=0.0005), min(above, default=0.9995)
+
+
+def _accuracy_ticks(low: float, high: float) -> list[float]:
+    """Ticks within the limits that leave each other room on a logit axis."""
+    room = (_logit(high) - _logit(low)) / 10
+    chosen: list[float] = []
+    for tick in _ACCURACY_TICKS:
+        near = any(abs(_logit(tick) - _logit(other)) < room for other in chosen)
+        if low <= tick <= high and not near:
+            chosen.append(tick)
+    return chosen
+
+
+def _logit(share: float) -> float:
+    return log_e(share / (1 - share))
+
+
+def _draw_fusion(axes: Axes, metrics: Sequence[EpochMetrics], blocks: int, mark: str) -> None:
+    """One line a block, from input (dark) to output (light)."""
+    from matplotlib import colormaps
+
+    shade = colormaps["viridis"]
+    dashes = ("-", "--", "-.", ":")
+    for block in range(blocks):
+        measured = [entry for entry in metrics if len(entry.fusion) > block]
+        axes.plot(
+            [entry.epoch for entry in measured],
+            [entry.fusion[block] for entry in measured],
+            # Viridis' yellow end is too pale on white.
+            color=shade(0.88 * block / max(blocks - 1, 1)),
+            linestyle=dashes[block % len(dashes)],
+            marker=mark,
+            markersize=3.5,
+            label=f"block {block + 1}: {measured[-1].fusion[block]:.2f}",
+        )
+    axes.set_ylim(0, 1)
+    _head(axes, "Fusion weight of each attention block: 1 = coordinate, 0 = channel attention")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+
+def _ink(color: tuple[float, float, float, float]) -> str:
+    """Black or white, whichever stands out more from a colour (relative luminance of WCAG 2.1)."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3])
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
+
+
+def _write_cell(axes: Axes, row: int, col: int, value: int, total: int, ink: str) -> None:
+    """Count and share of the true class; a bare, muted 0 lets the errors stand out."""
+    if value == 0:
+        axes.text(col, row, "0", ha="center", va="center", fontsize=8, color=MUTED)
+        return
+    weight = "bold" if row == col else "normal"
+    axes.text(
+        col, row - 0.13, str(value), ha="center", va="center", fontsize=10, fontweight=weight, color=ink
+    )
+    axes.text(
+        col, row + 0.22, f"{value / total * 100:.1f} %", ha="center", va="center", fontsize=7.5, color=ink
+    )
+
+
+def _name_classes(axes: Axes, names: Sequence[str], totals: Sequence[int], size: float) -> None:
+    """Names on both axes, as they are: a ``$`` in one starts no formula."""
+    places = range(len(names))
+    style = {"fontfamily": FONT, "fontsize": size, "color": DARK, "parse_math": False}
+    axes.set_xticks(
+        places, labels=names, rotation=40, ha="right", rotation_mode="anchor", minor=False, **style
+    )
+    rows = [f"{name}  ({total})" for name, total in zip(names, totals, strict=True)]
+    axes.set_yticks(places, labels=rows, minor=False, **style)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    # White lines between the cells.
+    axes.set_xticks([place - 0.5 for place in places[1:]], minor=True)
+    axes.set_yticks([place - 0.5 for place in places[1:]], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.2)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("predicted class", fontsize=11, color=DARK)
+    axes.set_ylabel("true class (patches)", fontsize=11, color=DARK)
+
+
+def _plain_names(classes: Sequence[str]) -> list[str]:
+    """Names on one line, short, and of characters that the font has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    drawn = get_font(findfont(FontProperties(family=FONT))).get_charmap()
+    names = []
+    for name in classes:
+        plain = "".join(char if ord(char) in drawn else "?" for char in printable(name))
+        names.append(plain if len(plain) <= NAME_CHARS else f"{plain[: NAME_CHARS - 1]}…")
+    return names
+
+
+def _headline(scores: Scores) -> str:
+    low, high = scores.interval
+    kappa = f"{scores.kappa:.4f}" if isfinite(scores.kappa) else "undefined"
+    return (
+        f"accuracy {scores.accuracy * 100:.2f} % (95 % interval {low * 100:.2f} to {high * 100:.2f}),  "
+        f"kappa {kappa},  n = {scores.n}"
+    )
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    """A figure of its own on an Agg canvas, known to nobody else."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        # Without the version of matplotlib, which would make equal figures differ.
+        figure.savefig(
+            partial, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, metadata={"Software": None}
+        )

@@ -1,0 +1,38 @@
+"""The command line for tests: in this process, or installed and in a process of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+LANDUSE = Path(sys.executable).with_name("landuse")
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self):
+        """The one message of a failed command."""
+        lines = [line for line in self.err.splitlines() if line.startswith("Error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        return lines[0].removeprefix("Error: ")
+
+
+def spawn(*arguments, preexec_fn=None, **environment):
+    """The installed command in a process of its own."""
+    done = subprocess.run(
+        [LANDUSE, *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        env={**os.environ, **environment},
+        preexec_fn=preexec_fn,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
