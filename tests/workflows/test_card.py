@@ -1,0 +1,574 @@
+"""Model cards: complete enough to rebuild a network's input, true to the file, valid STAC.
+
+Oracles: plain numpy over what the card says against ``landuse.model.normalize``; the tensors and the
+bytes of the file as safetensors and hashlib read them; STAC 1.1's own JSON schema, which comes with
+pystac; MLM v1.4.0's rules, written out below from its README; pystac's readers.
+"""
+
+import hashlib
+import inspect
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import torch
+from jsonschema import Draft7Validator
+from pystac.extensions.file import FileExtension
+from pystac.extensions.mlm import AssetGeneralMLMExtension, MLMExtension
+from pystac.validation.local_validator import get_local_schema_cache
+from referencing import Registry, Resource
+from safetensors import safe_open
+
+from landuse.errors import ModelError, UsageError
+from landuse.model.checkpoint import WEIGHTS, load_contract, save_checkpoint, shipped_models
+from landuse.model.networks import BalancedNet, NetworkConfig
+from landuse.model.normalize import bring_to_input, level_inputs, standardize
+from landuse.model.predict import Predictor
+from landuse.records import LevelInput, ModelContract
+from landuse.sentinel2 import BANDS
+from landuse.workflows.card import BATCH_SIZE, CardFacts, CardMetric, load_facts, write_card
+
+FACTS_FOLDER = Path(__file__).parents[2] / "examples" / "model_cards"
+SIDE_PX = 16
+
+FACTS = CardFacts(
+    training_data="Patches of clay, MIT licence",
+    split="half and half",
+    patches=120,
+    lineage=("landuse train --data clay", "temperature fitted on the other half"),
+    metrics=(
+        CardMetric(name="accuracy", value=0.5, interval=(0.25, 0.75), measured="on the other half"),
+        CardMetric(name="kappa", value=-0.1, interval=None, measured="the same"),
+    ),
+    limits=("Knows clay only.",),
+    license="MIT",
+    created_utc=datetime(2025, 1, 31, 12, tzinfo=UTC),
+    bbox_lonlat=(-10.5, 35, 30, 60.25),
+)
+
+MLM_RULES = {
+    # https://github.com/stac-extensions/mlm/tree/v1.4.0: required fields and the types of all we write.
+    "type": "object",
+    "required": ["stac_extensions", "properties", "assets"],
+    "properties": {
+        "stac_extensions": {
+            "contains": {"const": "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"}
+        },
+        "properties": {
+            "required": ["mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "bands"],
+            "properties": {
+                "mlm:name": {"type": "string", "pattern": r"^[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]$"},
+                "mlm:architecture": {"type": "string", "minLength": 1},
+                "mlm:tasks": {"type": "array", "uniqueItems": True, "items": {"$ref": "#/$defs/task"}},
+                "mlm:framework": {"const": "PyTorch"},
+                "mlm:framework_version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+                "mlm:total_parameters": {"type": "integer", "minimum": 0},
+                "mlm:pretrained": {"type": "boolean"},
+                "mlm:pretrained_source": {"type": ["string", "null"]},
+                "mlm:batch_size_suggestion": {"type": "integer", "minimum": 0},
+                "mlm:accelerator": {"type": ["string", "null"]},
+                "mlm:accelerator_constrained": {"type": "boolean"},
+                "mlm:hyperparameters": {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": {"pattern": "^[0-9a-zA-Z_.-]+$"},
+                },
+                "mlm:input": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "required": ["name", "bands", "input"],
+                        "properties": {
+                            "name": {"type": "string", "minLength": 1},
+                            "bands": {"type": "array", "items": {"type": "string", "minLength": 1}},
+                            "input": {"$ref": "#/$defs/structure"},
+                            "description": {"type": "string", "minLength": 1},
+                            "value_scaling": {
+                                "type": "array",
+                                "minItems": 1,
+                                "items": {
+                                    "required": ["type", "mean", "stddev"],
+                                    "properties": {
+                                        "type": {"const": "z-score"},
+                                        "mean": {"type": "number"},
+                                        "stddev": {"type": "number"},
+                                    },
+                                },
+                            },
+                            "resize_type": {"type": "null"},
+                            "pre_processing_function": {"$ref": "#/$defs/processing"},
+                        },
+                        "additionalProperties": False,
+                    },
+                },
+                "mlm:output": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "required": ["name", "tasks", "result"],
+                        "properties": {
+                            "name": {"type": "string", "minLength": 1},
+                            "tasks": {"type": "array", "items": {"$ref": "#/$defs/task"}},
+                            "result": {"$ref": "#/$defs/structure"},
+                            "description": {"type": "string", "minLength": 1},
+                            "classification:classes": {
+                                "type": "array",
+                                "minItems": 1,
+                                "uniqueItems": True,
+                                "items": {
+                                    # Both versions of the classification extension at once.
+                                    "required": ["value", "name", "description"],
+                                    "properties": {
+                                        "value": {"type": "integer"},
+                                        "name": {"type": "string", "pattern": "^[0-9A-Za-z_-]+$"},
+                                        "description": {"type": "string", "minLength": 1},
+                                        "color_hint": {"type": "string", "pattern": "^[0-9A-F]{6}$"},
+                                    },
+                                    "additionalProperties": False,
+                                },
+                            },
+                            "post_processing_function": {"$ref": "#/$defs/processing"},
+                        },
+                        "additionalProperties": False,
+                    },
+                },
+            },
+            "patternProperties": {"^(?!mlm:)": {}},
+            "additionalProperties": False,
+        },
+        "assets": {
+            "minProperties": 1,
+            "additionalProperties": {
+                "required": ["href", "roles", "mlm:artifact_type", "file:checksum", "file:size"],
+                "properties": {
+                    "roles": {"contains": {"const": "mlm:model"}},
+                    "mlm:artifact_type": {"type": "string", "minLength": 1},
+                    # These describe the model as a whole: an item's properties, never an asset's.
+                    "mlm:name": False,
+                    "mlm:input": False,
+                    "mlm:output": False,
+                    "mlm:hyperparameters": False,
+                },
+            },
+        },
+    },
+    "$defs": {
+        "task": {"enum": ["scene-classification", "classification"]},
+        "processing": {"required": ["format", "expression"], "properties": {"format": {"type": "string"}}},
+        "structure": {
+            "required": ["shape", "dim_order", "data_type"],
+            "properties": {
+                "shape": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": -1}},
+                "dim_order": {"type": "array", "uniqueItems": True, "items": {"pattern": "^[a-z-_]+$"}},
+                "data_type": {"const": "float32"},
+            },
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def contract_of(bands=("B04", "B03", "B02"), **changed):
+    """No two bands alike, so that no mix-up goes unseen."""
+    rng = np.random.default_rng(7)
+    count = len(bands)
+    values = {
+        "name": "clay-1",
+        "bands": bands,
+        "levels": tuple(
+            LevelInput(
+                level=entry.level,
+                gain=tuple(rng.uniform(0.8, 1.2, count)),
+                offset_dn=tuple(rng.uniform(-400, 400, count)),
+            )
+            for entry in level_inputs(bands)
+        ),
+        "saturation_dn": tuple(rng.uniform(2000, 9000, count)),
+        "mean": tuple(rng.uniform(0.2, 0.5, count)),
+        "std": tuple(rng.uniform(0.05, 0.3, count)),
+        "classes": ("Brick", "Grass", "SeaLake"),
+        "patch_size_px": SIDE_PX,
+        "resolution_m": 10.0,
+        "temperature": 1.5,
+    }
+    return ModelContract(**values | changed)
+
+
+def checkpoint_of(folder, contract, file_name="clay.safetensors", **network):
+    config = {
+        "name": "tiny",
+        "bands": len(contract.bands),
+        "classes": len(contract.classes),
+        "unshuffle": 2,
+        "widths": (8, 16),
+        "depths": (1, 1),
+        "attention": "last",
+        "dropblock": (0.0, 0.1),
+    }
+    path = folder / file_name
+    save_checkpoint(path, BalancedNet(NetworkConfig(**config | network)), contract)
+    return path
+
+
+def card_of(folder, contract, facts=FACTS, **options):
+    checkpoint = checkpoint_of(folder, contract, **options)
+    write_card(checkpoint, facts, checkpoint.with_suffix(".json"))
+    return json.loads(checkpoint.with_suffix(".json").read_text("utf-8"))
+
+
+def stac_errors(card):
+    """What STAC 1.1's own schema and MLM's rules have against a card; no network is asked."""
+    schemas = get_local_schema_cache()
+    registry = Registry().with_resources(
+        (uri, Resource.from_contents(schema)) for uri, schema in schemas.items()
+    )
+    item = schemas["https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"]
+    found = [*Draft7Validator(item, registry=registry).iter_errors(card)]
+    found += Draft7Validator(MLM_RULES).iter_errors(card)
+    return [f"{error.json_path}: {error.message[:200]}" for error in found]
+
+
+def input_from(card, dn, level):
+    """The network's input by plain numpy from nothing but the card, as its description says."""
+    (description,) = card["properties"]["mlm:input"]
+    steps = description["pre_processing_function"]["expression"]
+
+    def column(values):
+        return np.array(values).reshape(1, -1, 1, 1)
+
+    gain, offset = (column(steps["levels"][level][key]) for key in ("gain", "offset_dn"))
+    x = np.clip(gain * dn + offset, 0, column(steps["saturation_dn"]))
+    scaling = description["value_scaling"]
+    return (x - column([s["mean"] for s in scaling])) / column([s["stddev"] for s in scaling])
+
+
+@pytest.mark.parametrize("bands", [("B04", "B03", "B02"), BANDS, tuple(b for b in BANDS if b != "B10")])
+def test_the_input_can_be_rebuilt_from_the_card_alone(tmp_path, bands):
+    contract = contract_of(bands)
+    card = card_of(tmp_path, contract)
+    (description,) = card["properties"]["mlm:input"]
+    assert description["bands"] == list(bands)
+    assert description["input"]["shape"] == [-1, len(bands), SIDE_PX, SIDE_PX]
+    assert description["input"]["dim_order"] == ["batch", "channel", "height", "width"]
+    dn = np.random.default_rng(0).integers(1, 12_000, (5, len(bands), SIDE_PX, SIDE_PX), dtype=np.uint16)
+    levels = description["pre_processing_function"]["expression"]["levels"]
+    assert list(levels) == [entry.level for entry in contract.levels]
+    assert set(levels) == ({"L1C"} if "B10" in bands else {"L1C", "L2A"})
+    for level in levels:
+        tensor = torch.from_numpy(dn.astype(np.float32))
+        expected = standardize(bring_to_input(tensor, contract, level), contract).numpy()
+        rebuilt = input_from(card, dn, level)
+        np.testing.assert_allclose(rebuilt, expected, rtol=1e-4, atol=1e-4)
+        clipped = (expected == expected.max((0, 2, 3), keepdims=True)).mean()
+        assert 0.05 < clipped < 0.9  # the clip is part of what was compared
+
+
+def test_probabilities_follow_from_logits_as_the_card_says(tmp_path):
+    contract = contract_of(("B04", "B03", "B02"), patch_size_px=SIDE_PX)
+    checkpoint = checkpoint_of(tmp_path, contract)
+    write_card(checkpoint, FACTS, tmp_path / "clay.json")
+    card = json.loads((tmp_path / "clay.json").read_text())
+    predictor = Predictor.load(str(checkpoint), "cpu")
+    dn = np.random.default_rng(0).integers(1, 6000, (4, 3, SIDE_PX, SIDE_PX), dtype=np.uint16)
+    with torch.inference_mode():
+        x = torch.from_numpy(input_from(card, dn, "L2A").astype(np.float32))
+        logits = predictor._network(x).numpy().astype(float)
+    (output,) = card["properties"]["mlm:output"]
+    scaled = np.exp(logits / output["post_processing_function"]["expression"]["temperature"])
+    expected = predictor.probabilities(dn, "L2A")
+    np.testing.assert_allclose(scaled / scaled.sum(1, keepdims=True), expected, rtol=1e-3, atol=1e-4)
+    assert output["result"] == {"shape": [-1, 3], "dim_order": ["batch", "class"], "data_type": "float32"}
+
+
+def test_a_card_is_valid_stac_and_says_what_it_was_given(tmp_path):
+    card = card_of(tmp_path, contract_of())
+    assert stac_errors(card) == []
+    properties = card["properties"]
+    assert card["id"] == properties["mlm:name"] == "clay-1"
+    assert properties["mlm:architecture"] == "tiny"
+    assert properties["mlm:tasks"] == ["scene-classification", "classification"]
+    assert (properties["mlm:pretrained"], properties["mlm:pretrained_source"]) == (False, None)
+    assert properties["mlm:accelerator"] is None
+    assert properties["mlm:batch_size_suggestion"] == BATCH_SIZE
+    assert properties["mlm:framework_version"] == torch.__version__.split("+")[0]
+    assert properties["license"] == "MIT"
+    assert properties["datetime"] == "2025-01-31T12:00:00Z"
+    assert card["bbox"] == [-10.5, 35, 30, 60.25]
+    assert card["geometry"]["coordinates"] == [
+        [[-10.5, 35], [30, 35], [30, 60.25], [-10.5, 60.25], [-10.5, 35]]
+    ]
+    assert properties["landuse:training_data"] == FACTS.training_data
+    assert properties["landuse:split"] == FACTS.split
+    assert properties["landuse:training_patches"] == 120
+    assert properties["landuse:patch_size_px"] == SIDE_PX
+    assert properties["gsd"] == 10
+    assert properties["landuse:limits"] == ["Knows clay only."]
+    assert properties["landuse:metrics"] == [
+        {"name": "accuracy", "value": 0.5, "interval": [0.25, 0.75], "measured": "on the other half"},
+        {"name": "kappa", "value": -0.1, "interval": None, "measured": "the same"},
+    ]
+    assert properties["processing:lineage"] == (
+        "1. landuse train --data clay\n2. temperature fitted on the other half"
+    )
+    assert [band["name"] for band in properties["bands"]] == ["B04", "B03", "B02"]
+    assert [band["eo:common_name"] for band in properties["bands"]] == ["red", "green", "blue"]
+    # Reflectance as the bands' scale and offset give it is what the description calls dn.
+    assert {(band["raster:scale"], band["raster:offset"]) for band in properties["bands"]} == {(1e-4, 0)}
+    assert {band["raster:spatial_resolution"] for band in properties["bands"]} == {10}
+    assert card["assets"]["weights"]["href"] == "./clay.safetensors"
+    assert card["links"] == []
+    assert str(tmp_path) not in json.dumps(card)
+
+
+def test_pystac_reads_back_what_was_written(tmp_path):
+    card = card_of(tmp_path, contract_of())
+    item = pystac.Item.from_file(str(tmp_path / "clay.json"))
+    assert item.to_dict(include_self_link=False, transform_hrefs=False) == card
+    model = MLMExtension.ext(item)
+    assert model.input[0].bands == ["B04", "B03", "B02"]
+    assert [entry.name for entry in model.output[0].classes] == ["Brick", "Grass", "SeaLake"]
+    assert model.hyperparameters.to_dict()["widths"] == [8, 16]
+    asset = item.assets["weights"]
+    assert AssetGeneralMLMExtension.ext(asset).artifact_type == "safetensors.torch.save_file"
+    assert FileExtension.ext(asset).size == (tmp_path / "clay.safetensors").stat().st_size
+    assert Path(asset.get_absolute_href()).samefile(tmp_path / "clay.safetensors")
+
+
+def test_weights_that_were_started_from_others_say_so(tmp_path):
+    card = card_of(tmp_path, contract_of(), replace(FACTS, pretrained_source="balanced-fast-rgb"))
+    assert card["properties"]["mlm:pretrained"] is True
+    assert card["properties"]["mlm:pretrained_source"] == "balanced-fast-rgb"
+    assert stac_errors(card) == []
+
+
+def test_the_batch_size_is_what_prediction_takes():
+    assert inspect.signature(Predictor.load).parameters["batch_size"].default == BATCH_SIZE
+
+
+def test_hostile_names_in_a_checkpoint_stay_harmless(tmp_path):
+    """Class names become names of the extension's kind, the file's name part of a URL, the rest text."""
+    contract = contract_of(classes=("a/b <b>", "../..", "漢\x1b[31m"))
+    card = card_of(tmp_path, contract, file_name="a b#c?.safetensors", **{"name": "x\x1b[2J<script>"})
+    assert stac_errors(card) == []
+    (output,) = card["properties"]["mlm:output"]
+    assert [entry["name"] for entry in output["classification:classes"]] == ["a-b--b-", "-----", "---31m"]
+    assert [entry["value"] for entry in output["classification:classes"]] == [0, 1, 2]
+    assert [entry["description"] for entry in output["classification:classes"]] == [
+        "a/b <b>",
+        "../..",
+        "漢?[31m",
+    ]
+    assert card["assets"]["weights"]["href"] == "./a%20b%23c%3F.safetensors"
+    assert card["properties"]["mlm:architecture"] == "x?[2J<script>"
+
+
+@pytest.mark.parametrize(
+    ("changed", "network", "message"),
+    [
+        ({"name": "../clay"}, {}, "cannot be a STAC id"),
+        ({"name": "x"}, {}, "at least three"),
+        ({"name": "clay\n"}, {}, "cannot be a STAC id"),
+        ({"bands": ("B04", "B03", "red")}, {}, r"\['red'\] are no bands or levels"),
+        (
+            {"levels": (LevelInput(level="L3", gain=(1, 1, 1), offset_dn=(0, 0, 0)),)},
+            {},
+            r"\['L3'\] are no bands or levels",
+        ),
+        ({}, {"dropblock": (0.0, float("nan"))}, "cannot be told as JSON"),
+        ({}, {"name": "\ud800"}, "cannot be told as JSON"),
+    ],
+)
+def test_a_checkpoint_that_no_card_can_describe_is_refused(tmp_path, changed, network, message):
+    base = contract_of()
+    checkpoint = checkpoint_of(tmp_path, replace(base, **changed), **network)
+    with pytest.raises(ModelError, match=message):
+        write_card(checkpoint, FACTS, tmp_path / "clay.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["clay.safetensors"]
+
+
+def test_a_card_lies_beside_its_weights(tmp_path):
+    checkpoint = checkpoint_of(tmp_path, contract_of())
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match="beside its weights"):
+        write_card(checkpoint, FACTS, tmp_path / "other" / "clay.json")
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        write_card(tmp_path / "none.safetensors", FACTS, tmp_path / "none.json")
+    assert not (tmp_path / "none.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"training_data": " "}, "training_data"),
+        ({"split": "two\nlines"}, "one line"),
+        ({"training_data": "x" * 2001}, "1 to 2000"),
+        ({"training_data": "\ud800"}, "printable"),
+        ({"patches": 0}, "patches is 0"),
+        ({"lineage": ()}, "lineage is empty"),
+        ({"limits": ()}, "limits is empty"),
+        ({"limits": ("fine", "\x1b[31m")}, "limits"),
+        ({"metrics": ()}, "metrics is empty"),
+        ({"license": "MIT or so"}, "SPDX"),
+        ({"license": ""}, "SPDX"),
+        ({"created_utc": datetime(2025, 1, 31)}, "not in UTC"),
+        ({"created_utc": datetime(2025, 1, 31, tzinfo=timezone(timedelta(hours=1)))}, "not in UTC"),
+        ({"bbox_lonlat": (10, 35, -10, 60)}, "west < east"),
+        ({"bbox_lonlat": (-10, 35, 10, 91)}, "bbox_lonlat"),
+        ({"bbox_lonlat": (-10, float("nan"), 10, 60)}, "bbox_lonlat"),
+        ({"pretrained_source": ""}, "pretrained_source"),
+    ],
+)
+def test_facts_are_checked_where_they_are_born(changed, message):
+    with pytest.raises(UsageError, match=message):
+        replace(FACTS, **changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"value": float("nan")},
+        {"interval": (0.6, 0.7)},
+        {"interval": (0.75, 0.25)},
+        {"interval": (0.0, float("inf"))},
+        {"name": ""},
+        {"measured": "a\tb"},
+    ],
+)
+def test_metrics_are_checked_where_they_are_born(changed):
+    with pytest.raises(UsageError):
+        replace(FACTS.metrics[0], **changed)
+
+
+def facts_json(**changed):
+    values = {
+        "training_data": FACTS.training_data,
+        "split": FACTS.split,
+        "patches": 120,
+        "lineage": list(FACTS.lineage),
+        "metrics": [
+            {"name": "accuracy", "value": 0.5, "interval": [0.25, 0.75], "measured": "on the other half"},
+            {"name": "kappa", "value": -0.1, "interval": None, "measured": "the same"},
+        ],
+        "limits": list(FACTS.limits),
+        "license": "MIT",
+        "created_utc": "2025-01-31T12:00:00Z",
+        "bbox_lonlat": [-10.5, 35, 30, 60.25],
+    }
+    return {key: value for key, value in (values | changed).items() if value is not ...}
+
+
+def test_facts_come_from_json_as_they_are_written_there(tmp_path):
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(facts_json()))
+    assert load_facts(path) == FACTS
+    path.write_text(json.dumps(facts_json(pretrained_source="elsewhere")))
+    assert load_facts(path) == replace(FACTS, pretrained_source="elsewhere")
+
+
+METRIC = {"name": "accuracy", "value": 0.5, "interval": None, "measured": "so"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "must be an object"),
+        (facts_json(contact="me@example.com"), r"unknown keys \['contact'\]"),
+        (facts_json(split=...), r"missing keys \['split'\]"),
+        (facts_json(metrics=[METRIC | {"unit": "%"}]), r"a metric: unknown keys \['unit'\]"),
+        (facts_json(metrics=[{"name": "accuracy"}]), "missing keys"),
+        (facts_json(metrics={"accuracy": 1}), "metrics must be a list"),
+        (facts_json(metrics=[METRIC | {"value": "0.5"}]), "value must be a number"),
+        (facts_json(metrics=[METRIC | {"value": True}]), "value must be a number"),
+        (facts_json(metrics=[METRIC | {"value": 10**400}]), "too large"),
+        (facts_json(metrics=[METRIC | {"interval": [0.4]}]), "interval must be 2 numbers"),
+        (facts_json(patches=1.5), "patches must be a whole number"),
+        (facts_json(patches=True), "patches must be a whole number"),
+        (facts_json(lineage="landuse train"), "lineage must be a list"),
+        (facts_json(limits=[None]), "limits must be text"),
+        (facts_json(created_utc="yesterday"), "no ISO 8601 time"),
+        (facts_json(created_utc="2025-01-31T12:00:00"), "not in UTC"),
+        (facts_json(bbox_lonlat=[1, 2, 3]), "4 numbers"),
+        (facts_json(training_data="\x1b[31m"), "printable"),
+    ],
+)
+def test_facts_that_are_none_are_refused_with_the_file_named(tmp_path, values, message):
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(UsageError, match=message) as caught:
+        load_facts(path)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"patches": NaN}'])
+def test_facts_that_are_no_json_are_refused(tmp_path, content):
+    path = tmp_path / "facts.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"facts\.json"):
+        load_facts(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_facts(tmp_path / "missing.json")
+
+
+def tensors_of(path):
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  # safe_open is no mapping
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_every_shipped_weight_has_a_card_that_agrees_with_it(name):
+    """After training: ``python examples/write_model_card.py WEIGHTS examples/model_cards/NAME.json``."""
+    weights, path = WEIGHTS / f"{name}.safetensors", WEIGHTS / f"{name}.json"
+    assert path.is_file(), f"no card: write {FACTS_FOLDER.name}/{name}.json and its card"
+    card = json.loads(path.read_text("utf-8"))
+    assert stac_errors(card) == []
+    properties, (asset,) = card["properties"], card["assets"].values()
+
+    content = weights.read_bytes()
+    assert asset["href"] == f"./{weights.name}"
+    assert asset["file:size"] == len(content)
+    assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+    tensors, header = tensors_of(weights)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert properties["mlm:total_parameters"] == sum(
+        tensor.size for key, tensor in tensors.items() if not key.endswith(statistics)
+    )
+    assert properties["mlm:hyperparameters"] == json.loads(header["network"])
+
+    contract = load_contract(weights)
+    assert card["id"] == properties["mlm:name"] == contract.name == name
+    (described,), (output,) = properties["mlm:input"], properties["mlm:output"]
+    size = contract.patch_size_px
+    assert described["bands"] == [band["name"] for band in properties["bands"]] == list(contract.bands)
+    assert described["input"]["shape"] == [-1, len(contract.bands), size, size]
+    assert properties["gsd"] == contract.resolution_m
+    assert properties["landuse:levels"] == [entry.level for entry in contract.levels]
+    assert [entry["name"] for entry in output["classification:classes"]] == list(contract.classes)
+    assert output["post_processing_function"]["expression"]["temperature"] == contract.temperature
+    dn = np.random.default_rng(0).integers(1, 9000, (2, len(contract.bands), size, size), dtype=np.uint16)
+    for entry in contract.levels:
+        tensor = torch.from_numpy(dn.astype(np.float32))
+        expected = standardize(bring_to_input(tensor, contract, entry.level), contract).numpy()
+        np.testing.assert_allclose(input_from(card, dn, entry.level), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_every_shipped_card_can_be_made_again(name, tmp_path):
+    weights = tmp_path / f"{name}.safetensors"
+    weights.symlink_to(WEIGHTS / weights.name)
+    write_card(weights, load_facts(FACTS_FOLDER / f"{name}.json"), tmp_path / f"{name}.json")
+    made, shipped = (
+        json.loads((folder / f"{name}.json").read_text("utf-8")) for folder in (tmp_path, WEIGHTS)
+    )
+    for card in (made, shipped):
+        del card["properties"]["mlm:framework_version"]  # of the machine that writes
+    assert made == shipped
+
+
+def test_there_are_no_facts_or_cards_without_weights():
+    assert {path.stem for path in FACTS_FOLDER.iterdir()} == set(shipped_models())
+    assert {path.stem for path in WEIGHTS.glob("*.json")} == set(shipped_models())
