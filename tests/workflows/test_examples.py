@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL_PX = 96
 
 
-def run(example, *options, cwd):
-    done = subprocess.run(
+def start(example, *options, cwd):
+    return subprocess.run(
         [sys.executable, EXAMPLES / example, *map(str, options)],
         capture_output=True,
         encoding="utf-8",
@@ -25,6 +28,10 @@ def run(example, *options, cwd):
         # Whoever asks the network gets a refusal.
         env=os.environ | {"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"},
     )
+
+
+def run(example, *options, cwd):
+    done = start(example, *options, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -77,6 +84,72 @@ def test_map_own_imagery_without_own_imagery(tmp_path):
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50  # not a blank
 
 
+def test_write_model_card(tmp_path):
+    """The shipped card is made again beside a copy of the weights; bad facts leave it as it is."""
+    from landuse.model import DEFAULT_MODEL
+    from landuse.model.checkpoint import model_path
+
+    weights = model_path(DEFAULT_MODEL)
+    facts = EXAMPLES / "model_cards" / f"{DEFAULT_MODEL}.json"
+    shutil.copy(weights, tmp_path)
+    shown = run("write_model_card.py", weights.name, facts, cwd=tmp_path)
+    card = tmp_path / f"{DEFAULT_MODEL}.json"
+    assert shown == f"wrote {card.name}\n"
+    assert (
+        json.loads(card.read_text())["assets"]
+        == json.loads(weights.with_suffix(".json").read_text())["assets"]
+    )
+    before = card.read_bytes()
+    hostile = tmp_path / "hostile.json"
+    hostile.write_text(json.dumps(json.loads(facts.read_text()) | {"contact": "\x1b[2J"}))
+    done = start("write_model_card.py", weights.name, hostile, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Facts")
+    assert "unknown keys ['contact']" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert card.read_bytes() == before
+
+
+def test_average_weights(tmp_path):
+    """The mean of two networks, tensor by tensor; networks that do not belong together are refused."""
+    import torch
+    from safetensors.torch import load_file
+
+    from landuse.model.checkpoint import load_checkpoint, save_checkpoint
+    from landuse.model.datasets import PatchSource, load_patches
+    from landuse.model.networks import balanced_fast, build_network
+    from landuse.model.train import make_contract
+    from tests.patches import make_jpegs
+
+    root = make_jpegs(tmp_path / "data", each=2)
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(root.glob("*/*.jpg"))]
+    (tmp_path / "val.txt").write_text("\n".join(names))
+    contract = make_contract("net", load_patches(PatchSource(root=root), names))
+    for seed, (file, std) in enumerate({"a": contract.std, "b": contract.std, "c": (1.0, 1.0, 1.0)}.items()):
+        torch.manual_seed(seed)
+        network = build_network(balanced_fast(3, len(contract.classes)))
+        save_checkpoint(tmp_path / f"{file}.safetensors", network, replace(contract, std=std))
+    options = ("--data", root, "--split", "val.txt", "--name", "mean", "--out", "mean.safetensors")
+    shown = run("average_weights.py", 0.75, "a.safetensors", 0.25, "b.safetensors", *options, cwd=tmp_path)
+    assert shown.startswith("wrote mean.safetensors: ")
+    a, b, mean = (load_file(tmp_path / f"{name}.safetensors") for name in ("a", "b", "mean"))
+    assert mean.keys() == a.keys()
+    for key, value in mean.items():
+        torch.testing.assert_close(value.double(), 0.75 * a[key].double() + 0.25 * b[key].double())
+    assert load_checkpoint(tmp_path / "mean.safetensors")[1].name == "mean"
+    for shares, message in (
+        ((0.5, "a.safetensors", 0.5, "c.safetensors"), "another contract"),
+        ((0.5, "a.safetensors", 0.6, "b.safetensors"), "must sum to 1"),
+        ((0.5, "a.safetensors", 0.5), "shorter"),
+        (("half", "a.safetensors", 0.5, "b.safetensors"), "could not convert"),
+    ):
+        done = start("average_weights.py", *shares, *options[:-1], "other.safetensors", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: ")
+        assert message in done.stderr
+        assert not (tmp_path / "other.safetensors").exists()
+
+
 def small_bbox():
     """A corner of the demo's landscape of about 1 x 1 km."""
     from rasterio.warp import transform_bounds
@@ -85,3 +158,48 @@ def small_bbox():
 
     edges = (DEMO_LEFT_M + 500, DEMO_TOP_M - 1500, DEMO_LEFT_M + 1500, DEMO_TOP_M - 500)
     return ",".join(f"{edge:.6f}" for edge in transform_bounds(DEMO_CRS, "EPSG:4326", *edges))
+
+
+@pytest.mark.slow
+def test_compare_networks(tmp_path):
+    from tests.patches import make_jpegs, write_split
+
+    root = make_jpegs(tmp_path / "data", each=8)
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(root.glob("*/*.jpg"))]
+    lists = write_split(tmp_path, names).split(",")
+    (tmp_path / "splits").mkdir()
+    for part, path in zip(("train", "val"), lists, strict=True):
+        Path(path).rename(tmp_path / "splits" / f"tiny-{part}.txt")
+    options = ("--data", root, "--out", "runs", "--splits", "tiny", "--networks", "balanced-fast")
+    options += ("--epochs", 1, "--batch-size", 6, "--seeds", "0,1")
+    shown = run("compare_networks.py", *options, cwd=tmp_path)
+    rows = {row[1]: row for row in ([c.strip() for c in line.split("|")] for line in shown.splitlines())}
+    assert list(rows)[2:] == ["baseline", "cbam", "balanced", "balanced-fast", "resnet50"]
+    # Published: 13.1 M and 3.13 GMAC; nothing is said of what was not run.
+    assert rows["balanced"][2:4] == ["13.12", "3.13"]
+    assert rows["balanced"][5] == rows["resnet50"][5] == "not run"
+    metrics = [
+        json.loads((tmp_path / "runs" / f"balanced-fast-tiny-1-{seed}" / "metrics.jsonl").read_text())
+        for seed in (0, 1)
+    ]
+    mean, spread = (f(100 * m["val_accuracy"] for m in metrics) for f in (statistics.mean, statistics.stdev))
+    assert rows["balanced-fast"][5] == f"{mean:.2f} ± {spread:.2f} (2 seeds)"
+
+
+@pytest.mark.slow
+def test_cross_validate(tmp_path):
+    from tests.patches import make_tiffs
+
+    names = sorted(make_tiffs(tmp_path / "data", each=6))
+    (tmp_path / "seen.txt").write_text("".join(f"{name}.jpg\n" for name in names[:12]))
+    options = ("--data", "data", "--out", "folds", "--folds", 3, "--epochs", 1, "--batch-size", 4)
+    shown = run("cross_validate.py", *options, "--seen", "seen.txt", cwd=tmp_path)
+    held_out = [
+        Path(line).with_suffix("")
+        for number in range(3)
+        for line in (tmp_path / "folds" / f"fold{number}-val.txt").read_text().splitlines()
+    ]
+    assert sorted(map(str, held_out)) == names  # each patch is held out once
+    result = json.loads((tmp_path / "folds" / "folds.json").read_text())
+    assert (result["all"]["n"], result["unseen by --init"]["n"]) == (18, 6)
+    assert f"all: {result['all']['accuracy']:.2%} of 18 held-out patches" in shown
