@@ -10,7 +10,6 @@ not repeated once it is done. The table on stdout holds what was run; the rest s
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,7 +20,8 @@ from torch import nn
 
 from landuse.model.datasets import PatchSource
 from landuse.model.networks import NETWORKS, build_network
-from landuse.model.recipe import TrainConfig
+from landuse.model.recipe import EpochMetrics, TrainConfig
+from landuse.workflows.figures import read_metrics
 from landuse.workflows.training import TrainRequest, train_model
 
 BANDS, CLASSES, SIDE_PX = 3, 10, 64
@@ -58,18 +58,17 @@ def patches_per_s(network: nn.Module, device: torch.device, batch: int = 128, ro
     return statistics.median(speeds[1:])  # the first round warms up
 
 
-def last_metrics(run: Path, epochs: int) -> dict[str, object] | None:
-    """The last line of a finished run's metrics; None where it was not run to its end."""
-    file = run / "metrics.jsonl"
-    if not (run / "model.safetensors").is_file() or not file.is_file():
+def last_metrics(run: Path, epochs: int) -> EpochMetrics | None:
+    """The last measurement of a finished run; None where it was not run to its end."""
+    if not (run / "model.safetensors").is_file():
         return None
-    last: dict[str, object] = json.loads(file.read_text("utf-8").splitlines()[-1])
-    return last if last["epoch"] == epochs else None
+    last = read_metrics(run / "metrics.jsonl")[-1]
+    return last if last.epoch == epochs else None
 
 
-def accuracy(runs: list[dict[str, object] | None]) -> str:
+def accuracy(runs: list[EpochMetrics | None]) -> str:
     """Mean and spread of the runs there are."""
-    values = [100 * float(run["val_accuracy"]) for run in runs if run is not None]  # type: ignore[arg-type]  # JSON
+    values = [100 * run.val_accuracy for run in runs if run is not None]
     if not values:
         return "not run"
     if len(values) == 1:
@@ -95,7 +94,7 @@ def main() -> None:
     chosen, splits = options.networks.split(","), options.splits.split(",")
     seeds = [int(seed) for seed in options.seeds.split(",")]
     tag = "-decayed" if options.decay_fusion else ""
-    found: dict[tuple[str, str], list[dict[str, object] | None]] = {}
+    found: dict[tuple[str, str], list[EpochMetrics | None]] = {}
     for name in NETWORKS:
         for split in splits:
             for seed in seeds:
@@ -124,8 +123,8 @@ def main() -> None:
         row = [name, f"{parameters:.2f}", f"{gmac:.2f}", f"{patches_per_s(network, torch.device('cpu')):.0f}"]
         row += [f"{patches_per_s(network, torch.device('cuda')):.0f}"] if gpu else []
         row += [accuracy(found[name, split]) for split in splits]
-        fusion = next((run["fusion"] for run in found[name, splits[0]] if run is not None), ())
-        row.append(" ".join(f"{value:.2f}" for value in fusion))  # type: ignore[union-attr]  # JSON
+        fusion = next((run.fusion for run in found[name, splits[0]] if run is not None), ())
+        row.append(" ".join(f"{value:.2f}" for value in fusion))
         print("| " + " | ".join(row) + " |")
 
 

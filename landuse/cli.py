@@ -431,10 +431,11 @@ def evaluate_command(
 ) -> None:
     """Score a model on labelled patches."""
     from landuse.model.checkpoint import load_contract, model_path
-    from landuse.workflows.figures import check_png, draw_confusion
     from landuse.workflows.training import evaluate_model, patch_source, scores_to_dict
 
     if confusion is not None:
+        from landuse.workflows.figures import check_png, draw_confusion  # not needed for the scores alone
+
         check_png(confusion)  # before minutes of scoring
     scores = evaluate_model(
         patch_source(data, level, band_order), model, split=split, tta=tta, l2a_error=l2a_error, device=device
