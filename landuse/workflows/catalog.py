@@ -6,19 +6,15 @@ compared with its source before it is published.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
 import re
-import shutil
-import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -48,10 +44,7 @@ from landuse.workflows.rasters import (
     describe_bands,
     unreadable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+from landuse.workflows.whole import replacing, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +153,7 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         _link(catalog, item, request.out)
         try:
             request.out.mkdir(parents=True, exist_ok=True)
-            with _replacing_folder(target) as folder:
+            with replacing(target) as folder:
                 for band, asset in zip(bands, assets, strict=True):
                     _write_cog(band, asset, folder / f"{band.name}.tif")
                 _write_json(folder / f"{item_id}.json", item)
@@ -391,28 +384,7 @@ def _link(catalog: pystac.Catalog, item: pystac.Item, out: Path) -> None:
 def _write_json(path: Path, document: pystac.Item | pystac.Catalog) -> None:
     """The document without its self link, whole or not at all."""
     values = document.to_dict(include_self_link=False)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
-    partial.replace(path)
-
-
-@contextlib.contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place at the end, or vanishes on an error."""
-    token = uuid.uuid4().hex[:8]
-    fresh = target.with_name(f".{target.name}.{token}.part")
-    stale = target.with_name(f".{target.name}.{token}.old")
-    fresh.mkdir()
-    try:
-        yield fresh
-        if target.exists():
-            target.rename(stale)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if stale.exists() and not target.exists():
-            stale.rename(target)
-        shutil.rmtree(stale, ignore_errors=True)
+    write_whole(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def _vrt(band: RasterBand, asset: BandAsset) -> str:

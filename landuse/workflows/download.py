@@ -24,9 +24,9 @@ from landuse.workflows.fetch import (
     fetch,
     is_web,
     read_object,
-    write_whole,
 )
-from landuse.workflows.unpack import clear_up, replacing, unpack
+from landuse.workflows.unpack import unpack
+from landuse.workflows.whole import clear_up, replacing, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

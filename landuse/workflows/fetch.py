@@ -26,6 +26,7 @@ import landuse
 from landuse.errors import OutputError, ProviderError
 from landuse.pipeline.sources import cause
 from landuse.redact import redact_href
+from landuse.workflows.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -200,20 +201,6 @@ def is_web(url: str) -> bool:
         return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_object(path: Path) -> Mapping[str, object]:

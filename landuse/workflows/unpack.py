@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import stat
 import struct
 import zipfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,7 @@ from landuse.errors import ProviderError
 from landuse.workflows.fetch import Transfer, require_space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -100,39 +98,6 @@ def unpack(
             "address of a zip file of Class/file patches."
         ) from error
     return Unpacked(patches=len(members), patch_bytes=patch_bytes)
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of ``target`` when the block ends well, and vanishes otherwise.
-
-    Raises:
-        OSError: the folder above cannot be written; what was at ``target`` is untouched.
-    """
-    clear_up(target)
-    fresh, stale = _hidden(target)
-    fresh.mkdir()
-    try:
-        yield fresh
-        if target.exists():
-            target.rename(stale)
-        fresh.rename(target)
-    finally:
-        clear_up(target)
-
-
-def clear_up(target: Path) -> None:
-    """Undo what an interrupted ``replacing`` left: a folder without its files, or one set aside."""
-    fresh, stale = _hidden(target)
-    shutil.rmtree(fresh, ignore_errors=True)
-    if stale.exists() and not target.exists():
-        stale.rename(target)
-    shutil.rmtree(stale, ignore_errors=True)
-
-
-def _hidden(target: Path) -> tuple[Path, Path]:
-    """Where the folder to come and the one to go lie, beside it."""
-    return target.with_name(f".{target.name}.unpacking"), target.with_name(f".{target.name}.old")
 
 
 def _judged(infos: Sequence[zipfile.ZipInfo], suffixes: tuple[str, ...]) -> dict[str, zipfile.ZipInfo]:

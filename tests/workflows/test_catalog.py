@@ -95,6 +95,15 @@ def test_real_multiband_raster_becomes_cogs_with_the_same_pixels(
     assert item.bbox == pytest.approx((west, south, east, north), abs=1e-6)
 
 
+def test_what_a_killed_run_left_is_cleared_away(data_dir, tmp_path):
+    half = tmp_path / "catalog" / ".scene.part"
+    half.mkdir(parents=True)
+    (half / "B02.tif").write_bytes(b"half a file")
+    result = catalog_rasters(request(tmp_path / "catalog", data_dir / INN, offset=0.0, item_id="scene"))
+    assert sorted(path.name for path in (tmp_path / "catalog").iterdir()) == ["catalog.json", "scene"]
+    assert result.item == tmp_path / "catalog" / "scene" / "scene.json"
+
+
 def test_a_file_per_band_gives_the_same_item_as_one_file(data_dir, tmp_path):
     source = data_dir / INN
     files = []

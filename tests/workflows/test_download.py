@@ -32,7 +32,7 @@ import typer
 from landuse.cli import app
 from landuse.errors import OutputError, ProviderError, UsageError
 from landuse.model.datasets import list_patches, read_split
-from landuse.workflows import download, fetch, unpack
+from landuse.workflows import download, fetch, unpack, whole
 from landuse.workflows.download import (
     ARCHIVES,
     DownloadRequest,
@@ -541,7 +541,7 @@ def test_files_and_links_in_the_way_are_left_alone(server, tmp_path):
 @pytest.mark.parametrize("killed_at", ["unpacking", "swapping"])
 def test_what_a_killed_run_left_is_cleared_up(server, tmp_path, killed_at):
     get(server, tmp_path)
-    half = tmp_path / ".EuroSAT_RGB.unpacking" / "Forest"
+    half = tmp_path / ".EuroSAT_RGB.part" / "Forest"
     half.mkdir(parents=True)
     (half / "Forest_1.jpg").write_bytes(b"half")
     if killed_at == "swapping":
@@ -650,7 +650,7 @@ def test_damage_anywhere_in_an_archive_is_refused_or_harmless(tmp_path):
             spoilt[rng.randrange(len(spoilt))] = rng.randrange(256)
         (tmp_path / "a.zip").write_bytes(spoilt)
         try:
-            with unpack.replacing(folder) as fresh:
+            with whole.replacing(folder) as fresh:
                 unpack.unpack(tmp_path / "a.zip", fresh, (".jpg",), lambda _: None)
         except (ProviderError, OSError):  # download_eurosat makes an OutputError of the latter
             refused += 1
