@@ -17,7 +17,6 @@ from landuse.errors import OutputError, ProviderError, UsageError
 from landuse.redact import redact_href
 from landuse.workflows.fetch import (
     PATIENCE,
-    Patience,
     PublishedFile,
     Transfer,
     discard,
@@ -31,6 +30,8 @@ from landuse.workflows.whole import clear_up, replacing, write_whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from landuse.pipeline.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class DownloadedData:
 def download_eurosat(
     request: DownloadRequest,
     on_progress: Callable[[Transfer], None] | None = None,
-    patience: Patience = PATIENCE,
+    patience: RetryPolicy = PATIENCE,
 ) -> DownloadedData:
     """Put EuroSAT into ``request.out``: its folder, and the paper's split where it is whole.
 
@@ -215,7 +216,7 @@ def paper_split(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _download(
-    archive: Archive, target: Path, on_progress: Callable[[Transfer], None], patience: Patience
+    archive: Archive, target: Path, on_progress: Callable[[Transfer], None], patience: RetryPolicy
 ) -> DownloadedData:
     """Fetch and unpack; the archive is kept only where the disk stood in the way."""
     part = target.with_name(f"{target.name}.zip.part")

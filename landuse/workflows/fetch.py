@@ -14,8 +14,6 @@ import re
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -24,6 +22,7 @@ import requests
 
 import landuse
 from landuse.errors import OutputError, ProviderError
+from landuse.pipeline.retry import RetryPolicy, retry_after_s
 from landuse.pipeline.sources import cause
 from landuse.redact import redact_href
 from landuse.workflows.whole import write_whole
@@ -57,23 +56,9 @@ class PublishedFile:
     """Its size, where it is published."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long a server is put up with."""
-
-    attempts: int = 5
-    """Failures in a row before it is given up."""
-    first_wait_s: float = 1.0
-    """Before the second attempt; each further wait is twice as long."""
-    longest_wait_s: float = 120.0
-    """No wait is longer, whatever the server asks for."""
-    connect_s: float = 15.0
-    """Until a connection stands."""
-    read_s: float = 60.0
-    """Between two pieces of an answer."""
-
-
-PATIENCE = Patience()
+PATIENCE = RetryPolicy(attempts=5, first_pause_s=1.0, longest_pause_s=120.0, connect_timeout_s=15.0)
+"""Attempts are failures in a row here, and no pause is longer, whatever the server asks for: what has come is
+kept, so a download has no deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +110,7 @@ def fetch(
     on_progress: Callable[[Transfer], None],
     *,
     spare_bytes: int = 0,
-    patience: Patience = PATIENCE,
+    patience: RetryPolicy = PATIENCE,
 ) -> None:
     """Make ``part`` the file; what is there of it already is not asked for again.
 
@@ -161,8 +146,8 @@ def fetch(
                         "are kept. Run the same command again later to go on from there, or use a mirror "
                         "(--url)."
                     ) from error
-                wait_s = max(patience.first_wait_s * 2 ** (failures - 1), error.retry_after_s)
-                wait_s = min(wait_s, patience.longest_wait_s)
+                wait_s = max(patience.first_pause_s * 2 ** (failures - 1), error.retry_after_s)
+                wait_s = min(wait_s, patience.longest_pause_s)
                 log.warning(
                     "%s: %s; %d bytes are kept, trying again in %.1f s",
                     redact_href(file.url),
@@ -212,28 +197,13 @@ def read_object(path: Path) -> Mapping[str, object]:
     return values if isinstance(values, dict) else {}
 
 
-def retry_after_s(value: str | None, now_utc: datetime) -> float:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); 0 where it says nothing."""
-    if value is None:
-        return 0.0
-    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    # "-0000" gives one without a zone; HTTP dates are UTC.
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now_utc).total_seconds())
-
-
 def _attempt(
     session: requests.Session,
     file: PublishedFile,
     part: Path,
     on_progress: Callable[[Transfer], None],
     spare_bytes: int,
-    patience: Patience,
+    patience: RetryPolicy,
 ) -> None:
     """One go at what is missing of the file."""
     known = _read_description(file, part)
@@ -266,7 +236,7 @@ def _attempt(
 
 
 def _open(
-    session: requests.Session, url: str, headers: Mapping[str, str], patience: Patience
+    session: requests.Session, url: str, headers: Mapping[str, str], patience: RetryPolicy
 ) -> requests.Response:
     """The answer to a GET, after redirects to http(s) alone.
 
@@ -284,7 +254,7 @@ def _open(
                 headers=headers,
                 stream=True,
                 allow_redirects=False,
-                timeout=(patience.connect_s, patience.read_s),
+                timeout=patience.timeouts_s,
             )
             location = session.get_redirect_target(response)
             if location is None:
@@ -322,7 +292,7 @@ def _check_status(response: requests.Response, file: PublishedFile, part: Path) 
         discard(part)
         raise _InterruptedError("HTTP 416: it has fewer bytes than are here")
     if code == HTTPStatus.TOO_MANY_REQUESTS or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        asked_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
+        asked_s = retry_after_s(response.headers.get("Retry-After")) or 0.0
         raise _InterruptedError(f"HTTP {code}", asked_s)
     raise ProviderError(
         f"{redact_href(file.url)} answered HTTP {code}, not the file. Check the address, or use a mirror "
