@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +17,15 @@ from typer.core import TyperGroup
 import landuse
 from landuse.errors import IncompleteError, LanduseError
 from landuse.model import DEFAULT_MODEL
-from landuse.redact import printable, redact, redact_href
+from landuse.redact import printable, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from landuse.model.recipe import EpochMetrics, StepProgress
-    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.failover import SourceOutcome
     from landuse.workflows.fetch import Transfer
+    from landuse.workflows.foresee import Foresight
     from landuse.workflows.map_area import Progress
     from landuse.workflows.report import MapReport
 
@@ -103,8 +105,10 @@ def map_command(
     source: Annotated[
         str,
         typer.Option(
-            help="planetary-computer, the URL of a STAC API, or the path of a STAC item, ItemCollection, "
-            "catalogue or stac-geoparquet file. A path needs neither --bbox nor --date."
+            help="planetary-computer, earth-search, earth-search-c1, earth-search-l1c, cdse or cdse-l1c; URL "
+            "of a STAC API or catalogue; or path of a STAC item, ItemCollection, catalogue or "
+            "stac-geoparquet file, which needs neither --bbox nor --date. Of several (a,b,c) the first that "
+            "serves the area is mapped, and what it fails to give is read from the next."
         ),
     ] = "planetary-computer",
     model: Annotated[
@@ -113,7 +117,9 @@ def map_command(
     stride_px: Annotated[
         int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
     ] = 16,
-    max_cloud: Annotated[float, typer.Option(help="Leave out scenes with more cloud, in percent.")] = 40.0,
+    max_cloud: Annotated[
+        float, typer.Option(help="Leave out scenes with more cloud over the area, in percent.")
+    ] = 40.0,
     composite: Annotated[
         str, typer.Option(help="Several dates to one image: `best` (clearest first) or `median`, per pixel.")
     ] = "best",
@@ -140,7 +146,6 @@ def map_command(
         MapRequest,
         load_classifier,
         map_area,
-        plan_map,
         requested_area,
         requested_dates,
     )
@@ -160,11 +165,13 @@ def map_command(
     )
     classifier = load_classifier(model, device)
     if dry_run:
-        plan = plan_map(request, classifier.contract, classifier.weights_sha256)
+        from landuse.workflows.foresee import foresee
+
+        foresight = foresee(request, classifier)
         if as_json:
-            _print_json(_without_queries(plan))
+            _print_json(foresight.to_dict())
         else:
-            _print_plan(plan)
+            _print_foresight(foresight)
         return
     try:
         with _progress(quiet=as_json) as on_progress:
@@ -584,16 +591,9 @@ def _print_json(values: Mapping[str, object]) -> None:
     typer.echo(json.dumps(values, indent=2))
 
 
-def _without_queries(plan: RunPlan) -> Mapping[str, object]:
-    """The plan for other eyes: a presigned href of a local catalogue is a secret."""
-    values = plan.to_dict()
-    for scene in values["scenes"]:
-        for asset in scene["assets"]:
-            asset["href"] = redact_href(asset["href"])
-    return values
-
-
-def _print_plan(plan: RunPlan) -> None:
+def _print_foresight(foresight: Foresight) -> None:
+    plan, gaps = foresight.plan, foresight.gaps
+    _print_sources(foresight.sources)
     typer.echo(
         f"grid    {plan.cols} x {plan.rows} cells of {plan.cell_m:g} m in {plan.crs}, "
         f"{len(plan.blocks)} blocks"
@@ -604,11 +604,37 @@ def _print_plan(plan: RunPlan) -> None:
     )
     for scene in plan.scenes:
         cloud = "cloud unknown" if scene.cloud_percent is None else f"{scene.cloud_percent:.1f} % cloud"
-        typer.echo(f"scene   {scene.acquired_utc:%Y-%m-%d} {printable(scene.id)} ({cloud})")
+        tile = f" {printable(scene.tile)}" if scene.tile else ""
+        also = "".join(f", also at {printable(mirror.provider)}" for mirror in scene.mirrors)
+        typer.echo(
+            f"scene   {scene.acquired_utc:%Y-%m-%d}{tile} {printable(scene.id)} ({cloud} in all{also})"
+        )
+    for warning in plan.warnings:
+        typer.echo(f"note    {printable(warning)}")
+    typer.echo(
+        f"gaps    {gaps.percent:.1f} % of the area is in no scene"
+        + "".join(f"; {','.join(f'{edge:g}' for edge in bbox)}" for bbox in gaps.bboxes)
+    )
+    low, high = (size / 1e6 for size in foresight.read_bytes)
+    typer.echo(f"read    about {low:.1f} MB if the first scenes are clear, {high:.1f} MB if all are needed")
+    typer.echo(f"disk    up to {max(foresight.disk_bytes) / 1e6:.1f} MB while it runs")
+    soon, late = (foresight.network_seconds + seconds for seconds in foresight.read_seconds)
+    typer.echo(
+        f"time    {soon:.0f} to {late:.0f} s: {foresight.patches} patches take "
+        f"{foresight.network_seconds:.0f} s here, reading at an assumed 10 MB/s the rest"
+    )
+
+
+def _print_sources(sources: Iterable[SourceOutcome]) -> None:
+    for source in sources:
+        why = f": {printable(source.reason)}" if source.reason else ""
+        typer.echo(f"source  {printable(source.source)} {source.state}, {source.scenes} scenes{why}")
 
 
 def _print_report(report: MapReport) -> None:
     cover = report.cover
+    if len(report.sources) > 1:
+        _print_sources(report.sources)
     typer.echo(f"{'class':22} {'area km2':>10} {'share':>7}")
     for entry in report.classes:
         typer.echo(f"{printable(entry.name):22} {entry.area_m2 / 1e6:10.2f} {entry.share:7.1%}")
@@ -616,10 +642,14 @@ def _print_report(report: MapReport) -> None:
         f"cells   {cover.cells}: {cover.valid:.1%} classified, {cover.cloudy:.1%} cloudy, "
         f"{cover.failed:.1%} failed, {cover.nodata:.1%} nodata"
     )
-    if report.failures:
-        scenes = len({failure.scene_id for failure in report.failures})
+    elsewhere = Counter(f.replaced_by for f in report.failures if f.replaced_by is not None)
+    for source, count in sorted(elsewhere.items()):
+        typer.echo(f"failed  {count} reads, done at {printable(source)} instead; listed in run.json")
+    missing = [failure for failure in report.failures if failure.replaced_by is None]
+    if missing:
+        scenes = len({failure.scene_id for failure in missing})
         typer.echo(
-            f"failed  {len(report.failures)} reads of {scenes} scenes, listed in run.json; run again with "
+            f"failed  {len(missing)} reads of {scenes} scenes, listed in run.json; run again with "
             "--overwrite to read them anew"
         )
     for name in report.files:

@@ -54,5 +54,16 @@ class ReadError(ProviderError):
     """An asset cannot be read."""
 
 
+class AssetError(ReadError):
+    """One asset of a scene cannot be read."""
+
+    def __init__(self, message: str, *, band: str, href: str) -> None:
+        super().__init__(message)
+        self.band = band
+        """The asset's band."""
+        self.href = href
+        """Its address, without its query."""
+
+
 class OutputError(LanduseError):
     """The output folder or a file in it cannot be written."""

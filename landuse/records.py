@@ -106,6 +106,8 @@ class BandAsset:
     """What tells this version of a local file from another under the same name."""
     pixel_m: float | None = None
     """Pixel size in metres, where the item states it; only warnings depend on it."""
+    bytes_per_px: float | None = None
+    """Size of the file by its pixels, where the item states both; only estimates depend on it."""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.scale) and isfinite(self.offset)) or self.scale <= 0 or self.index < 1:
@@ -113,6 +115,25 @@ class BandAsset:
                 f"band {self.band}: scale {self.scale} and index {self.index} must be > 0, scale and offset "
                 f"{self.offset} finite"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaView:
+    """What a scene shows of the area asked for, by its cloud mask; both are shares of the area, 0..1."""
+
+    seen: float
+    """Observed, clear or not."""
+    clear: float
+    """Observed and free of cloud, shadow and snow."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.clear <= self.seen <= 1 + 1e-9:
+            raise ValueError(f"clear {self.clear} and seen {self.seen} must be ordered shares, 0..1")
+
+    @property
+    def cloud_percent(self) -> float:
+        """Share of what was seen that is not clear; 0 where nothing was."""
+        return 100 * (self.seen - self.clear) / self.seen if self.seen else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,16 +152,26 @@ class Scene:
     """Processing baseline such as ``"05.11"``, where the item states one."""
     cloud_percent: float | None
     """Cloud cover of the whole scene in percent, where the item states it."""
-    footprint: tuple[tuple[float, float], ...]
-    """Outer ring of the footprint, (longitude, latitude) in degrees."""
+    footprint: tuple[tuple[tuple[float, float], ...], ...]
+    """Outer ring of each part of the footprint, (longitude, latitude) in degrees, within -180..180."""
     crs: str | None
     """Native CRS such as ``"EPSG:32633"``, where the item states it."""
     bounds_m: tuple[float, float, float, float] | None
     """Left, bottom, right, top of the raster in its native CRS, where the item states it."""
     assets: tuple[BandAsset, ...]
     """Bands, and SCL where there is one."""
+    platform: str = ""
+    """Satellite in small letters, such as ``"sentinel-2b"``; empty where the item does not say."""
+    tile: str = ""
+    """MGRS tile, such as ``"33UUP"``; empty where the item does not say."""
+    view: AreaView | None = None
+    """How much of the area the scene shows; None before its mask was looked at, or without one."""
+    mirrors: tuple[Scene, ...] = ()
+    """The same acquisition at further sources, in the order in which they are tried when a read fails."""
 
     def __post_init__(self) -> None:
+        if not self.footprint or any(len(ring) < 4 for ring in self.footprint):
+            raise ValueError(f"scene {self.id!r}: a footprint needs rings of at least 4 points")
         if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
             raise ValueError(f"scene {self.id!r}: acquired_utc {self.acquired_utc} is not in UTC")
 
@@ -202,9 +233,17 @@ class ReadFailure:
     """One asset that could not be read for one block."""
 
     block: str
-    """``Block.name``."""
+    """``Block.name``; empty where the scene was looked at as a whole."""
     scene_id: str
-    """The scene whose pixels are missing there."""
+    """The scene, as its provider names it."""
+    provider: str
+    """Where it was to be read from."""
+    band: str
+    """The asset's band."""
+    href: str
+    """The asset's address, without its query."""
+    replaced_by: str | None
+    """The source whose copy was read instead; None where the pixels are missing."""
     reason: str
     """What went wrong; URLs without their query."""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio.from_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -126,6 +127,11 @@ def stac_api(items_path: Path) -> Iterator[str]:
             yield f"http://{address}"
         finally:
             _end(process)
+
+
+def json_body(request: Request) -> Any:
+    """The JSON that a request brings, for use inside ``interfere``."""
+    return json.loads(anyio.from_thread.run(request.body))
 
 
 def free_port() -> int:

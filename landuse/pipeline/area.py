@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
+from landuse.pipeline.lonlat import crosses_antimeridian, cut_at_antimeridian, in_one_piece, surfaces
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
@@ -25,7 +26,6 @@ EDGE_PIECES = 100
 
 _BBOX_FORM = "W,S,E,N in degrees, for example --bbox -4.1,52.3,-3.9,52.5"
 _DATE_FORM = "2024-06-30, 2024-06, 2024-06-01/2024-06-30, 2024-06-01/.. or ../2024-06-30"
-_NO_ANTIMERIDIAN = "areas over the antimeridian are not supported yet; run two halves"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Area:
     """The part of the world to map."""
 
     geometry: Polygon | MultiPolygon
-    """Longitude and latitude in degrees, EPSG:4326; valid, not empty."""
+    """Longitude and latitude in degrees, EPSG:4326; valid, not empty, cut at the 180th meridian."""
     clip: bool
     """True where the map is cut to the geometry's outline; False where its box is meant."""
     name: str
@@ -44,29 +44,44 @@ class Area:
             raise UsageError(f"An area is made of polygons, not of {self.geometry.geom_type}.")
         if self.geometry.is_empty or not self.geometry.is_valid or self.geometry.area <= 0:
             raise UsageError(f"The area {self.name!r} is empty or not valid; draw it anew.")
-        west, south, east, north = self.bbox
+        west, south, east, north = self.geometry.bounds
         if west < -180 or east > 180 or south < -90 or north > 90:
             raise UsageError(
-                f"The area reaches {_degrees(self.bbox)} (W,S,E,N); longitudes run from -180 to 180 and "
-                f"latitudes from -90 to 90. Was latitude given before longitude? Otherwise "
-                f"{_NO_ANTIMERIDIAN}."
+                f"The area reaches {_degrees((west, south, east, north))} (W,S,E,N); longitudes run from "
+                "-180 to 180 and latitudes from -90 to 90. Was latitude given before longitude?"
             )
         if south < UTM_LATITUDE[0] or north > UTM_LATITUDE[1]:
             raise UsageError(
                 f"The area reaches from {south:g} to {north:g} degrees latitude; UTM and Sentinel-2 cover "
                 f"{UTM_LATITUDE[0]:g} to {UTM_LATITUDE[1]:g}. Cut it to that."
             )
-        if east - west > 180:
-            raise UsageError(
-                f"The area is {east - west:g} degrees wide, from {west:g} to {east:g}. If it crosses the "
-                f"180th meridian: {_NO_ANTIMERIDIAN}. Otherwise choose a smaller one."
-            )
+        wests, _, easts, _ = shapely.bounds(shapely.get_parts(self.geometry)).T
+        wide = float((easts - wests).max())
+        if wide <= 180:
+            west, _, east, _ = in_one_piece(self.geometry).bounds
+            wide = east - west
+        if wide > 180:
+            raise UsageError(f"The area is {wide:g} degrees wide. Choose a smaller one.")
 
     @property
     def bbox(self) -> tuple[float, float, float, float]:
-        """West, south, east, north in degrees."""
+        """West, south, east, north in degrees.
+
+        Over the 180th meridian west is beyond east, as GeoJSON has it (RFC 7946, 5.2); ``boxes`` never is.
+        """
         west, south, east, north = self.geometry.bounds
+        if crosses_antimeridian(self.geometry):
+            wests, _, easts, _ = shapely.bounds(shapely.get_parts(self.geometry)).T
+            west, east = float(wests[wests >= 0].min()), float(easts[wests < 0].max())
         return west, south, east, north
+
+    @property
+    def boxes(self) -> tuple[tuple[float, float, float, float], ...]:
+        """The ``bbox``, or its halves on either side of the 180th meridian, each with west below east."""
+        west, south, east, north = self.bbox
+        if west <= east:
+            return ((west, south, east, north),)
+        return (west, south, 180.0, north), (-180.0, south, east, north)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,17 +143,16 @@ def parse_bbox(text: str) -> Area:
         raise UsageError(
             f"--bbox {text!r} has south {south:g} above north {north:g}; they are swapped. Give {_BBOX_FORM}."
         )
-    if west > east:
-        if west > 0 > east and east + 360 - west < 180:
-            raise UsageError(
-                f"--bbox {text!r} crosses the antimeridian: {_NO_ANTIMERIDIAN}, "
-                f"--bbox {_degrees((west, south, 180.0, north))} and "
-                f"--bbox {_degrees((-180.0, south, east, north))}."
-            )
+    if west <= east:
+        box = shapely.box(west, south, east, north)
+    elif west > 0 > east and east + 360 - west < 180:
+        halves = shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)
+        box = surfaces(shapely.union_all(halves))
+    else:
         raise UsageError(
             f"--bbox {text!r} has west {west:g} beyond east {east:g}; they are swapped. Give {_BBOX_FORM}."
         )
-    return Area(geometry=shapely.box(west, south, east, north), clip=False, name="bbox")
+    return Area(geometry=box, clip=False, name="bbox")
 
 
 def read_aoi(path: Path) -> Area:
@@ -189,12 +203,14 @@ def read_aoi(path: Path) -> Area:
         ) from error
     if not all(math.isfinite(edge) for edge in lonlat.total_bounds):
         raise UsageError(f"--aoi {path} has coordinates outside its CRS {shapes.crs.name!r}.")
-    merged = shapely.union_all(shapely.make_valid(shapely.force_2d(lonlat.to_numpy())))
-    # make_valid may leave lines and points where a ring collapsed; only its polygons have an area.
-    parts = [part for part in shapely.get_parts(merged, return_index=False) if part.geom_type == "Polygon"]
-    outline = shapely.union_all(parts)
+    polygons = shapely.make_valid(shapely.force_2d(lonlat.to_numpy()))
+    # Beyond these bounds something else than longitudes was given, which Area refuses with its values.
+    turnable = max(map(abs, shapely.total_bounds(polygons)[[0, 2]])) <= 360
+    outline = surfaces(
+        shapely.union_all([cut_at_antimeridian(polygon) if turnable else polygon for polygon in polygons])
+    )
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:60]
-    if outline.geom_type not in ("Polygon", "MultiPolygon"):
+    if outline.is_empty:
         raise UsageError(f"--aoi {path} encloses no area. Draw a polygon.")
     return Area(geometry=outline, clip=True, name=name or "aoi")
 

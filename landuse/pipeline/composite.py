@@ -1,4 +1,4 @@
-"""Pure: what is clear, and one image out of several dates."""
+"""Pure: one image out of several dates."""
 
 from __future__ import annotations
 
@@ -7,56 +7,67 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landuse.records import PixelBlock
+from landuse.sentinel2 import MAX_DN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
-SCL_UNUSABLE = {
-    0: "no data",
-    1: "saturated or defective",
-    3: "cloud shadow",
-    8: "cloud, medium probability",
-    9: "cloud, high probability",
-    10: "thin cirrus",
-    11: "snow or ice",
-}
-"""Scene classification values whose pixels are not mapped (Sentinel-2 L2A product definition)."""
 
-
-def clear_of_clouds(scl: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Scene classification ``(y, x)`` to a mask ``(y, x)``, True = usable."""
-    usable_of_value = np.ones(256, np.bool_)
-    usable_of_value[list(SCL_UNUSABLE)] = False
-    return usable_of_value[scl]
-
-
-def composite(layers: Sequence[PixelBlock], method: str) -> PixelBlock:
+def composite(
+    layers: Sequence[PixelBlock], method: str, groups: Sequence[Hashable] | None = None
+) -> PixelBlock:
     """One image out of several of the same grid.
 
-    ``best`` takes each pixel from the first layer in which it is usable, ``median`` the median of
-    all layers in which it is. A pixel that is usable nowhere keeps what the first layer that
-    observed it saw, and stays marked unusable.
+    ``best`` takes each pixel from the first layer in which it is usable, so seams lie only where
+    clouds force them. ``median`` takes the median of all days on which it is usable: neighbouring
+    tiles of one overpass overlap by 10 km, and what both show counts once. A pixel that is usable
+    nowhere keeps what the first layer that observed it saw, and stays marked unusable.
 
     Args:
-        layers: in order of preference, at least one.
+        layers: in order of preference, at least one: the clearest over the whole area first.
         method: ``"best"`` or ``"median"``.
+        groups: solar day of each layer, for the median; None where every layer is a day of its own.
+
+    Raises:
+        ValueError: there is not one group for each layer.
     """
-    first = layers[0]
-    dn = np.zeros_like(first.dn)
-    observed = np.zeros_like(first.observed)
-    usable = np.zeros_like(first.usable)
+    days = range(len(layers)) if groups is None else groups
+    if len(days) != len(layers):
+        raise ValueError(f"{len(layers)} layers, but {len(days)} groups")
+    dn = np.zeros_like(layers[0].dn)
+    observed = np.zeros_like(layers[0].observed)
+    usable = np.zeros_like(layers[0].usable)
     for layer in layers:
         take = (layer.usable & ~usable) | (layer.observed & ~observed)
         np.copyto(dn, layer.dn, where=take)
         observed |= layer.observed
         usable |= layer.usable
-    if method == "median" and len(layers) > 1:
-        stack = np.ma.masked_array(
-            np.stack([layer.dn for layer in layers]),
-            mask=np.stack([np.broadcast_to(~layer.usable, layer.dn.shape) for layer in layers]),
-        )
-        median = np.ma.median(stack, axis=0).filled(0)  # type: ignore[no-untyped-call]  # numpy.ma has no stub for it
-        np.copyto(dn, np.rint(median).astype(np.uint16), where=usable)
+    if method == "median" and len(set(days)) > 1:
+        np.copyto(dn, _median(layers, days), where=usable)
     return PixelBlock(dn=dn, observed=observed, usable=usable)
+
+
+def _median(layers: Sequence[PixelBlock], days: Sequence[Hashable]) -> NDArray[np.uint16]:
+    """Median over days ``(band, y, x)``; arbitrary where no layer is usable."""
+    slot_of_day = {day: slot for slot, day in enumerate(dict.fromkeys(days))}
+    taken = np.zeros((len(slot_of_day), *layers[0].usable.shape), np.bool_)  # (day, y, x)
+    takes = []
+    for layer, day in zip(layers, days, strict=True):
+        slot = slot_of_day[day]
+        take = layer.usable & ~taken[slot]
+        taken[slot] |= take
+        takes.append((slot, layer, take))
+    count = taken.sum(axis=0)
+    low, high = (count - 1).clip(0) // 2, count // 2
+    median = np.empty_like(layers[0].dn)
+    values = np.empty(taken.shape, np.uint16)
+    for band, out in enumerate(median):  # one band at a time: all of them would be several GB
+        values.fill(MAX_DN)  # sorts last, or beside its like
+        for slot, layer, take in takes:
+            np.copyto(values[slot], layer.dn[band], where=take)
+        values.sort(axis=0)
+        middle = [np.take_along_axis(values, index[None], axis=0)[0] for index in (low, high)]
+        out[:] = np.rint(np.mean(middle, axis=0))
+    return median

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import landuse
 from landuse.errors import ModelError, UsageError
-from landuse.records import BandAsset, Block, ModelContract, Scene
+from landuse.pipeline.clouds import mask_bands
+from landuse.records import AreaView, BandAsset, Block, ModelContract, Scene
 from landuse.redact import redact_href
-from landuse.sentinel2 import RESOLUTION_M, SCL
+from landuse.sentinel2 import RESOLUTION_M
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,11 +117,14 @@ class RunPlan:
                 f"{max(coarse.values()):.3g} m, such as {min(coarse)!r}; {self.model} was trained at "
                 f"{self.pixel_m:g} m and reads blurred land badly. Use imagery of the sensor's resolution."
             )
-        unmasked = [scene.id for scene in self.scenes if scene.asset(SCL) is None]
+        unmasked = [scene.id for scene in self.scenes if not mask_bands(scene.level, scene.bands)]
         if unmasked:
+            needed = (
+                "no scene classification (SCL)" if self.level == "L2A" else "not the bands to tell cloud by"
+            )
             found.append(
-                f"{len(unmasked)} of {len(self.scenes)} scenes have no scene classification (SCL), such as "
-                f"{min(unmasked)!r}: clouds in them are mapped as land. Use clear scenes, or L2A with SCL."
+                f"{len(unmasked)} of {len(self.scenes)} scenes have {needed}, such as {min(unmasked)!r}: "
+                "clouds in them are mapped as land. Use clear scenes, L2A with SCL, or L1C with all bands."
             )
         return tuple(found)
 
@@ -128,14 +132,18 @@ class RunPlan:
     def digest(self) -> str:
         """Digest of all that decides the pixels.
 
-        Not in it: the blocks; queries of hrefs, which may be signatures; when local files were written.
+        Not in it: the blocks; queries of hrefs, which may be signatures; when local files were written;
+        what only ranked the scenes or estimates from them; and their mirrors, which show the same.
         """
         values = self.to_dict()
         del values["blocks"]
         for scene in values["scenes"]:
+            for name in ("view", "mirrors", "platform", "tile"):
+                del scene[name]
             for asset in scene["assets"]:
                 asset["href"] = redact_href(asset["href"])
-                del asset["fingerprint"], asset["pixel_m"]
+                for name in ("fingerprint", "pixel_m", "bytes_per_px"):
+                    del asset[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -148,7 +156,8 @@ class RunPlan:
         """The plan as plain JSON values."""
         values = asdict(self)
         for scene in values["scenes"]:
-            scene["acquired_utc"] = scene["acquired_utc"].isoformat()
+            for copy in (scene, *scene["mirrors"]):
+                copy["acquired_utc"] = copy["acquired_utc"].isoformat()
         return values
 
     @classmethod
@@ -158,22 +167,26 @@ class RunPlan:
         Raises:
             KeyError, TypeError, ValueError: the values are no plan.
         """
-        scenes = tuple(
-            Scene(
-                **{
-                    **scene,
-                    "acquired_utc": datetime.fromisoformat(scene["acquired_utc"]),
-                    "footprint": tuple((float(lon), float(lat)) for lon, lat in scene["footprint"]),
-                    "bounds_m": None if scene["bounds_m"] is None else tuple(scene["bounds_m"]),
-                    "assets": tuple(BandAsset(**asset) for asset in scene["assets"]),
-                }
-            )
-            for scene in values["scenes"]
-        )
         tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        tupled["scenes"] = scenes
+        tupled["scenes"] = tuple(_scene_from_dict(scene) for scene in values["scenes"])
         tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
         return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
+
+
+def _scene_from_dict(values: dict[str, Any]) -> Scene:
+    return Scene(
+        **{
+            **values,
+            "acquired_utc": datetime.fromisoformat(values["acquired_utc"]),
+            "footprint": tuple(
+                tuple((float(lon), float(lat)) for lon, lat in ring) for ring in values["footprint"]
+            ),
+            "bounds_m": None if values["bounds_m"] is None else tuple(values["bounds_m"]),
+            "assets": tuple(BandAsset(**asset) for asset in values["assets"]),
+            "view": None if values["view"] is None else AreaView(**values["view"]),
+            "mirrors": tuple(_scene_from_dict(mirror) for mirror in values["mirrors"]),
+        }
+    )
 
 
 def _geobox(crs: str, left_m: float, top_m: float, size_m: float, rows: int, cols: int) -> GeoBox:
@@ -190,28 +203,36 @@ def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
     centre is taken.
 
     Args:
-        area: in longitude and latitude.
+        area: in longitude and latitude, cut at the 180th meridian where it crosses it.
         scenes: what will be read.
     """
-    from shapely import Polygon
+    from landuse.pipeline.lonlat import in_one_piece, outline
 
     votes: dict[str, float] = {}
     for scene in scenes:
         if scene.crs is not None and _UTM.fullmatch(scene.crs):
-            covered = Polygon(scene.footprint).buffer(0).intersection(area).area
+            covered = outline(scene).intersection(area).area
             votes[scene.crs] = votes.get(scene.crs, 0.0) + covered
     if votes:
         return min(votes, key=lambda crs: (-votes[crs], crs))
-    centre = area.centroid
-    zone = min(int((centre.x + 180) // 6) + 1, 60)
+    # Around the 180th meridian the centre of the two halves is on the other side of the earth.
+    centre = in_one_piece(area).centroid
+    zone = int(((centre.x + 180) % 360) // 6) + 1
     return f"EPSG:{(32600 if centre.y >= 0 else 32700) + zone}"
 
 
 def project(geometry: BaseGeometry, source_crs: str, target_crs: str) -> BaseGeometry:
-    """A geometry in another CRS; its edges are densified first, since straight lines bend."""
+    """A geometry in another CRS; its edges are densified first, since straight lines bend.
+
+    One in longitude and latitude that is cut at the 180th meridian comes out whole.
+    """
     import pyproj
     import shapely
 
+    from landuse.pipeline.lonlat import in_one_piece
+
+    if source_crs == "EPSG:4326":
+        geometry = in_one_piece(geometry)
     west, south, east, north = geometry.bounds
     step = max(east - west, north - south) / 64
     dense = shapely.segmentize(geometry, step) if step > 0 else geometry
@@ -219,7 +240,7 @@ def project(geometry: BaseGeometry, source_crs: str, target_crs: str) -> BaseGeo
     return shapely.transform(dense, to_target, interleaved=False)
 
 
-def _snap(low: float, high: float, size: float) -> tuple[int, int]:
+def snap(low: float, high: float, size: float) -> tuple[int, int]:
     """The smallest range of whole multiples of ``size`` around ``low..high``.
 
     A hundredth of a metre is forgiven, so that bounds that went through degrees and back do not
@@ -234,7 +255,9 @@ def _data_extent(
     scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
-    from shapely import Polygon, box
+    from shapely import box
+
+    from landuse.pipeline.lonlat import outline
 
     edges = []
     for scene in scenes:
@@ -243,12 +266,12 @@ def _data_extent(
             if scene.crs != crs:
                 bounds = project(box(*bounds), scene.crs, crs).bounds
         else:
-            bounds = project(Polygon(scene.footprint), "EPSG:4326", crs).bounds
+            bounds = project(outline(scene), "EPSG:4326", crs).bounds
         edges.append(bounds)
     west, south = min(e[0] for e in edges), min(e[1] for e in edges)
     east, north = max(e[2] for e in edges), max(e[3] for e in edges)
-    rows = _snap(top_m - north, top_m - south, pixel_m)
-    cols = _snap(west - left_m, east - left_m, pixel_m)
+    rows = snap(top_m - north, top_m - south, pixel_m)
+    cols = snap(west - left_m, east - left_m, pixel_m)
     return rows, cols
 
 
@@ -329,8 +352,8 @@ def make_plan(
             f"The area reaches too far from UTM zone {crs} for one map. Cut it to a few degrees of longitude."
         )
     cell_m = stride_px * contract.resolution_m
-    col_start, col_stop = _snap(west, east, cell_m)
-    row_stop, row_start = (-edge for edge in _snap(south, north, cell_m))
+    col_start, col_stop = snap(west, east, cell_m)
+    row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
     if rows * cols > MAX_CELLS:
@@ -339,7 +362,6 @@ def make_plan(
             "--stride-px."
         )
     data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
-    kept = (*contract.bands, SCL)
     return RunPlan(
         version=landuse.__version__,
         crs=crs,
@@ -356,7 +378,7 @@ def make_plan(
         bands=contract.bands,
         level=level,
         composite=composite,
-        scenes=tuple(_only_assets(scene, kept) for scene in scenes),
+        scenes=tuple(_only_read(scene, contract.bands) for scene in scenes),
         model=contract.name,
         weights_sha256=weights_sha256,
         classes=contract.classes,
@@ -364,6 +386,11 @@ def make_plan(
     )
 
 
-def _only_assets(scene: Scene, bands: tuple[str, ...]) -> Scene:
-    """The scene without the assets that a run does not read."""
-    return replace(scene, assets=tuple(asset for asset in scene.assets if asset.band in bands))
+def _only_read(scene: Scene, bands: tuple[str, ...]) -> Scene:
+    """The scene without the assets that a run does not read, and without mirrors that lack one of them."""
+    kept = {*bands, *mask_bands(scene.level, scene.bands)}
+    return replace(
+        scene,
+        assets=tuple(asset for asset in scene.assets if asset.band in kept),
+        mirrors=tuple(_only_read(mirror, bands) for mirror in scene.mirrors if kept <= set(mirror.bands)),
+    )

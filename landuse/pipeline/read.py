@@ -7,8 +7,8 @@ memory.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+import math
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import rasterio
@@ -16,22 +16,34 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps on
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.transform import rowcol
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from landuse.errors import ReadError
-from landuse.pipeline.composite import clear_of_clouds
-from landuse.records import PixelBlock
+from landuse.errors import AssetError, ProviderError, ReadError
+from landuse.pipeline.clouds import (
+    L1C_CLOUD_BANDS,
+    MASK_LATTICE_PX,
+    MASK_MARGIN_PX,
+    clear_by_coarse_spectrum,
+    clear_by_scl,
+    clear_by_spectrum,
+    mask_bands,
+)
+from landuse.pipeline.remote import is_jpeg2000
+from landuse.records import PixelBlock, ReadFailure
 from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
 
+    from landuse.pipeline.remote import Opened, Remote
     from landuse.records import BandAsset, Scene
 
 MUCH_FINER = 0.6
@@ -39,49 +51,126 @@ MUCH_FINER = 0.6
 
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_MULTIRANGE": "YES",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_CONNECTTIMEOUT": "20",
-    "GDAL_HTTP_TIMEOUT": "120",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32000",
     "GDAL_CACHEMAX": 256 * 1024**2,
-    "VSI_CACHE": "TRUE",
+    # Files beside an asset are not part of it, and those of a stranger's least of all.
+    "GDAL_PAM_ENABLED": "NO",
 }
-"""Scoped by ``read_scene``; the process's own GDAL settings stay as they are."""
+"""Scoped by each read; the process's own GDAL settings stay as they are."""
+
+Stored: TypeAlias = "tuple[NDArray[np.generic], NDArray[np.bool_]]"
+"""Stored values and validity ``(y, x)`` of one asset."""
 
 
-def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, sign: Callable[[str], str]) -> PixelBlock:
-    """Read a rectangle of a scene.
+def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote) -> PixelBlock:
+    """Read a rectangle of a scene, its assets side by side.
 
     Args:
         scene: what to read.
         bands: in the order wanted.
         geobox: the block's pixel grid.
-        sign: unsigned href to one that can be opened, called just before each read.
+        remote: how what is not on this machine is read.
 
     Returns:
         DN (reflectance x 10000, at least 1 where observed, 0 where not), what was observed in
-        every band, and what of it is free of clouds where the scene has a classification.
+        every band, and what of it is free of clouds where the scene offers a mask.
 
     Raises:
-        ReadError: an asset cannot be opened or read.
+        AssetError: an asset cannot be opened or read.
+        ReadError: the scene lacks a band.
     """
+    masking = mask_bands(scene.level, scene.bands)
+    # What is cloud at a pixel depends on its surroundings: the mask is made of a wider rectangle.
+    grid, inside = _with_context(geobox) if masking else (geobox, np.s_[:, :])
+    layers = _read_assets(scene, (*bands, *(band for band in masking if band not in bands)), grid, remote)
     dn = np.zeros((len(bands), *geobox.shape), np.uint16)
     observed = np.ones(geobox.shape, np.bool_)
-    with rasterio.Env(**GDAL_OPTIONS):
-        for row, band in enumerate(bands):
-            asset = _asset(scene, band)
-            stored, valid = _read_asset(scene, asset, geobox, sign)
-            observed &= valid
-            dn[row] = _to_dn(stored, asset)
-        dn[:, ~observed] = 0
-        usable = observed
-        if scene.asset(SCL) is not None:
-            scl, valid = _read_asset(scene, _asset(scene, SCL), geobox, sign)
-            usable = observed & valid & clear_of_clouds(scl.astype(np.uint8))
+    for row, band in enumerate(bands):
+        stored, valid = layers[band]
+        observed &= valid[inside]
+        dn[row] = _to_dn(stored[inside], _asset(scene, band))
+    dn[:, ~observed] = 0
+    usable = observed & _clear(scene, layers, abs(grid.affine.a))[inside] if masking else observed
     return PixelBlock(dn=dn, observed=observed, usable=usable)
+
+
+def read_mask(scene: Scene, geobox: GeoBox, remote: Remote) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What a scene saw and what of it is clear, on a coarse grid of square pixels.
+
+    Args:
+        scene: one that offers a mask (``clouds.mask_bands``).
+        geobox: the grid; its pixels may span many of the scene's.
+        remote: how what is not on this machine is read.
+
+    Returns:
+        Observed and clear ``(y, x)``.
+
+    Raises:
+        AssetError: an asset cannot be opened or read.
+    """
+    masking = mask_bands(scene.level, scene.bands)
+    layers = _read_assets(scene, masking, geobox, remote)
+    if SCL in masking:
+        scl, valid = layers[SCL]
+        observed = valid & (scl != 0)
+        return observed, observed & clear_by_scl(scl.astype(np.uint8), abs(geobox.affine.a))
+    dn = np.stack([_to_dn(layers[band][0], _asset(scene, band)) for band in masking])
+    observed = np.logical_and.reduce([layers[band][1] for band in masking])
+    return observed, observed & clear_by_coarse_spectrum(dn, observed, abs(geobox.affine.a))
+
+
+def read_failure(scene: Scene, error: AssetError, block: str = "") -> ReadFailure:
+    """The record of a read that failed for good."""
+    return ReadFailure(
+        block=block,
+        scene_id=scene.id,
+        provider=scene.provider,
+        band=error.band,
+        href=error.href,
+        replaced_by=None,
+        reason=str(error),
+    )
+
+
+def _clear(scene: Scene, layers: Mapping[str, Stored], pixel_m: float) -> NDArray[np.bool_]:
+    """What is free of clouds, of layers that were read with the context a mask needs."""
+    if SCL in layers:
+        scl, valid = layers[SCL]
+        return valid & clear_by_scl(scl.astype(np.uint8), pixel_m)
+    dn = np.stack([_to_dn(layers[band][0], _asset(scene, band)) for band in L1C_CLOUD_BANDS])
+    observed = np.logical_and.reduce([layers[band][1] for band in L1C_CLOUD_BANDS])
+    return clear_by_spectrum(dn, observed)
+
+
+def _with_context(geobox: GeoBox) -> tuple[GeoBox, tuple[slice, slice]]:
+    """A wider grid on which masks are exact within ``geobox``, and where that lies in it.
+
+    It begins and ends on multiples of the masks' own lattice, counted from the CRS's origin, so
+    that a mask does not depend on the rectangle that was asked for.
+    """
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    rows, cols = geobox.shape
+    affine = geobox.affine
+    first_col, first_row = round(affine.c / affine.a), round(affine.f / affine.e)
+
+    def around(first: int, count: int) -> tuple[int, int]:
+        low = (first - MASK_MARGIN_PX) // MASK_LATTICE_PX * MASK_LATTICE_PX
+        high = -(-(first + count + MASK_MARGIN_PX) // MASK_LATTICE_PX) * MASK_LATTICE_PX
+        return first - low, high - low
+
+    (top, high), (left, wide) = around(first_row, rows), around(first_col, cols)
+    corner = Affine(affine.a, 0, affine.c - left * affine.a, 0, affine.e, affine.f - top * affine.e)
+    wider = GeoBox((high, wide), corner, geobox.crs)
+    return wider, np.s_[top : top + rows, left : left + cols]
+
+
+def _read_assets(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote) -> dict[str, Stored]:
+    """Each band on the grid, read side by side; of several errors that of the first band is raised."""
+    assets = [_asset(scene, band) for band in bands]
+    with remote.readers(len(assets)) as pool:
+        layers = list(pool.map(lambda asset: _read_asset(scene, asset, geobox, remote), assets))
+    return dict(zip(bands, layers, strict=True))
 
 
 def _asset(scene: Scene, band: str) -> BandAsset:
@@ -98,45 +187,72 @@ def _to_dn(stored: NDArray[np.generic], asset: BandAsset) -> NDArray[np.uint16]:
     return dn.clip(1, MAX_DN).astype(np.uint16)
 
 
-def _read_asset(
-    scene: Scene, asset: BandAsset, geobox: GeoBox, sign: Callable[[str], str]
-) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def _read_asset(scene: Scene, asset: BandAsset, geobox: GeoBox, remote: Remote) -> Stored:
     """Stored values and validity ``(y, x)`` of one asset on the grid."""
-    href, signed = redact_href(asset.href), sign(asset.href)
+    href = redact_href(asset.href)
     try:
-        with rasterio.open(signed, driver=_driver(asset.href)) as source:
-            _check(source, asset, scene.id)
-            window = _aligned_window(source, geobox)
-            if window is None:
-                return _read_warped(source, asset, geobox)
-            return _read_window(source, asset, window)
-    except (RasterioError, CPLE_BaseError, OSError) as error:
-        # GDAL puts the URL it was given, token and all, into some messages.
-        reason = str(error).replace(signed, href).replace(asset.href, href)
-        raise ReadError(
+        if "://" not in asset.href:
+            with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=_driver(asset)) as source:
+                return _read_open(source, None, scene, asset, geobox)
+        with remote.opened(asset.href, scene.provider) as opened:
+            try:
+                with (
+                    rasterio.Env(**GDAL_OPTIONS),
+                    rasterio.open(opened.name, driver=_driver(asset), opener=opened.opener) as source,
+                ):
+                    layer = _read_open(source, opened, scene, asset, geobox)
+            except (RasterioError, CPLE_BaseError, OSError):
+                # GDAL knows only that bytes are missing; the request that failed knows why.
+                opened.raise_failure()
+                raise
+            opened.raise_failure()
+            return layer
+    except AssetError:
+        raise
+    except (RasterioError, CPLE_BaseError, OSError, ProviderError) as error:
+        reason = str(error).replace(asset.href, href)
+        raise AssetError(
             f"Asset {asset.band} of scene {scene.id!r} cannot be read from {href}: {redact(reason)}. "
-            "Check that the file is there and whole, or leave the scene out."
+            "Check that the file is there and whole, or leave the scene out.",
+            band=asset.band,
+            href=href,
         ) from error
 
 
-def _driver(href: str) -> str:
+def _read_open(
+    source: DatasetReader, opened: Opened | None, scene: Scene, asset: BandAsset, geobox: GeoBox
+) -> Stored:
+    _check(source, asset, scene.id)
+    window = _aligned_window(source, geobox)
+    if opened is not None:
+        opened.fetch(tile_ranges(source, asset.index, window or _window_around(source, geobox)))
+    if window is None:
+        return _read_warped(source, asset, geobox)
+    return _read_window(source, asset, window)
+
+
+def _driver(asset: BandAsset) -> str:
     """The one GDAL driver that may open an asset.
 
     GDAL would try them all, VRT among them, with which a file from the web could name local ones.
     """
-    path = urlsplit(href).path if "://" in href else href
-    return "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
+    return "JP2OpenJPEG" if is_jpeg2000(asset.href) else "GTiff"
 
 
 def _check(source: DatasetReader, asset: BandAsset, scene_id: str) -> None:
+    href = redact_href(asset.href)
     if asset.index > source.count:
-        raise ReadError(
-            f"Asset {asset.band} of scene {scene_id!r} has {source.count} bands, not {asset.index}."
+        raise AssetError(
+            f"Asset {asset.band} of scene {scene_id!r} has {source.count} bands, not {asset.index}.",
+            band=asset.band,
+            href=href,
         )
     if source.crs is None or source.transform.is_identity:
-        raise ReadError(
-            f"Asset {asset.band} of scene {scene_id!r} ({redact_href(asset.href)}) is not georeferenced, "
-            "or its header is damaged. Get the file again, or georeference it (gdal_edit -a_srs -a_ullr)."
+        raise AssetError(
+            f"Asset {asset.band} of scene {scene_id!r} ({href}) is not georeferenced, "
+            "or its header is damaged. Get the file again, or georeference it (gdal_edit -a_srs -a_ullr).",
+            band=asset.band,
+            href=href,
         )
 
 
@@ -151,6 +267,52 @@ def _aligned_window(source: DatasetReader, geobox: GeoBox) -> tuple[int, int, in
     if abs(col - round(col)) > 1e-6 or abs(row - round(row)) > 1e-6:
         return None
     return round(row), round(col), *geobox.shape
+
+
+def _window_around(source: DatasetReader, geobox: GeoBox) -> tuple[int, int, int, int] | None:
+    """(row, col, rows, cols) of the source that warping onto the grid reads; None where overviews will do.
+
+    A guess on the safe side: what it misses is fetched when GDAL asks for it.
+    """
+    if min(_pixels_per_source_pixel(source, geobox)) < 1 / 2:
+        return None
+    left, bottom, right, top = transform_bounds(
+        CRS.from_user_input(str(geobox.crs)), source.crs, *geobox.boundingbox.bbox
+    )
+    corners = [(x, y) for x in (left, right) for y in (bottom, top)]
+    xs, ys = zip(*corners, strict=True)
+    rows, cols = rowcol(source.transform, xs, ys, op=float)
+    # Cubic convolution looks two pixels further.
+    row, col = math.floor(min(rows)) - 3, math.floor(min(cols)) - 3
+    return row, col, math.ceil(max(rows)) + 3 - row, math.ceil(max(cols)) + 3 - col
+
+
+def tile_ranges(
+    source: DatasetReader, index: int, window: tuple[int, int, int, int] | None
+) -> list[tuple[int, int]]:
+    """Half-open byte ranges of the tiles of a GeoTIFF that a window touches.
+
+    Args:
+        source: open dataset; of another format than GeoTIFF nothing is known.
+        index: band, from 1.
+        window: (row, col, rows, cols) in pixels, which may reach beyond the raster, or None.
+    """
+    if window is None or source.driver != "GTiff":
+        return []
+    row, col, rows, cols = window
+    top, bottom = max(row, 0), min(row + rows, source.height)
+    left, right = max(col, 0), min(col + cols, source.width)
+    high, wide = source.block_shapes[index - 1]
+    found = []
+    for y in range(top // high, -(-bottom // high)):
+        for x in range(left // wide, -(-right // wide)):
+            start, size = (
+                source.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=index)
+                for what in ("OFFSET", "SIZE")
+            )
+            if start is not None and size is not None:  # a tile without data has neither
+                found.append((int(start), int(start) + int(size)))
+    return found
 
 
 def _read_window(

@@ -7,42 +7,32 @@ Area and dates are checked again here, since some servers answer generously.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
-from landuse.pipeline.providers import (
-    PROVIDERS,
-    Provider,
-    acquired_utc,
-    acquisition,
-    cloud_percent,
-    footprint,
-    is_remote,
-    mapping,
-    processed,
-    scene_from_item,
-    sequence,
-    text,
-)
-from landuse.pipeline.sources import FoundItem, cause, local_document, read_document, read_items, stac_io
+from landuse.pipeline.clouds import mask_bands
+from landuse.pipeline.copies import Candidate, newest_copies
+from landuse.pipeline.fields import mapping, sequence, text
+from landuse.pipeline.hrefs import is_remote
+from landuse.pipeline.items import footprint, scene_from_item
+from landuse.pipeline.lonlat import outline
+from landuse.pipeline.product import acquired_utc
+from landuse.pipeline.providers import PROVIDERS, Provider, described_by, find_provider, split_collection
+from landuse.pipeline.sources import FoundItem, read_document, read_items, stac_io
 from landuse.redact import redact_href
 from landuse.sentinel2 import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pystac_client.stac_api_io import StacApiIO
-
     from landuse.pipeline.area import Area, DateRange
-    from landuse.pipeline.providers import Json
+    from landuse.pipeline.fields import Json
+    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.stac_http import StacHttp
     from landuse.records import Scene
 
 log = logging.getLogger(__name__)
@@ -50,13 +40,8 @@ log = logging.getLogger(__name__)
 MAX_ITEMS = 10_000
 """Items that one search looks at; more is an error, never a silent cut."""
 
-PAGE_ITEMS = 100
-"""Items asked for in one page."""
-
-SEARCH_ATTEMPTS = 3
-"""How often a search that the server gave up for lack of time is begun."""
-
-_TOOK_TOO_LONG = "exceeded the maximum allowed time"
+CLOUD_TOLERANCE_PERCENT = 5.0
+"""By so much a tile's stated cloud cover may exceed what the mask over the area will find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +53,9 @@ class SceneQuery:
     dates: DateRange | None = None
     """When; None takes any date."""
     max_cloud_percent: float = 100.0
-    """Scenes that state more cloud are left out; one that states none is taken."""
+    """Limit of the cloud over the area. A scene whose cloud can be measured there is left out only where
+    its tile's cover says that it must exceed the limit; any other where its tile does. One that states no
+    cover is taken."""
     levels: tuple[str, ...] = ()
     """Processing levels that can be used; empty takes either."""
     bands: tuple[str, ...] = ()
@@ -81,15 +68,12 @@ class SceneQuery:
             raise ValueError(f"levels {self.levels} are not among {LEVELS}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    """A scene that fits, and the item it was made of."""
-
-    scene: Scene
-    item: Json
+def source_name(source: str | Provider) -> str:
+    """What messages and reports call a source: a provider's name, a path, a URL without its query."""
+    return source.name if isinstance(source, Provider) else redact_href(source)
 
 
-def search(source: str | Provider, query: SceneQuery) -> tuple[Scene, ...]:
+def search(source: str | Provider, query: SceneQuery, policy: RetryPolicy | None = None) -> tuple[Scene, ...]:
     """The scenes of ``source`` that fit: clearest first, then newest, then by id.
 
     Of several copies of one acquisition the one with the newest processing baseline is taken.
@@ -98,6 +82,7 @@ def search(source: str | Provider, query: SceneQuery) -> tuple[Scene, ...]:
         source: a provider or its name; URL of a STAC API, of one of its collections, or of a static
             catalogue; path of a STAC item, ItemCollection, catalogue or stac-geoparquet file.
         query: which scenes are wanted.
+        policy: patience with the source; its deadline is that of the whole search, every page included.
 
     Raises:
         UsageError: The source is unknown or not STAC, its items lack what is needed, or it offers
@@ -106,108 +91,68 @@ def search(source: str | Provider, query: SceneQuery) -> tuple[Scene, ...]:
         ProviderError: The source cannot be reached or answers nonsense.
         NothingFoundError: Nothing fits; the message says what removed how many.
     """
-    provider, location = _origin(source)
-    io = stac_io()
+    provider, location = find_provider(source)
+    io = stac_io(policy)
     remote = is_remote(location)
     found = _remote_items(provider, location, query, io) if remote else read_items(location, io)
     candidates = _fitting(found, provider, location, query)
-    scenes = _one_level(_usable(_newest_copies(candidates), query))
+    scenes = _one_level(_usable(newest_copies(candidates), query))
     log.info("%d scenes of %s fit", len(scenes), provider.name)
     return tuple(sorted(scenes, key=_preference))
 
 
-def _origin(source: str | Provider) -> tuple[Provider, str]:
-    """The provider that ``source`` names, and the URL or absolute path to start at."""
-    if isinstance(source, Provider):
-        return source, source.endpoint
-    if source in PROVIDERS:
-        return PROVIDERS[source], PROVIDERS[source].endpoint
-    try:
-        remote = is_remote(source) and urlsplit(source).hostname is not None
-    except ValueError as error:
-        raise UsageError(f"--source {source!r} is no URL ({error}).") from error
-    if remote:
-        for known in PROVIDERS.values():
-            if source.rstrip("/") == known.endpoint:
-                return known, known.endpoint
-        return Provider(name=redact_href(source), endpoint=source), source
-    if "://" in source:
-        raise UsageError(f"--source {redact_href(source)!r} is not http(s). Download it and give its path.")
-    if not Path(source).exists():
-        raise UsageError(
-            f"--source {source!r} is neither a provider ({', '.join(PROVIDERS)}), a URL, nor a file here."
-        )
-    return Provider(name="local", endpoint=""), str(local_document(Path(source)))
-
-
-def _remote_items(provider: Provider, endpoint: str, query: SceneQuery, io: StacApiIO) -> Iterator[FoundItem]:
+def _remote_items(provider: Provider, endpoint: str, query: SceneQuery, io: StacHttp) -> Iterator[FoundItem]:
     """Items of a STAC API, searched there; or every item of a static catalogue."""
     collections = _collections(provider, query)
     # A collection of an API: search the API it belongs to.
-    match = re.fullmatch(r"(https?://[^?#]+)/collections/([^/?#]+)/?", endpoint)
-    if match is not None and not provider.collections:
-        root = read_document(match[1], io)
-        if _search_link(root, match[1]) is not None:
-            endpoint, collections = match[1], (match[2],)
-    root = read_document(endpoint, io)
-    link = _search_link(root, endpoint)
+    parent, collection = split_collection(endpoint)
+    root = link = None
+    if collection is not None and not provider.collections:
+        link = _search_link(read_document(parent, io), parent)
+        collections = (collection,)
     if link is None:
-        yield from read_items(endpoint, io)
+        root = read_document(endpoint, io)
+        link = _search_link(root, endpoint)
+    if link is None:
+        yield from read_items(endpoint, io, root)
         return
     if query.area is None:
         raise UsageError(f"{provider.name} holds the whole world. Say where, with --bbox or --aoi.")
-    url, method = link
-    for attempt in range(1, SEARCH_ATTEMPTS + 1):
-        try:
-            items = _search_api(url, method, collections, query, io)
-            break
-        except _TookTooLongError as error:
-            if attempt == SEARCH_ATTEMPTS:
-                raise ProviderError(
-                    f"{redact_href(url)} took too long {attempt} times: {error}. Narrow --date or --bbox, or "
-                    "try again later."
-                ) from error
-            log.warning("%s took too long; trying again", redact_href(url))
-            time.sleep(attempt)
-    for item in items:
-        yield FoundItem(item=item, location=_self_link(item) or url)
-
-
-class _TookTooLongError(Exception):
-    """The server gave up a search that a second attempt often finishes."""
+    known: set[tuple[str, str]] = set()
+    for box in query.area.boxes:
+        for item in _search_api(link, collections, box, query, provider, io):
+            collection, key = text(item.get("collection")), text(item.get("id"))
+            if collections and collection and collection not in collections:
+                continue  # a server that does not know the filter answers with everything
+            # What lies on both sides of the 180th meridian is found from either.
+            if len(query.area.boxes) == 1 or (collection, key) not in known:
+                known.add((collection, key))
+                yield FoundItem(item=item, location=_self_link(item) or link[0])
 
 
 def _search_api(
-    url: str, method: str, collections: tuple[str, ...], query: SceneQuery, io: StacApiIO
-) -> list[Json]:
+    link: tuple[str, str],
+    collections: tuple[str, ...],
+    box: tuple[float, float, float, float],
+    query: SceneQuery,
+    provider: Provider,
+    io: StacHttp,
+) -> Iterator[Json]:
     """All items of a search, at most one beyond the cap, so that the cap can be seen to be passed."""
     from pystac_client import ItemSearch
-    from pystac_client.exceptions import APIError
 
-    area = query.area
+    url, method = link
     request = ItemSearch(
         url,
         method=method,
         stac_io=io,
-        limit=PAGE_ITEMS,
+        limit=provider.page_items,
         max_items=MAX_ITEMS + 1,
         collections=list(collections) or None,
-        bbox=None if area is None else area.bbox,
+        bbox=box,
         datetime=None if query.dates is None else str(query.dates),
     )
-    try:
-        return [mapping(item) for item in request.items_as_dicts()]
-    except APIError as error:
-        if _TOOK_TOO_LONG in str(error):
-            raise _TookTooLongError(_TOOK_TOO_LONG) from error
-        raise ProviderError(
-            f"The search at {redact_href(url)} failed: {cause(error)}. Check the network, or try again later."
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ProviderError(
-            f"{redact_href(url)} did not answer as a STAC API does ({type(error).__name__}: {cause(error)}). "
-            "Check the address."
-        ) from error
+    return (mapping(item) for item in request.items_as_dicts())
 
 
 def _collections(provider: Provider, query: SceneQuery) -> tuple[str, ...]:
@@ -215,19 +160,29 @@ def _collections(provider: Provider, query: SceneQuery) -> tuple[str, ...]:
     wanted = query.levels or LEVELS
     chosen = tuple(identifier for level, identifier in provider.collections if level in wanted)
     if provider.collections and not chosen:
+        serving = [known.name for known in PROVIDERS.values() if set(known.levels) & set(wanted)]
         raise ModelError(
-            f"{provider.name} serves {', '.join(level for level, _ in provider.collections)}; "
-            f"{', '.join(wanted)} is needed. Choose another --model or --source."
+            f"{provider.name} serves {', '.join(provider.levels)}; {', '.join(wanted)} is needed. Choose "
+            f"another --model, or another --source ({', '.join(serving)})."
         )
     return chosen
 
 
 def _search_link(root: Json, location: str) -> tuple[str, str] | None:
-    """URL and method of a STAC API's item search; None for a static catalogue."""
+    """URL and method of a STAC API's item search; None for a static catalogue.
+
+    Raises:
+        ProviderError: the link leads off the web.
+    """
     methods = {}
     for link in map(mapping, sequence(root.get("links"))):
-        url = urljoin(location, text(link.get("href")))
-        if link.get("rel") == "search" and is_remote(url):
+        if link.get("rel") == "search":
+            url = urljoin(location, text(link.get("href")))
+            if not is_remote(url):
+                raise ProviderError(
+                    f"{redact_href(location)} has its search at {redact_href(url)[:200]!r}, which is not on "
+                    "the web; that is refused."
+                )
             methods[text(link.get("method")) or "GET"] = url
     for method in ("POST", "GET"):
         if method in methods:
@@ -246,7 +201,7 @@ def _self_link(item: Json) -> str | None:
 
 def _fitting(
     found: Iterable[FoundItem], provider: Provider, location: str, query: SceneQuery
-) -> list[_Candidate]:
+) -> list[Candidate]:
     """The items inside the area, the dates and the cloud limit, as scenes.
 
     Raises:
@@ -255,7 +210,7 @@ def _fitting(
     removed: Counter[str] = Counter()
     clearest = 100.0
     faults: list[LanduseError] = []
-    candidates: list[_Candidate] = []
+    candidates: list[Candidate] = []
     seen = 0
     for seen, entry in enumerate(found, start=1):
         if seen > MAX_ITEMS:
@@ -266,9 +221,7 @@ def _fitting(
         try:
             reason = _misfit(entry.item, query)
             if reason is None:
-                scene = scene_from_item(entry.item, _described_by(entry.item, provider), entry.location)
-                candidates.append(_Candidate(scene=scene, item=entry.item))
-                continue
+                scene = scene_from_item(entry.item, described_by(entry.item, provider), entry.location)
         except LanduseError as error:
             # One's own catalogue can be mended; a stranger's faulty item must not stop the night's run.
             if not is_remote(location):
@@ -276,8 +229,12 @@ def _fitting(
             log.warning("left out: %s", error)
             faults.append(error)
             reason = "not usable"
-        if reason == "cloud":
-            clearest = min(clearest, cloud_percent(entry.item) or 0.0)
+        if reason is None:
+            cloud = _least_cloud_percent(scene, query)
+            if cloud <= query.max_cloud_percent:
+                candidates.append(Candidate(scene=scene, item=entry.item))
+                continue
+            clearest = min(clearest, cloud)
             reason = f"cloudier than {query.max_cloud_percent:g} %"
         removed[reason] += 1
     if candidates:
@@ -288,16 +245,35 @@ def _fitting(
 
 
 def _misfit(item: Json, query: SceneQuery) -> str | None:
-    """Why the item is not wanted, or None."""
+    """Why the item is not wanted, whatever its cloud, or None."""
     if query.area is not None:
-        outline = footprint(item)
+        shown = footprint(item)
         wanted = query.area.geometry
-        if not outline.intersects(wanted) or outline.touches(wanted):
+        if not shown.intersects(wanted) or shown.touches(wanted):
             return "outside the area"
     if query.dates is not None and acquired_utc(item) not in query.dates:
         return "outside the dates"
-    cloud = cloud_percent(item)
-    return "cloud" if cloud is not None and cloud > query.max_cloud_percent else None
+    return None
+
+
+def _least_cloud_percent(scene: Scene, query: SceneQuery) -> float:
+    """The least cloud that the scene can have over the area, by what its tile is said to have.
+
+    Where a mask will tell, a tile's cloud need not lie over the area: with a share c of the tile under
+    cloud, and the area a share s of the tile, at most 1 - c of the tile is clear, so that at least
+    1 - (1 - c) / s of the area is not. Where no mask can be made, the tile's cloud counts as the area's.
+    """
+    if scene.cloud_percent is None:
+        return 0.0
+    if not mask_bands(scene.level, scene.bands):
+        return scene.cloud_percent
+    share = 1.0
+    if query.area is not None:
+        tile = outline(scene)
+        share = float(tile.intersection(query.area.geometry).area / tile.area)
+    if share <= 0:
+        return 0.0
+    return 100 - (100 - scene.cloud_percent) / share - CLOUD_TOLERANCE_PERCENT
 
 
 def _nothing(provider: Provider, query: SceneQuery, seen: int, removed: Counter[str], clearest: float) -> str:
@@ -311,39 +287,10 @@ def _nothing(provider: Provider, query: SceneQuery, seen: int, removed: Counter[
     mends = {"outside the area": "move --bbox", "outside the dates": "widen --date"}
     advice = [mend for reason, mend in mends.items() if removed[reason]]
     if any(reason.startswith("cloudier") for reason in removed):
-        advice.append(f"raise --max-cloud (the clearest has {clearest:.1f} %)")
+        advice.append(f"raise --max-cloud (the clearest has {clearest:.1f} % or more)")
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(removed.items()))
     mend = " or ".join(advice) or "choose another source"
     return f"None of the {seen} items of {provider.name}{where}{when} fits: {counts}. To mend it, {mend}."
-
-
-def _described_by(item: Json, provider: Provider) -> Provider:
-    """The known provider that a saved item came from, so that it is read and signed as its own."""
-    if provider.name in PROVIDERS:
-        return provider
-    links = [text(mapping(link).get("href")) for link in sequence(item.get("links"))]
-    for known in PROVIDERS.values():
-        served = text(item.get("collection")) in [identifier for _, identifier in known.collections]
-        if served and any(link.startswith(known.endpoint + "/") for link in links):
-            return known
-    return provider
-
-
-def _newest_copies(candidates: list[_Candidate]) -> list[Scene]:
-    """One scene of each acquisition and level: the newest baseline, then the newest processing."""
-    copies: dict[tuple[str, ...], _Candidate] = {}
-    for candidate in candidates:
-        key = (candidate.scene.level, *acquisition(candidate.item))
-        kept = copies.get(key)
-        if kept is None or _recency(candidate) > _recency(kept):
-            copies[key] = candidate
-    return [candidate.scene for candidate in copies.values()]
-
-
-def _recency(candidate: _Candidate) -> tuple[tuple[int, ...], float, str, str]:
-    # Id and content settle ties, so that the order in which a server answers never matters.
-    content = json.dumps(candidate.item, sort_keys=True, default=str)
-    return *processed(candidate.item), candidate.scene.id, content
 
 
 def _usable(scenes: list[Scene], query: SceneQuery) -> list[Scene]:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landuse.errors import LanduseError, ProviderError, UsageError
-from landuse.pipeline.providers import is_remote, mapping, resolve_href, sequence, text
+from landuse.pipeline.fields import mapping, sequence, text
+from landuse.pipeline.hrefs import is_remote, resolve_href
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pystac_client.stac_api_io import StacApiIO
-
-    from landuse.pipeline.providers import Json
+    from landuse.pipeline.fields import Json
+    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.stac_http import StacHttp
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +45,12 @@ class FoundItem:
     """URL or local path of the document that holds it."""
 
 
-def stac_io() -> StacApiIO:
-    """HTTP with the retries that STAC servers need. It signs nothing."""
-    from pystac_client.stac_api_io import StacApiIO
-    from urllib3 import Retry
+def stac_io(policy: RetryPolicy | None = None) -> StacHttp:
+    """HTTP for one search; the clock of the policy's deadline starts now."""
+    # Imported here: it takes half a second, and only searches need it.
+    from landuse.pipeline.stac_http import StacHttp
 
-    retries = Retry(
-        total=5,
-        # A host that refuses the connection is seldom back within seconds.
-        connect=2,
-        backoff_factor=0.5,
-        status_forcelist=[429, 502, 503, 504],
-        # None retries POST as well, which a search is.
-        allowed_methods=None,
-        # A server may ask for a pause, not for the night.
-        retry_after_max=120,
-    )
-    return StacApiIO(max_retries=retries, timeout=(10.0, 60.0))
+    return StacHttp(policy)
 
 
 def local_document(path: Path) -> Path:
@@ -82,12 +72,13 @@ def local_document(path: Path) -> Path:
     )
 
 
-def read_items(location: str, io: StacApiIO) -> Iterator[FoundItem]:
+def read_items(location: str, io: StacHttp, document: Json | None = None) -> Iterator[FoundItem]:
     """Every item of the document at ``location`` and of those it links to, depth first.
 
     Args:
         location: URL, or absolute local path.
         io: reads what is on the web.
+        document: what is at ``location``, where that was read already.
 
     Raises:
         UsageError: A local document is missing or no STAC.
@@ -95,6 +86,17 @@ def read_items(location: str, io: StacApiIO) -> Iterator[FoundItem]:
     """
     waiting = [location]
     known = {location}
+
+    def follow(document: Json, relations: tuple[str, ...], here: str) -> None:
+        links = [
+            resolve_href(text(link.get("href")), here)
+            for link in map(mapping, sequence(document.get("links")))
+            if link.get("rel") in relations
+        ]
+        fresh = [link for link in dict.fromkeys(links) if link not in known]
+        known.update(fresh)
+        waiting.extend(reversed(fresh))
+
     while waiting:
         here = waiting.pop()
         if len(known) > MAX_DOCUMENTS:
@@ -102,46 +104,35 @@ def read_items(location: str, io: StacApiIO) -> Iterator[FoundItem]:
                 f"{redact_href(location)} links to more than {MAX_DOCUMENTS} documents. Name a part of it, "
                 "or a stac-geoparquet file."
             )
-        document = read_document(here, io)
+        if document is None or here != location:
+            document = read_document(here, io)
         kind = document.get("type")
         if kind == "Feature":
             yield FoundItem(item=document, location=here)
         elif kind == "FeatureCollection":
             for feature in sequence(document.get("features")):
                 yield FoundItem(item=mapping(feature), location=here)
+            # What an API lists comes in pages.
+            follow(document, ("next",), here)
         elif kind in ("Catalog", "Collection") or "stac_version" in document:
-            links = [
-                resolve_href(text(link.get("href")), here)
-                for link in map(mapping, sequence(document.get("links")))
-                if link.get("rel") in ("item", "child")
-            ]
-            fresh = [link for link in dict.fromkeys(links) if link not in known]
-            known.update(fresh)
-            waiting.extend(reversed(fresh))
+            follow(document, ("item", "child"), here)
         else:
             raise _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
 
 
-def read_document(location: str, io: StacApiIO) -> Json:
+def read_document(location: str, io: StacHttp) -> Json:
     """One JSON document, or a stac-geoparquet file as an ItemCollection.
 
     Raises:
         UsageError: It is local and missing or malformed.
         ProviderError: It is on the web and cannot be had or is malformed.
     """
-    from pystac_client.exceptions import APIError
-
     try:
         if is_remote(location):
             return _object(io.request(location))
         if location.lower().endswith(_PARQUET):
             return _read_parquet(location)
         return _object(Path(location).read_text(encoding="utf-8"))
-    except APIError as error:
-        raise ProviderError(
-            f"{redact_href(location)} did not answer: {cause(error)}. Check the network and the "
-            "address, or try again later."
-        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _failure(location, cause(error)) from error
 

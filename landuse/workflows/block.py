@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import shapely
 
-from landuse.errors import ReadError
-from landuse.pipeline import patches, providers, stitch
+from landuse.errors import AssetError
+from landuse.pipeline import patches, stitch
 from landuse.pipeline.blocks import BlockFile
 from landuse.pipeline.composite import composite
+from landuse.pipeline.lonlat import outline, solar_days
 from landuse.pipeline.plan import RunPlan, project
-from landuse.pipeline.read import read_scene
+from landuse.pipeline.read import read_failure, read_scene
 from landuse.records import Block, CellScores, PixelBlock, ReadFailure
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
+    from datetime import date
 
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    from landuse.pipeline.remote import Remote
     from landuse.records import ModelContract, Scene
 
 
@@ -37,17 +43,21 @@ class PatchClassifier(Protocol):
         ...
 
 
-def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier) -> BlockFile:
-    """Read, composite and classify one block. A scene that cannot be read is reported, not guessed."""
+def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier, remote: Remote) -> BlockFile:
+    """Read, composite and classify one block.
+
+    A scene that cannot be read is read from its next mirror; one that cannot be read anywhere is
+    reported, not guessed.
+    """
     inside = cells_inside(plan, block)
     windows = patches.block_windows(plan, block)
     if windows is None or not inside.any():
         return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
-    layers, failures = _read_layers(plan, block, windows)
+    layers, days, failures = _read_layers(plan, block, windows, remote)
     blend = stitch.Blend(block, classes=len(plan.classes))
     rows = windows.rows_px[1] - windows.rows_px[0]
     cols = windows.cols_px[1] - windows.cols_px[0]
-    pixels = composite(layers, plan.composite) if layers else _no_pixels(len(plan.bands), rows, cols)
+    pixels = composite(layers, plan.composite, days) if layers else _no_pixels(len(plan.bands), rows, cols)
     count = 0
     for batch in patches.patch_batches(pixels, windows, patch_px=plan.patch_px, batch_size=256):
         blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, plan.patch_px // plan.stride_px))
@@ -58,46 +68,57 @@ def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier) -> Block
         row_offset_px=block.row_start * plan.stride_px - windows.rows_px[0],
         col_offset_px=block.col_start * plan.stride_px - windows.cols_px[0],
         inside=inside,
-        any_failed=bool(failures),
+        any_failed=any(failure.replaced_by is None for failure in failures),
     )
     return BlockFile(scores=scores, failures=tuple(failures), patches=count)
 
 
 def _read_layers(
-    plan: RunPlan, block: Block, windows: patches.BlockWindows
-) -> tuple[list[PixelBlock], list[ReadFailure]]:
-    """Pixels of each scene that touches the block, in order; ``best`` stops once all is clear."""
+    plan: RunPlan, block: Block, windows: patches.BlockWindows, remote: Remote
+) -> tuple[list[PixelBlock], list[date], list[ReadFailure]]:
+    """Pixels and day of each scene that touches the block, in order; ``best`` stops once all is clear."""
     geobox = plan.pixel_geobox(windows.rows_px, windows.cols_px)
     extent = shapely.box(*geobox.boundingbox.bbox)
     layers: list[PixelBlock] = []
+    days: list[date] = []
     failures: list[ReadFailure] = []
     usable = np.zeros(geobox.shape, np.bool_)
-    for scene in plan.scenes:
-        if not _ground(scene, plan.crs).buffer(plan.cell_m).intersects(extent):
+    for scene, day in zip(plan.scenes, solar_days(plan.scenes), strict=True):
+        if not ground_in(scene, plan.crs).buffer(plan.cell_m).intersects(extent):
             continue
-        try:
-            layer = read_scene(scene, plan.bands, geobox, partial(providers.sign, provider=scene.provider))
-        except ReadError as error:
-            log.warning("%s", error)
-            failures.append(ReadFailure(block=block.name, scene_id=scene.id, reason=str(error)))
+        layer, failed = _read_somewhere(scene, plan.bands, geobox, remote, block)
+        failures += failed
+        if layer is None:
             continue
         layers.append(layer)
+        days.append(day)
         usable |= layer.usable
         if plan.composite == "best" and usable.all():
             break
-    return layers, failures
+    return layers, days, failures
 
 
-def footprint_of(scene: Scene) -> shapely.Geometry:
-    """A scene's footprint in longitude and latitude."""
-    return shapely.make_valid(shapely.Polygon(scene.footprint))
+def _read_somewhere(
+    scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote, block: Block
+) -> tuple[PixelBlock | None, list[ReadFailure]]:
+    """Pixels of the scene or of its first mirror that can be read, and what could not be."""
+    failures: list[ReadFailure] = []
+    for copy in (scene, *scene.mirrors):
+        try:
+            layer = read_scene(copy, bands, geobox, remote)
+        except AssetError as error:
+            log.warning("%s", error)
+            failures.append(read_failure(copy, error, block.name))
+        else:
+            return layer, [replace(failure, replaced_by=copy.provider) for failure in failures]
+    return None, failures
 
 
-def _ground(scene: Scene, crs: str) -> shapely.Geometry:
+def ground_in(scene: Scene, crs: str) -> shapely.Geometry:
     """Where a scene may have pixels: its raster's bounds where known, else its footprint."""
     if scene.bounds_m is not None and scene.crs is not None:
         return project(shapely.box(*scene.bounds_m), scene.crs, crs)
-    return project(footprint_of(scene), "EPSG:4326", crs)
+    return project(outline(scene), "EPSG:4326", crs)
 
 
 def _no_pixels(bands: int, rows: int, cols: int) -> PixelBlock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,25 @@ import shapely
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.blocks import read_block, write_block
-from landuse.pipeline.plan import RunPlan, make_plan
-from landuse.pipeline.search import SceneQuery, search
+from landuse.pipeline.failover import Found, search_sources, split_sources
+from landuse.pipeline.lonlat import outline
+from landuse.pipeline.plan import RunPlan, make_plan, utm_crs
+from landuse.pipeline.remote import Remote
+from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.search import SceneQuery
+from landuse.pipeline.survey import Survey, survey
 from landuse.pipeline.write import prepare_folder, staged, write_json
-from landuse.workflows.block import PatchClassifier, footprint_of, run_block
+from landuse.workflows.block import PatchClassifier, run_block
 from landuse.workflows.outputs import OUTPUTS, cover_of, gather, write_outputs
 from landuse.workflows.report import MapReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.providers import Provider
-    from landuse.records import BandAsset, ModelContract, Scene
+    from landuse.records import BandAsset, ModelContract, ReadFailure, Scene
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +41,9 @@ log = logging.getLogger(__name__)
 class MapRequest:
     """What a user asks for."""
 
-    source: str | Provider
-    """Provider, its name, a STAC API's URL, or a path to local STAC metadata."""
+    source: str | Provider | tuple[str | Provider, ...]
+    """Provider, its name, a STAC API's URL, or a path to local STAC metadata; several, in a tuple or
+    separated by commas, in the order in which they are tried."""
     area: Area | None
     """Where; None maps all that a local source covers."""
     dates: DateRange | None
@@ -45,7 +53,7 @@ class MapRequest:
     stride_px: int = 16
     """Cell size in pixels of 10 m."""
     max_cloud_percent: float = 40.0
-    """Scenes with more cloud are left out."""
+    """Scenes with more cloud over the area, of what they show of it, are left out."""
     composite: str = "best"
     """``"best"`` or ``"median"``."""
     probabilities: bool = False
@@ -56,8 +64,19 @@ class MapRequest:
     """Replace results that are there already."""
     block_px: int = 1024
     """Side of a block; decides memory, not results."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """Patience with catalogues and imagery."""
+
+    @property
+    def sources(self) -> tuple[str | Provider, ...]:
+        """Where to look, in order."""
+        if isinstance(self.source, str):
+            return split_sources(self.source)
+        return self.source if isinstance(self.source, tuple) else (self.source,)
 
     def __post_init__(self) -> None:
+        if not self.sources:
+            raise UsageError("--source is empty. Name a provider, a URL or a path.")
         if not 0 <= self.min_valid_percent <= 100:
             raise UsageError(f"--min-valid {self.min_valid_percent:g} is no percentage. Give 0 to 100.")
 
@@ -108,11 +127,11 @@ def requested_dates(date: str | None) -> DateRange | None:
     return parse_dates(date) if date is not None else None
 
 
-def plan_map(request: MapRequest, contract: ModelContract, weights_sha256: str) -> RunPlan:
-    """Find the scenes and plan the map; no pixel is read.
+def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
+    """The scenes to choose from; no pixel is read.
 
     Raises:
-        LanduseError: as ``search`` and ``make_plan`` do.
+        LanduseError: as ``search_sources`` does.
     """
     query = SceneQuery(
         area=request.area,
@@ -121,10 +140,29 @@ def plan_map(request: MapRequest, contract: ModelContract, weights_sha256: str) 
         bands=contract.bands,
         levels=tuple(entry.level for entry in contract.levels),
     )
-    scenes = tuple(_with_fingerprints(scene) for scene in search(request.source, query))
-    area = shapely.union_all([footprint_of(scene) for scene in scenes])
+    found = search_sources(request.sources, query, request.retry)
+    return replace(found, scenes=tuple(_with_fingerprints(scene) for scene in found.scenes))
+
+
+def ground_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
+    """The area to map in longitude and latitude: as asked for, else all that the scenes cover."""
+    return (
+        shapely.union_all([outline(scene) for scene in scenes])
+        if request.area is None
+        else request.area.geometry
+    )
+
+
+def plan_map(
+    request: MapRequest, contract: ModelContract, weights_sha256: str, scenes: Sequence[Scene]
+) -> RunPlan:
+    """Plan the map of the scenes; no pixel is read.
+
+    Raises:
+        LanduseError: as ``make_plan`` does.
+    """
     return make_plan(
-        area if request.area is None else request.area.geometry,
+        ground_of(request, scenes),
         scenes,
         contract,
         weights_sha256=weights_sha256,
@@ -132,6 +170,17 @@ def plan_map(request: MapRequest, contract: ModelContract, weights_sha256: str) 
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
         block_px=request.block_px,
+    )
+
+
+def _survey(request: MapRequest, found: Found, remote: Remote) -> Survey:
+    ground = ground_of(request, found.scenes)
+    return survey(
+        found.scenes,
+        ground,
+        utm_crs(ground, found.scenes),
+        max_cloud_percent=request.max_cloud_percent,
+        remote=remote,
     )
 
 
@@ -169,25 +218,19 @@ def map_area(
         raise UsageError(
             f"{request.out} already holds {', '.join(held)}. Use --overwrite to replace it, or another --out."
         )
-    plan = plan_map(request, classifier.contract, classifier.weights_sha256)
-    for warning in plan.warnings:
-        log.warning("%s", warning)
-    prepare_folder(request.out)  # only now: a request that fits nothing leaves no folder behind
-    planned = time.monotonic()
-    log.info(
-        "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
-    )
-    work = request.out / f".blocks-{plan.blocks_key}"
-    prepare_folder(work)
-    patch_count = 0
-    for number, block in enumerate(plan.blocks, 1):
-        content = read_block(work, block, plan)
-        if content is None or content.failures:
-            content = run_block(plan, block, classifier)
-            write_block(work, block, content)
-        patch_count += content.patches
-        if on_progress is not None:
-            on_progress(Progress(blocks_done=number, blocks=len(plan.blocks), patches=patch_count))
+    found = find_scenes(request, classifier.contract)
+    with Remote(
+        request.retry, providers=[one for one in request.sources if not isinstance(one, str)]
+    ) as remote:
+        surveyed = _survey(request, found, remote)
+        plan = plan_map(request, classifier.contract, classifier.weights_sha256, surveyed.scenes)
+        for warning in plan.warnings:
+            log.warning("%s", warning)
+        prepare_folder(request.out)  # only now: a request that fits nothing leaves no folder behind
+        planned = time.monotonic()
+        work = request.out / f".blocks-{plan.blocks_key}"
+        patch_count = _run_blocks(plan, work, classifier, remote, on_progress)
+        traffic = remote.traffic
     mapped = time.monotonic()
     scores, failures = gather(plan, work)
     cover = cover_of(plan, scores)
@@ -198,17 +241,20 @@ def map_area(
         written, areas = write_outputs(plan, scores, folder, probabilities=request.probabilities)
         report = MapReport(
             plan=plan,
+            sources=found.sources,
+            candidates=len(found.scenes),
             cover=cover,
             classes=areas,
-            failures=failures,
+            failures=(*surveyed.failures, *failures),
             files=(*written, "run.json"),
             out=request.out,
             patches=patch_count,
+            traffic=traffic,
             seconds={"plan": planned - began, "map": mapped - planned, "write": time.monotonic() - mapped},
         )
         write_json(folder / "run.json", report.to_dict())
-    if not failures:
-        # Blocks in which a read failed are done again by the next run; the others are kept for it.
+    if not any(is_missing(failure) for failure in failures):
+        # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
         for leftover in request.out.glob(".blocks-*"):
             shutil.rmtree(leftover, ignore_errors=True)
     if cover.valid * 100 < request.min_valid_percent:
@@ -220,3 +266,32 @@ def map_area(
             "--max-cloud.",
         )
     return report
+
+
+def _run_blocks(
+    plan: RunPlan,
+    work: Path,
+    classifier: PatchClassifier,
+    remote: Remote,
+    on_progress: Callable[[Progress], None] | None,
+) -> int:
+    """Do every block that is not done yet; returns how many patches they have together."""
+    log.info(
+        "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
+    )
+    prepare_folder(work)
+    patch_count = 0
+    for number, block in enumerate(plan.blocks, 1):
+        content = read_block(work, block, plan)
+        if content is None or any(is_missing(failure) for failure in content.failures):
+            content = run_block(plan, block, classifier, remote)
+            write_block(work, block, content)
+        patch_count += content.patches
+        if on_progress is not None:
+            on_progress(Progress(blocks_done=number, blocks=len(plan.blocks), patches=patch_count))
+    return patch_count
+
+
+def is_missing(failure: ReadFailure) -> bool:
+    """Whether a failed read left pixels missing; a mirror may have had them."""
+    return failure.replaced_by is None

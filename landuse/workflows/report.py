@@ -13,7 +13,9 @@ from landuse.redact import redact_href
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from landuse.pipeline.failover import SourceOutcome
     from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.remote import Traffic
     from landuse.records import ReadFailure, Scene
 
 
@@ -55,18 +57,24 @@ class MapReport:
 
     plan: RunPlan
     """What was mapped."""
+    sources: tuple[SourceOutcome, ...]
+    """What became of each source."""
+    candidates: int
+    """Scenes to choose from; those of the plan are clear enough over the area."""
     cover: Cover
     """How much of it."""
     classes: tuple[ClassArea, ...]
     """Area of each class that occurs."""
     failures: tuple[ReadFailure, ...]
-    """Reads that failed for good."""
+    """Reads that failed for good, and from where their pixels came instead."""
     files: tuple[str, ...]
     """Names of the files in the output folder."""
     out: Path
     """The output folder."""
     patches: int
     """Patches that went through the network, in this run and the one it resumed."""
+    traffic: Traffic
+    """What this run fetched."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each stage."""
 
@@ -93,12 +101,15 @@ class MapReport:
                 "patch_px": plan.patch_px,
             },
             "composite": plan.composite,
+            "sources": [asdict(source) for source in self.sources],
+            "candidates": self.candidates,
             "scenes": [_scene_entry(scene) for scene in plan.scenes],
             "cover": asdict(self.cover),
             "classes": [asdict(entry) for entry in self.classes],
             "warnings": list(plan.warnings),
             "failures": [asdict(failure) for failure in self.failures],
             "patches": self.patches,
+            "traffic": asdict(self.traffic),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "files": list(self.files),
             "versions": _versions(),
@@ -113,6 +124,14 @@ def _scene_entry(scene: Scene) -> dict[str, object]:
         "level": scene.level,
         "baseline": scene.baseline,
         "cloud_percent": scene.cloud_percent,
+        "area": None
+        if scene.view is None
+        else {
+            "seen_percent": round(100 * scene.view.seen, 2),
+            "clear_percent": round(100 * scene.view.clear, 2),
+            "cloud_percent": round(scene.view.cloud_percent, 2),
+        },
+        "mirrors": [{"id": mirror.id, "provider": mirror.provider} for mirror in scene.mirrors],
         "assets": {
             asset.band: {
                 "href": redact_href(asset.href),

@@ -30,7 +30,7 @@ SCENE = Scene(
     level="L2A",
     baseline="03.00",
     cloud_percent=1.5,
-    footprint=((13.0, 48.0), (13.1, 48.0), (13.1, 48.1), (13.0, 48.0)),
+    footprint=(((13.0, 48.0), (13.1, 48.0), (13.1, 48.1), (13.0, 48.0)),),
     crs="EPSG:32633",
     bounds_m=(0.0, 0.0, 100.0, 200.0),
     assets=(BandAsset(band="B04", href="red.tif"), BandAsset(band="SCL", href="scl.tif", scale=1.0)),

@@ -13,6 +13,7 @@ import pystac
 import pytest
 import rasterio
 from rasterio.windows import Window, from_bounds
+from scipy.ndimage import distance_transform_edt
 
 from landuse.model.classes import EUROSAT_NAMES
 from landuse.workflows.demo import MAJORITY_PERCENT
@@ -100,13 +101,15 @@ def test_clouds_of_both_dates_are_no_class_and_one_date_fills_the_other(shown):
             scl = file.read(1)
         unusable.append(np.isin(scl, UNUSABLE_SCL).repeat(2, 0).repeat(2, 1))  # 20 m to 10 m
     first, second = unusable
+    # Clouds grow by 100 m: what is further away than that is clear for certain.
+    near_first, near_second = (distance_transform_edt(~mask, sampling=10) < 110 for mask in unusable)
     seen = Counter()
     for mapped, window in cells_of(out):
         area = window.toslices()
         if (first & second)[area].all():
             assert mapped == 255
             seen["both"] += 1
-        elif not (first & second)[area].any():
+        elif not (near_first & near_second)[area].any():
             assert mapped != 255
             seen["first alone"] += bool(second[area].any())
             seen["second alone"] += bool(first[area].any())

@@ -1,10 +1,13 @@
 """Oracles: the numbers as typed, pyproj for reprojection, shapely for areas, the calendar for dates."""
 
 import json
+import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import geopandas
+import numpy as np
 import pyproj
 import pytest
 import shapely
@@ -13,6 +16,10 @@ from hypothesis import strategies as st
 
 from landuse.errors import UsageError
 from landuse.pipeline.area import DateRange, parse_bbox, parse_dates, read_aoi
+from landuse.pipeline.items import scene_from_item
+from landuse.pipeline.lonlat import cut_at_antimeridian, outer_rings, outline
+from landuse.pipeline.plan import _data_extent, project, utm_crs
+from landuse.pipeline.providers import PLANETARY_COMPUTER
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,8 @@ def test_any_box_on_the_grid_survives_the_round_trip(corner, width, height):
         ("10,50,11,91", "out of range"),
         ("10,83,11,85", "80 to 84"),
         ("10,-82,11,-79", "80 to 84"),
-        ("-170,10,170,11", "degrees wide"),
+        ("-170,10,170,11", "340 degrees wide"),
+        ("-180,10,180,11", "360 degrees wide"),
     ],
 )
 def test_a_malformed_bbox_says_what_and_the_values(text, said):
@@ -59,11 +67,103 @@ def test_a_malformed_bbox_says_what_and_the_values(text, said):
     assert caught.value.exit_code == 2
 
 
-def test_a_bbox_over_the_antimeridian_names_two_halves_that_work():
-    with pytest.raises(UsageError, match="antimeridian") as caught:
-        parse_bbox("179.5,-17,-179.25,-16.5")
-    halves = [parse_bbox(half).bbox for half in re.findall(r"--bbox ([-\d.,]+\d)", str(caught.value))[-2:]]
-    assert halves == [(179.5, -17.0, 180.0, -16.5), (-180.0, -17.0, -179.25, -16.5)]
+FIJI = shapely.union(shapely.box(178, -18, 180, -16), shapely.box(-180, -18, -178, -16))
+
+
+def test_a_bbox_over_the_antimeridian_is_its_two_halves():
+    area = parse_bbox("178,-18,-178,-16")
+    assert area.geometry.equals(FIJI)
+    assert area.bbox == (178, -18, -178, -16)
+    assert area.boxes == ((178, -18, 180, -16), (-180, -18, -178, -16))
+    assert parse_bbox("179.7,-17,-179.3,-16.5").bbox == (179.7, -17, -179.3, -16.5)
+    # One that ends at the meridian has one half.
+    assert parse_bbox("180,-18,-178,-16").boxes == ((-180, -18, -178, -16),)
+    assert parse_bbox("178,-18,-180,-16").boxes == ((178, -18, 180, -16),)
+    assert parse_bbox("10,50,11,51").boxes == ((10, 50, 11, 51),)
+
+
+def _polygon(*corners):
+    return {"type": "Polygon", "coordinates": [[*map(list, corners), list(corners[0])]]}
+
+
+@pytest.mark.parametrize(
+    "geometries",
+    [
+        [_polygon((178, -18), (182, -18), (182, -16), (178, -16))],
+        [_polygon((-182, -18), (-178, -18), (-178, -16), (-182, -16))],
+        [_polygon((178, -18), (-178, -18), (-178, -16), (178, -16))],
+        [
+            _polygon((178, -18), (180, -18), (180, -16), (178, -16)),
+            _polygon((-180, -18), (-178, -18), (-178, -16), (-180, -16)),
+        ],
+        [_polygon((181, -18), (182, -18), (182, -16), (181, -16)),
+         _polygon((178, -18), (181, -18), (181, -16), (178, -16))],
+    ],
+)  # fmt: skip
+def test_every_way_to_draw_an_aoi_over_the_antimeridian_means_the_same(tmp_path, geometries):
+    path = tmp_path / "fiji.geojson"
+    path.write_text(_geojson(*geometries))
+    area = read_aoi(path)
+    assert area.geometry.symmetric_difference(FIJI).area < 1e-9
+    assert area.bbox == (178, -18, -178, -16)
+
+
+def test_a_projected_aoi_over_the_antimeridian_is_whole(tmp_path):
+    path = tmp_path / "fiji.gpkg"
+    box = shapely.box(800_000, 8_090_000, 840_000, 8_120_000)  # 180 degrees is at about 819.4 km there
+    geopandas.GeoDataFrame(geometry=[box], crs="EPSG:32760").to_file(path)
+    area = read_aoi(path)
+    west, _, east, _ = area.bbox
+    assert 179 < west < 180
+    assert -180 < east < -179
+    assert project(area.geometry, "EPSG:4326", "EPSG:32760").area == pytest.approx(box.area, rel=1e-3)
+
+
+def test_parts_on_either_side_of_greenwich_and_of_the_date_line_are_what_is_near_them(tmp_path):
+    path = tmp_path / "two.geojson"
+    path.write_text(
+        _geojson(_polygon((140, 35), (141, 35), (141, 36)), _polygon((-156, 20), (-155, 20), (-155, 21)))
+    )
+    assert read_aoi(path).bbox == (140, 20, -155, 36)
+    path.write_text(_geojson(_polygon((0, 35), (1, 35), (1, 36)), _polygon((-2, 20), (-1, 20), (-1, 21))))
+    assert read_aoi(path).bbox == (-2, 20, 1, 36)
+
+
+def test_a_map_over_the_antimeridian_is_one_piece_in_one_zone(data_dir):
+    """The scene is a real item of the easternmost zone, and the area reaches from it over 180 degrees."""
+    path = next((data_dir / "stac_items/PC").glob("*/*_T60VUK_*.json"))
+    scene = scene_from_item(json.loads(path.read_text("utf-8")), PLANETARY_COMPUTER, str(path))
+    area = parse_bbox("174,58,-178,58.3")
+    assert utm_crs(area.geometry, [scene]) == "EPSG:32660"
+    projected = project(area.geometry, "EPSG:4326", "EPSG:32660")
+    assert projected.geom_type == "Polygon"
+    corner = pyproj.Transformer.from_crs(4326, 32660, always_xy=True).transform
+    assert projected.bounds[0] == pytest.approx(min(corner(174, 58)[0], corner(174, 58.3)[0]))
+    assert projected.bounds[2] == pytest.approx(max(corner(-178, 58)[0], corner(-178, 58.3)[0]))
+    rows, cols = _data_extent([scene], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
+    assert (cols[1] - cols[0], rows[1] - rows[0]) == (10_980 + 1, 10_980 + 1)  # the corner is off the lattice
+    assert cols[0] == (scene.bounds_m[0] - projected.bounds[0]) // 10
+    # Without its bounds, and moved over the meridian, its outline alone is as wide as it was.
+    moved = shapely.transform(outline(scene), lambda lonlat: lonlat + np.array([6.1, 0]))
+    moved = replace(scene, crs=None, bounds_m=None, footprint=outer_rings(cut_at_antimeridian(moved)))
+    assert len(moved.footprint) == 2
+    _, cols = _data_extent([moved], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
+    west, _, east, _ = outline(scene).bounds
+    assert (cols[1] - cols[0]) * 10 == pytest.approx(
+        (east - west) * 111_320 * math.cos(math.radians(58)), rel=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("bbox", "zone"),
+    [
+        ("178,-18,-178.5,-16", "EPSG:32760"),
+        ("178.5,-18,-178,-16", "EPSG:32701"),
+        ("178.5,10,-178,12", "EPSG:32601"),
+    ],
+)
+def test_without_scenes_the_zone_is_that_of_the_centre_of_both_halves(bbox, zone):
+    assert utm_crs(parse_bbox(bbox).geometry, []) == zone
 
 
 def test_aoi_is_reprojected_and_merged(tmp_path):

@@ -1,38 +1,75 @@
-"""Cloud masks and composites against a loop over pixels."""
+"""Composites against a loop over pixels."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from landuse.pipeline.composite import clear_of_clouds, composite
+from landuse.pipeline.composite import composite
 from landuse.records import PixelBlock
 
 
-def test_scl_values_that_are_not_mapped():
-    scl = np.arange(12, dtype=np.uint8)[None]
-    assert np.nonzero(clear_of_clouds(scl)[0])[0].tolist() == [2, 4, 5, 6, 7]
-
-
-@pytest.mark.parametrize("method", ["best", "median"])
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_composites_equal_a_loop(method, count):
-    rng = np.random.default_rng(count)
+def random_layers(seed, count, top_dn, rows=9, cols=7):
+    rng = np.random.default_rng(seed)
     layers = []
     for _ in range(count):
-        observed = rng.random((9, 7)) < 0.7
-        dn = rng.integers(1, 60_000, (2, 9, 7)).astype(np.uint16)
+        observed = rng.random((rows, cols)) < 0.7
+        dn = rng.integers(1, top_dn, (2, rows, cols), endpoint=True).astype(np.uint16)
         dn[:, ~observed] = 0
-        layers.append(PixelBlock(dn=dn, observed=observed, usable=observed & (rng.random((9, 7)) < 0.6)))
-    made = composite(layers, method)
+        usable = observed & (rng.random((rows, cols)) < 0.6)
+        layers.append(PixelBlock(dn=dn, observed=observed, usable=usable))
+    return layers
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    days=st.lists(
+        st.sampled_from(["2024-06-01", "2024-06-04", "2024-06-06", "2024-06-09"]), min_size=1, max_size=7
+    ),
+    grouped=st.booleans(),
+    method=st.sampled_from(["best", "median"]),
+    top_dn=st.sampled_from([3, 12_000, 65_535]),
+)
+def test_composites_equal_a_loop(seed, days, grouped, method, top_dn):
+    layers = random_layers(seed, len(days), top_dn)
+    made = composite(layers, method, days) if grouped else composite(layers, method)
     for row in range(9):
         for col in range(7):
-            usable = [layer for layer in layers if layer.usable[row, col]]
-            observed = [layer for layer in layers if layer.observed[row, col]]
+            usable = [index for index, layer in enumerate(layers) if layer.usable[row, col]]
+            observed = [index for index, layer in enumerate(layers) if layer.observed[row, col]]
             assert made.usable[row, col] == bool(usable)
             assert made.observed[row, col] == bool(observed)
+            first_of_day = {}
+            for index in usable:
+                first_of_day.setdefault(days[index] if grouped else index, index)
             for band in range(2):
-                values = [int(layer.dn[band, row, col]) for layer in usable]
+                values = [int(layers[index].dn[band, row, col]) for index in first_of_day.values()]
                 if values:
                     expected = values[0] if method == "best" else np.rint(np.median(values))
                 else:
-                    expected = observed[0].dn[band, row, col] if observed else 0
+                    expected = layers[observed[0]].dn[band, row, col] if observed else 0
                 assert made.dn[band, row, col] == expected
+
+
+def test_an_overlap_of_two_tiles_counts_once():
+    layers = [
+        PixelBlock(
+            dn=np.full((1, 1, 1), dn, np.uint16), observed=np.ones((1, 1), bool), usable=np.ones((1, 1), bool)
+        )
+        for dn in (900, 910, 300, 200)
+    ]
+    assert composite(layers, "median").dn.item() == 600
+    assert composite(layers, "median", ["a", "a", "b", "c"]).dn.item() == 300
+
+
+def test_layers_stay_as_they_are():
+    layers = random_layers(0, 4, 12_000)
+    before = [layer.dn.copy() for layer in layers]
+    composite(layers, "median", [1, 1, 2, 3])
+    for layer, dn in zip(layers, before, strict=True):
+        np.testing.assert_array_equal(layer.dn, dn)
+
+
+def test_one_group_for_each_layer():
+    with pytest.raises(ValueError, match="3 layers, but 2 groups"):
+        composite(random_layers(0, 3, 100), "median", ["a", "b"])

@@ -46,7 +46,7 @@ def scene(
         level=level,
         baseline=None,
         cloud_percent=None,
-        footprint=tuple((float(lon), float(lat)) for lon, lat in shapely.get_coordinates(area)),
+        footprint=(tuple((float(lon), float(lat)) for lon, lat in shapely.get_coordinates(area)),),
         crs=crs,
         bounds_m=bounds,
         assets=tuple(BandAsset(band=band, href=f"/data/{band}.tif") for band in bands),

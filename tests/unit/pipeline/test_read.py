@@ -13,15 +13,19 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
 from rasterio.windows import from_bounds
 
-from landuse.errors import ReadError
+from landuse.errors import AssetError, ReadError
 from landuse.pipeline.read import read_scene
+from landuse.pipeline.remote import Remote
+from landuse.pipeline.retry import RetryPolicy
 from landuse.records import BandAsset, Scene
+from tests.servers import free_port
 
 CRS = "EPSG:32633"
 
 
-def as_is(href: str) -> str:
-    return href
+def read(scene, bands, grid):
+    with Remote() as remote:
+        return read_scene(scene, bands, grid, remote)
 
 
 def scene_of(*assets: BandAsset) -> Scene:
@@ -32,7 +36,7 @@ def scene_of(*assets: BandAsset) -> Scene:
         level="L2A",
         baseline="05.11",
         cloud_percent=None,
-        footprint=((13, 48), (14, 48), (14, 49), (13, 48)),
+        footprint=(((13, 48), (14, 48), (14, 49), (13, 48)),),
         crs=CRS,
         bounds_m=None,
         assets=assets,
@@ -72,7 +76,7 @@ def geobox(left, top, rows, cols, crs=CRS):
 def test_an_aligned_raster_is_read_pixel_for_pixel(raster):
     href, _, _ = raster
     grid = geobox(500_130, 5_299_990, 40, 55)
-    block = read_scene(scene_of(BandAsset(band="B04", href=href, offset=-0.1)), ("B04",), grid, as_is)
+    block = read(scene_of(BandAsset(band="B04", href=href, offset=-0.1)), ("B04",), grid)
     with rasterio.open(href) as file:
         expected = file.read(1, window=from_bounds(*grid.boundingbox.bbox, file.transform))
     np.testing.assert_array_equal(block.observed, expected != 0)
@@ -83,14 +87,12 @@ def test_an_aligned_raster_is_read_pixel_for_pixel(raster):
 def test_what_lies_beyond_the_raster_is_not_observed(raster):
     href, values, transform = raster
     grid = geobox(transform.c - 200, transform.f + 300, 120, 150)
-    block = read_scene(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid, as_is)
+    block = read(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid)
     expected = np.zeros((120, 150), np.uint16)
     expected[30:100, 20:130] = values
     np.testing.assert_array_equal(block.dn[0], expected)
     np.testing.assert_array_equal(block.observed, expected > 0)
-    far = read_scene(
-        scene_of(BandAsset(band="B04", href=href)), ("B04",), geobox(100_000, 100_000, 5, 5), as_is
-    )
+    far = read(scene_of(BandAsset(band="B04", href=href)), ("B04",), geobox(100_000, 100_000, 5, 5))
     assert not far.observed.any()
 
 
@@ -100,11 +102,10 @@ def test_a_20_m_band_lands_on_its_own_ground(tmp_path, raster):
     scl[7, 11] = 9  # cloud: 20 m cell at rows 14..15, cols 22..23 of the 10 m grid
     scl_href = write(tmp_path / "SCL.tif", scl, Affine(20, 0, 500_030, 0, -20, 5_300_070))
     grid = geobox(500_030, 5_300_070, 70, 110)
-    block = read_scene(
+    block = read(
         scene_of(BandAsset(band="B04", href=href), BandAsset(band="SCL", href=scl_href, scale=1)),
         ("B04",),
         grid,
-        as_is,
     )
     clouded = block.observed & ~block.usable
     assert {(int(r), int(c)) for r, c in zip(*np.nonzero(clouded), strict=True)} == {
@@ -126,7 +127,7 @@ def test_another_crs_is_warped_like_gdals_own_reprojection(tmp_path, crs):
     with rasterio.open(href) as file, WarpedVRT(file, crs=CRS) as warped:
         west, north = warped.bounds.left, warped.bounds.top
     grid = geobox(round(west, -1) + 200, round(north, -1) - 200, 90, 80)
-    block = read_scene(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid, as_is)
+    block = read(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid)
     expected = np.zeros((90, 80), np.float64)
     reproject(
         values.astype(np.float64),
@@ -151,7 +152,7 @@ def test_floats_without_nodata_and_nan(tmp_path):
     values[5, 6] = -0.02
     href = write(tmp_path / "B04.tif", values, Affine(10, 0, 500_000, 0, -10, 5_300_000), nodata=None)
     asset = BandAsset(band="B04", href=href, scale=1, nodata=None)
-    block = read_scene(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 20, 20), as_is)
+    block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 20, 20))
     assert not block.observed[3, 4]
     assert block.dn[0, 5, 6] == 1  # real, if below zero: not nodata
     assert block.dn[0, 0, 0] == 2500
@@ -162,7 +163,7 @@ def test_zero_is_never_data_in_16_bit_reflectance(tmp_path):
     values[2, 3], values[4, 5] = 0, 65_535
     href = write(tmp_path / "B04.tif", values, Affine(10, 0, 500_000, 0, -10, 5_300_000), nodata=65_535)
     asset = BandAsset(band="B04", href=href, offset=-0.1, nodata=65_535)
-    block = read_scene(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 8, 8), as_is)
+    block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 8, 8))
     assert sorted(zip(*np.nonzero(~block.observed), strict=True)) == [(2, 3), (4, 5)]
 
 
@@ -176,10 +177,10 @@ def test_a_warped_pixel_does_not_depend_on_the_block_it_is_read_in(tmp_path, siz
         west, north = round(warped.bounds.left, -1), round(warped.bounds.top, -1)
     asset = scene_of(BandAsset(band="B04", href=href))
     side = min(400 * size_m // 10, 320) // 64 * 64
-    whole = read_scene(asset, ("B04",), geobox(west, north, side, side), as_is)
+    whole = read(asset, ("B04",), geobox(west, north, side, side))
     for row in range(0, side, 64):
         for col in range(0, side, 64):
-            part = read_scene(asset, ("B04",), geobox(west + col * 10, north - row * 10, 64, 64), as_is)
+            part = read(asset, ("B04",), geobox(west + col * 10, north - row * 10, 64, 64))
             place = np.s_[row : row + 64, col : col + 64]
             np.testing.assert_array_equal(part.observed, whole.observed[place])
             difference = part.dn[0].astype(int) - whole.dn[0][place]
@@ -195,7 +196,7 @@ def test_a_pixel_counts_as_observed_only_in_every_band(tmp_path):
         BandAsset(band=band, href=write(tmp_path / f"{band}.tif", values, transform))
         for band, values in (("B04", red), ("B02", blue))
     ]
-    block = read_scene(scene_of(*assets), ("B02", "B04"), geobox(500_000, 5_300_000, 8, 8), as_is)
+    block = read(scene_of(*assets), ("B02", "B04"), geobox(500_000, 5_300_000, 8, 8))
     assert not block.observed[0, 0]
     assert not block.observed[1, 1]
     assert block.dn[:, 0, 0].tolist() == [0, 0]
@@ -206,19 +207,18 @@ def test_failures_name_asset_scene_and_mend_but_no_token(tmp_path):
     grid = geobox(500_000, 5_300_000, 8, 8)
     missing = BandAsset(band="B04", href=str(tmp_path / "gone.tif"))
     with pytest.raises(ReadError, match=r"Asset B04 of scene 'a scene' cannot be read.*gone.tif"):
-        read_scene(scene_of(missing), ("B04",), grid, as_is)
+        read(scene_of(missing), ("B04",), grid)
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"II*\0" + b"x" * 100)
     with pytest.raises(ReadError, match="cannot be read"):
-        read_scene(scene_of(BandAsset(band="B04", href=str(broken))), ("B04",), grid, as_is)
+        read(scene_of(BandAsset(band="B04", href=str(broken))), ("B04",), grid)
 
-    def sign(href: str) -> str:
-        return f"{href}?sig=SECRET"
-
-    remote = BandAsset(band="B04", href="http://127.0.0.1:9/B04.tif")
-    with pytest.raises(ReadError) as caught:
-        read_scene(scene_of(remote), ("B04",), grid, sign)
+    asset = BandAsset(band="B04", href=f"http://127.0.0.1:{free_port()}/B04.tif?sig=SECRET")
+    hasty = RetryPolicy(attempts=1, connect_timeout_s=2)
+    with pytest.raises(AssetError) as caught, Remote(hasty) as remote:
+        read_scene(scene_of(asset), ("B04",), grid, remote)
     assert "SECRET" not in str(caught.value)
+    assert (caught.value.band, caught.value.href) == ("B04", asset.href.partition("?")[0])
 
 
 def test_a_file_that_names_other_files_is_not_imagery(tmp_path, raster):
@@ -229,4 +229,4 @@ def test_a_file_that_names_other_files_is_not_imagery(tmp_path, raster):
     assert rasterio.open(tmp_path / "disguised.tif").driver == "VRT"
     asset = BandAsset(band="B04", href=str(tmp_path / "disguised.tif"))
     with pytest.raises(ReadError, match="cannot be read"):
-        read_scene(scene_of(asset), ("B04",), geobox(500_030, 5_300_070, 8, 8), as_is)
+        read(scene_of(asset), ("B04",), geobox(500_030, 5_300_070, 8, 8))

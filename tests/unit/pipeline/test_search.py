@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import rustac
@@ -13,11 +12,14 @@ from starlette.responses import JSONResponse
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
 from landuse.pipeline import search as module
 from landuse.pipeline.area import parse_bbox, parse_dates
-from landuse.pipeline.search import SceneQuery, search
-from tests.servers import file_server, free_port, stac_item, write_items
+from landuse.pipeline.providers import EARTH_SEARCH
+from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.search import CLOUD_TOLERANCE_PERCENT, SceneQuery, search
+from tests.servers import file_server, free_port, json_body, stac_item, write_items
 
 INSIDE = parse_bbox("10.2,50.2,10.4,50.4")
 ANYWHERE = SceneQuery(area=None)
+AT_ONCE = RetryPolicy(first_pause_s=0.0)
 
 
 def _query(**wanted):
@@ -250,7 +252,7 @@ def test_a_page_that_is_no_stac_is_a_provider_error(tmp_path):
                 search(f"{server.url}/{path}", _query())
 
 
-def _api(server, pages):
+def _api(server, pages, method="POST"):
     """Makes a file server answer as a STAC API whose search gives ``pages`` in turn."""
     pages = iter(pages)
 
@@ -258,25 +260,22 @@ def _api(server, pages):
         if request.url.path == "/search":
             status, content = next(pages)
             return JSONResponse(content, status_code=status)
-        links = [{"rel": "search", "href": f"{server.url}/search", "method": "POST"}]
+        links = [{"rel": "search", "href": f"{server.url}/search", "method": method}]
         return JSONResponse({"type": "Catalog", "stac_version": "1.0.0", "links": links})
 
     server.interfere = interfere
 
 
-def test_a_hiccup_and_a_search_that_took_too_long_are_tried_again(tmp_path, monkeypatch):
-    waits = []
-    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=waits.append))
+def test_a_hiccup_and_a_search_that_took_too_long_are_tried_again(tmp_path):
     late = (400, {"code": "BadRequest", "description": "The request exceeded the maximum allowed time."})
     found = (200, {"type": "FeatureCollection", "features": [stac_item("a")]})
     with file_server(tmp_path) as server:
         _api(server, [(503, {}), late, (429, {}), found])
-        assert [scene.id for scene in search(server.url, _query())] == ["a"]
+        assert [scene.id for scene in search(server.url, _query(), AT_ONCE)] == ["a"]
         assert [entry.status for entry in server.log if entry.path == "/search"] == [503, 400, 429, 200]
-        _api(server, [late] * 3)
-        with pytest.raises(ProviderError, match="3 times"):
-            search(server.url, _query())
-    assert waits == [1, 1, 2]
+        _api(server, [late] * AT_ONCE.attempts)
+        with pytest.raises(ProviderError, match=r"exceeded the maximum allowed time .7 attempts"):
+            search(server.url, _query(), AT_ONCE)
 
 
 @pytest.mark.parametrize(
@@ -317,3 +316,128 @@ def test_a_query_is_checked_where_it_is_made():
         SceneQuery(area=None, max_cloud_percent=140)
     with pytest.raises(ValueError, match="L3"):
         SceneQuery(area=None, levels=("L3",))
+
+
+FULL = ("B02", "SCL")
+L1C_MASK = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")
+
+
+def _kept(tmp_path, item, **wanted):
+    path = str(write_items(tmp_path / "items.json", [item, stac_item("clear", cloud=None)]))
+    return item["id"] in [scene.id for scene in search(path, _query(**wanted))]
+
+
+@pytest.mark.parametrize(
+    ("cloud", "share", "limit", "kept"),
+    [
+        # The area is all of the tile: its cloud is the tile's.
+        (44.9, 1.0, 40, True),
+        (45.1, 1.0, 40, False),
+        # A half: under 80 % of cloud, the clear 20 % may all lie there and fill 40 % of it.
+        (80.0, 0.5, 55.1, True),
+        (80.0, 0.5, 54.9, False),
+        # A hundredth of a tile may be clear under nearly any cloud, but not under all of it.
+        (99.1, 0.01, 5, True),
+        (99.9, 0.01, 84.0, False),
+        (100.0, 0.01, 94.9, False),
+        (100.0, 0.01, 95.1, True),
+    ],
+)
+@pytest.mark.parametrize(("bands", "product"), [(FULL, "S2MSI2A"), (L1C_MASK, "S2MSI1C")])
+def test_a_tile_is_left_out_only_where_the_area_must_be_cloudier(
+    tmp_path, cloud, share, limit, kept, bands, product
+):
+    """Oracle: with a share c under cloud and s asked for, at least 1 - (1 - c) / s of the area is."""
+    area = parse_bbox(f"10,50,{10 + share},51")
+    item = stac_item("tile", cloud=cloud, bands=bands, s2__product_type=product)
+    levels = ("L1C",) if product == "S2MSI1C" else ("L2A",)
+    clear = stac_item("clear", cloud=None, s2__product_type=product)
+    path = str(write_items(tmp_path / "items.json", [item, clear]))
+    ids = [scene.id for scene in search(path, SceneQuery(area=area, max_cloud_percent=limit, levels=levels))]
+    assert ("tile" in ids) is kept
+    least = 100 * (1 - (1 - cloud / 100) / share)
+    assert kept is (least - CLOUD_TOLERANCE_PERCENT <= limit)
+
+
+def test_without_a_mask_the_tiles_cloud_counts_as_the_areas(tmp_path):
+    assert not _kept(tmp_path, stac_item("x", cloud=40.1), max_cloud_percent=40)
+    assert _kept(tmp_path, stac_item("x", cloud=40.1, bands=FULL), max_cloud_percent=40)
+    # L1C without the cirrus band cannot be judged either.
+    l1c = {"s2__product_type": "S2MSI1C", "bands": tuple(b for b in L1C_MASK if b != "B10")}
+    path = str(write_items(tmp_path / "items.json", [stac_item("x", cloud=40.1, **l1c)]))
+    with pytest.raises(NothingFoundError, match=r"1 cloudier than 40 %.*the clearest has 40\.1 % or more"):
+        search(path, _query(max_cloud_percent=40))
+
+
+def test_providers_that_state_other_moments_of_one_pass_mean_one_acquisition(tmp_path):
+    one = {"s2__mgrs_tile": "32UMA", "platform": "Sentinel-2B", "s2__processing_baseline": "02.14"}
+    new = {"grid__code": "MGRS-32UMA", "platform": "sentinel-2b", "s2__processing_baseline": "05.10"}
+    items = [
+        stac_item("pass-begins", datetime="2024-06-15T10:10:30Z", **one),
+        stac_item("tile-seen", datetime="2024-06-15T10:25:00Z", **new),
+        stac_item("next-pass", datetime="2024-06-15T11:50:00Z", **one),
+        stac_item("other-satellite", datetime="2024-06-15T10:10:30Z", **{**one, "platform": "Sentinel-2A"}),
+        stac_item("other-tile", datetime="2024-06-15T10:10:30Z", **{**one, "s2__mgrs_tile": "32UMB"}),
+    ]
+    for order in itertools.permutations(items):
+        path = write_items(tmp_path / "items.json", list(order))
+        assert {scene.id for scene in search(str(path), _query())} == {
+            "tile-seen", "next-pass", "other-satellite", "other-tile"
+        }  # fmt: skip
+
+
+def test_the_two_parts_of_a_divided_tile_are_no_copies_of_each_other(tmp_path):
+    one = {"s2__mgrs_tile": "32UMA", "platform": "Sentinel-2B"}
+    north = stac_item("north", bbox=(10, 50.25, 11, 51), **one)
+    south = stac_item("south", bbox=(10, 50, 11, 50.35), **one)
+    again = stac_item(
+        "south-again", bbox=(10, 50, 11, 50.36), s2__generation_time="2024-09-01T00:00:00Z", **one
+    )
+    path = write_items(tmp_path / "items.json", [north, south, again])
+    assert {scene.id for scene in search(str(path), _query())} == {"north", "south-again"}
+
+
+def test_both_sides_of_the_antimeridian_are_searched_and_nothing_comes_twice(tmp_path):
+    east = stac_item("east", bbox=(178, -18, 179, -17), collection="sentinel-2-l2a")
+    west = stac_item("west", bbox=(-179, -18, -178.5, -17))
+    both = stac_item("both", bbox=(179, -18, 181, -17))
+    both["geometry"]["coordinates"] = [[[179, -18], [-179, -18], [-179, -17], [179, -17], [179, -18]]]
+    asked = []
+    with file_server(tmp_path) as server:
+        _api(server, [])
+        catalogue = server.interfere
+
+        def interfere(request):
+            if request.url.path != "/search":
+                return catalogue(request)
+            asked.append(json_body(request))
+            return JSONResponse({"features": [east, both] if asked[-1]["bbox"][0] > 0 else [both, west]})
+
+        server.interfere = interfere
+        scenes = search(server.url, SceneQuery(area=parse_bbox("178,-18,-178,-16")))
+    assert sorted(scene.id for scene in scenes) == ["both", "east", "west"]
+    assert [body["bbox"] for body in asked] == [[178, -18, 180, -16], [-180, -18, -178, -16]]
+
+
+def test_ids_with_separators_and_markup_are_data(tmp_path):
+    hostile = "../../../etc/<script>alert(1)</script>\x1b[31m"
+    path = write_items(tmp_path / "items.json", [stac_item(hostile)])
+    assert [scene.id for scene in search(str(path), _query())] == [hostile]
+
+
+def test_a_search_off_the_web_is_refused(tmp_path):
+    secret = write_items(tmp_path / "secret.json", [stac_item("secret")])
+    (tmp_path / "web").mkdir()
+    for href in (secret.as_uri(), "ftp://x.org/search"):
+        root = {"type": "Catalog", "stac_version": "1.0.0", "links": [{"rel": "search", "href": href}]}
+        (tmp_path / "web" / "index.json").write_text(json.dumps(root))
+        with (
+            file_server(tmp_path / "web") as server,
+            pytest.raises(ProviderError, match="not on the web; that is refused"),
+        ):
+            search(f"{server.url}/index.json", _query())
+
+
+def test_a_known_service_without_the_level_names_those_that_have_it():
+    with pytest.raises(ModelError, match=r"serves L2A; L1C is needed.*\(earth-search-l1c, cdse-l1c\)"):
+        search(EARTH_SEARCH, _query(levels=("L1C",)))

@@ -1,0 +1,113 @@
+"""Pure: shapes in longitude and latitude on a round earth, where 180 and -180 are one meridian.
+
+Shapes are kept within -180..180, cut in two where they cross the 180th meridian (RFC 7946, 3.1.9).
+Where a shape has to be in one piece, as to project it, its western longitudes are raised by 360.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from shapely import Geometry, MultiPolygon, Polygon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import date
+
+    from numpy.typing import NDArray
+
+    from landuse.records import Scene
+
+
+def surfaces(geometry: Geometry) -> Polygon | MultiPolygon:
+    """The polygons of a geometry; lines and points, which cuts leave behind, have no area."""
+    parts = [part for part in shapely.get_parts(_flat(geometry)) if isinstance(part, Polygon)]
+    merged = shapely.union_all(parts)
+    return merged if isinstance(merged, (Polygon, MultiPolygon)) else Polygon()
+
+
+def _flat(geometry: Geometry) -> Geometry:
+    """A collection that may hold multipolygons, as one of plain parts."""
+    if geometry.geom_type != "GeometryCollection":
+        return geometry
+    return shapely.GeometryCollection(
+        [leaf for part in shapely.get_parts(geometry) for leaf in shapely.get_parts(part)]
+    )
+
+
+def crosses_antimeridian(geometry: Geometry) -> bool:
+    """Whether a shape within -180..180 lies on both sides of the 180th meridian rather than of 0."""
+    west, _, east, _ = geometry.bounds
+    return bool(east - west > 180)
+
+
+def in_one_piece(geometry: Geometry) -> Geometry:
+    """A shape that crosses the 180th meridian as one around it, in 0..360; any other as it is."""
+    if not crosses_antimeridian(geometry):
+        return geometry
+    # The halves meet at 180: merged, they have no seam for a projection to tear.
+    return surfaces(shapely.make_valid(shapely.transform(geometry, _raised)))
+
+
+def cut_at_antimeridian(geometry: Geometry) -> Geometry:
+    """A shape with longitudes within -360..360 brought to -180..180.
+
+    A polygon more than 180 degrees wide is taken to cross the 180th meridian, uncut: so do GeoJSON
+    files write it that do not know of the cut.
+    """
+    parts = shapely.get_parts(_flat(geometry))
+    wests, _, easts, _ = shapely.bounds(parts).T
+    if not ((wests < -180) | (easts > 180) | (easts - wests > 180)).any():
+        return geometry
+    return surfaces(shapely.union_all([_cut(part) for part in parts]))
+
+
+def _cut(part: Geometry) -> Geometry:
+    if crosses_antimeridian(part):
+        part = shapely.make_valid(shapely.transform(part, _raised))
+    return shapely.union_all(
+        [
+            _turned(part.intersection(shapely.box(-180 + 360 * turns, -90, 180 + 360 * turns, 90)), -turns)
+            for turns in (-1, 0, 1)
+        ]
+    )
+
+
+def _turned(geometry: Geometry, turns: int) -> Geometry:
+    return shapely.transform(geometry, lambda lonlat: lonlat + np.array([360.0 * turns, 0.0]))
+
+
+def _raised(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
+    raised: NDArray[np.float64] = lonlat + (lonlat[:, :1] < 0) * np.array([360.0, 0.0])
+    return raised
+
+
+def outer_rings(geometry: Geometry) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """(longitude, latitude) of the outer ring of each polygon, the largest first."""
+    parts = [part for part in shapely.get_parts(surfaces(geometry)) if isinstance(part, Polygon)]
+    parts.sort(key=lambda part: (-part.area, part.bounds))
+    return tuple(tuple((float(lon), float(lat)) for lon, lat, *_ in part.exterior.coords) for part in parts)
+
+
+def from_rings(rings: Iterable[Sequence[tuple[float, float]]]) -> Geometry:
+    """The shape that outer rings enclose; valid."""
+    return shapely.union_all([shapely.make_valid(Polygon(ring)) for ring in rings])
+
+
+def solar_days(scenes: Sequence[Scene]) -> tuple[date, ...]:
+    """Local solar date of each of some neighbouring scenes: those of one overpass share it.
+
+    The hour is that of the first scene's longitude, so that the date line parts no overpass.
+    """
+    if not scenes:
+        return ()
+    lon, _ = scenes[0].footprint[0][0]
+    return tuple((scene.acquired_utc + timedelta(hours=lon / 15)).date() for scene in scenes)
+
+
+def outline(scene: Scene) -> Geometry:
+    """A scene's footprint in longitude and latitude."""
+    return from_rings(scene.footprint)

@@ -1,0 +1,267 @@
+"""IO: remote files as GDAL reads them.
+
+GDAL's own network layer cannot sign a request anew, takes an expired token for a missing file and
+may forget what it fetched. Here GDAL reads through rasterio's opener from sparse copies (``sparse``),
+which fetch what is not there yet by range (``ranges``).
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import rasterio
+
+from landuse.errors import ProviderError
+from landuse.pipeline.providers import PROVIDERS, S3Access
+from landuse.pipeline.ranges import HttpSource, RangeSource, S3Source, http_session, s3_client
+from landuse.pipeline.retry import ExhaustedError, Patience, RetryPolicy
+from landuse.pipeline.signing import NoSigner, Signer, signer_of
+from landuse.pipeline.sparse import Copies, RemoteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from requests import Session
+
+    from landuse.pipeline.providers import Provider
+
+FAILED_HOST_AFTER = 2
+"""After so many reads in a row that a host did not answer, it is asked once a read until it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What was fetched so far."""
+
+    requests: int
+    """Answered with data or not."""
+    fetched_bytes: int
+    """Bytes kept, each counted once."""
+
+
+class _Handle(io.RawIOBase):
+    """What GDAL reads from: a position in a remote file. It never raises, which GDAL's callbacks cannot."""
+
+    def __init__(self, file: RemoteFile, failures: list[ProviderError]) -> None:
+        super().__init__()
+        self._file = file
+        self._at = 0
+        self._failures = failures
+        """Of all that GDAL has open of the file. After the first nothing is fetched: the read is lost."""
+
+    def read(self, count: int = -1) -> bytes:
+        if self._failures:
+            return b""
+        try:
+            found = self._file.read(self._at, self._file.size if count < 0 else count)
+        except ProviderError as error:
+            self._failures.append(error)
+            return b""
+        self._at += len(found)
+        return found
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: -1}[whence]
+        if base < 0 and not self._failures:
+            try:
+                base = self._file.size
+            except ProviderError as error:
+                self._failures.append(error)
+        if base >= 0:
+            self._at = offset + base
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+class Opened:
+    """A remote file while GDAL has it open."""
+
+    def __init__(self, file: RemoteFile, name: str) -> None:
+        self.name = name
+        """Path to give to ``rasterio.open``, with ``opener``."""
+        self._file = file
+        self._failures: list[ProviderError] = []
+
+    def opener(self, path: str, mode: str = "rb") -> _Handle:
+        """What rasterio calls to open the file; nothing else is to be found beside it."""
+        # rasterio first opens "test" to see whether this works at all.
+        if mode not in ("r", "rb") or path not in (self.name, "test"):
+            raise FileNotFoundError(path)
+        return _Handle(self._file, self._failures)
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Bring half-open byte ranges before GDAL asks for them, side by side."""
+        self._file.fetch(ranges)
+
+    def raise_failure(self) -> None:
+        """Raise the first error that GDAL was not told of.
+
+        Raises:
+            ReadError, ProviderError: the bare reason.
+        """
+        if self._failures:
+            raise self._failures[0]
+
+
+class Remote:
+    """The remote files of one run, and the manners in which they are asked for. A context manager."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy | None = None,
+        *,
+        providers: Iterable[Provider] = (),
+        threads: int = 16,
+        folder: Path | None = None,
+    ) -> None:
+        """Nothing is asked for yet.
+
+        Args:
+            policy: patience with each request.
+            providers: beside the known ones, to be found by their names.
+            threads: requests side by side.
+            folder: where the copies lie; the system's temporary folder by default.
+        """
+        self._policy = policy or RetryPolicy()
+        self._providers = {**PROVIDERS, **{provider.name: provider for provider in providers}}
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="landuse-range")
+        self._copies = Copies(folder)
+        self.stopped = threading.Event()
+        """Set when nobody wants what is being fetched any more."""
+        self._lock = threading.Lock()
+        self._files: dict[tuple[str, str], RemoteFile] = {}
+        self._signers: dict[str, Signer] = {}
+        self._clients: dict[S3Access, Any] = {}
+        self._session: Session | None = None
+        self._failures_in_a_row: dict[str, int] = {}
+        self._names = itertools.count()
+        self._requests = 0
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        # Requests that run are waited for, a silent server's until its timeout: they write to the copies.
+        self._pool.shutdown(cancel_futures=True)
+        if self._session is not None:
+            self._session.close()
+        for client in self._clients.values():
+            client.close()
+        self._copies.close()
+
+    def stop(self) -> None:
+        """End all patience, for good: pauses end, no request begins, bodies are not taken in any further."""
+        self.stopped.set()
+
+    @contextmanager
+    def readers(self, threads: int) -> Iterator[ThreadPoolExecutor]:
+        """Threads to read these files in.
+
+        They are waited for; where the thread that waits is interrupted, their patience ends first.
+        """
+        with ThreadPoolExecutor(threads, thread_name_prefix="landuse-reader") as pool:
+            try:
+                yield pool
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was fetched so far."""
+        return Traffic(requests=self._requests, fetched_bytes=self._bytes)
+
+    @contextmanager
+    def opened(self, href: str, provider: str) -> Iterator[Opened]:
+        """A remote file for GDAL to read while the context lasts.
+
+        Args:
+            href: unsigned.
+            provider: name of the scene's provider, which decides signatures and credentials.
+
+        Raises:
+            ReadError, ProviderError: it cannot be asked for; the message is the bare reason.
+        """
+        # A name of our own: an href may hold anything, and rasterio knows one opener a name.
+        with self._lock:
+            suffix = ".jp2" if is_jpeg2000(href) else ".tif"
+            name = f"landuse-{os.getpid()}-{id(self)}-{next(self._names)}{suffix}"
+            file = self._files.get((provider, href))
+            if file is None:
+                host = urlsplit(href).netloc.rpartition("@")[2]
+                file = RemoteFile(self._source(href, provider), self, host, self._copies)
+                self._files[provider, href] = file
+        # GDAL would decode JPEG 2000 in threads of its own, in which rasterio finds no opener: that is no
+        # error to it, but tiles of zeros.
+        with rasterio.Env(GDAL_NUM_THREADS="1"):
+            yield Opened(file, name)
+
+    def _source(self, href: str, provider: str) -> RangeSource:
+        known = self._providers.get(provider)
+        if urlsplit(href).scheme.lower() == "s3":
+            access = known.s3 if known is not None else None
+            if access is None:
+                # Nobody pays for a stranger's catalogue unless he says so, as he would to GDAL.
+                access = S3Access(requester_pays=os.environ.get("AWS_REQUEST_PAYER") == "requester")
+            if access not in self._clients:
+                self._clients[access] = s3_client(access, self._policy, self._threads)
+            return S3Source(href, self._clients[access], access)
+        if known is not None and provider not in self._signers:
+            self._signers[provider] = signer_of(known, self._policy, self.stopped)
+        signer = self._signers.get(provider, NoSigner())
+        if self._session is None:
+            self._session = http_session(self._threads)
+        return HttpSource(href, self._session, signer, self._policy)
+
+    def side_by_side(
+        self, get: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]
+    ) -> list[Exception]:
+        """Call ``get`` for each span at the same time; what went wrong comes back, in order."""
+        futures = [self._pool.submit(get, span) for span in spans]
+        errors = (future.exception() for future in futures)
+        return [error for error in errors if isinstance(error, Exception)]
+
+    def patiently(self, host: str, attempt: Callable[[Patience], None]) -> None:
+        """Repeat an attempt as the policy says; only once at a host that has stopped answering.
+
+        Raises:
+            ExhaustedError: no attempt succeeded.
+        """
+        down = self._failures_in_a_row.get(host, 0) >= FAILED_HOST_AFTER
+        patience = Patience(replace(self._policy, attempts=1) if down else self._policy, self.stopped)
+        try:
+            patience.run(lambda: attempt(patience), host)
+        except ExhaustedError:
+            with self._lock:
+                self._failures_in_a_row[host] = self._failures_in_a_row.get(host, 0) + 1
+            raise
+        self._failures_in_a_row[host] = 0
+
+    def count(self, *, requests: int = 0, fetched_bytes: int = 0) -> None:
+        """Add to the traffic."""
+        with self._lock:
+            self._requests += requests
+            self._bytes += fetched_bytes
+
+
+def is_jpeg2000(href: str) -> bool:
+    """Whether an href names a JPEG 2000 file; any other is taken for a GeoTIFF."""
+    path = urlsplit(href).path if "://" in href else href
+    return path.lower().endswith((".jp2", ".j2k"))

@@ -1,0 +1,275 @@
+"""IO: a sparse copy of each remote file: each byte fetched once, and none that was not.
+
+What is asked for and not there yet is fetched by range, checked and kept for the rest of the run. Nobody
+reads a byte that was not fetched, so a failed request is an error and never a blank.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Protocol
+
+from landuse.errors import ReadError
+from landuse.pipeline.ranges import Part, RangeSource, UnreachableError
+from landuse.pipeline.retry import ExhaustedError, Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+HEAD_BYTES = 32_768
+"""Fetched when a file is opened: the header of a COG with its tile index."""
+
+STEP_BYTES = 65_536
+"""Least that one request outside the known tiles brings, on multiples of itself."""
+
+GAP_BYTES = 16_384
+"""Ranges closer than this are fetched as one: a request costs more than these bytes."""
+
+LONGEST_BYTES = 2 << 20
+"""A longer range is fetched in pieces, side by side."""
+
+LARGEST_BYTES = 1 << 40
+"""A file that is said to be larger is refused: the copies share one address space on disk."""
+
+
+class Fetching(Protocol):
+    """How ranges are fetched; ``remote.Remote`` is one."""
+
+    stopped: threading.Event
+    """Set when nobody wants what is being fetched any more."""
+
+    def side_by_side(
+        self, get: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]
+    ) -> list[Exception]:
+        """Call ``get`` for each span at the same time; what went wrong comes back, in order."""
+        ...
+
+    def patiently(self, host: str, attempt: Callable[[Patience], None]) -> None:
+        """Repeat an attempt as long as patience lasts, else raise ``ExhaustedError``."""
+        ...
+
+    def count(self, *, requests: int = 0, fetched_bytes: int = 0) -> None:
+        """Add to the traffic."""
+        ...
+
+
+class Spans:
+    """Which bytes of a file are there: disjoint, sorted, half-open ranges."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def add(self, start: int, stop: int) -> None:
+        """Mark ``start`` to ``stop`` as there."""
+        if start >= stop:
+            return
+        first = bisect_left(self._stops, start)
+        last = first
+        while last < len(self._starts) and self._starts[last] <= stop:
+            start, stop = min(start, self._starts[last]), max(stop, self._stops[last])
+            last += 1
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The parts of ``start`` to ``stop`` that are not there."""
+        found = []
+        at = bisect_left(self._stops, start + 1)
+        while start < stop:
+            if at == len(self._starts) or self._starts[at] >= stop:
+                found.append((start, stop))
+                break
+            if self._starts[at] > start:
+                found.append((start, self._starts[at]))
+            start = self._stops[at]
+            at += 1
+        return found
+
+
+class Copies:
+    """What was fetched of all files, side by side in one sparse file without a name. For any thread.
+
+    A file each would need more open files than a process may have, and one with a name would outlive
+    a process that is killed.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as the run
+        self._lock = threading.Lock()
+        self._end = 0
+
+    def reserve(self, size: int) -> int:
+        """Where ``size`` bytes that nobody else uses begin."""
+        with self._lock:
+            base, self._end = self._end, self._end + size
+        return base
+
+    def write(self, at: int, piece: bytes) -> None:
+        """Keep bytes; raises ``OSError``, on a full disk above all."""
+        while piece:
+            done = os.pwrite(self._file.fileno(), piece, at)
+            at, piece = at + done, piece[done:]
+
+    def read(self, at: int, count: int) -> bytes:
+        """Bytes that were kept.
+
+        Raises:
+            ReadError: the disk does not give them back.
+        """
+        try:
+            found = os.pread(self._file.fileno(), count, at)
+        except OSError as error:
+            raise ReadError(f"the copy of the file cannot be read ({error.strerror})") from error
+        if len(found) != count:
+            raise ReadError("the copy of the file on disk is damaged")
+        return found
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._file.close()
+
+
+class RemoteFile:
+    """A sparse copy of one remote file. For any thread."""
+
+    def __init__(self, source: RangeSource, fetching: Fetching, host: str, copies: Copies) -> None:
+        self._source = source
+        self._fetching = fetching
+        self._host = host
+        self._lock = threading.Lock()
+        """Held while ranges are fetched: whoever wants the same bytes waits instead of asking too."""
+        self._span_lock = threading.Lock()
+        self._spans = Spans()
+        self._copies = copies
+        self._base = 0
+        """Where the copy begins; known with the size."""
+        self._size: int | None = None
+        self._version: str | None = None
+        self._gone: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file; fetches its head if nothing is known yet."""
+        if self._size is None:
+            self.fetch([(0, HEAD_BYTES)])
+        if self._size is None:
+            raise ReadError("the server does not say how large the file is")
+        return self._size
+
+    def read(self, start: int, count: int) -> bytes:
+        """Bytes from ``start``, at most ``count`` and fewer only at the file's end.
+
+        Raises:
+            ReadError: they cannot be had; the message is the bare reason.
+        """
+        stop = min(start + count, self.size)
+        if start >= stop:
+            return b""
+        # Whole steps, so that the many small reads of a header are few requests.
+        low = start // STEP_BYTES * STEP_BYTES
+        high = min(-(-stop // STEP_BYTES) * STEP_BYTES, self.size)
+        if self._missing(start, stop):
+            self.fetch([(low, high)])
+        return self._copies.read(self._base + start, stop - start)
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Bring what is missing of half-open ranges, neighbours together, several requests side by side.
+
+        Raises:
+            ReadError: something cannot be had; the message is the bare reason.
+        """
+        with self._lock:
+            if self._gone is not None:
+                raise ReadError(self._gone)
+            wanted = [gap for start, stop in ranges for gap in self._missing(start, self._clip(stop))]
+            errors = self._fetching.side_by_side(self._get, _joined(wanted, self._spans))
+        for error in errors:
+            if isinstance(error, ExhaustedError):
+                raise ReadError(str(error)) from None
+            if isinstance(error, OSError):
+                raise ReadError(f"the copy of the file cannot be written ({error.strerror})") from error
+            if isinstance(error, ReadError):
+                # It will be said again for every block; the server need not be asked again.
+                self._gone = str(error)
+            raise error
+
+    def _missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        with self._span_lock:
+            return self._spans.missing(start, stop)
+
+    def _clip(self, stop: int) -> int:
+        return stop if self._size is None else min(stop, self._size)
+
+    def _get(self, span: tuple[int, int]) -> None:
+        """Fetch one range into the copy; an attempt goes on where the one before it broke off."""
+        at, stop = span
+
+        def attempt(patience: Patience) -> None:
+            nonlocal at
+            self._fetching.count(requests=1)
+            part = self._source.request(at, stop)
+            try:
+                if part.start > at:
+                    raise UnreachableError("the answer holds another range than was asked for")
+                size = self._check_version(part)
+                at = part.start
+                for piece in part.pieces:
+                    if at + len(piece) > size:
+                        # Behind it lies another file's copy.
+                        raise ReadError(f"the server sends more than the {size} bytes that it says there are")
+                    self._keep(piece, at)
+                    at += len(piece)
+                    if patience.left_s < 0 or self._fetching.stopped.is_set():
+                        raise UnreachableError(f"only {at - part.start} bytes came in time")
+            finally:
+                part.close()
+            if part.length is not None and at - part.start != part.length:
+                raise UnreachableError(f"the answer broke off after {at - part.start} of {part.length} bytes")
+            if at < min(stop, size):
+                raise UnreachableError(f"the answer broke off at byte {at} of {stop}")
+
+        self._fetching.patiently(self._host, attempt)
+
+    def _check_version(self, part: Part) -> int:
+        """The file's size; an answer of another version than those before it is refused."""
+        if part.total > LARGEST_BYTES:
+            raise ReadError(f"the server says that the file has {part.total} bytes")
+        with self._span_lock:
+            if self._size not in (None, part.total):
+                raise ReadError(f"the file changed while it was read ({self._size} to {part.total} bytes)")
+            if part.version is not None and self._version not in (None, part.version):
+                raise ReadError("the file changed while it was read (another ETag)")
+            if self._size is None:
+                self._base = self._copies.reserve(part.total)
+            self._size, self._version = part.total, part.version or self._version
+        return part.total
+
+    def _keep(self, piece: bytes, at: int) -> None:
+        self._copies.write(self._base + at, piece)
+        with self._span_lock:
+            self._spans.add(at, at + len(piece))
+        self._fetching.count(fetched_bytes=len(piece))
+
+
+def _joined(wanted: Iterable[tuple[int, int]], there: Spans) -> list[tuple[int, int]]:
+    """Ranges with small gaps closed and long ones cut, none of them overlapping what is there already."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(wanted):
+        if joined and start <= joined[-1][1] + GAP_BYTES:
+            last = joined.pop()
+            # Bytes between them that are there already would be fetched twice.
+            if start <= last[1] or there.missing(last[1], start) == [(last[1], start)]:
+                joined.append((last[0], max(last[1], stop)))
+                continue
+            joined.append(last)
+        joined.append((start, stop))
+    return [
+        (at, min(at + LONGEST_BYTES, stop))
+        for start, stop in joined
+        for at in range(start, stop, LONGEST_BYTES)
+    ]

@@ -1,0 +1,182 @@
+"""What a run would read, compute and write, before any pixel is read: ``--dry-run``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from landuse.pipeline.lonlat import outline
+from landuse.pipeline.patches import block_windows
+from landuse.pipeline.remote import is_jpeg2000
+from landuse.redact import redact_href
+from landuse.sentinel2 import RESOLUTION_M, SCL
+from landuse.workflows.block import cells_inside, ground_in
+from landuse.workflows.map_area import find_scenes, ground_of, plan_map
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shapely.geometry.base import BaseGeometry
+
+    from landuse.pipeline.failover import SourceOutcome
+    from landuse.pipeline.plan import RunPlan
+    from landuse.records import BandAsset, Scene
+    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.map_area import MapRequest
+
+TILE_PX = 512
+"""Side of the tiles that COGs of Sentinel-2 are read in; JPEG 2000 has 1024."""
+
+BYTES_PER_PX = {"tiff": 1.5, "jp2": 1.0, SCL: 0.05}
+"""What a compressed pixel takes where the item does not tell: reflectance by format, and the SCL."""
+
+READ_BYTES_PER_S = 10e6
+"""Assumed rate of reading: nothing is fetched here that would tell."""
+
+CELL_BYTES = 5
+"""Of a map's cell on disk: class and confidence. A finished block also keeps its probabilities."""
+
+CALIBRATION_PATCHES = 256
+"""Patches that the network is timed on."""
+
+GAPS_SHOWN = 5
+"""Largest gaps in cover that are listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaps:
+    """What of the area no scene's outline covers."""
+
+    percent: float
+    """Share of the area."""
+    bboxes: tuple[tuple[float, float, float, float], ...]
+    """West, south, east, north of the largest gaps in degrees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """What ``landuse map`` would do."""
+
+    plan: RunPlan
+    """With every scene that may be clear enough over the area, which only its mask can tell."""
+    sources: tuple[SourceOutcome, ...]
+    """What became of each source."""
+    gaps: Gaps
+    """What no scene covers."""
+    read_bytes: tuple[int, int]
+    """From one clear layer of scenes to all of them; estimated."""
+    patches: int
+    """Windows that the network may have to classify."""
+    disk_bytes: tuple[int, int]
+    """Most that is held during the run, copies of what is fetched included; estimated."""
+    read_seconds: tuple[float, float]
+    """At ``READ_BYTES_PER_S``."""
+    network_seconds: float
+    """At the rate that the network has on this machine now."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; hrefs without their query, which may be a signature."""
+        values = asdict(self)
+        values["plan"] = self.plan.to_dict()
+        for scene in values["plan"]["scenes"]:
+            for copy in (scene, *scene["mirrors"]):
+                for asset in copy["assets"]:
+                    asset["href"] = redact_href(asset["href"])
+        values["assumed_read_bytes_per_s"] = READ_BYTES_PER_S
+        return values
+
+
+def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
+    """Search and plan, and estimate what the run will take. No pixel is read.
+
+    Raises:
+        LanduseError: as ``find_scenes`` and ``plan_map`` do.
+    """
+    found = find_scenes(request, classifier.contract)
+    plan = plan_map(request, classifier.contract, classifier.weights_sha256, found.scenes)
+    regions = [region for region in (_region(plan, index) for index in range(len(plan.blocks))) if region]
+    ground = shapely.union_all(regions) if regions else shapely.Polygon()
+    patches = sum(_windows(plan, index) for index in range(len(plan.blocks)))
+    read_bytes, fetched_bytes = _read_bytes(plan, ground), _read_bytes(plan, ground, remote_only=True)
+    cells = plan.rows * plan.cols
+    kept = cells * (CELL_BYTES + 4 * len(plan.classes))
+    return Foresight(
+        plan=plan,
+        sources=found.sources,
+        gaps=gaps_in(ground_of(request, found.scenes), plan.scenes),
+        read_bytes=read_bytes,
+        patches=patches,
+        disk_bytes=(fetched_bytes[0] + kept, fetched_bytes[1] + kept),
+        read_seconds=(read_bytes[0] / READ_BYTES_PER_S, read_bytes[1] / READ_BYTES_PER_S),
+        network_seconds=patches * _seconds_per_patch(plan, classifier) if patches else 0.0,
+    )
+
+
+def _region(plan: RunPlan, index: int) -> BaseGeometry | None:
+    """What of the ground is read for a block, in the map's CRS."""
+    block = plan.blocks[index]
+    windows = block_windows(plan, block)
+    if windows is None or not cells_inside(plan, block).any():
+        return None
+    return shapely.box(*plan.pixel_geobox(windows.rows_px, windows.cols_px).boundingbox.bbox)
+
+
+def _windows(plan: RunPlan, index: int) -> int:
+    windows = block_windows(plan, plan.blocks[index])
+    if windows is None or not cells_inside(plan, plan.blocks[index]).any():
+        return 0
+    return len(windows.rows.cells) * len(windows.cols.cells)
+
+
+def _read_bytes(plan: RunPlan, ground: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:
+    """Bytes of the first scenes that cover the ground, and of all scenes."""
+    least = most = 0.0
+    left = ground
+    for scene in plan.scenes:
+        part = ground.intersection(ground_in(scene, plan.crs))
+        size = sum(
+            _asset_bytes(asset, part) for asset in scene.assets if not remote_only or "://" in asset.href
+        )
+        most += size
+        if plan.composite == "median" or part.intersection(left).area > 0:
+            least += size
+            left = left.difference(part)
+    return round(least), round(most)
+
+
+def _asset_bytes(asset: BandAsset, part: BaseGeometry) -> float:
+    """Bytes of the tiles that a region touches: a rectangle of w x h touches (w + 1)(h + 1) on average."""
+    if part.is_empty:
+        return 0.0
+    jpeg = is_jpeg2000(asset.href)
+    pixel_m = asset.pixel_m or (20 if asset.band == SCL else RESOLUTION_M[asset.band])
+    side_m = (2 * TILE_PX if jpeg else TILE_PX) * pixel_m
+    tiles = part.area / side_m**2 + part.length / (2 * side_m) + 1
+    per_px = asset.bytes_per_px or BYTES_PER_PX[SCL if asset.band == SCL else "jp2" if jpeg else "tiff"]
+    return float(tiles * (side_m / pixel_m) ** 2 * per_px)
+
+
+def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
+    """What of the area the scenes' outlines leave out; slivers below a millionth of it are none."""
+    covered = shapely.union_all([outline(scene) for scene in scenes])
+    parts = [part for part in shapely.get_parts(area.difference(covered)) if part.area > 1e-6 * area.area]
+    parts.sort(key=lambda part: -part.area)
+    return Gaps(
+        percent=100 * sum(part.area for part in parts) / area.area,
+        bboxes=tuple(tuple(round(edge, 6) for edge in part.bounds) for part in parts[:GAPS_SHOWN]),
+    )
+
+
+def _seconds_per_patch(plan: RunPlan, classifier: PatchClassifier) -> float:
+    """Timed on noise: what a patch shows does not matter to how long it takes."""
+    shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
+    dn = np.random.default_rng(0).integers(1, 4000, shape, np.uint16)
+    cells = plan.patch_px // plan.stride_px
+    classifier.cell_probabilities(dn, plan.level, cells)  # the first batch also sets things up
+    began = time.perf_counter()
+    classifier.cell_probabilities(dn, plan.level, cells)
+    return (time.perf_counter() - began) / CALIBRATION_PATCHES

@@ -1,0 +1,192 @@
+"""Remote files. The oracle is the file itself; the faults are a real server's, whose log tells who asked."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landuse.errors import ReadError
+from landuse.pipeline.read import tile_ranges
+from landuse.pipeline.remote import Remote
+from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.sparse import HEAD_BYTES, Spans
+from tests.faults import Storage, serving
+from tests.servers import free_port
+
+HASTY = RetryPolicy(attempts=6, first_pause_s=0.01, deadline_s=20, connect_timeout_s=2, read_timeout_s=2)
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """A file that does not repeat itself."""
+    content = np.random.default_rng(3).bytes(700_001)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "noise.tif").write_bytes(content)
+    return Storage(root=tmp_path / "served"), content
+
+
+def handle(remote, storage, name="noise.tif"):
+    with remote.opened(f"{storage.url}/{name}", "somewhere") as opened:
+        return opened, opened.opener(opened.name)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12), st.integers(0, 60))
+def test_spans_tell_what_is_missing_like_a_set_of_bytes(added, low):
+    spans, there = Spans(), set()
+    for start, stop in added:
+        spans.add(start, stop)
+        there |= set(range(start, stop))
+    for high in range(low, 64):
+        missing = [byte for start, stop in spans.missing(low, high) for byte in range(start, stop)]
+        assert missing == [byte for byte in range(low, high) if byte not in there]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {},
+        {"busy_every": 2},
+        {"truncate_every": 2},
+        {"busy_every": 5, "truncate_every": 3},
+        {"ranges": False},
+        {"ranges": False, "truncate_every": 2},
+    ],
+)
+def test_every_read_gives_the_bytes_of_the_file_and_each_byte_comes_once(noise, faults):
+    storage, content = noise
+    for name, value in faults.items():
+        setattr(storage, name, value)
+    reads = np.random.default_rng(4).integers(0, len(content), (40, 2))
+    with serving(storage), Remote(HASTY) as remote:
+        opened, file = handle(remote, storage)
+        opened.fetch([(300_000, 420_000), (100_000, 100_001)])
+        for offset, count in reads.tolist():
+            file.seek(offset)
+            assert file.read(count) == content[offset : offset + count]
+            assert file.tell() == min(offset + count, len(content))
+        assert file.seek(0, 2) == len(content)
+        assert file.read(10) == b""
+        opened.raise_failure()
+        if not faults:
+            assert remote.traffic.fetched_bytes <= len(content)
+    assert storage.refetched() == {}
+
+
+def test_threads_that_want_the_same_bytes_ask_for_them_once(noise):
+    storage, content = noise
+    with serving(storage), Remote(HASTY) as remote:
+        barrier = threading.Barrier(8)
+
+        def read():
+            _, file = handle(remote, storage)
+            barrier.wait()
+            return file.read(len(content))
+
+        with ThreadPoolExecutor(8) as pool:
+            found = [future.result() for future in [pool.submit(read) for _ in range(8)]]
+        assert all(one == content for one in found)
+        assert remote.traffic.fetched_bytes == len(content)
+    assert storage.refetched() == {}
+    assert sum(one.sent for one in storage.asked) == len(content)
+
+
+def test_a_file_that_is_gone_is_asked_for_once_and_never_a_blank(noise):
+    storage, _ = noise
+    storage.gone = frozenset({"noise.tif"})
+    with serving(storage), Remote(HASTY) as remote:
+        for _ in range(3):
+            opened, file = handle(remote, storage)
+            assert file.read(10) == b""  # GDAL's callbacks cannot be raised from
+            with pytest.raises(ReadError, match="404"):
+                opened.raise_failure()
+    assert len(storage.asked) == 1
+
+
+def test_a_host_that_does_not_answer_is_not_waited_for_again_and_again():
+    patient = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=5, connect_timeout_s=1)
+    with Remote(patient) as remote:
+        port = free_port()
+        for number in range(6):
+            with remote.opened(f"http://127.0.0.1:{port}/{number}.tif", "somewhere") as opened:
+                assert opened.opener(opened.name).read(1) == b""
+                with pytest.raises(ReadError, match="connection failed"):
+                    opened.raise_failure()
+        # Two files with all attempts, the other four with one.
+        assert remote.traffic.requests == 2 * 3 + 4
+
+
+def test_a_host_that_comes_back_is_trusted_again(noise):
+    storage, content = noise
+    storage.down_after = 0
+    with serving(storage), Remote(HASTY) as remote:
+        for _ in range(2):
+            _, file = handle(remote, storage)
+            assert file.read(1) == b""
+        storage.down_after = None
+        _, file = handle(remote, storage)
+        assert file.read(5) == content[:5]
+        storage.busy_every = 2
+        opened, file = handle(remote, storage)
+        assert file.read(len(content)) == content
+        opened.raise_failure()
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(noise):
+    storage, content = noise
+    with serving(storage), Remote(HASTY) as remote:
+        opened, file = handle(remote, storage)
+        assert file.read(5) == content[:5]
+        (storage.root / "noise.tif").write_bytes(content + b"more")
+        file.seek(600_000)
+        assert file.read(10) == b""
+        with pytest.raises(ReadError, match="changed while it was read"):
+            opened.raise_failure()
+
+
+def test_only_the_file_itself_is_found_beside_it(noise):
+    storage, _ = noise
+    with serving(storage), Remote(HASTY) as remote:
+        opened, _ = handle(remote, storage)
+        for name in (opened.name + ".ovr", opened.name + ".aux.xml", "/etc/passwd"):
+            with pytest.raises(FileNotFoundError):
+                opened.opener(name)
+
+
+def test_a_window_brings_its_tiles_in_few_aligned_requests(tmp_path):
+    """Oracle: the tile index of the file, read by rasterio from disk."""
+    served = tmp_path / "served"
+    served.mkdir()
+    values = np.random.default_rng(1).integers(1, 60_000, (1, 1500, 2000), np.uint16)
+    with rasterio.open(
+        served / "B04.tif", "w", driver="COG", dtype="uint16", count=1, height=1500, width=2000, nodata=0,
+        crs="EPSG:32633", transform=Affine(10, 0, 4e5, 0, -10, 5.4e6), blocksize=512, compress="deflate",
+    ) as target:  # fmt: skip
+        target.write(values)
+    storage = Storage(root=served)
+    with rasterio.open(served / "B04.tif") as source:
+        # Rows 600..1100 and columns 500..600 touch tile rows 1 and 2, tile columns 0 and 1.
+        ranges = tile_ranges(source, 1, (600, 500, 500, 100))
+        tiles = [(1, 0), (1, 1), (2, 0), (2, 1)]
+        for (start, stop), (row, col) in zip(ranges, tiles, strict=True):
+            assert start == int(source.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1))
+            assert stop - start == int(source.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=1))
+    with serving(storage), Remote(HASTY) as remote, remote.opened(f"{storage.url}/B04.tif", "x") as opened:
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            rasterio.open(opened.name, opener=opened.opener, driver="GTiff") as source,
+        ):
+            opened.fetch(ranges)
+            got = source.read(1, window=((600, 1100), (500, 600)))
+        opened.raise_failure()
+        np.testing.assert_array_equal(got, values[0, 600:1100, 500:600])
+        # The header, and the two rows of tiles, each of which lies in one piece.
+        asked = [one.byte_range for one in storage.asked]
+        assert asked[0] == (0, HEAD_BYTES)
+        pieces = [(ranges[0][0], ranges[1][1]), (ranges[2][0], ranges[3][1])]
+        assert sorted(asked[-2:]) == pieces
+        assert len(asked) <= 4
