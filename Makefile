@@ -20,6 +20,7 @@ test: $(INSTALLED) ## every test but those that need a public service
 
 bench: $(INSTALLED) ## timings; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/reading.py
 
 check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff check
