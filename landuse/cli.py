@@ -588,7 +588,7 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
 
 
 def _print_json(values: Mapping[str, object]) -> None:
-    typer.echo(json.dumps(values, indent=2))
+    typer.echo(json.dumps(values, indent=2, allow_nan=False))
 
 
 def _print_foresight(foresight: Foresight) -> None:

@@ -166,6 +166,8 @@ class Scene:
     """MGRS tile, such as ``"33UUP"``; empty where the item does not say."""
     view: AreaView | None = None
     """How much of the area the scene shows; None before its mask was looked at, or without one."""
+    spare: bool = False
+    """True where the scenes before it show all that it shows: it is read only where one of them fails."""
     mirrors: tuple[Scene, ...] = ()
     """The same acquisition at further sources, in the order in which they are tried when a read fails."""
 
@@ -261,4 +263,4 @@ class CellScores:
     clouded: NDArray[np.bool_]
     """(row, col), True where cloud, shadow or snow hides at least one of those pixels."""
     failed: NDArray[np.bool_]
-    """(row, col), True where nothing was seen and a read had failed."""
+    """(row, col), True where a cell is not mapped and a scene over it could not be read."""

@@ -6,14 +6,20 @@ import math
 import re
 from calendar import monthrange
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.lonlat import crosses_antimeridian, cut_at_antimeridian, in_one_piece, surfaces
+from landuse.pipeline.lonlat import (
+    EDGE_PIECES,
+    crosses_antimeridian,
+    cut_at_antimeridian,
+    in_one_piece,
+    surfaces,
+)
 
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
@@ -21,8 +27,11 @@ if TYPE_CHECKING:
 UTM_LATITUDE = (-80.0, 84.0)
 """Latitudes that the UTM grid, and with it Sentinel-2's tiling, covers."""
 
-EDGE_PIECES = 100
-"""Into how many pieces an edge as long as a projected area of interest is cut before it is reprojected."""
+FIRST_MOMENT = time.min.replace(tzinfo=UTC)
+"""When a day begins."""
+
+LAST_MOMENT = time.max.replace(tzinfo=UTC)
+"""When a day ends; to the microsecond, which is the finest that ``datetime`` knows."""
 
 _BBOX_FORM = "W,S,E,N in degrees, for example --bbox -4.1,52.3,-3.9,52.5"
 _DATE_FORM = "2024-06-30, 2024-06, 2024-06-01/2024-06-30, 2024-06-01/.. or ../2024-06-30"
@@ -115,6 +124,17 @@ class DateRange:
             ".." if end is None else end.isoformat().replace("+00:00", "Z")
             for end in (self.start_utc, self.end_utc)
         )
+
+    @property
+    def label(self) -> str:
+        """The span for people: ends that are those of a day (UTC) as days, one day as itself."""
+        days = [
+            end.date().isoformat() if end is not None and end.timetz() == edge else stated
+            for end, edge, stated in zip(
+                (self.start_utc, self.end_utc), (FIRST_MOMENT, LAST_MOMENT), str(self).split("/"), strict=True
+            )
+        ]
+        return "/".join(dict.fromkeys(days))
 
 
 def parse_bbox(text: str) -> Area:
@@ -249,7 +269,7 @@ def _moments(text: str, whole: str) -> tuple[datetime, datetime]:
         first = datetime(int(year or 0), month or 1, day or 1, tzinfo=UTC)
         last_month = month or 12
         last_day = day or monthrange(first.year, last_month)[1]
-        last = datetime(first.year, last_month, last_day, 23, 59, 59, 999_999, tzinfo=UTC)
+        last = datetime.combine(first.replace(month=last_month, day=last_day), LAST_MOMENT)
     except (ValueError, OverflowError) as error:
         raise UsageError(
             f"--date {whole!r}: {text!r} is not understood ({error}). Give {_DATE_FORM}."

@@ -38,6 +38,12 @@ _CRS_CODE = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9]+", re.ASCII)
 EARTH_RADIUS_M = (6.3e6, 6.4e6)
 """Between these lies the semi-major axis of every ellipsoid in use for the earth; no other body's does."""
 
+MOST_BYTES_PER_PX = 16.0
+"""A band's file is never larger by its pixels: that is a complex number of double precision."""
+
+COARSEST_PIXEL_M = 10_000.0
+"""Nobody's pixels of Sentinel-2 are larger."""
+
 APPLIED_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 """Earth Search's flags, of version 1 and of version 0: the offset is already taken off the pixels."""
 
@@ -139,8 +145,9 @@ def _check_bucket(href: str, provider: Provider) -> None:
         return
     bucket = urlsplit(href).netloc
     if bucket not in provider.s3.buckets:
+        shown = bucket.rpartition("@")[2][:63]
         raise ProviderError(
-            f"the bucket {bucket[:63]!r} is refused: {provider.name} has {', '.join(provider.s3.buckets)}, "
+            f"the bucket {shown!r} is refused: {provider.name} has {', '.join(provider.s3.buckets)}, "
             "and no keys or money are spent elsewhere."
         )
 
@@ -228,22 +235,25 @@ def _pixel_m(entry: BandEntry) -> float | None:
     """Pixel size in metres, where the asset states it; ``gsd`` does not count, which is the sensor's."""
     for place in (*_described(entry), entry.asset):
         stated = number(place.get("raster:spatial_resolution")) or number(place.get("spatial_resolution"))
-        if stated is not None and stated > 0:
+        if stated is not None and 0 < stated <= COARSEST_PIXEL_M:
             return stated
     transform = sequence(entry.asset.get("proj:transform"))
     size = number(transform[0]) if transform else None
     # In degrees a pixel of Sentinel-2 is far smaller than 1; nobody's metres are.
-    return abs(size) if size is not None and abs(size) >= 1 else None
+    return abs(size) if size is not None and 1 <= abs(size) <= COARSEST_PIXEL_M else None
 
 
 def _bytes_per_px(entry: BandEntry) -> float | None:
-    """Size of the file by its pixels, where the asset states both."""
+    """Size of the file by its pixels, where the asset states both and they can be true of one file."""
     size = number(entry.asset.get("file:size"))
     try:
         rows, cols = numbers(entry.asset.get("proj:shape"), 2)
     except ValueError:
         return None
-    return size / (rows * cols) if size is not None and size > 0 and rows >= 1 and cols >= 1 else None
+    if size is None or rows < 1 or cols < 1:
+        return None
+    per_px = size / rows / cols
+    return per_px if 0 < per_px <= MOST_BYTES_PER_PX else None
 
 
 def projection(

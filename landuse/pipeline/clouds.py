@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from s2cloudless.cloud_detector import S2PixelCloudDetector
 
-SCL_UNUSABLE = {
-    0: "no data",
-    1: "saturated or defective",
-    3: "cloud shadow",
-    8: "cloud, medium probability",
-    9: "cloud, high probability",
-    10: "thin cirrus",
-    11: "snow or ice",
+SCL_USABLE = {
+    2: "dark area or topographic shadow",
+    4: "vegetation",
+    5: "bare soil",
+    6: "water",
+    7: "unclassified",
 }
-"""Scene classification values whose pixels are not mapped (Sentinel-2 L2A product definition)."""
+"""Scene classification values whose pixels are mapped (Sentinel-2 L2A product definition).
+
+Every other is not: 0 no data, 1 saturated or defective, 3 cloud shadow, 8 and 9 cloud, 10 thin cirrus, 11
+snow or ice; and what the definition does not know, since a foreign fill value is no land either.
+"""
 
 SCL_GROWING = (3, 8, 9, 10)
 """Those with edges that reach further than SCL says. Snow, defects and nodata end where they end."""
@@ -95,7 +97,7 @@ def mask_bands(level: str, bands: Collection[str]) -> tuple[str, ...]:
     return L1C_CLOUD_BANDS if level == "L1C" and set(L1C_CLOUD_BANDS) <= set(bands) else ()
 
 
-def clear_by_scl(scl: NDArray[np.uint8], pixel_m: float) -> NDArray[np.bool_]:
+def clear_by_scl(scl: NDArray[np.generic], pixel_m: float) -> NDArray[np.bool_]:
     """Mask of an L2A scene.
 
     Args:
@@ -107,9 +109,9 @@ def clear_by_scl(scl: NDArray[np.uint8], pixel_m: float) -> NDArray[np.bool_]:
     """
     from scipy import ndimage
 
-    unusable = _is_any(scl, SCL_UNUSABLE)
+    unusable = ~np.isin(scl, list(SCL_USABLE))
     speck_px = max(1, round(SCL_SPECK_M / pixel_m))
-    cloud = ndimage.binary_opening(_is_any(scl, SCL_GROWING), np.ones((speck_px, speck_px), np.bool_))
+    cloud = ndimage.binary_opening(np.isin(scl, SCL_GROWING), np.ones((speck_px, speck_px), np.bool_))
     if cloud.any():  # the distance to nothing is not defined
         unusable |= ndimage.distance_transform_edt(~cloud, sampling=pixel_m) <= SCL_MARGIN_M
     return ~unusable
@@ -179,12 +181,6 @@ def _clear_cells(
     grown = cv2_disk(round(GROWN_M / cell_m)).astype(np.bool_)
     cloud: NDArray[np.bool_] = ndimage.binary_dilation(seen & (total > CLOUD_PROBABILITY * count), grown)
     return seen & ~cloud
-
-
-def _is_any(scl: NDArray[np.uint8], values: Collection[int]) -> NDArray[np.bool_]:
-    lookup = np.zeros(256, np.bool_)
-    lookup[list(values)] = True
-    return lookup[scl]
 
 
 def _cell_sums(values: NDArray[np.uint16] | NDArray[np.bool_]) -> NDArray[np.uint32]:

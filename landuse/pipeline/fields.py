@@ -23,9 +23,13 @@ def sequence(value: object) -> Sequence[object]:
 
 def number(value: object) -> float | None:
     """``value`` where it is a finite JSON number, else None."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's integers have no end
+        return None
+    return found if math.isfinite(found) else None
 
 
 def numbers(value: object, count: int) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ import shapely
 from landuse.errors import UsageError
 from landuse.pipeline.assets import band_asset, band_entries, projection
 from landuse.pipeline.fields import Json, mapping, numbers, text
-from landuse.pipeline.lonlat import cut_at_antimeridian, outer_rings
+from landuse.pipeline.lonlat import cut_at_antimeridian, ground_of_bounds, outer_rings
 from landuse.pipeline.product import (
     acquired_utc,
     cloud_percent,
@@ -43,7 +43,8 @@ def scene_from_item(item: Json, provider: Provider, location: str) -> Scene:
             there, and an item whose location is a URL may refer to the web alone.
 
     Raises:
-        UsageError: The item does not say what is needed: time, place, level, bands, scale, offset.
+        UsageError: The item does not say what is needed: time, place, level, bands, scale, offset; or
+            it says of its pixels that they lie elsewhere than its outline.
         ProviderError: The item refers to something it must not.
     """
     name = item_name(item)
@@ -56,6 +57,14 @@ def scene_from_item(item: Json, provider: Provider, location: str) -> Scene:
             "Name them B02, B03, ... as asset keys or in the assets' bands."
         )
     crs, bounds_m = projection(item, entries)
+    shown = footprint(item)
+    if crs is not None and bounds_m is not None and not ground_of_bounds(crs, bounds_m).intersects(shown):
+        # Believed, the scene would be left out of every block without a word.
+        pixels = ", ".join(f"{edge:.10g}" for edge in bounds_m)
+        raise UsageError(
+            f"{name} states pixels at {pixels} of {crs} (left, bottom, right, top), away from its outline at "
+            f"{', '.join(f'{edge:.6g}' for edge in shown.bounds)} (W,S,E,N). Mend its metadata."
+        )
     return Scene(
         id=text(item.get("id")),
         provider=provider.name,
@@ -63,7 +72,7 @@ def scene_from_item(item: Json, provider: Provider, location: str) -> Scene:
         level=processing_level,
         baseline=processing_baseline(item),
         cloud_percent=cloud_percent(item),
-        footprint=outer_rings(footprint(item)),
+        footprint=outer_rings(shown),
         crs=crs,
         bounds_m=bounds_m,
         assets=tuple(band_asset(item, entry, provider, location) for entry in entries),

@@ -6,6 +6,7 @@ Where a shape has to be in one piece, as to project it, its western longitudes a
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from landuse.records import Scene
+
+
+EDGE_PIECES = 100
+"""Into how many pieces an edge as long as a shape is cut before it is projected: straight lines bend."""
 
 
 def surfaces(geometry: Geometry) -> Polygon | MultiPolygon:
@@ -83,6 +88,31 @@ def _turned(geometry: Geometry, turns: int) -> Geometry:
 def _raised(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
     raised: NDArray[np.float64] = lonlat + (lonlat[:, :1] < 0) * np.array([360.0, 0.0])
     return raised
+
+
+@functools.lru_cache(maxsize=1024)
+def ground_of_bounds(crs: str, bounds: tuple[float, float, float, float]) -> Geometry:
+    """What bounds enclose, in longitude and latitude within -180..180; empty where they lie off the earth.
+
+    Cached: the scenes of a search share a few tiles.
+
+    Args:
+        crs: of the bounds; one that PROJ knows.
+        bounds: left, bottom, right, top.
+    """
+    import pyproj
+    from pyproj.exceptions import ProjError
+
+    left, bottom, right, top = bounds
+    box = shapely.segmentize(shapely.box(*bounds), max(right - left, top - bottom) / EDGE_PIECES)
+    try:
+        to_lonlat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
+    except ProjError:
+        return Polygon()
+    ground = shapely.transform(box, to_lonlat, interleaved=False)
+    if not np.isfinite(shapely.get_coordinates(ground)).all():
+        return Polygon()
+    return cut_at_antimeridian(shapely.make_valid(ground))
 
 
 def outer_rings(geometry: Geometry) -> tuple[tuple[tuple[float, float], ...], ...]:

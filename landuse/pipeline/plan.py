@@ -133,12 +133,13 @@ class RunPlan:
         """Digest of all that decides the pixels.
 
         Not in it: the blocks; queries of hrefs, which may be signatures; when local files were written;
-        what only ranked the scenes or estimates from them; and their mirrors, which show the same.
+        what only ranked the scenes or estimates from them; how their source was named; and their mirrors,
+        which show the same.
         """
         values = self.to_dict()
         del values["blocks"]
         for scene in values["scenes"]:
-            for name in ("view", "mirrors", "platform", "tile"):
+            for name in ("provider", "view", "mirrors", "platform", "tile"):
                 del scene[name]
             for asset in scene["assets"]:
                 asset["href"] = redact_href(asset["href"])
@@ -158,6 +159,8 @@ class RunPlan:
         for scene in values["scenes"]:
             for copy in (scene, *scene["mirrors"]):
                 copy["acquired_utc"] = copy["acquired_utc"].isoformat()
+                for asset in copy["assets"]:
+                    asset["nodata"] = json_number(asset["nodata"])
         return values
 
     @classmethod
@@ -173,6 +176,11 @@ class RunPlan:
         return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
 
 
+def json_number(value: float | None) -> float | str | None:
+    """A number as JSON knows it, which has no NaN: STAC writes it as a string."""
+    return "nan" if value is not None and math.isnan(value) else value
+
+
 def _scene_from_dict(values: dict[str, Any]) -> Scene:
     return Scene(
         **{
@@ -182,7 +190,10 @@ def _scene_from_dict(values: dict[str, Any]) -> Scene:
                 tuple((float(lon), float(lat)) for lon, lat in ring) for ring in values["footprint"]
             ),
             "bounds_m": None if values["bounds_m"] is None else tuple(values["bounds_m"]),
-            "assets": tuple(BandAsset(**asset) for asset in values["assets"]),
+            "assets": tuple(
+                BandAsset(**{**asset, "nodata": None if asset["nodata"] is None else float(asset["nodata"])})
+                for asset in values["assets"]
+            ),
             "view": None if values["view"] is None else AreaView(**values["view"]),
             "mirrors": tuple(_scene_from_dict(mirror) for mirror in values["mirrors"]),
         }
@@ -197,24 +208,34 @@ def _geobox(crs: str, left_m: float, top_m: float, size_m: float, rows: int, col
 
 
 def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
-    """The UTM zone of the map: the one in which the scenes cover most of the area.
+    """The UTM zone of the map, among those that scenes lie in: the one that holds most of the area.
 
-    Scenes without a UTM CRS (own imagery, say) do not vote; without a vote the zone of the area's
-    centre is taken.
+    Where that tells none (tiles reach beyond their zone's meridians) it is the zone whose scenes together
+    cover most of the area. Scenes without a UTM CRS (own imagery, say) do not count; without any the zone
+    of the area's centre is taken.
 
     Args:
         area: in longitude and latitude, cut at the 180th meridian where it crosses it.
-        scenes: what will be read.
+        scenes: all that are found, whatever of them is mapped, so that clouds do not move the grid.
     """
+    import shapely
+
     from landuse.pipeline.lonlat import in_one_piece, outline
 
-    votes: dict[str, float] = {}
+    outlines: dict[str, list[BaseGeometry]] = {}
     for scene in scenes:
         if scene.crs is not None and _UTM.fullmatch(scene.crs):
-            covered = outline(scene).intersection(area).area
-            votes[scene.crs] = votes.get(scene.crs, 0.0) + covered
-    if votes:
-        return min(votes, key=lambda crs: (-votes[crs], crs))
+            outlines.setdefault(scene.crs, []).append(outline(scene))
+
+    def held(crs: str) -> tuple[float, float]:
+        zone = int(crs[-2:])
+        strip = shapely.box(6 * zone - 186, -90, 6 * zone - 180, 90)
+        covered = shapely.union_all(outlines[crs]).intersection(area).area
+        return round(area.intersection(strip).area / area.area, 6), covered
+
+    if outlines:
+        held_by = {crs: held(crs) for crs in outlines}
+        return min(held_by, key=lambda crs: (*(-share for share in held_by[crs]), crs))
     # Around the 180th meridian the centre of the two halves is on the other side of the earth.
     centre = in_one_piece(area).centroid
     zone = int(((centre.x + 180) % 360) // 6) + 1
@@ -251,27 +272,25 @@ def snap(low: float, high: float, size: float) -> tuple[int, int]:
     return first, max(math.ceil((high - tolerance) / size), first + 1)
 
 
-def _data_extent(
-    scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
+def ground_in(scene: Scene, crs: str) -> BaseGeometry:
+    """Where a scene may have pixels, in ``crs``: its raster's bounds where known, else its outline."""
     from shapely import box
 
     from landuse.pipeline.lonlat import outline
 
-    edges = []
-    for scene in scenes:
-        if scene.bounds_m is not None and scene.crs is not None:
-            bounds = scene.bounds_m
-            if scene.crs != crs:
-                bounds = project(box(*bounds), scene.crs, crs).bounds
-        else:
-            bounds = project(outline(scene), "EPSG:4326", crs).bounds
-        edges.append(bounds)
-    west, south = min(e[0] for e in edges), min(e[1] for e in edges)
-    east, north = max(e[2] for e in edges), max(e[3] for e in edges)
-    rows = snap(top_m - north, top_m - south, pixel_m)
-    cols = snap(west - left_m, east - left_m, pixel_m)
+    if scene.bounds_m is None or scene.crs is None:
+        return project(outline(scene), "EPSG:4326", crs)
+    bounds = box(*scene.bounds_m)
+    return bounds if scene.crs == crs else project(bounds, scene.crs, crs)
+
+
+def _data_extent(
+    scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
+    wests, souths, easts, norths = zip(*(ground_in(scene, crs).bounds for scene in scenes), strict=True)
+    rows = snap(top_m - max(norths), top_m - min(souths), pixel_m)
+    cols = snap(min(wests) - left_m, max(easts) - left_m, pixel_m)
     return rows, cols
 
 
@@ -299,6 +318,7 @@ def make_plan(
     composite: str,
     clip: bool,
     block_px: int = DEFAULT_BLOCK_PX,
+    crs: str | None = None,
 ) -> RunPlan:
     """Plan a map.
 
@@ -311,6 +331,7 @@ def make_plan(
         composite: ``"best"`` or ``"median"``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
         block_px: side of a block in pixels; it decides memory, not results.
+        crs: UTM zone of the map; by default that of ``utm_crs``.
 
     Raises:
         UsageError: the stride, composite or block size does not fit.
@@ -344,7 +365,7 @@ def make_plan(
                 f"{', '.join(scene.bands) or 'no band'} (no {', '.join(missing)}). "
                 "Choose a --model for the bands at hand, or a source that has them."
             )
-    crs = utm_crs(area, scenes)
+    crs = crs or utm_crs(area, scenes)
     projected = project(area, "EPSG:4326", crs)
     west, south, east, north = projected.bounds
     if not all(map(math.isfinite, projected.bounds)) or east - west > 2e6:

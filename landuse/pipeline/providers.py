@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from landuse.errors import UsageError
 from landuse.pipeline.fields import Json, mapping, sequence, text
-from landuse.pipeline.hrefs import is_remote
-from landuse.pipeline.sources import local_document
-from landuse.redact import redact_href
+from landuse.pipeline.hrefs import MALFORMED_HOST, is_remote
+from landuse.pipeline.sources import exists, local_document
+from landuse.redact import printable, redact_href
 from landuse.sentinel2 import BANDS, SCL
 
 PAGE_ITEMS = 100
@@ -139,19 +139,31 @@ def find_provider(source: str | Provider) -> tuple[Provider, str]:
         return source, source.endpoint
     if source in PROVIDERS:
         return PROVIDERS[source], PROVIDERS[source].endpoint
-    try:
-        remote = is_remote(source) and urlsplit(source).hostname is not None
-    except ValueError as error:
-        raise UsageError(f"--source {redact_href(source)!r} is no URL ({error}).") from error
-    if remote:
-        return _provider_at(source)
     if "://" in source:
-        raise UsageError(f"--source {redact_href(source)!r} is not http(s). Download it and give its path.")
-    if not Path(source).exists():
+        _check_url(source)
+        return _provider_at(source)
+    if not exists(source):
         raise UsageError(
-            f"--source {source!r} is neither a provider ({', '.join(PROVIDERS)}), a URL, nor a file here."
+            f"--source {source[:200]!r} is neither a provider ({', '.join(PROVIDERS)}), a URL, nor a file "
+            "here."
         )
-    return Provider(name="local", endpoint=""), str(local_document(Path(source)))
+    return Provider(name=printable(source), endpoint=""), str(local_document(Path(source)))
+
+
+def _check_url(source: str) -> None:
+    """UsageError where it is no address on the web; of a malformed one nothing is told."""
+    try:
+        parts = urlsplit(source)
+        # A port that is no number (ValueError) is a password that a "/", "?" or "#" cuts in two.
+        sound = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise UsageError(
+            f"--source is no URL: {MALFORMED_HOST}. In a password write / ? # , as %2F %3F %23 %2C."
+        )
+    if not is_remote(source):
+        raise UsageError(f"--source {redact_href(source)!r} is not http(s). Download it and give its path.")
 
 
 def _provider_at(url: str) -> tuple[Provider, str]:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from landuse.errors import ReadError
@@ -17,14 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import requests
+    from urllib3 import BaseHTTPResponse
 
     from landuse.pipeline.providers import S3Access
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.signing import Signer
 
-CHUNK_BYTES = 1 << 20
-"""Piece in which a body is taken in."""
+CHUNK_BYTES = 1 << 16
+"""Most that is taken of a body at once."""
 
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
 
@@ -44,10 +49,12 @@ class Part:
     """ETag, where the server gives one."""
     close: Callable[[], None]
     """Lets go of the connection; to be called in any case."""
+    abort: Callable[[], None]
+    """Ends the pieces, from another thread, even while the server is silent."""
 
 
 class UnreachableError(TransientError):
-    """The server was not reached or broke off: its host may be down."""
+    """The server was not reached, or fell silent: its host may be down."""
 
 
 class RangeSource(Protocol):
@@ -71,6 +78,11 @@ class HttpSource:
         self._session = session
         self._signer = signer
         self._policy = policy
+        self._refused: dict[int, float] = {}
+        """When a token was last refused, on the monotonic clock, by the end of the range asked for.
+
+        That end stays the same while attempts at a range go on.
+        """
 
     def request(self, start: int, stop: int) -> Part:
         """Ask for a range; the href is signed for this request."""
@@ -86,14 +98,18 @@ class HttpSource:
             raise UnreachableError("no answer in time") from None
         except requests.ConnectionError:
             raise UnreachableError("the connection failed") from None
-        except (requests.RequestException, HTTPError) as error:  # some of urllib3's own come through
+        # Some of urllib3's errors come through, and ValueError for a malformed host in a redirection. None
+        # is a cause: they quote addresses.
+        except (requests.RequestException, HTTPError, ValueError) as error:
             raise ReadError(f"the request is not possible ({type(error).__name__})") from None
         if answer.status_code not in (200, 206):
             answer.close()
-            self._refuse(answer, signed)
+            raise self._refusal(answer, signed, stop)
+        self._refused.pop(stop, None)
+        length = _length(answer)
         try:
             _check_encoding(answer)
-            first, total = _content_range(answer) if answer.status_code == 206 else (0, _length(answer))
+            first, total = _content_range(answer) if answer.status_code == 206 else (0, length)
             if total is None:
                 raise ReadError("the server does not say how large the file is")
         except (TransientError, ReadError):
@@ -101,22 +117,34 @@ class HttpSource:
             raise
         return Part(
             start=first,
-            pieces=_pieces(answer),
-            length=_length(answer),
+            pieces=_pieces(answer.raw, length),
+            length=length,
             total=total,
             version=answer.headers.get("ETag"),
             close=answer.close,
+            abort=lambda: _abort(answer.raw),
         )
 
-    def _refuse(self, answer: requests.Response, signed: str) -> None:
+    def _refusal(self, answer: requests.Response, signed: str, stop: int) -> Exception:
         status = answer.status_code
-        if status in (401, 403) and self._signer.renew(signed):
-            raise TransientError(f"the server answered {status}: the token has expired or was revoked")
+        if status in (401, 403):
+            before, self._refused[stop] = self._refused.get(stop), time.monotonic()
+            if self._signer.renew(signed, before):
+                return TransientError(f"the server answered {status}: the token has expired or was revoked")
         if status in BUSY_STATUS:
-            asked_s = retry_after_s(answer.headers.get("Retry-After"))
-            raise TransientError(f"the server answered {status}", asked_s)
+            return TransientError(
+                f"the server answered {status}", retry_after_s(answer.headers.get("Retry-After"))
+            )
         meaning = {401: "access denied", 403: "access denied", 404: "no such file", 410: "no such file"}
-        raise ReadError(f"the server answered {status} ({meaning.get(status, answer.reason)})")
+        return ReadError(f"the server answered {status} ({meaning.get(status) or _phrase(status)})")
+
+
+def _phrase(status: int) -> str:
+    """What a status means; not in the server's words, which may be any."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "which means nothing"
 
 
 def _check_encoding(answer: requests.Response) -> None:
@@ -127,7 +155,7 @@ def _check_encoding(answer: requests.Response) -> None:
 
 def _length(answer: requests.Response) -> int | None:
     stated = answer.headers.get("Content-Length", "")
-    return int(stated) if stated.isdigit() else None
+    return int(stated) if _NUMBER.fullmatch(stated) else None
 
 
 def _content_range(answer: requests.Response) -> tuple[int, int | None]:
@@ -138,15 +166,29 @@ def _content_range(answer: requests.Response) -> tuple[int, int | None]:
     return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
-def _pieces(answer: requests.Response) -> Iterator[bytes]:
-    import requests
+def _pieces(raw: BaseHTTPResponse, length: int | None) -> Iterator[bytes]:
+    """A body as it arrives, up to its length: of a trickle each piece, so that the clock can be looked at."""
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
 
     # What came of an answer that breaks off is kept: its length is checked by whoever takes it in.
-    answer.raw.enforce_content_length = False
+    raw.enforce_content_length = False  # type: ignore[attr-defined]  # urllib3's base class lacks it
+    came = 0
     try:
-        yield from answer.iter_content(CHUNK_BYTES)
-    except requests.RequestException:
-        raise UnreachableError("the answer broke off") from None
+        while piece := raw.read1(
+            CHUNK_BYTES if length is None else max(min(length - came, CHUNK_BYTES), 0), decode_content=False
+        ):
+            yield piece
+            came += len(piece)
+    except ReadTimeoutError:
+        raise UnreachableError("the server fell silent") from None
+    except (HTTPError, OSError, ValueError):  # the last from a body that another thread aborted
+        raise TransientError("the answer broke off") from None
+
+
+def _abort(raw: BaseHTTPResponse) -> None:
+    # Where it is over already there is nothing to end.
+    with suppress(OSError, RuntimeError, ValueError):
+        raw.shutdown()
 
 
 def http_session(connections: int) -> requests.Session:
@@ -154,7 +196,13 @@ def http_session(connections: int) -> requests.Session:
     import requests
     from requests.adapters import HTTPAdapter
 
+    def without_body(answer: requests.Response, **_: object) -> None:
+        # requests would take it in whole before it follows, however long that lasts.
+        if answer.is_redirect:
+            answer.close()
+
     session = requests.Session()
+    session.hooks["response"].append(without_body)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=connections, pool_maxsize=connections))
     return session
@@ -183,22 +231,24 @@ class S3Source:
             raise self._refusal(error.response) from None
         except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
             raise UnreachableError(f"S3 was not reached ({type(error).__name__})") from None
-        except exceptions.BotoCoreError as error:
+        except (exceptions.BotoCoreError, ValueError) as error:  # the latter for a header that is no number
             raise ReadError(f"S3 cannot be asked ({type(error).__name__})") from None
-        length = answer.get("ContentLength")
+        # botocore's own body waits until each piece is whole, however slowly it comes.
+        body, length = answer["Body"]._raw_stream, answer.get("ContentLength")
         # Without a range it is the whole object.
         stated = answer.get("ContentRange", f"bytes 0-{length}/{length}")
         span = _CONTENT_RANGE.fullmatch(stated)
         if span is None or span[2] == "*":
-            answer["Body"].close()
+            body.close()
             raise TransientError("the answer does not say which range it holds")
         return Part(
             start=int(span[1]),
-            pieces=_s3_pieces(answer["Body"]),
+            pieces=_pieces(body, length),
             length=length,
             total=int(span[2]),
             version=answer.get("ETag"),
-            close=answer["Body"].close,
+            close=body.close,
+            abort=lambda: _abort(body),
         )
 
     def _refusal(self, response: Mapping[str, Any]) -> Exception:
@@ -210,16 +260,6 @@ class S3Source:
         unknown = status in (401, 403) or code == "ExpiredToken"
         mend = f"; {_credentials_mend(self._access)}" if unknown else ""
         return ReadError(f"S3 answered {status} {code}{mend}")
-
-
-def _s3_pieces(body: Any) -> Iterator[bytes]:  # noqa: ANN401  # botocore's StreamingBody
-    from botocore import exceptions
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield from body.iter_chunks(CHUNK_BYTES)
-    except (exceptions.HTTPClientError, exceptions.IncompleteReadError, HTTPError):
-        raise UnreachableError("the answer broke off") from None
 
 
 def s3_client(access: S3Access, policy: RetryPolicy, connections: int) -> Any:  # noqa: ANN401  # boto3 makes it

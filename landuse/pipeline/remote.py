@@ -13,18 +13,25 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-import rasterio
-
-from landuse.errors import ProviderError
+from landuse.errors import LanduseError, ProviderError, ReadError
 from landuse.pipeline.providers import PROVIDERS, S3Access
-from landuse.pipeline.ranges import HttpSource, RangeSource, S3Source, http_session, s3_client
-from landuse.pipeline.retry import ExhaustedError, Patience, RetryPolicy
+from landuse.pipeline.ranges import (
+    HttpSource,
+    Part,
+    RangeSource,
+    S3Source,
+    UnreachableError,
+    http_session,
+    s3_client,
+)
+from landuse.pipeline.retry import ExhaustedError, Outages, Patience, RetryPolicy
 from landuse.pipeline.signing import NoSigner, Signer, signer_of
-from landuse.pipeline.sparse import Copies, RemoteFile
+from landuse.pipeline.sparse import RemoteFile, SparseStore
+from landuse.redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.providers import Provider
 
 FAILED_HOST_AFTER = 2
-"""After so many reads in a row that a host did not answer, it is asked once a read until it does."""
+"""After so many reads in a row that a host did not answer, it is left alone for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +59,7 @@ class Traffic:
 class _Handle(io.RawIOBase):
     """What GDAL reads from: a position in a remote file. It never raises, which GDAL's callbacks cannot."""
 
-    def __init__(self, file: RemoteFile, failures: list[ProviderError]) -> None:
+    def __init__(self, file: RemoteFile, failures: list[LanduseError]) -> None:
         super().__init__()
         self._file = file
         self._at = 0
@@ -64,7 +71,7 @@ class _Handle(io.RawIOBase):
             return b""
         try:
             found = self._file.read(self._at, self._file.size if count < 0 else count)
-        except ProviderError as error:
+        except LanduseError as error:
             self._failures.append(error)
             return b""
         self._at += len(found)
@@ -75,7 +82,7 @@ class _Handle(io.RawIOBase):
         if base < 0 and not self._failures:
             try:
                 base = self._file.size
-            except ProviderError as error:
+            except LanduseError as error:
                 self._failures.append(error)
         if base >= 0:
             self._at = offset + base
@@ -92,7 +99,7 @@ class Opened:
         self.name = name
         """Path to give to ``rasterio.open``, with ``opener``."""
         self._file = file
-        self._failures: list[ProviderError] = []
+        self._failures: list[LanduseError] = []
 
     def opener(self, path: str, mode: str = "rb") -> _Handle:
         """What rasterio calls to open the file; nothing else is to be found beside it."""
@@ -110,6 +117,7 @@ class Opened:
 
         Raises:
             ReadError, ProviderError: the bare reason.
+            OutputError: what was fetched cannot be kept.
         """
         if self._failures:
             raise self._failures[0]
@@ -133,20 +141,24 @@ class Remote:
             providers: beside the known ones, to be found by their names.
             threads: requests side by side.
             folder: where the copies lie; the system's temporary folder by default.
+
+        Raises:
+            OutputError: nothing can be kept there.
         """
         self._policy = policy or RetryPolicy()
         self._providers = {**PROVIDERS, **{provider.name: provider for provider in providers}}
         self._threads = threads
+        self._store = SparseStore(folder)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="landuse-range")
-        self._copies = Copies(folder)
-        self.stopped = threading.Event()
-        """Set when nobody wants what is being fetched any more."""
+        self._stopped = threading.Event()
+        self._hosts = Outages(self._policy, after=FAILED_HOST_AFTER, stopped=self._stopped)
         self._lock = threading.Lock()
+        self._parts: set[Part] = set()
+        """What is being taken in."""
         self._files: dict[tuple[str, str], RemoteFile] = {}
         self._signers: dict[str, Signer] = {}
         self._clients: dict[S3Access, Any] = {}
         self._session: Session | None = None
-        self._failures_in_a_row: dict[str, int] = {}
         self._names = itertools.count()
         self._requests = 0
         self._bytes = 0
@@ -158,28 +170,35 @@ class Remote:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        # Requests that run are waited for, a silent server's until its timeout: they write to the copies.
+        # Requests that wait for an answer are waited for, at most until their timeout.
         self._pool.shutdown(cancel_futures=True)
         if self._session is not None:
             self._session.close()
         for client in self._clients.values():
             client.close()
-        self._copies.close()
+        self._store.close()
 
     def stop(self) -> None:
         """End all patience, for good: pauses end, no request begins, bodies are not taken in any further."""
-        self.stopped.set()
+        self._stopped.set()
+        with self._lock:
+            parts = list(self._parts)
+        for part in parts:
+            part.abort()
 
     @contextmanager
     def readers(self, threads: int) -> Iterator[ThreadPoolExecutor]:
         """Threads to read these files in.
 
-        They are waited for; where the thread that waits is interrupted, their patience ends first.
+        They are waited for. Where what waits for them is interrupted or fails, their patience ends first;
+        not so for a read that is lost, without which the run goes on.
         """
         with ThreadPoolExecutor(threads, thread_name_prefix="landuse-reader") as pool:
             try:
                 yield pool
-            except KeyboardInterrupt:
+            except ProviderError:
+                raise
+            except BaseException:
                 self.stop()
                 raise
 
@@ -206,12 +225,20 @@ class Remote:
             file = self._files.get((provider, href))
             if file is None:
                 host = urlsplit(href).netloc.rpartition("@")[2]
-                file = RemoteFile(self._source(href, provider), self, host, self._copies)
+                file = RemoteFile(self._source(href, provider), self, host, self._store)
                 self._files[provider, href] = file
-        # GDAL would decode JPEG 2000 in threads of its own, in which rasterio finds no opener: that is no
-        # error to it, but tiles of zeros.
-        with rasterio.Env(GDAL_NUM_THREADS="1"):
-            yield Opened(file, name)
+        yield Opened(file, name)
+
+    def known_lost(self, href: str, provider: str) -> str | None:
+        """Why a remote file can never be read in this run, where that was met before; nothing is asked.
+
+        Args:
+            href: unsigned.
+            provider: name of the scene's provider.
+        """
+        with self._lock:
+            file = self._files.get((provider, href))
+        return None if file is None else file.lost
 
     def _source(self, href: str, provider: str) -> RangeSource:
         known = self._providers.get(provider)
@@ -224,7 +251,7 @@ class Remote:
                 self._clients[access] = s3_client(access, self._policy, self._threads)
             return S3Source(href, self._clients[access], access)
         if known is not None and provider not in self._signers:
-            self._signers[provider] = signer_of(known, self._policy, self.stopped)
+            self._signers[provider] = signer_of(known, self._policy, self._stopped)
         signer = self._signers.get(provider, NoSigner())
         if self._session is None:
             self._session = http_session(self._threads)
@@ -239,20 +266,39 @@ class Remote:
         return [error for error in errors if isinstance(error, Exception)]
 
     def patiently(self, host: str, attempt: Callable[[Patience], None]) -> None:
-        """Repeat an attempt as the policy says; only once at a host that has stopped answering.
+        """Repeat an attempt as the policy says; not at all at a host that is being left alone.
 
         Raises:
             ExhaustedError: no attempt succeeded.
         """
-        down = self._failures_in_a_row.get(host, 0) >= FAILED_HOST_AFTER
-        patience = Patience(replace(self._policy, attempts=1) if down else self._policy, self.stopped)
+        patience = self._hosts.patience(host)
         try:
-            patience.run(lambda: attempt(patience), host)
-        except ExhaustedError:
-            with self._lock:
-                self._failures_in_a_row[host] = self._failures_in_a_row.get(host, 0) + 1
+            patience.run(lambda: attempt(patience), printable(host))
+        except ExhaustedError as error:
+            # A host that is busy or breaks off does answer: its other files may well be read.
+            if isinstance(error.__cause__, UnreachableError):
+                self._hosts.failed(host, str(error))
+            elif error.__cause__ is not None:
+                self._hosts.answered(host)
             raise
-        self._failures_in_a_row[host] = 0
+        except ReadError:
+            self._hosts.answered(host)
+            raise
+        self._hosts.answered(host)
+
+    @contextmanager
+    def taking(self, part: Part) -> Iterator[None]:
+        """While a part is taken in; ``stop`` ends that even where the server is silent."""
+        with self._lock:
+            self._parts.add(part)
+        try:
+            if self._stopped.is_set():
+                part.abort()
+            yield
+        finally:
+            with self._lock:
+                self._parts.discard(part)
+            part.close()
 
     def count(self, *, requests: int = 0, fetched_bytes: int = 0) -> None:
         """Add to the traffic."""

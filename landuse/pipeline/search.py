@@ -11,19 +11,18 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
 from landuse.pipeline.clouds import mask_bands
-from landuse.pipeline.copies import Candidate, newest_copies
+from landuse.pipeline.duplicates import Candidate, newest_copies
 from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.hrefs import is_remote
+from landuse.pipeline.hrefs import is_remote, web_address
 from landuse.pipeline.items import footprint, scene_from_item
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.product import acquired_utc
 from landuse.pipeline.providers import PROVIDERS, Provider, described_by, find_provider, split_collection
 from landuse.pipeline.sources import FoundItem, read_document, read_items, stac_io
-from landuse.redact import redact_href
+from landuse.redact import printable, redact_href
 from landuse.sentinel2 import LEVELS
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class SceneQuery:
 
 def source_name(source: str | Provider) -> str:
     """What messages and reports call a source: a provider's name, a path, a URL without its query."""
-    return source.name if isinstance(source, Provider) else redact_href(source)
+    return source.name if isinstance(source, Provider) else printable(redact_href(source))
 
 
 def search(source: str | Provider, query: SceneQuery, policy: RetryPolicy | None = None) -> tuple[Scene, ...]:
@@ -85,10 +84,10 @@ def search(source: str | Provider, query: SceneQuery, policy: RetryPolicy | None
         policy: patience with the source; its deadline is that of the whole search, every page included.
 
     Raises:
-        UsageError: The source is unknown or not STAC, its items lack what is needed, or it offers
-            more than one level.
+        UsageError: The source is unknown; a local one is not STAC or an item of it lacks what is needed;
+            or the source offers more than one level.
         ModelError: No scene has the level and the bands that are needed.
-        ProviderError: The source cannot be reached or answers nonsense.
+        ProviderError: The source cannot be reached, answers nonsense, or none of its items is of use.
         NothingFoundError: Nothing fits; the message says what removed how many.
     """
     provider, location = find_provider(source)
@@ -177,12 +176,7 @@ def _search_link(root: Json, location: str) -> tuple[str, str] | None:
     methods = {}
     for link in map(mapping, sequence(root.get("links"))):
         if link.get("rel") == "search":
-            url = urljoin(location, text(link.get("href")))
-            if not is_remote(url):
-                raise ProviderError(
-                    f"{redact_href(location)} has its search at {redact_href(url)[:200]!r}, which is not on "
-                    "the web; that is refused."
-                )
+            url = web_address(text(link.get("href")), location, "search")
             methods[text(link.get("method")) or "GET"] = url
     for method in ("POST", "GET"):
         if method in methods:
@@ -206,6 +200,8 @@ def _fitting(
 
     Raises:
         NothingFoundError: None is; the message says what removed how many.
+        ProviderError: Every item of a source on the web is faulty.
+        LanduseError: An item of one's own is faulty.
     """
     removed: Counter[str] = Counter()
     clearest = 100.0
@@ -240,7 +236,10 @@ def _fitting(
     if candidates:
         return candidates
     if faults and removed.total() == len(faults):
-        raise faults[0]
+        raise ProviderError(
+            f"None of the {seen} items of {provider.name} can be used; choose another source. The first: "
+            f"{faults[0]}"
+        )
     raise NothingFoundError(_nothing(provider, query, seen, removed, clearest))
 
 
@@ -278,7 +277,7 @@ def _least_cloud_percent(scene: Scene, query: SceneQuery) -> float:
 
 def _nothing(provider: Provider, query: SceneQuery, seen: int, removed: Counter[str], clearest: float) -> str:
     where = "" if query.area is None else " over " + ",".join(f"{edge:.6g}" for edge in query.area.bbox)
-    when = "" if query.dates is None else f" in {query.dates}"
+    when = "" if query.dates is None else f" in {query.dates.label}"
     if not seen:
         return (
             f"{provider.name} has no Sentinel-2 scene{where}{when}. Widen --date, or check the order of "

@@ -7,7 +7,6 @@ foreign catalogue never makes this machine read its own files.
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from landuse.pipeline.fields import Json
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.stac_http import StacHttp
-
-log = logging.getLogger(__name__)
 
 MAX_DOCUMENTS = 20_000
 """Files of one catalogue that are read before it is called endless."""
@@ -53,18 +50,24 @@ def stac_io(policy: RetryPolicy | None = None) -> StacHttp:
     return StacHttp(policy)
 
 
+def exists(path: str) -> bool:
+    """Whether there is such a file or folder; not where the name is too long or its folder closed to us."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def local_document(path: Path) -> Path:
     """The file that ``--source PATH`` means: itself, or the top document of a catalogue's folder.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: The folder holds none.
     """
-    if not path.exists():
-        raise UsageError(f"--source {path} does not exist. Give a STAC file, a folder or a provider.")
     if not path.is_dir():
         return path.absolute()
     for name in ROOT_NAMES:
-        if (path / name).is_file():
+        if exists(str(path / name)):
             return (path / name).absolute()
     raise UsageError(
         f"--source {path} holds neither {' nor '.join(ROOT_NAMES)}. "

@@ -12,12 +12,13 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol
 
-from landuse.errors import ReadError
+from landuse.errors import OutputError, ReadError
 from landuse.pipeline.ranges import Part, RangeSource, UnreachableError
-from landuse.pipeline.retry import ExhaustedError, Patience
+from landuse.pipeline.retry import ExhaustedError, Patience, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 HEAD_BYTES = 32_768
@@ -39,9 +40,6 @@ LARGEST_BYTES = 1 << 40
 class Fetching(Protocol):
     """How ranges are fetched; ``remote.Remote`` is one."""
 
-    stopped: threading.Event
-    """Set when nobody wants what is being fetched any more."""
-
     def side_by_side(
         self, get: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]
     ) -> list[Exception]:
@@ -50,6 +48,10 @@ class Fetching(Protocol):
 
     def patiently(self, host: str, attempt: Callable[[Patience], None]) -> None:
         """Repeat an attempt as long as patience lasts, else raise ``ExhaustedError``."""
+        ...
+
+    def taking(self, part: Part) -> AbstractContextManager[None]:
+        """While a part is taken in, so that it can be aborted; closes it."""
         ...
 
     def count(self, *, requests: int = 0, fetched_bytes: int = 0) -> None:
@@ -91,7 +93,7 @@ class Spans:
         return found
 
 
-class Copies:
+class SparseStore:
     """What was fetched of all files, side by side in one sparse file without a name. For any thread.
 
     A file each would need more open files than a process may have, and one with a name would outlive
@@ -99,7 +101,17 @@ class Copies:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as the run
+        """An empty store in ``folder``, by default the system's temporary one.
+
+        Raises:
+            OutputError: no file can be made there.
+        """
+        self._folder = folder or tempfile.gettempdir()
+        self._mend = "use an output folder elsewhere" if folder else "set TMPDIR to a folder elsewhere"
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as the run
+        except OSError as error:
+            raise self._useless("made", error) from error
         self._lock = threading.Lock()
         self._end = 0
 
@@ -110,24 +122,37 @@ class Copies:
         return base
 
     def write(self, at: int, piece: bytes) -> None:
-        """Keep bytes; raises ``OSError``, on a full disk above all."""
-        while piece:
-            done = os.pwrite(self._file.fileno(), piece, at)
-            at, piece = at + done, piece[done:]
+        """Keep bytes.
+
+        Raises:
+            OutputError: they cannot be, on a full disk above all.
+        """
+        try:
+            while piece:
+                done = os.pwrite(self._file.fileno(), piece, at)
+                at, piece = at + done, piece[done:]
+        except OSError as error:
+            raise self._useless("written", error) from error
 
     def read(self, at: int, count: int) -> bytes:
         """Bytes that were kept.
 
         Raises:
-            ReadError: the disk does not give them back.
+            OutputError: the disk does not give them back.
         """
         try:
             found = os.pread(self._file.fileno(), count, at)
         except OSError as error:
-            raise ReadError(f"the copy of the file cannot be read ({error.strerror})") from error
+            raise self._useless("read", error) from error
         if len(found) != count:
-            raise ReadError("the copy of the file on disk is damaged")
+            raise OutputError(f"The copies of remote files in {self._folder} are damaged. Check that disk.")
         return found
+
+    def _useless(self, done: str, error: OSError) -> OutputError:
+        return OutputError(
+            f"The copies of remote files in {self._folder} cannot be {done} ({error.strerror}). Make room "
+            f"there, or {self._mend}."
+        )
 
     def close(self) -> None:
         """Let go of everything."""
@@ -137,7 +162,7 @@ class Copies:
 class RemoteFile:
     """A sparse copy of one remote file. For any thread."""
 
-    def __init__(self, source: RangeSource, fetching: Fetching, host: str, copies: Copies) -> None:
+    def __init__(self, source: RangeSource, fetching: Fetching, host: str, store: SparseStore) -> None:
         self._source = source
         self._fetching = fetching
         self._host = host
@@ -145,12 +170,13 @@ class RemoteFile:
         """Held while ranges are fetched: whoever wants the same bytes waits instead of asking too."""
         self._span_lock = threading.Lock()
         self._spans = Spans()
-        self._copies = copies
+        self._store = store
         self._base = 0
         """Where the copy begins; known with the size."""
         self._size: int | None = None
         self._version: str | None = None
-        self._gone: str | None = None
+        self.lost: str | None = None
+        """Why the file can never be read in this run, once that is known."""
 
     @property
     def size(self) -> int:
@@ -166,6 +192,7 @@ class RemoteFile:
 
         Raises:
             ReadError: they cannot be had; the message is the bare reason.
+            OutputError: they cannot be kept.
         """
         stop = min(start + count, self.size)
         if start >= stop:
@@ -175,27 +202,27 @@ class RemoteFile:
         high = min(-(-stop // STEP_BYTES) * STEP_BYTES, self.size)
         if self._missing(start, stop):
             self.fetch([(low, high)])
-        return self._copies.read(self._base + start, stop - start)
+        return self._store.read(self._base + start, stop - start)
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Bring what is missing of half-open ranges, neighbours together, several requests side by side.
 
         Raises:
             ReadError: something cannot be had; the message is the bare reason.
+            OutputError: it cannot be kept.
         """
         with self._lock:
-            if self._gone is not None:
-                raise ReadError(self._gone)
+            if self.lost is not None:
+                raise ReadError(self.lost)
             wanted = [gap for start, stop in ranges for gap in self._missing(start, self._clip(stop))]
             errors = self._fetching.side_by_side(self._get, _joined(wanted, self._spans))
         for error in errors:
-            if isinstance(error, ExhaustedError):
-                raise ReadError(str(error)) from None
-            if isinstance(error, OSError):
-                raise ReadError(f"the copy of the file cannot be written ({error.strerror})") from error
             if isinstance(error, ReadError):
                 # It will be said again for every block; the server need not be asked again.
-                self._gone = str(error)
+                self.lost = str(error)
+        for error in errors:
+            if isinstance(error, ExhaustedError):
+                raise ReadError(str(error)) from None
             raise error
 
     def _missing(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -213,9 +240,9 @@ class RemoteFile:
             nonlocal at
             self._fetching.count(requests=1)
             part = self._source.request(at, stop)
-            try:
+            with self._fetching.taking(part):
                 if part.start > at:
-                    raise UnreachableError("the answer holds another range than was asked for")
+                    raise TransientError("the answer holds another range than was asked for")
                 size = self._check_version(part)
                 at = part.start
                 for piece in part.pieces:
@@ -224,14 +251,12 @@ class RemoteFile:
                         raise ReadError(f"the server sends more than the {size} bytes that it says there are")
                     self._keep(piece, at)
                     at += len(piece)
-                    if patience.left_s < 0 or self._fetching.stopped.is_set():
+                    if patience.over:
                         raise UnreachableError(f"only {at - part.start} bytes came in time")
-            finally:
-                part.close()
             if part.length is not None and at - part.start != part.length:
-                raise UnreachableError(f"the answer broke off after {at - part.start} of {part.length} bytes")
+                raise TransientError(f"the answer broke off after {at - part.start} of {part.length} bytes")
             if at < min(stop, size):
-                raise UnreachableError(f"the answer broke off at byte {at} of {stop}")
+                raise TransientError(f"the answer broke off at byte {at} of {stop}")
 
         self._fetching.patiently(self._host, attempt)
 
@@ -245,12 +270,12 @@ class RemoteFile:
             if part.version is not None and self._version not in (None, part.version):
                 raise ReadError("the file changed while it was read (another ETag)")
             if self._size is None:
-                self._base = self._copies.reserve(part.total)
+                self._base = self._store.reserve(part.total)
             self._size, self._version = part.total, part.version or self._version
         return part.total
 
     def _keep(self, piece: bytes, at: int) -> None:
-        self._copies.write(self._base + at, piece)
+        self._store.write(self._base + at, piece)
         with self._span_lock:
             self._spans.add(at, at + len(piece))
         self._fetching.count(fetched_bytes=len(piece))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -15,7 +13,7 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from landuse.errors import ProviderError
 from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.hrefs import is_remote
+from landuse.pipeline.hrefs import is_remote, web_address
 from landuse.pipeline.retry import (
     BUSY_STATUS,
     ExhaustedError,
@@ -28,8 +26,6 @@ from landuse.redact import redact_href
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-log = logging.getLogger(__name__)
 
 UNREACHED_ATTEMPTS = 3
 """Attempts to connect to a host that refuses or has no name: it is seldom back within seconds."""
@@ -183,12 +179,7 @@ class StacHttp(StacApiIO):
             )
             if link is None:
                 return
-            here = urljoin(here, text(link.get("href")))
-            if not is_remote(here):
-                raise ProviderError(
-                    f"The next page of {redact_href(url)} is said to be at {redact_href(here)[:200]!r}, "
-                    "which is not on the web; that is refused."
-                )
+            here = web_address(text(link.get("href")), here, "next page")
             # Headers that a link may ask for are not sent: no provider needs them, and a hostile server
             # could speak through them to services within reach of this machine only.
             method = text(link.get("method")).upper() or "GET"

@@ -53,7 +53,7 @@ class Blend:
         row_offset_px: int,
         col_offset_px: int,
         inside: NDArray[np.bool_],
-        any_failed: bool,
+        lost: NDArray[np.bool_],
     ) -> CellScores:
         """Probabilities of each cell, and which cells are mapped.
 
@@ -66,7 +66,7 @@ class Blend:
             row_offset_px: first row of the block's cells in ``pixels``.
             col_offset_px: first column of the block's cells in ``pixels``.
             inside: (row, col), True where the cell belongs to the area.
-            any_failed: True where a scene's pixels could not be read.
+            lost: (row, col), True where a scene has pixels that could not be read.
         """
         observed = self._count(pixels.observed, stride_px, row_offset_px, col_offset_px)
         usable = self._count(pixels.usable, stride_px, row_offset_px, col_offset_px)
@@ -78,7 +78,7 @@ class Blend:
             mapped=mapped,
             observed=observed > 0,
             clouded=usable < observed,
-            failed=(observed == 0) & any_failed,
+            failed=lost & ~mapped,
         )
 
     def _count(self, mask: NDArray[np.bool_], size: int, row_px: int, col_px: int) -> NDArray[np.int64]:

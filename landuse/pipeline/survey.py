@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.errors import AssetError, NothingFoundError
+from landuse.errors import AssetError, LanduseError, NothingFoundError, ReadError
 from landuse.pipeline.clouds import mask_bands
 from landuse.pipeline.lonlat import outline, solar_days
 from landuse.pipeline.plan import project, snap
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST_SIDE_PX = 768
+LONGEST_SIDE_PX = 512
 """Pixels along the area's longer side: what a mask is looked at in."""
 
 FINEST_M = {"L2A": 20.0, "L1C": 60.0}
@@ -43,6 +43,13 @@ FINEST_M = {"L2A": 20.0, "L1C": 60.0}
 SIDE_BY_SIDE = 8
 """Scenes that are looked at side by side."""
 
+ENOUGH = 0.999
+"""Where the scenes looked at show this share of the area clear, L1C is not looked at any further: its mask
+takes ten whole bands, of JPEG 2000 at that, and somebody pays for them."""
+
+SPARE_SHARE = 0.001
+"""An overpass that adds less than this share of the area to those before it is spare."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
@@ -50,8 +57,8 @@ class Survey:
 
     scenes: tuple[Scene, ...]
     """Those clear enough, best first; overpasses that show most of the area clear come first."""
-    dropped: int
-    """Scenes whose mask shows more cloud over the area than is wanted, or nothing of it."""
+    left_out: tuple[Scene, ...]
+    """Those whose mask shows more cloud over the area than is wanted, or nothing of it."""
     failures: tuple[ReadFailure, ...]
     """Masks that could not be read; their scenes are judged by what their items state."""
 
@@ -61,48 +68,72 @@ class _Look:
     """One scene over the area."""
 
     scene: Scene
-    clear: NDArray[np.bool_] | None
-    """(y, x) of the survey's grid; None where no mask could be looked at."""
+    packed: NDArray[np.uint8] | None
+    """What is clear of the survey's grid, in bits; None where no mask was looked at."""
     failures: tuple[ReadFailure, ...]
+
+    def clear(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(y, x); nothing where no mask was looked at."""
+        if self.packed is None:
+            return np.zeros(shape, np.bool_)
+        return np.unpackbits(self.packed, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
 
 
 def survey(
-    scenes: Sequence[Scene], area: BaseGeometry, crs: str, *, max_cloud_percent: float, remote: Remote
+    scenes: Sequence[Scene],
+    area: BaseGeometry,
+    crs: str,
+    *,
+    composite: str,
+    max_cloud_percent: float,
+    remote: Remote,
 ) -> Survey:
-    """Look at each scene's mask over the area.
+    """Look at the scenes' masks over the area.
 
     Args:
-        scenes: candidates.
+        scenes: candidates of one level.
         area: in longitude and latitude.
         crs: projected CRS to look in.
+        composite: ``"best"`` or ``"median"``; for the latter no scene is spare.
         max_cloud_percent: a scene with more cloud over the area, of what it shows of it, is left out.
         remote: how what is not on this machine is read.
 
     Raises:
         NothingFoundError: no scene is left.
+        ReadError: no mask could be read, and no scene is left without.
     """
     ground = project(area, "EPSG:4326", crs)
-    finest_m = max(FINEST_M[scene.level] for scene in scenes)
-    grid = _coarse_grid(ground, crs, finest_m)
+    grid = _coarse_grid(ground, crs, FINEST_M[scenes[0].level])
     inside = _inside(ground, grid)
-    with remote.readers(SIDE_BY_SIDE) as pool:
-        looks = list(pool.map(lambda scene: _look(scene, grid, inside, remote), scenes))
-    kept = [look for look in looks if _good_enough(look.scene, max_cloud_percent)]
+    looks = _look_at(scenes, grid, inside, remote, lazily=composite == "best" and scenes[0].level == "L1C")
     failures = tuple(failure for look in looks for failure in look.failures)
+    kept = [look for look in looks if _good_enough(look.scene, max_cloud_percent)]
     if not kept:
-        views = [scene.view for scene in (look.scene for look in looks) if scene.view is not None]
-        seeing = [view for view in views if view.seen]
-        least = min((view.cloud_percent for view in seeing), default=None)
-        what = (
-            "shows anything of the area"
-            if least is None
-            else f"is clear enough over the area: the clearest has {least:.1f} % cloud there, above "
-            f"--max-cloud {max_cloud_percent:g}"
-        )
-        mend = "Widen --date" if least is None else "Widen --date or raise --max-cloud"
-        raise NothingFoundError(f"None of the {len(scenes)} scenes {what}. {mend}.")
+        raise _none_left([look.scene for look in looks], failures, max_cloud_percent)
     log.info("%d of %d scenes are clear enough over the area", len(kept), len(looks))
-    return Survey(scenes=_in_order(kept, area, inside), dropped=len(looks) - len(kept), failures=failures)
+    ordered = _in_order(kept, area, inside)
+    return Survey(
+        scenes=_with_spares(ordered, inside) if composite == "best" else tuple(one.scene for one in ordered),
+        left_out=tuple(look.scene for look in looks if not _good_enough(look.scene, max_cloud_percent)),
+        failures=failures,
+    )
+
+
+def _none_left(
+    scenes: Sequence[Scene], failures: Sequence[ReadFailure], max_cloud_percent: float
+) -> LanduseError:
+    views = [scene.view for scene in scenes if scene.view is not None]
+    if failures and not views:
+        return ReadError(f"No cloud mask could be read. {failures[0].reason}")
+    least = min((view.cloud_percent for view in views if view.seen), default=None)
+    if least is None:
+        return NothingFoundError(
+            f"None of the {len(scenes)} scenes shows anything of the area. Widen --date."
+        )
+    return NothingFoundError(
+        f"None of the {len(scenes)} scenes is clear enough over the area: the clearest has {least:.1f} % "
+        f"cloud there, above --max-cloud {max_cloud_percent:g}. Widen --date or raise --max-cloud."
+    )
 
 
 def _coarse_grid(ground: BaseGeometry, crs: str, finest_m: float) -> GeoBox:
@@ -124,9 +155,28 @@ def _inside(ground: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
     return ~outside
 
 
+def _look_at(
+    scenes: Sequence[Scene], grid: GeoBox, inside: NDArray[np.bool_], remote: Remote, *, lazily: bool
+) -> list[_Look]:
+    """Look at every scene, or lazily at the likeliest to be clear until together they show enough."""
+    looks: list[_Look] = []
+    covered = np.zeros_like(inside)
+    for first in range(0, len(scenes), SIDE_BY_SIDE):
+        batch = scenes[first : first + SIDE_BY_SIDE]
+        if lazily and covered[inside].mean() >= ENOUGH:
+            looks += [_Look(scene=scene, packed=None, failures=()) for scene in batch]
+            continue
+        with remote.readers(len(batch)) as pool:
+            found = list(pool.map(lambda scene: _look(scene, grid, inside, remote), batch))
+        for look in found:
+            covered |= look.clear(inside.shape)
+        looks += found
+    return looks
+
+
 def _look(scene: Scene, grid: GeoBox, inside: NDArray[np.bool_], remote: Remote) -> _Look:
     if not mask_bands(scene.level, scene.bands):
-        return _Look(scene=scene, clear=None, failures=())
+        return _Look(scene=scene, packed=None, failures=())
     failures: list[ReadFailure] = []
     for copy in (scene, *scene.mirrors):
         try:
@@ -136,12 +186,14 @@ def _look(scene: Scene, grid: GeoBox, inside: NDArray[np.bool_], remote: Remote)
             failures.append(read_failure(copy, error))
             continue
         total = int(inside.sum())
-        view = AreaView(
-            seen=int((observed & inside).sum()) / total, clear=int((clear & inside).sum()) / total
-        )
+        seen, bright = (int((mask & inside).sum()) / total for mask in (observed, clear))
         replaced = tuple(replace(failure, replaced_by=copy.provider) for failure in failures)
-        return _Look(scene=replace(scene, view=view), clear=clear & inside, failures=replaced)
-    return _Look(scene=scene, clear=None, failures=tuple(failures))
+        return _Look(
+            scene=replace(scene, view=AreaView(seen=seen, clear=bright)),
+            packed=np.packbits(clear & inside),
+            failures=replaced,
+        )
+    return _Look(scene=scene, packed=None, failures=tuple(failures))
 
 
 def _good_enough(scene: Scene, max_cloud_percent: float) -> bool:
@@ -150,28 +202,44 @@ def _good_enough(scene: Scene, max_cloud_percent: float) -> bool:
     return scene.view.seen > 0 and scene.view.cloud_percent <= max_cloud_percent
 
 
-def _in_order(looks: Sequence[_Look], area: BaseGeometry, inside: NDArray[np.bool_]) -> tuple[Scene, ...]:
+def _in_order(looks: Sequence[_Look], area: BaseGeometry, inside: NDArray[np.bool_]) -> list[_Look]:
     """Overpass by overpass, so that neighbouring tiles of one date meet and seams lie only at clouds."""
     days: dict[date, list[_Look]] = {}
     for look, day in zip(looks, solar_days([look.scene for look in looks]), strict=True):
         days.setdefault(day, []).append(look)
 
     def clear_of_day(day: date) -> float:
-        measured = [look.clear for look in days[day] if look.clear is not None]
-        share = float(np.logical_or.reduce(measured).sum() / inside.sum()) if measured else 0.0
-        stated = sum(_stated_clear(look.scene, area) for look in days[day] if look.clear is None)
-        return min(share + stated, 1.0)
+        measured = np.logical_or.reduce([look.clear(inside.shape) for look in days[day]])
+        stated = sum(_stated_clear(look.scene, area) for look in days[day] if look.packed is None)
+        return min(float(measured.sum() / inside.sum()) + stated, 1.0)
+
+    def clear_of_scene(look: _Look) -> float:
+        return _stated_clear(look.scene, area) if look.scene.view is None else look.scene.view.clear
 
     order = sorted(days, key=lambda day: (-round(clear_of_day(day), 3), -day.toordinal()))
-    return tuple(
-        look.scene
+    return [
+        look
         for day in order
-        for look in sorted(days[day], key=lambda look: (-_clear_share(look, area), look.scene.id))
-    )
+        for look in sorted(days[day], key=lambda look: (-clear_of_scene(look), look.scene.id))
+    ]
 
 
-def _clear_share(look: _Look, area: BaseGeometry) -> float:
-    return _stated_clear(look.scene, area) if look.scene.view is None else look.scene.view.clear
+def _with_spares(ordered: Sequence[_Look], inside: NDArray[np.bool_]) -> tuple[Scene, ...]:
+    """The scenes in order; those that add next to nothing to the ones before them marked as spare.
+
+    Without this a pixel that no date shows, such as a roof that SCL calls cloud, would have every scene read.
+    """
+    covered = np.zeros_like(inside)
+    scenes: list[Scene] = []
+    for look in ordered:
+        clear = look.clear(inside.shape)
+        added = float((clear & ~covered).sum() / inside.sum())
+        unknown = look.packed is None and covered[inside].mean() < ENOUGH
+        spare = bool(scenes) and added < SPARE_SHARE and not unknown
+        if not spare:
+            covered |= clear
+        scenes.append(replace(look.scene, spare=spare))
+    return tuple(scenes)
 
 
 def _stated_clear(scene: Scene, area: BaseGeometry) -> float:

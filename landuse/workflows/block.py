@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import shapely
 
-from landuse.errors import AssetError
 from landuse.pipeline import patches, stitch
 from landuse.pipeline.blocks import BlockFile
-from landuse.pipeline.composite import composite
-from landuse.pipeline.lonlat import outline, solar_days
-from landuse.pipeline.plan import RunPlan, project
-from landuse.pipeline.read import read_failure, read_scene
-from landuse.records import Block, CellScores, PixelBlock, ReadFailure
+from landuse.pipeline.plan import RunPlan
+from landuse.records import Block, CellScores
+from landuse.workflows.layers import ground_of_all, read_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-
     from numpy.typing import NDArray
-    from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.remote import Remote
-    from landuse.records import ModelContract, Scene
-
-
-log = logging.getLogger(__name__)
+    from landuse.records import ModelContract
 
 
 class PatchClassifier(Protocol):
@@ -44,86 +33,33 @@ class PatchClassifier(Protocol):
 
 
 def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier, remote: Remote) -> BlockFile:
-    """Read, composite and classify one block.
-
-    A scene that cannot be read is read from its next mirror; one that cannot be read anywhere is
-    reported, not guessed.
-    """
-    inside = cells_inside(plan, block)
-    windows = patches.block_windows(plan, block)
-    if windows is None or not inside.any():
+    """Read, composite and classify one block. What cannot be read anywhere is reported, not guessed."""
+    work = work_of(plan, block)
+    if work is None:
         return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
-    layers, days, failures = _read_layers(plan, block, windows, remote)
+    windows, inside = work
+    read = read_pixels(plan, plan.pixel_geobox(windows.rows_px, windows.cols_px), remote, block.name)
     blend = stitch.Blend(block, classes=len(plan.classes))
-    rows = windows.rows_px[1] - windows.rows_px[0]
-    cols = windows.cols_px[1] - windows.cols_px[0]
-    pixels = composite(layers, plan.composite, days) if layers else _no_pixels(len(plan.bands), rows, cols)
     count = 0
-    for batch in patches.patch_batches(pixels, windows, patch_px=plan.patch_px, batch_size=256):
+    for batch in patches.patch_batches(read.pixels, windows, patch_px=plan.patch_px, batch_size=256):
         blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, plan.patch_px // plan.stride_px))
         count += len(batch.dn)
     scores = blend.settle(
-        pixels,
+        read.pixels,
         stride_px=plan.stride_px,
         row_offset_px=block.row_start * plan.stride_px - windows.rows_px[0],
         col_offset_px=block.col_start * plan.stride_px - windows.cols_px[0],
         inside=inside,
-        any_failed=any(failure.replaced_by is None for failure in failures),
+        lost=cells_touching(ground_of_all(read.lost, plan.crs), plan, block),
     )
-    return BlockFile(scores=scores, failures=tuple(failures), patches=count)
+    return BlockFile(scores=scores, failures=read.failures, patches=count)
 
 
-def _read_layers(
-    plan: RunPlan, block: Block, windows: patches.BlockWindows, remote: Remote
-) -> tuple[list[PixelBlock], list[date], list[ReadFailure]]:
-    """Pixels and day of each scene that touches the block, in order; ``best`` stops once all is clear."""
-    geobox = plan.pixel_geobox(windows.rows_px, windows.cols_px)
-    extent = shapely.box(*geobox.boundingbox.bbox)
-    layers: list[PixelBlock] = []
-    days: list[date] = []
-    failures: list[ReadFailure] = []
-    usable = np.zeros(geobox.shape, np.bool_)
-    for scene, day in zip(plan.scenes, solar_days(plan.scenes), strict=True):
-        if not ground_in(scene, plan.crs).buffer(plan.cell_m).intersects(extent):
-            continue
-        layer, failed = _read_somewhere(scene, plan.bands, geobox, remote, block)
-        failures += failed
-        if layer is None:
-            continue
-        layers.append(layer)
-        days.append(day)
-        usable |= layer.usable
-        if plan.composite == "best" and usable.all():
-            break
-    return layers, days, failures
-
-
-def _read_somewhere(
-    scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote, block: Block
-) -> tuple[PixelBlock | None, list[ReadFailure]]:
-    """Pixels of the scene or of its first mirror that can be read, and what could not be."""
-    failures: list[ReadFailure] = []
-    for copy in (scene, *scene.mirrors):
-        try:
-            layer = read_scene(copy, bands, geobox, remote)
-        except AssetError as error:
-            log.warning("%s", error)
-            failures.append(read_failure(copy, error, block.name))
-        else:
-            return layer, [replace(failure, replaced_by=copy.provider) for failure in failures]
-    return None, failures
-
-
-def ground_in(scene: Scene, crs: str) -> shapely.Geometry:
-    """Where a scene may have pixels: its raster's bounds where known, else its footprint."""
-    if scene.bounds_m is not None and scene.crs is not None:
-        return project(shapely.box(*scene.bounds_m), scene.crs, crs)
-    return project(outline(scene), "EPSG:4326", crs)
-
-
-def _no_pixels(bands: int, rows: int, cols: int) -> PixelBlock:
-    nothing = np.zeros((rows, cols), np.bool_)
-    return PixelBlock(dn=np.zeros((bands, rows, cols), np.uint16), observed=nothing, usable=nothing)
+def work_of(plan: RunPlan, block: Block) -> tuple[patches.BlockWindows, NDArray[np.bool_]] | None:
+    """A block's windows and its cells inside the area ``(row, col)``; None where there is nothing to map."""
+    inside = cells_inside(plan, block)
+    windows = patches.block_windows(plan, block)
+    return None if windows is None or not inside.any() else (windows, inside)
 
 
 def _nothing(plan: RunPlan, block: Block) -> CellScores:
@@ -141,9 +77,13 @@ def cells_inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
     """(row, col), True where a cell touches the area."""
     if plan.clip_wkt is None:
         return np.ones(block.shape, np.bool_)
-    area = shapely.from_wkt(plan.clip_wkt)
-    shapely.prepare(area)
+    return cells_touching(shapely.from_wkt(plan.clip_wkt), plan, block)
+
+
+def cells_touching(ground: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:
+    """(row, col), True where a cell touches a geometry in the map's CRS."""
+    shapely.prepare(ground)
     left = plan.left_m + np.arange(block.col_start, block.col_stop) * plan.cell_m
     top = plan.top_m - np.arange(block.row_start, block.row_stop) * plan.cell_m
     cells = shapely.box(left[None, :], top[:, None] - plan.cell_m, left[None, :] + plan.cell_m, top[:, None])
-    return np.asarray(shapely.intersects(area, cells))
+    return np.asarray(shapely.intersects(ground, cells))

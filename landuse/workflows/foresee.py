@@ -10,11 +10,11 @@ import numpy as np
 import shapely
 
 from landuse.pipeline.lonlat import outline
-from landuse.pipeline.patches import block_windows
+from landuse.pipeline.plan import ground_in
 from landuse.pipeline.remote import is_jpeg2000
 from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M, SCL
-from landuse.workflows.block import cells_inside, ground_in
+from landuse.workflows.block import work_of
 from landuse.workflows.map_area import find_scenes, ground_of, plan_map
 
 if TYPE_CHECKING:
@@ -98,9 +98,14 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
     """
     found = find_scenes(request, classifier.contract)
     plan = plan_map(request, classifier.contract, classifier.weights_sha256, found.scenes)
-    regions = [region for region in (_region(plan, index) for index in range(len(plan.blocks))) if region]
-    ground = shapely.union_all(regions) if regions else shapely.Polygon()
-    patches = sum(_windows(plan, index) for index in range(len(plan.blocks)))
+    work = [windows for windows in (work_of(plan, block) for block in plan.blocks) if windows is not None]
+    ground = shapely.union_all(
+        [
+            shapely.box(*plan.pixel_geobox(windows.rows_px, windows.cols_px).boundingbox.bbox)
+            for windows, _ in work
+        ]
+    )
+    patches = sum(len(windows.rows.cells) * len(windows.cols.cells) for windows, _ in work)
     read_bytes, fetched_bytes = _read_bytes(plan, ground), _read_bytes(plan, ground, remote_only=True)
     cells = plan.rows * plan.cols
     kept = cells * (CELL_BYTES + 4 * len(plan.classes))
@@ -116,24 +121,8 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
     )
 
 
-def _region(plan: RunPlan, index: int) -> BaseGeometry | None:
-    """What of the ground is read for a block, in the map's CRS."""
-    block = plan.blocks[index]
-    windows = block_windows(plan, block)
-    if windows is None or not cells_inside(plan, block).any():
-        return None
-    return shapely.box(*plan.pixel_geobox(windows.rows_px, windows.cols_px).boundingbox.bbox)
-
-
-def _windows(plan: RunPlan, index: int) -> int:
-    windows = block_windows(plan, plan.blocks[index])
-    if windows is None or not cells_inside(plan, plan.blocks[index]).any():
-        return 0
-    return len(windows.rows.cells) * len(windows.cols.cells)
-
-
 def _read_bytes(plan: RunPlan, ground: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:
-    """Bytes of the first scenes that cover the ground, and of all scenes."""
+    """Bytes of the first scenes that cover the ground with the masks of all, and of all scenes."""
     least = most = 0.0
     left = ground
     for scene in plan.scenes:

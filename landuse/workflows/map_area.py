@@ -20,7 +20,7 @@ from landuse.pipeline.plan import RunPlan, make_plan, utm_crs
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.search import SceneQuery
-from landuse.pipeline.survey import Survey, survey
+from landuse.pipeline.survey import survey
 from landuse.pipeline.write import prepare_folder, staged, write_json
 from landuse.workflows.block import PatchClassifier, run_block
 from landuse.workflows.outputs import OUTPUTS, cover_of, gather, write_outputs
@@ -154,9 +154,13 @@ def ground_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
 
 
 def plan_map(
-    request: MapRequest, contract: ModelContract, weights_sha256: str, scenes: Sequence[Scene]
+    request: MapRequest,
+    contract: ModelContract,
+    weights_sha256: str,
+    scenes: Sequence[Scene],
+    crs: str | None = None,
 ) -> RunPlan:
-    """Plan the map of the scenes; no pixel is read.
+    """Plan the map of the scenes, in the UTM zone ``crs`` or that which suits them; no pixel is read.
 
     Raises:
         LanduseError: as ``make_plan`` does.
@@ -170,17 +174,7 @@ def plan_map(
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
         block_px=request.block_px,
-    )
-
-
-def _survey(request: MapRequest, found: Found, remote: Remote) -> Survey:
-    ground = ground_of(request, found.scenes)
-    return survey(
-        found.scenes,
-        ground,
-        utm_crs(ground, found.scenes),
-        max_cloud_percent=request.max_cloud_percent,
-        remote=remote,
+        crs=crs,
     )
 
 
@@ -219,11 +213,21 @@ def map_area(
             f"{request.out} already holds {', '.join(held)}. Use --overwrite to replace it, or another --out."
         )
     found = find_scenes(request, classifier.contract)
-    with Remote(
-        request.retry, providers=[one for one in request.sources if not isinstance(one, str)]
-    ) as remote:
-        surveyed = _survey(request, found, remote)
-        plan = plan_map(request, classifier.contract, classifier.weights_sha256, surveyed.scenes)
+    # What is fetched lies beside the results: the system's temporary folder is often memory.
+    folder = next(path for path in (request.out, *request.out.absolute().parents) if path.is_dir())
+    providers = [source for source in request.sources if not isinstance(source, str)]
+    with Remote(request.retry, providers=providers, folder=folder) as remote:
+        ground = ground_of(request, found.scenes)
+        crs = utm_crs(ground, found.scenes)
+        surveyed = survey(
+            found.scenes,
+            ground,
+            crs,
+            composite=request.composite,
+            max_cloud_percent=request.max_cloud_percent,
+            remote=remote,
+        )
+        plan = plan_map(request, classifier.contract, classifier.weights_sha256, surveyed.scenes, crs)
         for warning in plan.warnings:
             log.warning("%s", warning)
         prepare_folder(request.out)  # only now: a request that fits nothing leaves no folder behind
@@ -242,7 +246,7 @@ def map_area(
         report = MapReport(
             plan=plan,
             sources=found.sources,
-            candidates=len(found.scenes),
+            left_out=surveyed.left_out,
             cover=cover,
             classes=areas,
             failures=(*surveyed.failures, *failures),
@@ -283,7 +287,8 @@ def _run_blocks(
     patch_count = 0
     for number, block in enumerate(plan.blocks, 1):
         content = read_block(work, block, plan)
-        if content is None or any(is_missing(failure) for failure in content.failures):
+        # One that was read from a mirror is done again too: the mirror may have changed.
+        if content is None or content.failures:
             content = run_block(plan, block, classifier, remote)
             write_block(work, block, content)
         patch_count += content.patches

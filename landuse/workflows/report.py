@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import landuse
+from landuse.pipeline.plan import json_number
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Cover:
     cloudy: float
     """Share seen, but under cloud, shadow or snow."""
     failed: float
-    """Share not seen because a read failed."""
+    """Share without a class under a scene that could not be read."""
     nodata: float
     """Share that no scene saw, or too little of for a patch."""
 
@@ -59,8 +60,8 @@ class MapReport:
     """What was mapped."""
     sources: tuple[SourceOutcome, ...]
     """What became of each source."""
-    candidates: int
-    """Scenes to choose from; those of the plan are clear enough over the area."""
+    left_out: tuple[Scene, ...]
+    """Scenes that were found and are too cloudy over the area, or show nothing of it."""
     cover: Cover
     """How much of it."""
     classes: tuple[ClassArea, ...]
@@ -102,8 +103,11 @@ class MapReport:
             },
             "composite": plan.composite,
             "sources": [asdict(source) for source in self.sources],
-            "candidates": self.candidates,
             "scenes": [_scene_entry(scene) for scene in plan.scenes],
+            "left_out": [
+                {"id": scene.id, "provider": scene.provider, "area": _area_entry(scene)}
+                for scene in self.left_out
+            ],
             "cover": asdict(self.cover),
             "classes": [asdict(entry) for entry in self.classes],
             "warnings": list(plan.warnings),
@@ -124,23 +128,40 @@ def _scene_entry(scene: Scene) -> dict[str, object]:
         "level": scene.level,
         "baseline": scene.baseline,
         "cloud_percent": scene.cloud_percent,
-        "area": None
-        if scene.view is None
-        else {
-            "seen_percent": round(100 * scene.view.seen, 2),
-            "clear_percent": round(100 * scene.view.clear, 2),
-            "cloud_percent": round(scene.view.cloud_percent, 2),
-        },
-        "mirrors": [{"id": mirror.id, "provider": mirror.provider} for mirror in scene.mirrors],
-        "assets": {
-            asset.band: {
-                "href": redact_href(asset.href),
-                "scale": asset.scale,
-                "offset": asset.offset,
-                "nodata": asset.nodata,
+        "area": _area_entry(scene),
+        "spare": scene.spare,
+        "mirrors": [
+            {
+                "id": mirror.id,
+                "provider": mirror.provider,
+                "baseline": mirror.baseline,
+                "assets": _asset_entries(mirror),
             }
-            for asset in scene.assets
-        },
+            for mirror in scene.mirrors
+        ],
+        "assets": _asset_entries(scene),
+    }
+
+
+def _area_entry(scene: Scene) -> dict[str, float] | None:
+    if scene.view is None:
+        return None
+    return {
+        "seen_percent": round(100 * scene.view.seen, 2),
+        "clear_percent": round(100 * scene.view.clear, 2),
+        "cloud_percent": round(scene.view.cloud_percent, 2),
+    }
+
+
+def _asset_entries(scene: Scene) -> dict[str, dict[str, object]]:
+    return {
+        asset.band: {
+            "href": redact_href(asset.href),
+            "scale": asset.scale,
+            "offset": asset.offset,
+            "nodata": json_number(asset.nodata),
+        }
+        for asset in scene.assets
     }
 
 

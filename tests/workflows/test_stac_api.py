@@ -60,7 +60,16 @@ def served(tmp_path_factory):
         items += [
             stac_item("july", datetime="2024-07-01T00:00:00Z", **common),
             stac_item("cloudy", datetime="2024-06-10T00:00:00Z", **{**common, "cloud": 95.0}),
-            stac_item("elsewhere", datetime="2024-06-10T00:00:00Z", **{**common, "bbox": (20, 48, 21, 49)}),
+            stac_item(
+                "elsewhere",
+                datetime="2024-06-10T00:00:00Z",
+                **{
+                    **common,
+                    "bbox": (20, 48, 21, 49),
+                    "proj__code": "EPSG:32634",
+                    "proj__bbox": [450_000, 5_347_000, 455_000, 5_350_000],
+                },
+            ),
             stac_item("landsat", datetime="2024-06-10T00:00:00Z", collection="landsat-c2-l2", **common),
         ]
         with stac_api(write_items(folder / "items.json", items)) as url:

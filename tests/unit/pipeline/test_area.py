@@ -247,6 +247,24 @@ def test_aoi_with_two_polygon_layers_names_them(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("2024-06-30", "2024-06-30"),
+        ("2024-02", "2024-02-01/2024-02-29"),
+        ("2023", "2023-01-01/2023-12-31"),
+        ("2024-06-01/..", "2024-06-01/.."),
+        ("../2024-06-01", "../2024-06-01"),
+        ("2024-06-01/2024-06-02T10:00", "2024-06-01/2024-06-02T10:00:00Z"),
+        ("2024-06-01T10:00", "2024-06-01T10:00:00Z"),
+        # A moment is no day, also where it is that of midnight.
+        ("2024-06-01/2024-06-02T00:00", "2024-06-01/2024-06-02T00:00:00Z"),
+    ],
+)
+def test_people_are_told_days(text, label):
+    assert parse_dates(text).label == label
+
+
+@pytest.mark.parametrize(
     ("text", "span"),
     [
         ("2024-06-30", "2024-06-30T00:00:00Z/2024-06-30T23:59:59.999999Z"),

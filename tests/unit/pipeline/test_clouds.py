@@ -19,7 +19,7 @@ from landuse.pipeline.clouds import (
     MASK_MARGIN_PX,
     SCL_GROWING,
     SCL_MARGIN_M,
-    SCL_UNUSABLE,
+    SCL_USABLE,
     clear_by_coarse_spectrum,
     clear_by_scl,
     clear_by_spectrum,
@@ -93,10 +93,10 @@ def test_scl_mask_equals_a_loop(seed, pixel_m, side_px):
     for row in range(rows):
         for col in range(cols):
             metres = min(np.hypot(row - r, col - c) for r, c in sources) * pixel_m
-            assert clear[row, col] == (int(scl[row, col]) not in SCL_UNUSABLE and metres > SCL_MARGIN_M)
+            assert clear[row, col] == (int(scl[row, col]) in SCL_USABLE and metres > SCL_MARGIN_M)
 
 
-@pytest.mark.parametrize("value", sorted(SCL_UNUSABLE))
+@pytest.mark.parametrize("value", sorted({*range(14), 255} - set(SCL_USABLE)))
 def test_only_clouds_and_shadows_grow(value):
     scl = np.full((31, 37), 5, np.uint8)
     scl[10:20, 12:22] = value
@@ -317,7 +317,7 @@ def test_masked_share_of_real_scl(data_dir, name, raw_most, least, most):
     with rasterio.open(data_dir / "scenes" / "exeter_gb_2024_cloudy" / name) as image:
         scl = image.read(5).astype(np.uint8)
         masked = ~clear_by_scl(scl, image.res[0])
-    unusable, seen = np.isin(scl, list(SCL_UNUSABLE)), scl != 0
+    unusable, seen = ~np.isin(scl, list(SCL_USABLE)), scl != 0
     assert masked[unusable].all()
     assert unusable[seen].mean() <= raw_most
     assert least <= masked[seen].mean() <= most

@@ -280,7 +280,7 @@ def test_a_damaged_item_is_an_error_of_ours(damage):
 
 
 def test_the_projection_comes_from_the_item_or_its_bands():
-    item = stac_item("x", proj__code="EPSG:32633")
+    item = stac_item("x", proj__code="EPSG:32633", bbox=(14.9, 45.1, 15.1, 45.2))
     item["assets"]["B03"].update(
         {"proj:shape": [50, 30], "proj:transform": [10, 0, 500_000, 0, -10, 5_000_000]}
     )
@@ -289,7 +289,10 @@ def test_the_projection_comes_from_the_item_or_its_bands():
 
 
 def test_without_bounds_of_the_item_those_of_all_its_reflectance_bands_count():
-    item = stac_item("x", proj__code="EPSG:32633", bands=("B02", "B03", "B04", "SCL"))
+    # The origin of the zone's coordinates, on the equator.
+    item = stac_item(
+        "x", proj__code="EPSG:32633", bands=("B02", "B03", "B04", "SCL"), bbox=(10.4, -0.1, 10.6, 0.1)
+    )
     item["assets"]["B02"]["proj:bbox"] = [0, 0, 100, 100]
     item["assets"]["B03"]["proj:bbox"] = [50, -20, 180, 90]
     item["assets"]["SCL"]["proj:bbox"] = [-900, -900, 900, 900]
@@ -472,6 +475,69 @@ def test_the_size_of_a_pixel_on_disk_is_stated_by_size_and_shape():
     item["assets"]["SCL"].update({"file:size": 100, "proj:shape": [10, 20]})
     scene = scene_from_item(item, WEB, WEB_LOCATION)
     assert [asset.bytes_per_px for asset in scene.assets] == [3.0, None, None, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "per_px"),
+    [
+        ({"file:size": 3200, "proj:shape": [10, 20]}, 16.0),
+        ({"file:size": 3201, "proj:shape": [10, 20]}, None),
+        ({"file:size": 1e308, "proj:shape": [1, 1]}, None),
+        ({"file:size": 10**400, "proj:shape": [1, 1]}, None),
+        ({"file:size": 10, "proj:shape": [1e200, 1e200]}, None),
+        ({"file:size": -10, "proj:shape": [1, 1]}, None),
+        ({"file:size": 10, "proj:shape": [10**400, 1]}, None),
+    ],
+)
+def test_a_size_that_no_file_of_such_a_shape_has_is_not_believed(fields, per_px):
+    item = stac_item("x", bands=("B02",))
+    item["assets"]["B02"].update(fields)
+    assert scene_from_item(item, WEB, WEB_LOCATION).assets[0].bytes_per_px == per_px
+
+
+@pytest.mark.parametrize(("stated", "pixel_m"), [(10, 10.0), (10_000, 10_000.0), (1e308, None), (0, None)])
+def test_a_pixel_larger_than_any_is_not_believed(stated, pixel_m):
+    for fields in ({"raster:spatial_resolution": stated}, {"proj:transform": [stated, 0, 0, 0, -1, 0]}):
+        item = stac_item("x", bands=("B02",))
+        item["assets"]["B02"].update(fields)
+        assert scene_from_item(item, WEB, WEB_LOCATION).assets[0].pixel_m == pixel_m
+
+
+# 33UUP: 300000..409800, 5290200..5400000 of zone 33; Fiji's 60KXF and 01KAB lie on either side of 180.
+TILE = (300_000, 5_290_200, 409_800, 5_400_000)
+OUTLINE = (12.27, 47.7, 13.8, 48.75)
+
+
+@pytest.mark.parametrize(
+    ("code", "bounds", "outline_lonlat", "sound"),
+    [
+        ("EPSG:32633", TILE, OUTLINE, True),
+        ("EPSG:32633", TILE, (13.5, 48, 14.5, 49), True),
+        ("EPSG:32633", TILE, (14.06, 48.18, 14.12, 48.21), False),
+        # The zone beside it, the other hemisphere, rows for columns.
+        ("EPSG:32632", TILE, OUTLINE, False),
+        ("EPSG:32733", TILE, OUTLINE, False),
+        ("EPSG:32633", (5_290_200, 300_000, 5_400_000, 409_800), OUTLINE, False),
+        # Off the earth.
+        ("EPSG:32633", (1e9, 1e9, 2e9, 2e9), OUTLINE, False),
+        ("EPSG:32633", (-1e30, -1e30, 1e30, 1e30), OUTLINE, False),
+        ("EPSG:4326", (12, 47, 14, 49), OUTLINE, True),
+        ("EPSG:4326", (47, 12, 49, 14), OUTLINE, False),
+        ("EPSG:4326", (1e6, 0, 2e6, 1), OUTLINE, False),
+        ("EPSG:3035", (4_490_000, 2_740_000, 4_600_000, 2_850_000), OUTLINE, True),
+        # Around the 180th meridian, from either side.
+        ("EPSG:32760", (799_980, 8_000_020, 909_780, 8_109_820), (179.5, -18.1, 180.8, -17), True),
+        ("EPSG:32701", (199_980, 8_000_020, 309_780, 8_109_820), (179.5, -18.1, 180.8, -17), True),
+        ("EPSG:32701", (499_980, 8_000_020, 609_780, 8_109_820), (179.5, -18.1, 180.8, -17), False),
+    ],
+)
+def test_pixels_that_lie_away_from_the_outline_are_refused(code, bounds, outline_lonlat, sound):
+    item = stac_item("x", proj__code=code, proj__bbox=list(bounds), bbox=outline_lonlat)
+    if sound:
+        assert scene_from_item(item, WEB, WEB_LOCATION).bounds_m == bounds
+    else:
+        with pytest.raises(UsageError, match=rf"STAC item 'x' states pixels at .* of {code} .*outline at .*"):
+            scene_from_item(item, WEB, WEB_LOCATION)
 
 
 def test_every_part_of_an_outline_is_kept_the_largest_first():

@@ -115,7 +115,7 @@ def test_blend_equals_a_loop_over_cells():
     inside = np.ones((rows, cols), bool)
     inside[0, 0] = False
     settled = blend.settle(
-        pixels, stride_px=stride, row_offset_px=0, col_offset_px=0, inside=inside, any_failed=False
+        pixels, stride_px=stride, row_offset_px=0, col_offset_px=0, inside=inside, lost=~inside
     )
     assert settled.mapped.sum() == rows * cols - 1
     np.testing.assert_allclose(
@@ -139,6 +139,9 @@ def test_cells_without_clear_pixels_get_no_class():
     pixels.usable[16:24, 16:19] = False  # cell (2, 2): 3 of 8 columns clouded
     pixels.observed[40:, 40:] = False  # cell (5, 5): never seen
     pixels.usable[40:, 40:] = False
+    # A scene over the last two rows and columns could not be read; where another shows them, no harm is done.
+    lost = np.zeros((rows, cols), bool)
+    lost[4:, 4:] = True
     windows = windows_of(rows, cols, *shape, stride, patch)
     block = Block(row_start=0, row_stop=rows, col_start=0, col_stop=cols)
     blend = Blend(block, classes=2)
@@ -150,7 +153,7 @@ def test_cells_without_clear_pixels_get_no_class():
         row_offset_px=0,
         col_offset_px=0,
         inside=np.ones((rows, cols), bool),
-        any_failed=True,
+        lost=lost,
     )
     unmapped = {(int(r), int(c)) for r, c in zip(*np.nonzero(~settled.mapped), strict=True)}
     assert unmapped == {(0, 0), (1, 1), (5, 5)}

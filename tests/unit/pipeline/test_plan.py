@@ -165,10 +165,20 @@ def test_without_utm_scenes_the_zone_is_the_centres(lon, lat, expected):
     assert utm_crs(area, [scene(area, "EPSG:4326"), scene(area, None)]) == expected
 
 
-def test_the_zone_is_the_one_whose_scenes_cover_most():
+def test_the_zone_is_the_one_that_holds_most_of_the_area_however_many_scenes_there_are():
     area = shapely.box(11.8, 48, 12.3, 48.2)
-    west, east = shapely.box(11, 47, 12.0, 49), shapely.box(11.9, 47, 13, 49)
-    assert utm_crs(area, [scene(west, "EPSG:32632"), scene(east, "EPSG:32633")]) == "EPSG:32633"
+    west, east = shapely.box(11, 47, 12.2, 49), shapely.box(11.9, 47, 13, 49)
+    for count in (1, 5):
+        scenes = [scene(west, "EPSG:32632")] * count + [scene(east, "EPSG:32633")]
+        assert utm_crs(area, scenes) == "EPSG:32633"
+    assert utm_crs(area, [scene(west, "EPSG:32632")]) == "EPSG:32632"
+
+
+def test_where_tiles_reach_beyond_their_zone_their_cover_tells():
+    # South-western Norway: tile 32VKM lies west of 6 degrees, in the strip that is zone 31 elsewhere.
+    area = shapely.box(5.0, 60.0, 5.5, 60.4)
+    wide, narrow = shapely.box(4.9, 59.9, 6.5, 60.8), shapely.box(5.3, 59.9, 6.5, 60.8)
+    assert utm_crs(area, [scene(narrow, "EPSG:32633"), scene(wide, "EPSG:32632")]) == "EPSG:32632"
 
 
 def test_blurred_imagery_is_warned_of():

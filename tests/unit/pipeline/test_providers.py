@@ -69,17 +69,48 @@ def test_any_other_address_is_described_by_its_items_alone(source):
     assert "?" not in provider.name
 
 
-def test_a_provider_record_a_path_and_nothing(tmp_path):
+def test_a_provider_record_a_path_and_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     own = replace(PLANETARY_COMPUTER, endpoint="http://127.0.0.1:1")
     assert find_provider(own) == (own, "http://127.0.0.1:1")
     (tmp_path / "items.json").write_text("{}")
-    provider, location = find_provider(str(tmp_path / "items.json"))
-    assert (provider.name, location) == ("local", str(tmp_path / "items.json"))
+    for given in (str(tmp_path / "items.json"), "./items.json"):
+        provider, location = find_provider(given)
+        assert (provider.name, location) == (given, str(tmp_path / "items.json"))
+    (tmp_path / "odd\x1b[31m").write_text("{}")
+    assert find_provider("odd\x1b[31m")[0].name == "odd?[31m"
     with pytest.raises(UsageError, match=r"neither a provider .*planetary-computer, earth-search, .*cdse"):
         find_provider("planetary-computre")
     with pytest.raises(UsageError, match="not http") as caught:
         find_provider("ftp://user:SECRET@x.org/stac?sig=SECRET")
     assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://user:SECRET@ho\u2100st/v1",
+        "https://user:SECRET@[::1/v1",
+        "https://user:SEC/RET@host/v1",
+        "https://user:SEC?RET@host/v1",
+        "https://user:SEC#RET@host/v1",
+        "https://user:SEC",
+        "https:///SECRET",
+        "ftp://user:SEC/RET@host",
+    ],
+)
+def test_nothing_is_told_of_an_address_with_a_malformed_host(source):
+    with pytest.raises(UsageError, match="--source is no URL: its host is malformed") as caught:
+        find_provider(source)
+    assert "SEC" not in f"{caught.value}{caught.value.__cause__}"
+    assert "RET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["x" * 5000, "x/" * 3000, "a\x00b"])
+def test_a_name_that_no_file_can_have_is_no_source(source):
+    with pytest.raises(UsageError, match="neither a provider") as caught:
+        find_provider(source)
+    assert len(str(caught.value)) < 600
 
 
 def test_known_providers_say_how_their_files_are_reached():

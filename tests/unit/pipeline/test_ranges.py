@@ -8,7 +8,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,11 +18,14 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from landuse.errors import ReadError
+from landuse.pipeline.read import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.sparse import LARGEST_BYTES
+from landuse.records import BandAsset, Scene
 from tests.faults import Storage, serving
 
 HASTY = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=10, connect_timeout_s=2, read_timeout_s=2)
@@ -59,6 +64,8 @@ def answering(answer: Callable[[BaseHTTPRequestHandler, int, int], None]) -> Ite
 HUGE = f"bytes 0-9/{'9' * 5000}"
 NOWHERE = f"http://{'a' * 70}/x"
 """No name of a host is that long."""
+MERGED = "http://u:pw@ho\u2100st/".encode().decode("latin-1")
+"""Under normalisation this host would hold a slash."""
 
 
 def say(request, status, body, **headers):
@@ -136,12 +143,33 @@ def test_what_the_standard_allows_is_read(headers):
         (lambda r, a, b: say(r, 302, b"", Location="/B04.tif"), "TooManyRedirects"),
         (lambda r, a, b: say(r, 302, b"", Location="ftp://x/y"), "InvalidSchema"),
         (lambda r, a, b: say(r, 302, b"", Location=NOWHERE), "the request is not possible"),
-        (lambda r, a, b: say(r, 418, b"", Content_Length=0), "answered 418"),
+        (lambda r, a, b: say(r, 302, b"", Location="http://[::1/"), r"not possible \(ValueError\)"),
+        (lambda r, a, b: say(r, 302, b"", Location=MERGED), r"not possible \((?!.*pw).*\)$"),
+        (lambda r, a, b: say(r, 418, b"", Content_Length=0), r"answered 418 \(I'm a Teapot\)$"),
+        (lambda r, a, b: say(r, 799, b"", Content_Length=0), r"answered 799 \(which means nothing\)$"),
+        # In the server's own words it would be in the log.
+        (lambda r, a, b: r.wfile.write(b"HTTP/1.1 451 sig=s3cret \x1b[2J\r\n\r\n"), "451 .Unavailable"),
     ],
 )  # fmt: skip
 def test_an_odd_answer_is_an_error_and_never_bytes(answer, said):
     with answering(answer) as href, pytest.raises(ReadError, match=said):
         everything(href)
+
+
+@pytest.mark.parametrize("stated", ["\u00b2", "9" * 5000, "-5", "\u0669"])
+def test_a_length_that_is_no_number_is_no_length(stated):
+    """RFC 9110: it is ASCII digits. The connection's end tells then how much there is."""
+
+    def answer(request, start, stop):
+        request.wfile.write(
+            f"HTTP/1.1 206 P\r\nContent-Range: bytes {start}-{stop - 1}/{SIZE}\r\n"
+            f"Content-Length: {stated}\r\nConnection: close\r\n\r\n".encode()
+        )
+        request.wfile.write(CONTENT[start:stop])
+        request.close_connection = True
+
+    with answering(answer) as href:
+        assert everything(href) == CONTENT
 
 
 def test_a_lying_file_does_not_spoil_its_neighbours():
@@ -205,55 +233,123 @@ def test_many_files_need_few_open_ones():
 def test_jpeg_2000_of_many_tiles_is_not_blank(tmp_path, monkeypatch, setting):
     """GDAL decodes tiles in threads of its own, and there it does not find what Python opened."""
     values = np.random.default_rng(2).integers(1, 60_000, (700, 600), np.uint16)
+    transform = Affine(10, 0, 4e5, 0, -10, 5.4e6)
     with rasterio.open(
         tmp_path / "B04.jp2", "w", driver="JP2OpenJPEG", dtype="uint16", count=1, height=700, width=600,
-        crs="EPSG:32633", transform=Affine(10, 0, 4e5, 0, -10, 5.4e6), REVERSIBLE="YES", QUALITY="100",
-        BLOCKXSIZE=256, BLOCKYSIZE=256,
+        crs="EPSG:32633", transform=transform, REVERSIBLE="YES", QUALITY="100", BLOCKXSIZE=256,
+        BLOCKYSIZE=256,
     ) as target:  # fmt: skip
         target.write(values, 1)
     if setting is not None:
         monkeypatch.setenv("GDAL_NUM_THREADS", setting)
-    found = []
-
-    def read(remote, url):
-        with (
-            remote.opened(url, "somewhere") as opened,
-            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-            rasterio.open(opened.name, driver="JP2OpenJPEG", opener=opened.opener) as source,
-        ):
-            found.append(source.read(1))
-            opened.raise_failure()
-
+    grid = GeoBox((700, 600), transform, "EPSG:32633")
     with serving(Storage(root=tmp_path)) as storage, Remote(HASTY) as remote:
-        url = f"{storage.url}/B04.jp2"
-        read(remote, url)  # in the main thread GDAL's options are the process's, in others the thread's
-        threads = [threading.Thread(target=read, args=(remote, url)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(found) == 5
-    for pixels in found:
-        np.testing.assert_array_equal(pixels, values)
+        scene = Scene(
+            id="S2A",
+            provider="somewhere",
+            acquired_utc=datetime(2024, 6, 1, tzinfo=UTC),
+            level="L1C",
+            baseline=None,
+            cloud_percent=None,
+            footprint=(((15, 47), (16, 47), (16, 48), (15, 47)),),
+            crs=None,
+            bounds_m=None,
+            assets=(BandAsset(band="B04", href=f"{storage.url}/B04.jp2"),),
+        )
+        # In the main thread GDAL's options are the process's, in others the thread's.
+        found = [read_scene(scene, ("B04",), grid, remote)]
+        with ThreadPoolExecutor(4) as pool:
+            found += pool.map(lambda _: read_scene(scene, ("B04",), grid, remote), range(4))
+    for block in found:
+        np.testing.assert_array_equal(block.dn[0], values)
+
+
+def trickle(request, start, stop):
+    """One byte at a time, none of them too late."""
+    request.send_response(206)
+    request.send_header("Content-Range", f"bytes {start}-{stop - 1}/{SIZE}")
+    request.send_header("Content-Length", str(stop - start))
+    request.end_headers()
+    for byte in CONTENT[start:stop][:300]:
+        request.wfile.write(bytes([byte]))
+        time.sleep(0.1)
+
+
+def redirection_that_trickles(request, start, stop):
+    request.send_response(302)
+    request.send_header("Location", "/gone")
+    request.send_header("Content-Length", "1000000")
+    request.end_headers()
+    for _ in range(300):
+        request.wfile.write(b"x")
+        time.sleep(0.1)
+
+
+def test_a_trickle_does_not_outlast_the_deadline():
+    policy = RetryPolicy(attempts=2, first_pause_s=0.1, deadline_s=1, read_timeout_s=1)
+    with answering(trickle) as href, Remote(policy) as remote:
+        began = time.monotonic()
+        with remote.opened(href, "somewhere") as opened:
+            with pytest.raises(ReadError, match=r"only \d+ bytes came in time"):
+                opened.fetch([(0, 32_768)])
+            assert time.monotonic() - began < 2.5
+            # What came is kept.
+            assert 5 < remote.traffic.fetched_bytes < 20
+
+
+def test_the_body_of_a_redirection_is_not_waited_for():
+    def answer(request, start, stop):
+        (partial if request.path == "/gone" else redirection_that_trickles)(request, start, stop)
+
+    with answering(answer) as href:
+        began = time.monotonic()
+        assert everything(href) == CONTENT
+        assert time.monotonic() - began < 5
+
+
+def test_connections_are_used_again():
+    """Taking bodies in small pieces must leave them at their end, and no byte further."""
+    ports = set()
+
+    def answer(request, start, stop):
+        ports.add(request.client_address[1])
+        body = CONTENT[start:stop]
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {start}-{stop - 1}/{SIZE}")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    with answering(answer) as href, Remote(HASTY) as remote, remote.opened(href, "somewhere") as opened:
+        for start in range(0, SIZE, 50_000):
+            opened.fetch([(start, start + 40_000)])
+        assert remote.traffic.requests > 3
+    assert len(ports) == 1
 
 
 PATIENT = RetryPolicy(attempts=50, first_pause_s=60, longest_pause_s=60, deadline_s=3600)
 
 
-@pytest.mark.parametrize("fault", ["busy", "endless"])
+@pytest.mark.parametrize("fault", ["busy", "endless", "trickle", "silent"])
 def test_leaving_ends_all_patience_with_what_is_still_being_fetched(fault):
     """As an interrupt does: the main thread leaves while others still fetch."""
-    asked = threading.Event()
+    asked, left = threading.Event(), threading.Event()
 
     def answer(request, start, stop):
         asked.set()
         if fault == "busy":
             say(request, 503, b"", Content_Length=0)
             return
+        if fault == "trickle":
+            trickle(request, start, stop)
+            return
         request.send_response(206)
         request.send_header("Content-Range", f"bytes 0-{10**9 - 1}/{10**9}")
         request.send_header("Content-Length", str(10**9))
         request.end_headers()
+        if fault == "silent":
+            left.wait(30)
+            return
         for _ in range(600):
             request.wfile.write(bytes(2 << 20))
             time.sleep(0.1)
@@ -273,10 +369,12 @@ def test_leaving_ends_all_patience_with_what_is_still_being_fetched(fault):
             thread = threading.Thread(target=read, args=(remote,))
             thread.start()
             assert asked.wait(10)
+            time.sleep(0.2)
             began = time.monotonic()
             raise KeyboardInterrupt
         thread.join()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 5
+        left.set()
     assert len(errors) == 1
     assert "being stopped" in errors[0]
 

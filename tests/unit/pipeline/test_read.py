@@ -14,7 +14,8 @@ from rasterio.warp import reproject
 from rasterio.windows import from_bounds
 
 from landuse.errors import AssetError, ReadError
-from landuse.pipeline.read import read_scene
+from landuse.pipeline.clouds import MASK_MARGIN_PX
+from landuse.pipeline.read import _with_context, read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.records import BandAsset, Scene
@@ -230,3 +231,61 @@ def test_a_file_that_names_other_files_is_not_imagery(tmp_path, raster):
     asset = BandAsset(band="B04", href=str(tmp_path / "disguised.tif"))
     with pytest.raises(ReadError, match="cannot be read"):
         read(scene_of(asset), ("B04",), geobox(500_030, 5_300_070, 8, 8))
+
+
+def write_jp2(path, values, transform):
+    """Lossless, in tiles of 256."""
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", height=values.shape[0], width=values.shape[1], count=1,
+        dtype="uint16", crs=CRS, transform=transform, QUALITY="100", REVERSIBLE="YES", BLOCKXSIZE=256,
+        BLOCKYSIZE=256,
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "zeroed"])
+def test_a_damaged_jpeg_2000_is_an_error_and_no_blank(tmp_path, damage):
+    values = np.random.default_rng(2).integers(1, 9000, (700, 700)).astype(np.uint16)
+    path = tmp_path / "B04.jp2"
+    content = write_jp2(path, values, Affine(10, 0, 500_000, 0, -10, 5_300_000))
+    tile = content.rindex(b"\xff\x90\x00\x0a")  # where the last tile begins (ISO 15444-1, A.4.2)
+    damaged = {
+        "none": content,
+        "cut": content[: int(len(content) * 0.95)],
+        "zeroed": content[:tile] + bytes(5000) + content[tile + 5000 :],
+    }
+    path.write_bytes(damaged[damage])
+    scene, grid = scene_of(BandAsset(band="B04", href=str(path))), geobox(500_000, 5_300_000, 700, 700)
+    if damage == "none":
+        np.testing.assert_array_equal(read(scene, ("B04",), grid).dn[0], values)
+    else:
+        with pytest.raises(AssetError, match=r"B04\.jp2"):
+            read(scene, ("B04",), grid)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 0.0])
+def test_a_raster_that_lies_nowhere_is_refused(tmp_path, scale):
+    href = write(
+        tmp_path / "B04.tif", np.full((300, 300), 1000, np.uint16), Affine(10, 0, 5e5, 0, -10, 5.3e6)
+    )
+    with rasterio.open(href, "r+") as file:
+        file.transform = Affine(scale, 0, 500_000, 0, -10, 5_300_000)
+    with pytest.raises(ReadError):
+        read(scene_of(BandAsset(band="B04", href=href)), ("B04",), geobox(500_000, 5_300_000, 64, 64))
+
+
+@pytest.mark.parametrize(("crs", "origin_m"), [("EPSG:32633", 0), ("EPSG:32720", 10_000_000)])
+def test_the_masks_cells_are_the_60_m_pixels_of_sentinel_2(crs, origin_m):
+    """Tiles begin on multiples of 60 m from the zone's false origin: 9,500,020 is a real one's top."""
+    for row in range(7):
+        grid = geobox(300_000 + 10 * row, (5_300_040 if not origin_m else 9_500_020) - 10 * row, 40, 50, crs)
+        wider, inside = _with_context(grid)
+        assert (wider.affine.c % 60, (wider.affine.f - origin_m) % 60) == (0, 0)
+        assert (wider.shape[0] % 6, wider.shape[1] % 6) == (0, 0)
+        rows, cols = inside
+        corner = wider.affine.c + 10 * cols.start, wider.affine.f - 10 * rows.start
+        assert corner == (grid.affine.c, grid.affine.f)
+        assert (rows.stop - rows.start, cols.stop - cols.start) == grid.shape
+        assert min(rows.start, cols.start) >= MASK_MARGIN_PX
+        assert min(wider.shape[0] - rows.stop, wider.shape[1] - cols.stop) >= MASK_MARGIN_PX

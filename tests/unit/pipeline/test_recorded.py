@@ -17,7 +17,7 @@ import pytest
 import shapely
 from starlette.responses import JSONResponse
 
-from landuse.errors import UsageError
+from landuse.errors import ProviderError, UsageError
 from landuse.pipeline.area import parse_bbox, parse_dates
 from landuse.pipeline.providers import (
     CDSE,
@@ -236,7 +236,7 @@ def test_a_single_item_is_a_source(raw, tmp_path):
     with _replayed(tmp_path, exchanges) as replay:
         (scene,) = search(replay.url + urlsplit(ours["uri"]).path, SceneQuery(area=None), AT_ONCE)
         assert scene.id == ours["response"]["id"]
-        with pytest.raises(UsageError, match="not of Sentinel-2"):
+        with pytest.raises(ProviderError, match="not of Sentinel-2"):
             search(replay.url + urlsplit(foreign["uri"]).path, SceneQuery(area=None), AT_ONCE)
 
 

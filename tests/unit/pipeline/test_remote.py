@@ -1,7 +1,10 @@
 """Remote files. The oracle is the file itself; the faults are a real server's, whose log tells who asked."""
 
+import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +13,8 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landuse.errors import ReadError
-from landuse.pipeline.read import tile_ranges
+from landuse.errors import AssetError, OutputError, ReadError
+from landuse.pipeline.raster import tile_ranges
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.sparse import HEAD_BYTES, Spans
@@ -107,33 +110,144 @@ def test_a_file_that_is_gone_is_asked_for_once_and_never_a_blank(noise):
     assert len(storage.asked) == 1
 
 
-def test_a_host_that_does_not_answer_is_not_waited_for_again_and_again():
-    patient = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=5, connect_timeout_s=1)
+def test_what_is_known_to_be_lost_is_told_without_asking(noise):
+    storage, content = noise
+    (storage.root / "sound.tif").write_bytes(content)
+    storage.gone = frozenset({"noise.tif"})
+    with serving(storage), Remote(HASTY) as remote:
+        gone, sound = f"{storage.url}/noise.tif", f"{storage.url}/sound.tif"
+        assert remote.known_lost(gone, "somewhere") is None  # nobody has asked for it yet
+        for name in ("noise.tif", "sound.tif"):
+            handle(remote, storage, name)[1].read(10)
+        asked = len(storage.asked)
+        assert remote.known_lost(gone, "somewhere") == "the server answered 404 (no such file)"
+        assert remote.known_lost(sound, "somewhere") is None
+        assert remote.known_lost(gone, "elsewhere") is None
+        assert len(storage.asked) == asked
+
+
+def lost(remote, url):
+    """Why the file cannot be read."""
+    with remote.opened(url, "somewhere") as opened:
+        assert opened.opener(opened.name).read(1) == b""
+        with pytest.raises(ReadError) as caught:
+            opened.raise_failure()
+    return str(caught.value)
+
+
+def test_a_host_that_does_not_answer_is_left_alone_for_a_while():
+    patient = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=5, connect_timeout_s=1, rest_s=0.5)
     with Remote(patient) as remote:
         port = free_port()
         for number in range(6):
-            with remote.opened(f"http://127.0.0.1:{port}/{number}.tif", "somewhere") as opened:
-                assert opened.opener(opened.name).read(1) == b""
-                with pytest.raises(ReadError, match="connection failed"):
-                    opened.raise_failure()
-        # Two files with all attempts, the other four with one.
-        assert remote.traffic.requests == 2 * 3 + 4
+            assert "connection failed" in lost(remote, f"http://127.0.0.1:{port}/{number}.tif")
+        # Two files with all attempts, the other four with none.
+        assert remote.traffic.requests == 2 * 3
+        time.sleep(0.6)
+        for number in range(4):
+            assert "connection failed" in lost(remote, f"http://127.0.0.1:{port}/{number}.tif")
+        assert remote.traffic.requests == 2 * 3 + 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"busy_every": 1}, {"gone": frozenset({"noise.tif"})}, {"truncate_every": 1}],
+)
+def test_a_host_that_answers_is_not_down_for_what_it_answers(noise, fault):
+    """One asset that cannot be had must not cost its neighbours."""
+    storage, content = noise
+    (storage.root / "sound.tif").write_bytes(content)
+    patient = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=20)
+    with serving(storage), Remote(patient) as remote:
+        for name, value in fault.items():
+            setattr(storage, name, value)
+        for _ in range(4):
+            handle(remote, storage)[1].read(len(content))
+        storage.truncate_every = 0
+        storage.busy_every = len(storage.asked) + 1  # the next request: one attempt would not do
+        opened, file = handle(remote, storage, "sound.tif")
+        assert file.read(5) == content[:5]
+        opened.raise_failure()
 
 
 def test_a_host_that_comes_back_is_trusted_again(noise):
     storage, content = noise
     storage.down_after = 0
-    with serving(storage), Remote(HASTY) as remote:
+    policy = replace(HASTY, rest_s=0.2)
+    with serving(storage), Remote(policy) as remote:
         for _ in range(2):
             _, file = handle(remote, storage)
             assert file.read(1) == b""
         storage.down_after = None
+        time.sleep(0.3)
         _, file = handle(remote, storage)
         assert file.read(5) == content[:5]
         storage.busy_every = 2
         opened, file = handle(remote, storage)
         assert file.read(len(content)) == content
         opened.raise_failure()
+
+
+@pytest.fixture
+def full_disk(noise):
+    """No file of this process may grow beyond 100 kB, as on a disk that is full."""
+    resource = pytest.importorskip("resource", reason="this system limits no files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_ends_the_run_and_names_the_folder(noise, tmp_path):
+    """It is no fault of an asset: every other one would fail the same way."""
+    storage, content = noise
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    with serving(storage), Remote(HASTY, folder=copies) as remote:
+        opened, file = handle(remote, storage)
+        assert file.read(5) == content[:5]
+        with pytest.raises(
+            OutputError, match=r"copies.*cannot be written \(File too large\).*output folder elsewhere"
+        ):
+            opened.fetch([(0, len(content))])
+        assert file.read(len(content)) == b""  # GDAL's callbacks cannot be raised from
+        with pytest.raises(OutputError, match=re.escape(str(copies))):
+            opened.raise_failure()
+        assert remote.known_lost(f"{storage.url}/noise.tif", "somewhere") is None
+
+
+def test_a_folder_without_room_for_copies_is_an_error_of_ours(tmp_path):
+    with pytest.raises(OutputError, match=r"nowhere cannot be made \(No such file or directory\)"):
+        Remote(HASTY, folder=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"),
+    [
+        (KeyboardInterrupt(), True),
+        (ValueError("a bug"), True),
+        (OutputError("full"), True),
+        (AssetError("lost", band="B04", href="x"), False),
+    ],
+)
+def test_whatever_ends_the_run_ends_the_patience_of_its_readers(noise, error, stops):
+    """A lost asset does not: its scene may have a mirror."""
+    storage, content = noise
+    with serving(storage), Remote(HASTY) as remote:
+
+        def read():
+            with remote.readers(2) as pool:
+                pool.submit(time.sleep, 0)
+                raise error
+
+        with pytest.raises(type(error)):
+            read()
+        opened, file = handle(remote, storage)
+        assert file.read(5) == (b"" if stops else content[:5])
+        if stops:
+            with pytest.raises(ReadError, match="being stopped"):
+                opened.raise_failure()
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(noise):

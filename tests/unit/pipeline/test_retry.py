@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landuse.pipeline.retry import ExhaustedError, Patience, RetryPolicy, TransientError, retry_after_s
+from landuse.pipeline.retry import (
+    ExhaustedError,
+    Outages,
+    Patience,
+    RetryPolicy,
+    TransientError,
+    retry_after_s,
+)
 
 
 class Pauses(threading.Event):
@@ -152,6 +159,70 @@ def test_what_nobody_wants_any_more_is_not_waited_for():
     assert attempt.calls == 1
 
 
+class Clock:
+    """The oracle is the documentation of ``Outages``: at most so many seconds to the next attempt."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("landuse.pipeline.retry.time.monotonic", lambda: self.now)
+
+
+def attempts(outages, service="host"):
+    """How many attempts a request has now; 0 where it fails at once."""
+    try:
+        return outages.patience(service).policy.attempts
+    except ExhaustedError:
+        return 0
+
+
+def test_a_service_that_stays_down_is_asked_once_a_rest_that_grows_to_a_bound(monkeypatch):
+    clock = Clock(monkeypatch)
+    outages = Outages(RetryPolicy(attempts=7, rest_s=60), after=2)
+    outages.failed("host", "one")
+    assert attempts(outages) == 7
+    outages.failed("host", "two")
+    for rest_s in (60, 120, 240, 480, 600, 600):
+        outages.failed("host", "of one who was asking meanwhile")
+        clock.now += rest_s - 1
+        with pytest.raises(ExhaustedError, match=rf"two; it is left alone for {rest_s} s"):
+            outages.patience("host")
+        clock.now += 1
+        assert attempts(outages) == attempts(outages) == 1
+        outages.failed("host", "two")
+    assert attempts(outages, "another host") == 7
+
+
+def test_a_service_that_answers_has_all_patience_again(monkeypatch):
+    clock = Clock(monkeypatch)
+    outages = Outages(RetryPolicy(attempts=7, rest_s=60), after=2)
+    for _ in range(3):
+        outages.failed("host", "down")
+        outages.answered("host")
+    assert attempts(outages) == 7
+    outages.failed("host", "down")
+    outages.failed("host", "down")
+    clock.now += 61
+    outages.answered("host")
+    assert attempts(outages) == 7
+    outages.failed("host", "down")
+    outages.failed("host", "down")
+    clock.now += 60
+    assert attempts(outages) == 1
+
+
+def test_what_is_over_says_so(monkeypatch):
+    clock = Clock(monkeypatch)
+    stopped = threading.Event()
+    patience = Outages(RetryPolicy(deadline_s=5), stopped=stopped).patience("host")
+    assert not patience.over
+    clock.now += 5
+    assert patience.over
+    patience = Patience(RetryPolicy(), stopped)
+    assert not patience.over
+    stopped.set()
+    assert patience.over
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -197,6 +268,7 @@ def test_no_retry_after_is_an_error_of_ours(value):
         {"deadline_s": 0},
         {"connect_timeout_s": 0},
         {"read_timeout_s": -5},
+        {"rest_s": -1},
     ],
 )
 def test_a_policy_without_attempts_or_time_is_refused(wrong):

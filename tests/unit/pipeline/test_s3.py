@@ -1,9 +1,12 @@
 """S3: the service is moto's on loopback, the oracle of pixels is rasterio on the same files on disk."""
 
+import contextlib
 import logging
 import os
 import re
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -385,6 +388,45 @@ def test_a_service_that_is_not_there_is_an_error_of_ours(bucket):
     provider = l1c_at(bucket)
     away = replace(provider, s3=replace(provider.s3, endpoint_url="http://127.0.0.1:9"))
     assert "S3 was not reached (EndpointConnectionError)" in str(failure(bucket, away))
+
+
+@pytest.mark.usefixtures("aws_keys")
+@pytest.mark.parametrize(
+    ("headers", "sent", "said"),
+    [
+        ("Content-Range: bytes 0-9/100000\r\nContent-Length: 10", "trickle", "only \\d+ bytes came in time"),
+        ("Content-Range: bytes 0-9/10\r\nContent-Length: \u00b2", "", r"cannot be asked \(ValueError\)"),
+        ("Content-Range: bytes 0-9/10\r\nContent-Length: 10", "01234", "broke off after 5 of 10"),
+        ("Content-Range: bytes 0-9/\u00b2\r\nContent-Length: 10", "0123456789", "does not say which range"),
+    ],
+)
+def test_an_odd_service_is_an_error_in_time(bucket, headers, sent, said):
+    def serve(connection):
+        with connection, contextlib.suppress(ConnectionError):
+            connection.recv(65_536)
+            connection.sendall(f"HTTP/1.1 206 P\r\n{headers}\r\nConnection: close\r\n\r\n".encode())
+            if sent != "trickle":
+                connection.sendall(sent.encode())
+                return
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.3)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+    policy = RetryPolicy(attempts=2, first_pause_s=0.01, deadline_s=1, connect_timeout_s=1, read_timeout_s=1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        provider = replace(l1c_at(bucket), s3=replace(l1c_at(bucket).s3, endpoint_url=url))
+        began = time.monotonic()
+        with Remote(policy, providers=[provider]) as remote, pytest.raises(AssetError, match=said):
+            read_scene(scene_of(provider, ("B04",)), ("B04",), grid_at(40, 40, 20, 20), remote)
+        assert time.monotonic() - began < 2.5
+        listening.shutdown(socket.SHUT_RDWR)
 
 
 def test_no_key_is_shown_by_errors_logs_or_records(bucket, monkeypatch, caplog):

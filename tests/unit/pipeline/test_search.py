@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import rustac
@@ -62,9 +63,10 @@ def test_every_form_of_local_metadata_gives_the_same_scenes(tmp_path, monkeypatc
         assert [scene.id for scene in scenes] == ["b", "a", "c"]
         # Relative hrefs start at the file that holds the item.
         assert scenes[0].asset("B04").href == str(folder / "s2" / "B04.tif")
-        assert {scene.provider for scene in scenes} == {"local"}
-    alone = search(str(folder / "s2" / "a.json"), ANYWHERE)
-    assert alone == tuple(scene for scene in search(str(parquet), _query()) if scene.id == "a")
+        assert {scene.provider for scene in scenes} == {str(source)}
+    (alone,) = search(str(folder / "s2" / "a.json"), ANYWHERE)
+    (same,) = (scene for scene in search(str(parquet), _query()) if scene.id == "a")
+    assert alone == replace(same, provider=alone.provider)
 
 
 def test_area_is_the_true_outline_and_a_shared_edge_is_no_overlap(tmp_path):
@@ -96,6 +98,7 @@ def test_what_removed_how_many_is_said(tmp_path):
         "2 outside the dates",
         "70.5 %",
         "--date",
+        "50.2,10.4,50.4 in 2024-06-01/2024-06-30 fits",
     ):
         assert said in message
     assert caught.value.exit_code == 3
@@ -173,7 +176,7 @@ def test_a_file_that_is_no_stac_is_the_users_to_mend(tmp_path, content, said):
 
 
 @pytest.mark.parametrize(
-    "source", ["planetary-computre", "ftp://x.org/stac", "http://[", "nowhere/catalog.json"]
+    "source", ["planetary-computre", "ftp://x.org/stac", "http://[", "nowhere/catalog.json", "x" * 5000]
 )
 def test_an_unknown_source_is_named(source):
     with pytest.raises(UsageError, match="--source"):
@@ -204,8 +207,43 @@ def test_a_faulty_item_from_the_web_is_left_out_with_a_warning(tmp_path, caplog)
         assert [scene.id for scene in scenes] == ["good"]
         assert scenes[0].asset("B02").href == f"{server.url}/B02.tif"
         assert "faulty" in caplog.text
-        with pytest.raises(ProviderError, match="refused"):
+        with pytest.raises(ProviderError, match=r"None of the 1 items .* can be used.*'faulty'.*refused"):
             search(f"{server.url}/faulty.json", _query())
+
+
+def test_a_strangers_faults_are_the_providers_and_not_the_users(tmp_path):
+    faulty = stac_item("faulty", s2__processing_baseline=None)
+    path = write_items(tmp_path / "items.json", [faulty])
+    with file_server(tmp_path) as server:
+        with pytest.raises(ProviderError, match=r"'faulty'.*no scale and offset") as caught:
+            search(f"{server.url}/items.json", _query())
+        assert caught.value.exit_code == 5
+    with pytest.raises(UsageError, match=r"'faulty'.*no scale and offset"):
+        search(str(path), _query())
+
+
+@pytest.mark.parametrize(
+    "link", ["http://me:SECRET@[::1", "//me:SECRET@h\u2100st/x", "http://h\u2100st/?s=SECRET"]
+)
+def test_a_malformed_address_in_an_answer_is_an_error_of_ours_and_not_told(tmp_path, link, caplog):
+    item = stac_item("a")
+    item["links"] = [{"rel": "self", "href": link}]
+    pages = {"features": [item], "links": [{"rel": "next", "href": link}]}
+    root = {"type": "Catalog", "stac_version": "1.0.0", "links": [{"rel": "search", "href": link}]}
+    (tmp_path / "index.json").write_text(json.dumps(root))
+    write_items(tmp_path / "items.json", [stac_item("a", href=link)])
+    with file_server(tmp_path) as server:
+        for path in ("index.json", "items.json"):
+            with pytest.raises(ProviderError, match="refused") as caught:
+                search(f"{server.url}/{path}", _query())
+            assert "SECRET" not in str(caught.value)
+        _api(server, [(200, pages)])
+        with pytest.raises(ProviderError, match="next page") as caught:
+            search(server.url, _query())
+        assert "SECRET" not in str(caught.value)
+        _api(server, [(200, {"features": [item]})])
+        assert [scene.id for scene in search(server.url, _query())] == ["a"]
+    assert "SECRET" not in caplog.text
 
 
 def test_a_static_catalogue_on_the_web_is_walked(tmp_path):
@@ -233,7 +271,7 @@ def test_saved_items_of_planetary_computer_are_signed_as_its_own(tmp_path):
     path = write_items(tmp_path / "items.json", [item, stac_item("other")])
     assert {scene.id: scene.provider for scene in search(str(path), _query())} == {
         "pc": "planetary-computer",
-        "other": "local",
+        "other": str(path),
     }
 
 

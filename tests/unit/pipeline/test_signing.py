@@ -1,5 +1,6 @@
 """Signing: the oracles are Planetary Computer's own SDK and a token service and a storage on loopback."""
 
+import contextlib
 import json
 import threading
 import time
@@ -12,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from landuse.errors import ProviderError
+from landuse.errors import ProviderError, ReadError
 from landuse.pipeline.providers import PLANETARY_COMPUTER, PROVIDERS
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
-from landuse.pipeline.signing import NoSigner, PlanetaryComputerSigner, signer_of
+from landuse.pipeline.signing import MAX_TOKEN_BYTES, NoSigner, PlanetaryComputerSigner, signer_of
 from tests.faults import Storage, Tokens, serving, token_service
 from tests.servers import file_server, free_port
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Support for class-based `config`
 
 PLACE = "sentinel2l2a01.blob.core.windows.net/sentinel2-l2"
 HREF = f"https://{PLACE}/10/T/CK/B04.tif"
+TOKEN = json.dumps({"msft:expiry": "2099-01-01T00:00:00Z", "token": "se=2099&sig=a%2Fb"})
 HASTY = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=20, connect_timeout_s=2, read_timeout_s=2)
 
 
@@ -98,7 +100,7 @@ def test_a_query_of_the_href_itself_is_kept(service_at):
         signed = signer.sign(HREF + "?snapshot=2024-01-01")
         assert signed.startswith(HREF + "?snapshot=2024-01-01&se=")
         assert tokens.valid(signed)
-        assert signer.renew(signed)
+        assert signer.renew(signed, None)
         assert signer.sign(HREF) not in signed
         assert len(service.asked) == 2
 
@@ -154,7 +156,7 @@ def test_only_the_first_to_meet_a_revoked_token_drops_it(service_at):
         old = signer.sign(HREF)
         tokens.revoke()
         assert not tokens.valid(signer.sign(HREF))
-        assert signer.renew(old)
+        assert signer.renew(old, None)
         new = signer.sign(HREF)
         assert tokens.valid(new)
         # The others that were refused with the old one come later; the new one stays.
@@ -162,12 +164,28 @@ def test_only_the_first_to_meet_a_revoked_token_drops_it(service_at):
 
         def renewed(_):
             barrier.wait()
-            return signer.renew(old), signer.sign(HREF)
+            return signer.renew(old, None), signer.sign(HREF)
 
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(renewed, range(8))) == {(True, new)}
         assert len(service.asked) == 2
-    assert not signer.renew("https://example.org/B04.tif?sig=x")
+    assert not signer.renew("https://example.org/B04.tif?sig=x", None)
+
+
+def test_a_token_that_was_fetched_after_the_last_refusal_is_not_to_blame(service_at):
+    tokens = Tokens()
+    with token_service(tokens) as service:
+        service_at(service.url)
+        signer = PlanetaryComputerSigner(HASTY)
+        old = signer.sign(HREF)
+        # Another file was refused with the same token, which is older than that.
+        assert signer.renew(old, time.monotonic())
+        refused = time.monotonic()
+        new = signer.sign(HREF)
+        assert not signer.renew(new, refused)
+        assert signer.sign(HREF) == new
+        assert signer.renew(old, refused)  # another thread has seen to that one
+        assert len(service.asked) == 2
 
 
 def test_a_busy_service_is_asked_again(service_at):
@@ -178,7 +196,7 @@ def test_a_busy_service_is_asked_again(service_at):
 
 
 def test_a_service_that_is_down_is_waited_for_once_by_all(service_at):
-    patient = RetryPolicy(attempts=3, first_pause_s=0.4, deadline_s=20)
+    patient = RetryPolicy(attempts=3, first_pause_s=0.4, deadline_s=20, rest_s=0.5)
     tokens = Tokens(busy=1000)
     with token_service(tokens) as service:
         service_at(service.url)
@@ -192,11 +210,113 @@ def test_a_service_that_is_down_is_waited_for_once_by_all(service_at):
             return str(caught.value)
 
         with ThreadPoolExecutor(8) as pool:
-            assert len(set(pool.map(refusal, range(8)))) == 1
+            refusals = list(pool.map(refusal, range(8)))
+        assert sum("left alone for 0.5 s" in one for one in refusals) == 7
         assert len(service.asked) == 3
+        # For a while nobody asks again, then one request does, once.
+        time.sleep(0.6)
+        for said in (r"answered 503 \(1 attempts", "left alone for 1 s"):
+            with pytest.raises(ProviderError, match=said):
+                signer.sign(HREF)
+        assert len(service.asked) == 4
         # It is not held against a service that is back.
         tokens.busy = 0
+        time.sleep(1.1)
         assert tokens.valid(signer.sign(HREF))
+        assert len(service.asked) == 5
+
+
+def test_a_refusal_of_one_container_is_kept_and_no_other_suffers(tmp_path, service_at):
+    def answer(request):
+        return PlainTextResponse("", 404) if request.url.path.endswith("private") else Response(TOKEN)
+
+    with answering(tmp_path, answer) as (url, asked):
+        service_at(url)
+        signer = PlanetaryComputerSigner(HASTY)
+        for _ in range(5):
+            with pytest.raises(ProviderError, match="the answer was 404"):
+                signer.sign(f"https://{PLACE}-private/B04.tif")
+        assert len(asked) == 1
+        assert signer.sign(HREF) != HREF
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_trickling_token_outlasts_neither_its_time_nor_the_run(service_at, stop):
+    class Trickle(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "32768")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.1)
+
+        def log_message(self, format, *args):
+            pass
+
+    stopped = threading.Event()
+    policy = RetryPolicy(
+        attempts=2, first_pause_s=0.1, deadline_s=60 if stop else 1, connect_timeout_s=1, read_timeout_s=1
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            service_at(f"http://127.0.0.1:{server.server_port}")
+            if stop:
+                threading.Timer(0.5, stopped.set).start()
+            began = time.monotonic()
+            with pytest.raises(ProviderError, match="did not come in time"):
+                PlanetaryComputerSigner(policy, stopped).sign(HREF)
+            assert time.monotonic() - began < 3
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_answer_that_is_far_too_long_is_no_token(tmp_path, service_at):
+    with answering(tmp_path, lambda request: Response(TOKEN + " " * MAX_TOKEN_BYTES)) as (url, asked):
+        service_at(url)
+        with pytest.raises(ProviderError, match="more than 65536 bytes"):
+            PlanetaryComputerSigner(HASTY).sign(HREF)
+    assert len(asked) == HASTY.attempts
+
+
+@pytest.mark.parametrize(
+    ("service", "signed"),
+    [
+        ("http://127.0.0.1:9", True),
+        ("http://[::1]:9", True),
+        ("http://localhost", True),
+        ("http://127.9.9.9/sas/v1/token", True),
+        ("http://tokens.example.org", False),
+        ("http://127.0.0.1.example.org", False),
+        ("http://10.0.0.1", False),
+        ("https://127.0.0.1", False),
+        ("https://planetarycomputer.microsoft.com/api/sas/v1/token", False),
+        ("http://[::1", False),
+        ("", False),
+    ],
+)
+def test_a_token_goes_over_plain_http_only_to_what_is_played_on_this_machine(monkeypatch, service, signed):
+    """No proxy and nobody on the way may read it. Whether a token is asked for tells whether one is sent."""
+    monkeypatch.setenv("PC_SDK_SAS_URL", service)
+    asked = []
+
+    class Asked(PlanetaryComputerSigner):
+        def _token(self, container):
+            asked.append(container)
+            raise ProviderError("asked")
+
+    signer = Asked(HASTY)
+    with contextlib.suppress(ProviderError):
+        assert signer.sign(HREF.replace("https", "http")) == HREF.replace("https", "http")
+    assert asked == ["sentinel2l2a01/sentinel2-l2"] * signed
+    # By https it always is.
+    with pytest.raises(ProviderError, match="asked"):
+        signer.sign(HREF.replace("https", "HTTPS"))
 
 
 def test_waiting_for_a_token_ends_when_the_run_is_stopped(service_at):
@@ -374,7 +494,7 @@ def test_what_is_no_blob_for_certain_is_neither_signed_nor_asked_about(service_a
         service_at(service.url)
         signer = PlanetaryComputerSigner(HASTY)
         assert signer.sign(href) == href
-        assert not signer.renew(href)
+        assert not signer.renew(href, None)
         assert service.asked == []
 
 
@@ -384,7 +504,7 @@ def test_only_planetary_computers_hrefs_are_signed(service_at):
         for provider in PROVIDERS.values():
             signed = signer_of(provider, HASTY).sign(HREF) != HREF
             assert signed == (provider.name == "planetary-computer")
-        assert not NoSigner().renew(HREF)
+        assert not NoSigner().renew(HREF, None)
         assert len(service.asked) == 1
 
 
@@ -425,3 +545,41 @@ def test_a_file_is_read_whole_while_its_tokens_end(tmp_path, service_at, monkeyp
         assert len(service.asked) > 1
     assert any(one.status == 403 for one in storage.asked) == revoked
     assert all(one.status in (206, 403) for one in storage.asked)
+
+
+def test_a_file_that_is_always_refused_costs_its_neighbours_nothing(tmp_path, service_at, monkeypatch):
+    """The storage refuses one name whatever its token: that file is lost, at once and for good."""
+
+    class Private(Tokens):
+        def valid(self, url):
+            return "private" not in url and super().valid(url)
+
+    tokens = Private()
+    content = bytes(range(256)) * 2000
+    for name in ("private.tif", "B04.tif"):
+        (tmp_path / name).write_bytes(content)
+    storage = Storage(root=tmp_path, prefix="/sentinel2-l2/", tokens=tokens)
+    policy = RetryPolicy(attempts=5, first_pause_s=0.01, deadline_s=20)
+    with serving(storage), token_service(tokens) as service:
+        service_at(service.url)
+        monkeypatch.setenv("http_proxy", storage.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with Remote(policy) as remote:
+
+            def read(name):
+                with remote.opened(f"http://{PLACE}/{name}.tif", "planetary-computer") as opened:
+                    found = opened.opener(opened.name).read(len(content))
+                    opened.raise_failure()
+                return found
+
+            assert read("B04")[:9] == content[:9]
+            for _ in range(4):
+                with pytest.raises(ReadError, match=r"^the server answered 403 \(access denied\)$"):
+                    read("private")
+            assert [one.status for one in storage.asked if "private" in one.url] == [403, 403]
+            assert remote.known_lost(f"http://{PLACE}/private.tif", "planetary-computer") is not None
+            # The second token is still there, and the host is not down: it may be busy for once.
+            storage.busy_every = len(storage.asked) + 1
+            (tmp_path / "B08.tif").write_bytes(content)
+            assert read("B08") == content
+            assert len(service.asked) == 2

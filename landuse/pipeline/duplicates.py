@@ -1,8 +1,8 @@
-"""Pure: items of one acquisition: reprocessed copies at one provider, mirrors at several.
+"""Pure: items of one acquisition: duplicates at one provider, mirrors at several.
 
 Providers agree on satellite and tile but not on the time: some state when the sensor's pass began, some
 when it saw the tile. And one pass over a tile can come as two products that show a part of it each,
-where the downlink was handed from one station to the next: these are no copies.
+where the downlink was handed from one station to the next: these are no duplicates.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from landuse.pipeline.lonlat import in_one_piece, outline
+from landuse.pipeline.lonlat import outline
 from landuse.pipeline.product import processed
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ SAME_PASS = timedelta(minutes=20)
 """Times of one acquisition differ by less; the next pass over a tile is most of an orbit (100 min) later."""
 
 SHARED_FOOTPRINT = 0.5
-"""Copies share at least this much of the smaller one's footprint; the parts of a divided tile do not."""
+"""Duplicates share at least this much of the smaller one's footprint; the parts of a divided tile do not."""
+
+MIRRORED_FOOTPRINT = 0.95
+"""A mirror shows at least this much of what the scene shows, for which it is read instead. Providers
+draw one and the same outline with more or fewer corners."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,18 +45,29 @@ def same_acquisition(one: Scene, other: Scene) -> bool:
 
     A scene that does not name its tile and its satellite can only be told by its id.
     """
-    if one.level != other.level:
+    if not (_is_named(one) and _is_named(other)):
+        return (one.level, one.id, one.provider) == (other.level, other.id, other.provider)
+    if not _of_one_pass(one, other):
         return False
-    if not (one.tile and one.platform and other.tile and other.platform):
-        return one.id == other.id and one.provider == other.provider
-    if (one.tile, one.platform) != (other.tile, other.platform):
-        return False
-    return abs(one.acquired_utc - other.acquired_utc) <= SAME_PASS and _show_the_same(one, other)
-
-
-def _show_the_same(one: Scene, other: Scene) -> bool:
-    first, second = in_one_piece(outline(one)), in_one_piece(outline(other))
+    first, second = outline(one), outline(other)
     return bool(first.intersection(second).area >= SHARED_FOOTPRINT * min(first.area, second.area))
+
+
+def is_mirror(other: Scene, scene: Scene) -> bool:
+    """Whether ``other`` is of the same acquisition and shows what ``scene`` shows: all of it, not a part."""
+    if not (_is_named(scene) and _is_named(other) and _of_one_pass(scene, other)):
+        return False
+    shown = outline(scene)
+    return bool(shown.intersection(outline(other)).area >= MIRRORED_FOOTPRINT * shown.area)
+
+
+def _is_named(scene: Scene) -> bool:
+    return bool(scene.tile and scene.platform)
+
+
+def _of_one_pass(one: Scene, other: Scene) -> bool:
+    of_one = (one.level, one.tile, one.platform) == (other.level, other.tile, other.platform)
+    return of_one and abs(one.acquired_utc - other.acquired_utc) <= SAME_PASS
 
 
 def newest_copies(candidates: Sequence[Candidate]) -> list[Scene]:
@@ -61,8 +76,8 @@ def newest_copies(candidates: Sequence[Candidate]) -> list[Scene]:
     # Newest first, so that what is kept never depends on the order in which a server answers.
     for candidate in sorted(candidates, key=_recency, reverse=True):
         scene = candidate.scene
-        named = scene.tile and scene.platform
-        rivals = kept.setdefault((scene.level, scene.platform, scene.tile) if named else (scene.id,), [])
+        key = (scene.level, scene.platform, scene.tile) if _is_named(scene) else (scene.id,)
+        rivals = kept.setdefault(key, [])
         if not any(same_acquisition(rival.scene, scene) for rival in rivals):
             rivals.append(candidate)
     return [candidate.scene for rivals in kept.values() for candidate in rivals]
@@ -77,6 +92,8 @@ def _recency(candidate: Candidate) -> tuple[tuple[int, ...], float, str, str]:
 def with_mirrors(primary: Sequence[Scene], others: Sequence[Sequence[Scene]]) -> tuple[Scene, ...]:
     """The scenes with the same acquisitions at further sources, to be read where they fail.
 
+    Of a scene's mirrors those of its own processing baseline come first, whose pixels are the same.
+
     Args:
         primary: of the source that is used.
         others: of each further source, in the order in which they are tried.
@@ -84,16 +101,14 @@ def with_mirrors(primary: Sequence[Scene], others: Sequence[Sequence[Scene]]) ->
     by_tile: dict[tuple[str, str], list[Scene]] = {}
     for scenes in others:
         for scene in scenes:
-            if scene.tile and scene.platform:
+            if _is_named(scene):
                 by_tile.setdefault((scene.platform, scene.tile), []).append(replace(scene, mirrors=()))
     return tuple(
-        replace(
-            scene,
-            mirrors=tuple(
-                other
-                for other in by_tile.get((scene.platform, scene.tile), ())
-                if same_acquisition(scene, other)
-            ),
-        )
+        replace(scene, mirrors=_mirrors(scene, by_tile.get((scene.platform, scene.tile), ())))
         for scene in primary
     )
+
+
+def _mirrors(scene: Scene, others: Sequence[Scene]) -> tuple[Scene, ...]:
+    found = (other for other in others if is_mirror(other, scene))
+    return tuple(sorted(found, key=lambda other: other.baseline != scene.baseline))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from landuse.pipeline.copies import same_acquisition, with_mirrors
+from landuse.pipeline.duplicates import same_acquisition, with_mirrors
 from landuse.records import Scene
 
 SEEN = datetime(2024, 6, 15, 10, 10, 30, tzinfo=UTC)
@@ -63,6 +63,43 @@ def test_over_the_antimeridian_outlines_are_compared_whole():
     halves = (_ring(179.0, 180.0), _ring(-180.0, -179.0))
     assert same_acquisition(_scene("a", footprint=halves), _scene("b", footprint=halves[::-1]))
     assert not same_acquisition(_scene("a", footprint=halves[:1]), _scene("b", footprint=halves[1:]))
+    for half in halves:
+        assert same_acquisition(_scene("a", footprint=(half,)), _scene("b", footprint=halves))
+        assert _mirrored(_scene("a", footprint=(half,)), _scene("b", footprint=halves))
+        assert not _mirrored(_scene("a", footprint=halves), _scene("b", footprint=(half,)))
+
+
+def _mirrored(scene, other):
+    return bool(with_mirrors([scene], [[other]])[0].mirrors)
+
+
+@pytest.mark.parametrize(
+    ("ring", "mirrored"),
+    [
+        (_ring(WEST, EAST), True),
+        (_ring(WEST - 3, EAST + 3), True),
+        (_ring(WEST, EAST - 0.04), True),
+        (_ring(WEST + 0.04, EAST + 9), True),
+        (_ring(WEST, EAST - 0.06), False),
+        (_ring(WEST + 0.06, EAST + 9), False),
+    ],
+)
+def test_a_mirror_shows_all_of_the_scene(ring, mirrored):
+    """A part of it would leave a blank where the scene itself has pixels."""
+    scene, other = _scene("a"), _scene("b", provider="two", footprint=(ring,))
+    assert same_acquisition(scene, other)
+    assert _mirrored(scene, other) is mirrored
+
+
+def test_mirrors_of_the_scenes_own_baseline_come_first_else_in_the_users_order():
+    others = [
+        [_scene(name, provider=name, baseline=baseline)]
+        for name, baseline in (("two", "02.14"), ("three", "05.10"), ("four", None), ("five", "05.10"))
+    ]
+    (found,) = with_mirrors([_scene("a")], others)
+    assert [mirror.provider for mirror in found.mirrors] == ["three", "five", "two", "four"]
+    (found,) = with_mirrors([_scene("a", baseline=None)], others)
+    assert [mirror.provider for mirror in found.mirrors] == ["four", "two", "three", "five"]
 
 
 def test_mirrors_are_the_same_acquisition_at_each_further_source_in_order():

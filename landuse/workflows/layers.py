@@ -1,0 +1,133 @@
+"""The pixels of one block: scene after scene, from a mirror where one fails, one image at the end."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from rasterio.features import geometry_mask
+
+from landuse.errors import AssetError
+from landuse.pipeline.composite import composite
+from landuse.pipeline.lonlat import outline, solar_days
+from landuse.pipeline.plan import ground_in, project
+from landuse.pipeline.read import read_failure, read_scene
+from landuse.records import PixelBlock, ReadFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import date
+
+    from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
+
+    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.remote import Remote
+    from landuse.records import Scene
+
+log = logging.getLogger(__name__)
+
+OUTLINE_ERROR_M = 200.0
+"""How far the edge of a scene's pixels may lie inside its outline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockPixels:
+    """What could be read of a block."""
+
+    pixels: PixelBlock
+    """The composite of its scenes."""
+    failures: tuple[ReadFailure, ...]
+    """What could not be read, also where a mirror had it."""
+    lost: tuple[Scene, ...]
+    """Scenes of which pixels are missing, no mirror having them."""
+
+
+def read_pixels(plan: RunPlan, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
+    """Read what touches a rectangle, in the plan's order, until ``best`` has all of it clear.
+
+    Args:
+        plan: names scenes, bands and composite.
+        geobox: the rectangle's pixels.
+        remote: how what is not on this machine is read.
+        block: name for the records of failures.
+    """
+    image: PixelBlock | None = None
+    layers: list[PixelBlock] = []
+    days: list[date] = []
+    failures: list[ReadFailure] = []
+    lost: list[Scene] = []
+    for scene, day in _in_turn(plan, geobox, lost):
+        layer, failed = _read_somewhere(scene, plan, geobox, remote, block)
+        failures += failed
+        if any(failure.replaced_by is None for failure in failed):
+            lost.append(scene)
+        if layer is None:
+            continue
+        if plan.composite == "median":
+            layers.append(layer)
+            days.append(day)
+            continue
+        # Folded as they come: a block never holds more than two.
+        image = layer if image is None else composite([image, layer], "best")
+        if image.usable.all():
+            break
+    if layers:
+        image = composite(layers, plan.composite, days)
+    if image is None:
+        nothing = np.zeros(geobox.shape, np.bool_)
+        dn = np.zeros((len(plan.bands), *geobox.shape), np.uint16)
+        image = PixelBlock(dn=dn, observed=nothing, usable=nothing)
+    return BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
+
+
+def _in_turn(plan: RunPlan, geobox: GeoBox, lost: Sequence[Scene]) -> Iterator[tuple[Scene, date]]:
+    """Scenes that touch the rectangle; spare ones only where pixels of another are missing by then."""
+    extent = shapely.box(*geobox.boundingbox.bbox)
+    touching = [
+        (scene, day)
+        for scene, day in zip(plan.scenes, solar_days(plan.scenes), strict=True)
+        if ground_in(scene, plan.crs).buffer(plan.cell_m).intersects(extent)
+    ]
+    yield from (one for one in touching if not one[0].spare)
+    for one in touching:
+        if one[0].spare and lost:
+            yield one
+
+
+def _read_somewhere(
+    scene: Scene, plan: RunPlan, geobox: GeoBox, remote: Remote, block: str
+) -> tuple[PixelBlock | None, list[ReadFailure]]:
+    """Pixels of the scene, else of its mirrors together, and what could not be read."""
+    failures: list[ReadFailure] = []
+    layer: PixelBlock | None = None
+    for copy in (scene, *scene.mirrors):
+        try:
+            found = read_scene(copy, plan.bands, geobox, remote)
+        except AssetError as error:
+            log.warning("%s", error)
+            failures.append(read_failure(copy, error, block))
+            continue
+        layer = found if layer is None else composite([layer, found], "best")
+        # A mirror may show less than the scene it stands in for.
+        if copy is scene or not _leaves_a_gap(layer, scene, plan.crs, geobox):
+            return layer, [replace(failure, replaced_by=copy.provider) for failure in failures]
+    return layer, failures
+
+
+def _leaves_a_gap(layer: PixelBlock, scene: Scene, crs: str, geobox: GeoBox) -> bool:
+    """Whether the layer lacks pixels well inside the scene's outline."""
+    ground = project(outline(scene), "EPSG:4326", crs).buffer(-OUTLINE_ERROR_M)
+    inside = ground.intersection(shapely.box(*geobox.boundingbox.bbox))
+    if inside.area == 0:
+        return False
+    expected = ~geometry_mask([inside], geobox.shape, geobox.affine)
+    return bool((expected & ~layer.observed).any())
+
+
+def ground_of_all(scenes: Sequence[Scene], crs: str) -> BaseGeometry:
+    """Where any of the scenes may have pixels, in ``crs``."""
+    return shapely.union_all([ground_in(scene, crs) for scene in scenes])

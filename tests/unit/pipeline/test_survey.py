@@ -1,0 +1,118 @@
+"""The survey: the oracle is what was painted into the masks."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.warp import transform_bounds
+
+from landuse.errors import NothingFoundError, ReadError
+from landuse.pipeline.remote import Remote
+from landuse.pipeline.survey import survey
+from landuse.records import BandAsset, Scene
+
+CRS = "EPSG:32633"
+LEFT, TOP, SIDE_PX = 500_000, 5_300_000, 100  # SCL pixels of 20 m
+AREA = shapely.box(
+    *transform_bounds(CRS, "EPSG:4326", LEFT, TOP - 20 * SIDE_PX, LEFT + 20 * SIDE_PX, TOP)
+).buffer(-1e-4)
+
+
+def scene(folder, name, day, clear, *, observed=np.s_[:, :], cloud=None, hour=10):
+    """A scene whose mask is clear in the given window of the area, and cloud elsewhere."""
+    scl = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    scl[observed] = 9
+    scl[clear] = np.where(scl[clear] == 9, 5, 0)
+    href = str(folder / f"{name}.tif")
+    with rasterio.open(
+        href, "w", driver="GTiff", height=SIDE_PX, width=SIDE_PX, count=1, dtype="uint8", crs=CRS, nodata=0,
+        transform=Affine(20, 0, LEFT, 0, -20, TOP),
+    ) as file:  # fmt: skip
+        file.write(scl, 1)
+    ring = tuple((float(lon), float(lat)) for lon, lat in AREA.exterior.coords)
+    return Scene(
+        id=name, provider="local", acquired_utc=datetime(2024, 6, day, hour, tzinfo=UTC), level="L2A",
+        baseline="05.10", cloud_percent=cloud, footprint=(ring,), crs=CRS, bounds_m=None,
+        assets=(BandAsset(band="SCL", href=href, scale=1.0),),
+    )  # fmt: skip
+
+
+def look(scenes, composite="best", max_cloud_percent=100.0):
+    with Remote() as remote:
+        return survey(
+            scenes, AREA, CRS, composite=composite, max_cloud_percent=max_cloud_percent, remote=remote
+        )
+
+
+ALL, NONE = np.s_[:, :], np.s_[:0, :0]
+WEST, EAST, NORTH = np.s_[:, :50], np.s_[:, 50:], np.s_[:50, :]
+
+
+def test_what_is_seen_and_clear_of_the_area_is_what_was_painted(tmp_path):
+    (found,) = look([scene(tmp_path, "a", 1, NORTH, observed=np.s_[:, :80], cloud=99.0)]).scenes
+    assert found.view.seen == pytest.approx(0.8, abs=0.02)
+    # Clouds grow by 100 m, five pixels.
+    assert found.view.clear == pytest.approx(0.45 * 0.8, abs=0.02)
+    assert found.view.cloud_percent == pytest.approx(55, abs=2)
+
+
+def test_tiles_of_one_day_stay_together_and_the_clearest_day_comes_first(tmp_path):
+    scenes = [
+        scene(tmp_path, "one", 1, ALL, observed=np.s_[:, :70]),
+        scene(tmp_path, "west", 3, ALL, observed=WEST),
+        scene(tmp_path, "east", 3, ALL, observed=EAST, hour=11),
+        scene(tmp_path, "cloudy", 5, np.s_[:20, :]),
+    ]
+    for order in (scenes, scenes[::-1]):
+        found = look(order).scenes
+        assert [one.id for one in found] == ["east", "west", "one", "cloudy"]
+
+
+def test_what_adds_nothing_is_spare_for_best_alone(tmp_path):
+    scenes = [
+        scene(tmp_path, "full", 1, np.s_[:, :90]),
+        scene(tmp_path, "less", 2, WEST),
+        scene(tmp_path, "rest", 3, np.s_[:, 60:]),
+        scene(tmp_path, "again", 4, np.s_[:, 80:]),
+    ]
+    spare = {one.id: one.spare for one in look(scenes).scenes}
+    assert spare == {"full": False, "less": True, "rest": False, "again": True}
+    assert not any(one.spare for one in look(scenes, composite="median").scenes)
+
+
+def test_too_much_cloud_over_the_area_leaves_a_scene_out_and_it_is_told(tmp_path):
+    scenes = [
+        scene(tmp_path, "good", 1, np.s_[:, :80], cloud=95.0),
+        scene(tmp_path, "bad", 2, WEST, cloud=1.0),
+    ]
+    found = look(scenes, max_cloud_percent=40)
+    assert [one.id for one in found.scenes] == ["good"]
+    assert [(one.id, one.view.cloud_percent > 40) for one in found.left_out] == [("bad", True)]
+    with pytest.raises(NothingFoundError, match=r"clearest has 2\d\.\d % cloud there, above --max-cloud 10"):
+        look(scenes, max_cloud_percent=10)
+
+
+def test_a_mask_that_cannot_be_read_is_told_and_its_scene_judged_by_what_it_states(tmp_path):
+    scenes = [scene(tmp_path, "sound", 1, ALL), scene(tmp_path, "lost", 2, ALL, cloud=20.0)]
+    (tmp_path / "lost.tif").unlink()
+    found = look(scenes)
+    assert [one.id for one in found.scenes] == ["sound", "lost"]
+    (failure,) = found.failures
+    assert (failure.scene_id, failure.band, failure.replaced_by) == ("lost", "SCL", None)
+
+
+def test_when_no_mask_can_be_read_that_is_a_failed_read_and_not_nothing_found(tmp_path):
+    scenes = [scene(tmp_path, "a", 1, ALL, cloud=60.0), scene(tmp_path, "b", 2, ALL, cloud=70.0)]
+    for path in tmp_path.glob("*.tif"):
+        path.unlink()
+    with pytest.raises(ReadError, match="No cloud mask could be read") as caught:
+        look(scenes, max_cloud_percent=40)
+    assert caught.value.exit_code == 5
+
+
+def test_a_scene_that_shows_nothing_of_the_area_is_no_cloudy_one(tmp_path):
+    with pytest.raises(NothingFoundError, match="shows anything of the area"):
+        look([scene(tmp_path, "a", 1, NONE, observed=NONE)])
