@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from landuse.pipeline import patches, stitch
 from landuse.pipeline.blocks import BlockFile
 from landuse.pipeline.plan import RunPlan
 from landuse.records import Block, CellScores
-from landuse.workflows.layers import ground_of_all, read_pixels
+from landuse.workflows.layers import BlockPixels, ground_of_all, read_pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,13 +33,35 @@ class PatchClassifier(Protocol):
         ...
 
 
-def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier, remote: Remote) -> BlockFile:
-    """Read, composite and classify one block. What cannot be read anywhere is reported, not guessed."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockInput:
+    """What a block is classified from."""
+
+    windows: patches.BlockWindows
+    """Where its patches lie."""
+    inside: NDArray[np.bool_]
+    """(row, col), True where a cell belongs to the area."""
+    read: BlockPixels
+    """Its pixels, and what could not be read of them."""
+
+
+def read_input(plan: RunPlan, block: Block, remote: Remote) -> BlockInput | None:
+    """The reading half of a block; None where there is nothing to map."""
     work = work_of(plan, block)
     if work is None:
-        return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
+        return None
     windows, inside = work
     read = read_pixels(plan, plan.pixel_geobox(windows.rows_px, windows.cols_px), remote, block.name)
+    return BlockInput(windows=windows, inside=inside, read=read)
+
+
+def classify_block(
+    plan: RunPlan, block: Block, classifier: PatchClassifier, given: BlockInput | None
+) -> BlockFile:
+    """The computing half of a block."""
+    if given is None:
+        return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
+    windows, read = given.windows, given.read
     blend = stitch.Blend(block, classes=len(plan.classes))
     count = 0
     for batch in patches.patch_batches(read.pixels, windows, patch_px=plan.patch_px, batch_size=256):
@@ -49,7 +72,7 @@ def run_block(plan: RunPlan, block: Block, classifier: PatchClassifier, remote: 
         stride_px=plan.stride_px,
         row_offset_px=block.row_start * plan.stride_px - windows.rows_px[0],
         col_offset_px=block.col_start * plan.stride_px - windows.cols_px[0],
-        inside=inside,
+        inside=given.inside,
         lost=cells_touching(ground_of_all(read.lost, plan.crs), plan, block),
     )
     return BlockFile(scores=scores, failures=read.failures, patches=count)

@@ -1,4 +1,7 @@
-"""The pixels of one block: scene after scene, from a mirror where one fails, one image at the end."""
+"""The pixels of one block: scene after scene, from a mirror where one fails, one image at the end.
+
+What cannot be read anywhere is reported, not guessed.
+"""
 
 from __future__ import annotations
 

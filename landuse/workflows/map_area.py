@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import deque
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ import shapely
 
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
-from landuse.pipeline.blocks import read_block, write_block
+from landuse.pipeline.blocks import BlockFile, read_block, write_block
 from landuse.pipeline.failover import Found, search_sources, split_sources
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.plan import RunPlan, make_plan, utm_crs
@@ -22,19 +24,22 @@ from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.search import SceneQuery
 from landuse.pipeline.survey import survey
 from landuse.pipeline.write import prepare_folder, staged, write_json
-from landuse.workflows.block import PatchClassifier, run_block
+from landuse.workflows.block import BlockInput, PatchClassifier, classify_block, read_input
 from landuse.workflows.outputs import OUTPUTS, cover_of, gather, write_outputs
 from landuse.workflows.report import MapReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.providers import Provider
-    from landuse.records import BandAsset, ModelContract, ReadFailure, Scene
+    from landuse.records import BandAsset, Block, ModelContract, ReadFailure, Scene
 
 log = logging.getLogger(__name__)
+
+BLOCKS_AHEAD = 2
+"""Blocks whose pixels are read or wait while another is classified; each may hold some 100 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,17 +289,45 @@ def _run_blocks(
         "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
     )
     prepare_folder(work)
-    patch_count = 0
-    for number, block in enumerate(plan.blocks, 1):
+    patch_count = done = 0
+
+    def finished(content: BlockFile) -> None:
+        nonlocal patch_count, done
+        patch_count += content.patches
+        done += 1
+        if on_progress is not None:
+            on_progress(Progress(blocks_done=done, blocks=len(plan.blocks), patches=patch_count))
+
+    left = []
+    for block in plan.blocks:
         content = read_block(work, block, plan)
         # One that was read from a mirror is done again too: the mirror may have changed.
         if content is None or content.failures:
-            content = run_block(plan, block, classifier, remote)
+            left.append(block)
+        else:
+            finished(content)
+    with closing(_read_ahead(plan, left, remote)) as inputs:
+        for block, given in inputs:
+            content = classify_block(plan, block, classifier, given)
             write_block(work, block, content)
-        patch_count += content.patches
-        if on_progress is not None:
-            on_progress(Progress(blocks_done=number, blocks=len(plan.blocks), patches=patch_count))
+            finished(content)
     return patch_count
+
+
+def _read_ahead(
+    plan: RunPlan, blocks: Sequence[Block], remote: Remote
+) -> Generator[tuple[Block, BlockInput | None]]:
+    """Each block with its pixels; the next ones are read while the network works on one."""
+    with remote.readers(1) as reader:
+        waiting = deque(
+            (block, reader.submit(read_input, plan, block, remote)) for block in blocks[:BLOCKS_AHEAD]
+        )
+        for following in (*blocks[BLOCKS_AHEAD:], *[None] * min(BLOCKS_AHEAD, len(blocks))):
+            block, reading = waiting.popleft()
+            given = reading.result()
+            if following is not None:
+                waiting.append((following, reader.submit(read_input, plan, following, remote)))
+            yield block, given
 
 
 def is_missing(failure: ReadFailure) -> bool:
