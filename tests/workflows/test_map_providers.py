@@ -13,8 +13,6 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.warp import transform_bounds
 
 from landuse.errors import IncompleteError, NothingFoundError, ProviderError, ReadError
 from landuse.model.predict import Predictor
@@ -25,7 +23,15 @@ from landuse.workflows.foresee import foresee
 from landuse.workflows.map_area import MapRequest, map_area
 from tests.faults import Storage, Tokens, faulty_api, serving, token_service
 from tests.servers import free_port, stac_api, write_items
-from tests.workflows.world import BASELINES, SCENES, item_collection, make_world
+from tests.workflows.world import (
+    BASELINES,
+    SCENES,
+    area_of,
+    assert_same_map,
+    item_collection,
+    layers,
+    make_world,
+)
 
 # The SDK's models are written for pydantic 1, and importing them warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Support for class-based `config`")
@@ -35,11 +41,6 @@ BLOBS = f"http://{ACCOUNT}.blob.core.windows.net/sentinel2-l2"
 KEY = "k3y-of-mine"
 HASTY = RetryPolicy(attempts=7, first_pause_s=0.02, deadline_s=30, connect_timeout_s=5, read_timeout_s=5)
 DAYS = tuple(SCENES)
-
-
-def area_of(left, bottom, right, top):
-    edges = transform_bounds("EPSG:32633", "EPSG:4326", left, bottom, right, top)
-    return parse_bbox(",".join(f"{edge:.7f}" for edge in edges))
 
 
 AREA = area_of(359_900, 5_349_400, 362_600, 5_352_000)
@@ -98,22 +99,6 @@ def reference_of_one(world, predictor, tmp_path_factory):
     assert 0.9 < report.cover.valid < 0.999
     assert report.cover.cloudy > 0
     return out
-
-
-def layers(out):
-    read = []
-    for name in ("landuse.tif", "confidence.tif"):
-        with rasterio.open(out / name) as file:
-            read.append((file.crs, file.transform, file.read(1)))
-    return read
-
-
-def assert_same_map(out, reference):
-    for (crs, grid, values), (crs_too, grid_too, expected) in zip(
-        layers(out), layers(reference), strict=True
-    ):
-        assert (crs, grid) == (crs_too, grid_too)
-        np.testing.assert_array_equal(values, expected)
 
 
 class Services:

@@ -15,21 +15,15 @@ from affine import Affine
 from rasterio.warp import transform_bounds
 
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import parse_bbox
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import MapRequest, map_area
 from landuse.workflows.rasters import CatalogRequest
 from tests.servers import file_server, stac_api, stac_item, write_items
+from tests.workflows.world import area_of, assert_same_map, layers
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
 ACQUIRED = datetime(2021, 6, 18, 10, 10, 31, tzinfo=UTC)
 RGB = ("B02", "B03", "B04")
-OUTPUTS = ("landuse.tif", "confidence.tif")
-
-
-def area_of(left, bottom, right, top):
-    edges = transform_bounds("EPSG:32633", "EPSG:4326", left, bottom, right, top)
-    return parse_bbox(",".join(f"{edge:.7f}" for edge in edges))
 
 
 AREA = area_of(360_000, 5_349_600, 361_000, 5_350_100)
@@ -37,22 +31,6 @@ AREA = area_of(360_000, 5_349_600, 361_000, 5_350_100)
 
 def map_of(out, source, predictor, area=AREA):
     return map_area(MapRequest(source=source, area=area, dates=None, out=out), predictor)
-
-
-def layers(out):
-    read = []
-    for name in OUTPUTS:
-        with rasterio.open(out / name) as file:
-            read.append((file.crs, file.transform, file.read(1)))
-    return read
-
-
-def assert_same_map(out, reference):
-    for (crs, grid, values), (crs_too, grid_too, expected) in zip(
-        layers(out), layers(reference), strict=True
-    ):
-        assert (crs, grid) == (crs_too, grid_too)
-        np.testing.assert_array_equal(values, expected)
 
 
 def catalogue(raster, out, baseline):

@@ -17,6 +17,7 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
+from landuse.pipeline.area import Area, parse_bbox
 from tests.servers import stac_item
 
 SCENES = {
@@ -153,3 +154,27 @@ def item_collection(path: Path, items: list[dict[str, Any]]) -> str:
     """An ItemCollection file, as ``--source`` takes it."""
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     return str(path)
+
+
+def area_of(left: float, bottom: float, right: float, top: float) -> Area:
+    """An area by its edges in the scenes' zone."""
+    edges = transform_bounds("EPSG:32633", "EPSG:4326", left, bottom, right, top)
+    return parse_bbox(",".join(f"{edge:.7f}" for edge in edges))
+
+
+def layers(out: Path) -> list[tuple[Any, Affine, np.ndarray]]:
+    """CRS, grid and values of a map's classes and of their confidence."""
+    read = []
+    for name in ("landuse.tif", "confidence.tif"):
+        with rasterio.open(out / name) as file:
+            read.append((file.crs, file.transform, file.read(1)))
+    return read
+
+
+def assert_same_map(out: Path, reference: Path) -> None:
+    """Two maps are equal bit for bit."""
+    for (crs, grid, values), (crs_too, grid_too, expected) in zip(
+        layers(out), layers(reference), strict=True
+    ):
+        assert (crs, grid) == (crs_too, grid_too)
+        np.testing.assert_array_equal(values, expected)

@@ -19,8 +19,8 @@ from landuse.errors import OutputError
 from landuse.pipeline.write import (
     RasterLayer,
     atomic_path,
+    cog_writer,
     prepare_folder,
-    write_cog,
     write_json,
     write_vectors,
 )
@@ -28,10 +28,12 @@ from landuse.pipeline.write import (
 GEOBOX = GeoBox((700, 900), Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
 
 
+VALUES = np.random.default_rng(0).choice(np.uint8([0, 3, 9, 255]), GEOBOX.shape)
+
+
 def class_layer():
-    values = np.random.default_rng(0).choice(np.uint8([0, 3, 9, 255]), GEOBOX.shape)
     return RasterLayer(
-        values=values,
+        dtype="uint8",
         geobox=GEOBOX,
         nodata=255,
         descriptions=("land-use class",),
@@ -43,11 +45,14 @@ def class_layer():
 
 
 def test_a_class_cog_holds_values_colours_names_and_overviews_of_real_classes(tmp_path):
-    layer = class_layer()
-    write_cog(tmp_path / "landuse.tif", layer)
+    # In pieces that fit neither each other nor the file's tiles.
+    with cog_writer(tmp_path / "landuse.tif", class_layer()) as put:
+        for row in range(0, 700, 130):
+            for col in range(0, 900, 250):
+                put(row, col, VALUES[row : row + 130, col : col + 250])
     assert cog_validate(tmp_path / "landuse.tif", strict=True)[:2] == (True, [])
     with rasterio.open(tmp_path / "landuse.tif") as file:
-        np.testing.assert_array_equal(file.read(1), layer.values)
+        np.testing.assert_array_equal(file.read(1), VALUES)
         assert file.transform == GEOBOX.affine
         assert file.crs == "EPSG:32633"
         assert file.nodata == 255
@@ -62,6 +67,17 @@ def test_a_class_cog_holds_values_colours_names_and_overviews_of_real_classes(tm
     vrt = (tmp_path / "names.vrt").read_text()
     assert "<Category>Annual &amp; &lt;crop&gt;</Category>" in vrt
     assert vrt.index("Annual") < vrt.index("Highway") < vrt.index("SeaLake")
+
+
+def test_a_piece_that_fails_leaves_no_file(tmp_path):
+    def half() -> None:
+        with cog_writer(tmp_path / "landuse.tif", class_layer()) as put:
+            put(0, 0, VALUES[:130])
+            raise KeyError("the rest")
+
+    with pytest.raises(KeyError):
+        half()
+    assert not list(tmp_path.iterdir())
 
 
 def test_vectors_come_back_with_their_layers(tmp_path):
@@ -96,17 +112,20 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
         from affine import Affine
         from odc.geo.geobox import GeoBox
         from landuse.errors import OutputError
-        from landuse.pipeline.write import RasterLayer, write_cog, write_json, write_vectors
+        from landuse.pipeline.write import RasterLayer, cog_writer, write_json, write_vectors
         out = Path({str(tmp_path)!r})
         noise = np.random.default_rng(0).integers(0, 255, (1200, 1200)).astype(np.uint8)
         box = GeoBox(noise.shape, Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
         options = dict(nodata=255, descriptions=("x",), overview_resampling="MODE")
-        layer = RasterLayer(values=noise, geobox=box, **options)
+        layer = RasterLayer(dtype="uint8", geobox=box, **options)
         frame = gpd.GeoDataFrame(
             {{"a": range(20_000)}}, geometry=[shapely.Point(i, i).buffer(1) for i in range(20_000)], crs=32633
         )
+        def write_cog():
+            with cog_writer(out / "x.tif", layer) as put:
+                put(0, 0, noise)
         write = {{
-            "cog": lambda: write_cog(out / "x.tif", layer),
+            "cog": write_cog,
             "gpkg": lambda: write_vectors(out / "x.gpkg", {{"x": frame}}),
             "json": lambda: write_json(out / "x.json", {{"x": "y" * 10**6}}),
         }}[{what!r}]
