@@ -32,7 +32,7 @@ _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 COMPOSITES = ("best", "median")
 DEFAULT_BLOCK_PX = 1024
 MAX_CELLS = 50_000_000
-"""Cells of a map; their probabilities are assembled in memory."""
+"""Cells of a map; its polygons are made with all of them in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

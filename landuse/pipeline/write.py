@@ -22,34 +22,35 @@ import rasterio.shutil
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps only some of them
 from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
+from rasterio.windows import Window
 
 from landuse.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import geopandas as gpd
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
+    from rasterio.io import DatasetReader
 
 COG_BLOCK_PX = 512
 
 _WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RasterLayer:
-    """What goes into a COG."""
+    """What a COG is to hold, but for its values."""
 
-    values: NDArray[np.generic]
-    """(row, col) or (band, row, col)."""
+    dtype: str
+    """Of its values."""
     geobox: GeoBox
     """Its grid."""
     nodata: float
     """Value of cells without data."""
     descriptions: tuple[str, ...]
-    """One for each band."""
+    """One for each band; as many bands are there."""
     overview_resampling: str
     """``"MODE"`` for classes, ``"AVERAGE"`` for quantities."""
     units: str = ""
@@ -148,33 +149,46 @@ def write_json(target: Path, values: Mapping[str, object]) -> None:
         partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def write_cog(target: Path, layer: RasterLayer) -> None:
-    """Write a cloud-optimised GeoTIFF, atomically, and read it back.
+@contextmanager
+def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int, NDArray[np.generic]], None]]:
+    """Write a cloud-optimised GeoTIFF piece by piece, atomically, and read it back.
+
+    Yields a function of first row, first column and values ``(row, col)`` or ``(band, row, col)``. The
+    pieces have to cover the grid; no more than one of them is in memory. The file is made of them when
+    the block ends well.
 
     Raises:
         OutputError: it cannot be written, or does not hold what was written.
     """
-    values = layer.values if layer.values.ndim == 3 else layer.values[None]  # (band, row, col)
-    count, height, width = values.shape
+    rows, cols = layer.geobox.shape
     profile = {
         "driver": "GTiff",
-        "dtype": values.dtype,
-        "count": count,
-        "height": height,
-        "width": width,
+        "dtype": layer.dtype,
+        "count": len(layer.descriptions),
+        "height": rows,
+        "width": cols,
         "crs": str(layer.geobox.crs),
         "transform": layer.geobox.affine,
         "nodata": layer.nodata,
+        # Tiles are written whole: in a small raster they would be larger than all of it.
+        "tiled": min(rows, cols) > COG_BLOCK_PX,
+        "BIGTIFF": "IF_SAFER",
     }
-    with atomic_path(target) as partial, MemoryFile() as memory:
-        with memory.open(**profile) as plain:
-            plain.write(values)
+    with atomic_path(target) as partial:
+        pieces = partial.with_name("pieces.tif")
+        with rasterio.open(pieces, "w", **profile) as plain:
             plain.descriptions = layer.descriptions
-            plain.units = (layer.units,) * count
+            plain.units = (layer.units,) * plain.count
             if layer.colors is not None:
                 plain.write_colormap(1, {v: (*rgb, 255) for v, rgb in layer.colors.items()})
             plain.update_tags(**dict(layer.tags or {}))
-        with memory.open() as plain:
+
+            def put(row: int, col: int, values: NDArray[np.generic]) -> None:
+                bands = values if values.ndim == 3 else values[None]  # (band, row, col)
+                plain.write(bands, window=Window(col, row, bands.shape[2], bands.shape[1]))
+
+            yield put
+        with rasterio.open(pieces) as plain:
             rasterio.shutil.copy(
                 plain,
                 partial,
@@ -182,13 +196,22 @@ def write_cog(target: Path, layer: RasterLayer) -> None:
                 BLOCKSIZE=COG_BLOCK_PX,
                 COMPRESS="DEFLATE",
                 PREDICTOR="YES",
+                BIGTIFF="IF_SAFER",
                 OVERVIEW_RESAMPLING=layer.overview_resampling,
             )
-        with rasterio.open(partial) as written:
-            if not np.array_equal(written.read(), values, equal_nan=values.dtype.kind == "f"):
-                raise OSError("the file does not hold what was written to it")
+            with rasterio.open(partial) as written:
+                _check_same(plain, written)
     if layer.categories is not None:
         _write_categories(target, layer.categories)
+
+
+def _check_same(plain: DatasetReader, written: DatasetReader) -> None:
+    """Compare two files strip by strip; OSError where they differ."""
+    for row in range(0, plain.height, COG_BLOCK_PX):
+        strip = Window(0, row, plain.width, min(COG_BLOCK_PX, plain.height - row))
+        expected = plain.read(window=strip)
+        if not np.array_equal(written.read(window=strip), expected, equal_nan=expected.dtype.kind == "f"):
+            raise OSError("the file does not hold what was written to it")
 
 
 def write_vectors(target: Path, layers: Mapping[str, gpd.GeoDataFrame]) -> None:

@@ -25,7 +25,7 @@ from landuse.pipeline.search import SceneQuery
 from landuse.pipeline.survey import survey
 from landuse.pipeline.write import prepare_folder, staged, write_json
 from landuse.workflows.block import BlockInput, PatchClassifier, classify_block, read_input
-from landuse.workflows.outputs import OUTPUTS, cover_of, gather, write_outputs
+from landuse.workflows.outputs import OUTPUTS, assemble
 from landuse.workflows.report import MapReport
 
 if TYPE_CHECKING:
@@ -241,28 +241,32 @@ def map_area(
         patch_count = _run_blocks(plan, work, classifier, remote, on_progress)
         traffic = remote.traffic
     mapped = time.monotonic()
-    scores, failures = gather(plan, work)
-    cover = cover_of(plan, scores)
-    if failures and not scores.observed.any():
+    try:
+        with staged(request.out, OUTPUTS) as folder:
+            made = assemble(plan, work, folder, probabilities=request.probabilities)
+            report = MapReport(
+                plan=plan,
+                sources=found.sources,
+                left_out=surveyed.left_out,
+                cover=made.cover,
+                classes=made.classes,
+                failures=(*surveyed.failures, *made.failures),
+                files=(*made.files, "run.json"),
+                out=request.out,
+                patches=patch_count,
+                traffic=traffic,
+                seconds={
+                    "plan": planned - began,
+                    "map": mapped - planned,
+                    "write": time.monotonic() - mapped,
+                },
+            )
+            write_json(folder / "run.json", report.to_dict())
+    except ReadError:
         shutil.rmtree(work, ignore_errors=True)
-        raise ReadError(f"No scene could be read. {failures[0].reason}")
-    with staged(request.out, OUTPUTS) as folder:
-        written, areas = write_outputs(plan, scores, folder, probabilities=request.probabilities)
-        report = MapReport(
-            plan=plan,
-            sources=found.sources,
-            left_out=surveyed.left_out,
-            cover=cover,
-            classes=areas,
-            failures=(*surveyed.failures, *failures),
-            files=(*written, "run.json"),
-            out=request.out,
-            patches=patch_count,
-            traffic=traffic,
-            seconds={"plan": planned - began, "map": mapped - planned, "write": time.monotonic() - mapped},
-        )
-        write_json(folder / "run.json", report.to_dict())
-    if not any(is_missing(failure) for failure in failures):
+        raise
+    cover = made.cover
+    if not any(is_missing(failure) for failure in made.failures):
         # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
         for leftover in request.out.glob(".blocks-*"):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import rasterio
 
 import landuse
 from landuse.errors import ReadError
@@ -15,7 +18,7 @@ from landuse.pipeline import stitch
 from landuse.pipeline.blocks import read_block
 from landuse.pipeline.plan import RunPlan
 from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.write import RasterLayer, write_cog, write_vectors
+from landuse.pipeline.write import RasterLayer, cog_writer, write_vectors
 from landuse.records import NODATA_ID, CellScores, ReadFailure
 from landuse.workflows.block import cells_inside
 from landuse.workflows.report import ClassArea, Cover
@@ -34,60 +37,68 @@ OUTPUTS = (
 )
 
 
-def gather(plan: RunPlan, work: Path) -> tuple[CellScores, tuple[ReadFailure, ...]]:
-    """All blocks' cells as one raster."""
-    shape = (plan.rows, plan.cols)
-    whole = CellScores(
-        probabilities=np.zeros((len(plan.classes), *shape), np.float32),
-        mapped=np.zeros(shape, np.bool_),
-        observed=np.zeros(shape, np.bool_),
-        clouded=np.zeros(shape, np.bool_),
-        failed=np.zeros(shape, np.bool_),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """A map's files, and what was counted while they were made."""
+
+    files: tuple[str, ...]
+    """Their names."""
+    classes: tuple[ClassArea, ...]
+    """Area of each class that occurs."""
+    cover: Cover
+    """What became of the area's cells."""
+    failures: tuple[ReadFailure, ...]
+    """Reads that failed for good."""
+
+
+def assemble(plan: RunPlan, work: Path, folder: Path, *, probabilities: bool) -> Assembled:
+    """Make the map's files of its finished blocks, one block in memory at a time.
+
+    Raises:
+        ReadError: a block is gone, or nothing could be read at all.
+        OutputError: a file cannot be written.
+    """
+    counts: Counter[str] = Counter()
+    cells_of_class: Counter[int] = Counter()
     failures: list[ReadFailure] = []
-    for block in plan.blocks:
-        content = read_block(work, block, plan)
-        if content is None:
-            raise ReadError(f"Block {block.name} vanished from {work} during the run. Run again to redo it.")
-        place = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]
-        whole.probabilities[:, *place] = content.scores.probabilities
-        whole.mapped[place] = content.scores.mapped
-        whole.observed[place] = content.scores.observed
-        whole.clouded[place] = content.scores.clouded
-        whole.failed[place] = content.scores.failed
-        failures += content.failures
-    return whole, tuple(failures)
-
-
-def cover_of(plan: RunPlan, scores: CellScores) -> Cover:
-    """What became of the area's cells, block by block."""
-    counts = dict.fromkeys(("cells", "valid", "cloudy", "failed"), 0)
-    for block in plan.blocks:
-        place = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]
-        inside, mapped = cells_inside(plan, block), scores.mapped[place]
-        failed = inside & scores.failed[place] & ~mapped
-        counts["cells"] += int(inside.sum())
-        counts["valid"] += int((inside & mapped).sum())
-        counts["failed"] += int(failed.sum())
-        counts["cloudy"] += int((inside & scores.clouded[place] & ~mapped & ~failed).sum())
-    cells = counts["cells"]
-    valid, cloudy, failed_share = (counts[name] / cells for name in ("valid", "cloudy", "failed"))
-    return Cover(
-        cells=cells,
-        valid=valid,
-        cloudy=cloudy,
-        failed=failed_share,
-        nodata=(cells - counts["valid"] - counts["cloudy"] - counts["failed"]) / cells,
+    layers = _layers(plan, probabilities=probabilities)
+    with ExitStack() as stack:
+        put = {name: stack.enter_context(cog_writer(folder / name, layers[name])) for name in layers}
+        for block in plan.blocks:
+            content = read_block(work, block, plan)
+            if content is None:
+                raise ReadError(
+                    f"Block {block.name} vanished from {work} during the run. Run again to redo it."
+                )
+            scores, corner = content.scores, (block.row_start, block.col_start)
+            classes = stitch.class_raster(scores)
+            put["landuse.tif"](*corner, classes)
+            put["confidence.tif"](*corner, stitch.confidence_raster(scores))
+            if probabilities:
+                unmapped = np.float32(np.nan)
+                put["probabilities.tif"](*corner, np.where(scores.mapped, scores.probabilities, unmapped))
+            cells_of_class.update(classes[classes != NODATA_ID].tolist())
+            counts.update(_count(scores, cells_inside(plan, block)))
+            failures += content.failures
+        if failures and not counts["observed"]:
+            raise ReadError(f"No scene could be read. {failures[0].reason}")
+    with rasterio.open(folder / "landuse.tif") as file, rasterio.open(folder / "confidence.tif") as shades:
+        polygons = polygonize(
+            file.read(1), shades.read(1), plan.cell_geobox, names=plan.classes, nodata=NODATA_ID
+        )
+    write_vectors(folder / "landuse.gpkg", {"landuse": polygons})
+    names = ["landuse.tif", "landuse.tif.aux.xml", "confidence.tif", "landuse.gpkg"]
+    return Assembled(
+        files=(*names, "probabilities.tif") if probabilities else tuple(names),
+        classes=_class_areas(cells_of_class, plan),
+        cover=_cover(counts),
+        failures=tuple(failures),
     )
 
 
-def write_outputs(
-    plan: RunPlan, scores: CellScores, folder: Path, *, probabilities: bool
-) -> tuple[tuple[str, ...], tuple[ClassArea, ...]]:
-    """Write rasters and polygons; returns their names and the area of each class."""
-    classes = stitch.class_raster(scores)
-    confidence = stitch.confidence_raster(scores)
+def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
     geobox = plan.cell_geobox
+    colors = {entry.name: entry.color for entry in class_table.EUROSAT}
     tags = {
         "landuse_version": landuse.__version__,
         "model": plan.model,
@@ -95,12 +106,9 @@ def write_outputs(
         "plan_sha256": plan.digest,
         "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in plan.scenes})),
     }
-    colors = {entry.name: entry.color for entry in class_table.EUROSAT}
-    written = ["landuse.tif", "landuse.tif.aux.xml", "confidence.tif", "landuse.gpkg"]
-    write_cog(
-        folder / "landuse.tif",
-        RasterLayer(
-            values=classes,
+    layers = {
+        "landuse.tif": RasterLayer(
+            dtype="uint8",
             geobox=geobox,
             nodata=NODATA_ID,
             descriptions=("land-use class",),
@@ -109,39 +117,53 @@ def write_outputs(
             categories=dict(enumerate(plan.classes)),
             tags=tags,
         ),
-    )
-    write_cog(
-        folder / "confidence.tif",
-        RasterLayer(
-            values=confidence,
+        "confidence.tif": RasterLayer(
+            dtype="float32",
             geobox=geobox,
             nodata=float("nan"),
             descriptions=("probability of the land-use class",),
             overview_resampling="AVERAGE",
             tags=tags,
         ),
-    )
+    }
     if probabilities:
-        written.append("probabilities.tif")
-        write_cog(
-            folder / "probabilities.tif",
-            RasterLayer(
-                values=np.where(scores.mapped, scores.probabilities, np.float32(np.nan)),
-                geobox=geobox,
-                nodata=float("nan"),
-                descriptions=plan.classes,
-                overview_resampling="AVERAGE",
-                tags=tags,
-            ),
+        layers["probabilities.tif"] = RasterLayer(
+            dtype="float32",
+            geobox=geobox,
+            nodata=float("nan"),
+            descriptions=plan.classes,
+            overview_resampling="AVERAGE",
+            tags=tags,
         )
-    polygons = polygonize(classes, confidence, geobox, names=plan.classes, nodata=NODATA_ID)
-    write_vectors(folder / "landuse.gpkg", {"landuse": polygons})
-    return tuple(written), _class_areas(classes, plan)
+    return layers
 
 
-def _class_areas(classes: NDArray[np.uint8], plan: RunPlan) -> tuple[ClassArea, ...]:
-    counts = Counter(classes[classes != NODATA_ID].tolist())
-    total = sum(counts.values())
+def _count(scores: CellScores, inside: NDArray[np.bool_]) -> dict[str, int]:
+    """Cells of a block by what became of them; ``observed`` counts wherever a cell lies."""
+    mapped, failed = scores.mapped, inside & scores.failed & ~scores.mapped
+    return {
+        "cells": int(inside.sum()),
+        "valid": int((inside & mapped).sum()),
+        "failed": int(failed.sum()),
+        "cloudy": int((inside & scores.clouded & ~mapped & ~failed).sum()),
+        "observed": int(scores.observed.sum()),
+    }
+
+
+def _cover(counts: Counter[str]) -> Cover:
+    cells = counts["cells"]
+    seen = counts["valid"] + counts["cloudy"] + counts["failed"]
+    return Cover(
+        cells=cells,
+        valid=counts["valid"] / cells,
+        cloudy=counts["cloudy"] / cells,
+        failed=counts["failed"] / cells,
+        nodata=(cells - seen) / cells,
+    )
+
+
+def _class_areas(cells_of_class: Counter[int], plan: RunPlan) -> tuple[ClassArea, ...]:
+    total = cells_of_class.total()
     return tuple(
         ClassArea(
             id=i,
@@ -150,5 +172,5 @@ def _class_areas(classes: NDArray[np.uint8], plan: RunPlan) -> tuple[ClassArea, 
             area_m2=cells * plan.cell_m**2,
             share=cells / total,
         )
-        for i, cells in sorted(counts.items())
+        for i, cells in sorted(cells_of_class.items())
     )
