@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import shapely
 
-from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
+from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.blocks import BlockFile, read_block, write_block
 from landuse.pipeline.failover import Found, search_sources, split_sources
@@ -241,30 +241,26 @@ def map_area(
         patch_count = _run_blocks(plan, work, classifier, remote, on_progress)
         traffic = remote.traffic
     mapped = time.monotonic()
-    try:
-        with staged(request.out, OUTPUTS) as folder:
-            made = assemble(plan, work, folder, probabilities=request.probabilities)
-            report = MapReport(
-                plan=plan,
-                sources=found.sources,
-                left_out=surveyed.left_out,
-                cover=made.cover,
-                classes=made.classes,
-                failures=(*surveyed.failures, *made.failures),
-                files=(*made.files, "run.json"),
-                out=request.out,
-                patches=patch_count,
-                traffic=traffic,
-                seconds={
-                    "plan": planned - began,
-                    "map": mapped - planned,
-                    "write": time.monotonic() - mapped,
-                },
-            )
-            write_json(folder / "run.json", report.to_dict())
-    except ReadError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with staged(request.out, OUTPUTS) as folder:
+        made = assemble(plan, work, folder, probabilities=request.probabilities)
+        report = MapReport(
+            plan=plan,
+            sources=found.sources,
+            left_out=surveyed.left_out,
+            cover=made.cover,
+            classes=made.classes,
+            failures=(*surveyed.failures, *made.failures),
+            files=(*made.files, "run.json"),
+            out=request.out,
+            patches=patch_count,
+            traffic=traffic,
+            seconds={
+                "plan": planned - began,
+                "map": mapped - planned,
+                "write": time.monotonic() - mapped,
+            },
+        )
+        write_json(folder / "run.json", report.to_dict())
     cover = made.cover
     if not any(is_missing(failure) for failure in made.failures):
         # Blocks in which pixels are missing are done again by the next run; the others are kept for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def assemble(plan: RunPlan, work: Path, folder: Path, *, probabilities: bool) ->
             counts.update(_count(scores, cells_inside(plan, block)))
             failures += content.failures
         if failures and not counts["observed"]:
+            shutil.rmtree(work, ignore_errors=True)  # there is nothing in it to go on from
             raise ReadError(f"No scene could be read. {failures[0].reason}")
     with rasterio.open(folder / "landuse.tif") as file, rasterio.open(folder / "confidence.tif") as shades:
         polygons = polygonize(
