@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo-out
+BENCH := bench-out
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench check clean
@@ -18,9 +19,10 @@ demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
 test: $(INSTALLED) ## every test but those that need a public service
 	$(BIN)/python -m pytest
 
-bench: $(INSTALLED) ## timings; not part of the tests
+bench: $(INSTALLED) ## timings, into bench-out/; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/reading.py
+	$(BIN)/python tests/benchmarks/engine.py --out $(BENCH)
 
 check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff check
@@ -28,7 +30,7 @@ check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/mypy --strict landuse
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find landuse tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an install that was interrupted is done again.

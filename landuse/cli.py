@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -16,18 +17,19 @@ from typer.core import TyperGroup
 
 import landuse
 from landuse.errors import IncompleteError, LanduseError
-from landuse.model import DEFAULT_MODEL
+from landuse.model import DEFAULT_MODEL, MAP_MODEL
 from landuse.redact import printable, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import FrameType
 
     from landuse.model.recipe import EpochMetrics, StepProgress
     from landuse.pipeline.failover import SourceOutcome
     from landuse.workflows.fetch import Transfer
     from landuse.workflows.foresee import Foresight
-    from landuse.workflows.map_area import Progress
     from landuse.workflows.report import MapReport
+    from landuse.workflows.run_blocks import Progress
 
 
 class _Group(TyperGroup):
@@ -40,9 +42,28 @@ class _Group(TyperGroup):
             # One line: a reason of GDAL's may have several, and a name in it anything.
             typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            typer.echo("Interrupted. Run the same command again: what is finished is kept.", err=True)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            told = f": {stop}" if str(stop) else ""
+            typer.echo(f"Interrupted{told}. Run the same command again: what is finished is kept.", err=True)
+            raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While ``kill`` and a system that shuts down let the run tidy up."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _LogFormatter(logging.Formatter):
@@ -113,7 +134,7 @@ def map_command(
     ] = "planetary-computer",
     model: Annotated[
         str, typer.Option(help="Name of a shipped model (see `landuse models`) or path of a .safetensors.")
-    ] = DEFAULT_MODEL,
+    ] = MAP_MODEL,
     stride_px: Annotated[
         int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
     ] = 16,
@@ -124,7 +145,27 @@ def map_command(
         str, typer.Option(help="Several dates to one image: `best` (clearest first) or `median`, per pixel.")
     ] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:INDEX.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("landuse-map"),
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Have the blocks done by the workers of this dask scheduler. They must see --source, "
+            "--model and --out as this machine does.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Have the blocks done by so many processes on this machine, which share its cores, or its "
+            "GPUs, one each."
+        ),
+    ] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder for the results, or URL of one that fsspec knows, such as s3://bucket/map."
+        ),
+    ] = "landuse-map",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write every class's probability (0..1).")
     ] = False,
@@ -132,9 +173,20 @@ def map_command(
         float,
         typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
     ] = 10.0,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="`windows` classifies each window alone; `shared` computes what windows share once, many "
+            "times as fast at small strides; `auto` takes shared where the model was trained for it."
+        ),
+    ] = "auto",
     block_px: Annotated[
-        int, typer.Option(help="Side of the blocks that are read at a time, in pixels; memory, not results.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1024, "
+            "or 2048 with shared."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and mapped; read no pixel.")
     ] = False,
@@ -147,9 +199,11 @@ def map_command(
         load_classifier,
         map_area,
         requested_area,
+        requested_cluster,
         requested_dates,
     )
 
+    cluster = requested_cluster(scheduler, workers, model, device)
     request = MapRequest(
         source=source,
         area=requested_area(bbox, aoi),
@@ -161,9 +215,11 @@ def map_command(
         probabilities=probabilities,
         min_valid_percent=min_valid,
         overwrite=overwrite,
+        engine=engine,
         block_px=block_px,
     )
-    classifier = load_classifier(model, device)
+    # On a cluster the workers compute: this process only asks the model what it needs.
+    classifier = load_classifier(model, device if cluster is None else "cpu")
     if dry_run:
         from landuse.workflows.foresee import foresee
 
@@ -174,8 +230,8 @@ def map_command(
             _print_foresight(foresight)
         return
     try:
-        with _progress(quiet=as_json) as on_progress:
-            report = map_area(request, classifier, on_progress)
+        with _terminable(), _progress(quiet=as_json) as on_progress:
+            report = map_area(request, classifier, on_progress, cluster)
     except IncompleteError as error:
         if as_json:
             _print_json(error.report)
@@ -204,7 +260,7 @@ def demo_command(
     with _progress(quiet=as_json) as on_progress:
         result = run_demo(
             out,
-            load_classifier(DEFAULT_MODEL),
+            load_classifier(MAP_MODEL),
             stride_px=stride_px,
             overwrite=overwrite,
             on_progress=on_progress,
@@ -653,4 +709,4 @@ def _print_report(report: MapReport) -> None:
             "--overwrite to read them anew"
         )
     for name in report.files:
-        typer.echo(f"wrote   {report.out / name}")
+        typer.echo(f"wrote   {report.out}/{name}")

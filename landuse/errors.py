@@ -67,3 +67,7 @@ class AssetError(ReadError):
 
 class OutputError(LanduseError):
     """The output folder or a file in it cannot be written."""
+
+
+class ClusterError(LanduseError):
+    """The processes or machines that a run is shared between cannot be reached, or gave up."""

@@ -56,6 +56,8 @@ class ModelContract:
     """Pixel size the model was trained at."""
     temperature: float = 1.0
     """Logits are divided by this before the softmax (fitted on the validation split)."""
+    shared_features: bool = False
+    """Trained so that windows which share features score as patches cut out do."""
 
     def __post_init__(self) -> None:
         count = len(self.bands)

@@ -89,7 +89,14 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=int(values["patch_size_px"]),
         resolution_m=float(values["resolution_m"]),
         temperature=float(values["temperature"]),
+        shared_features=_flag(values.get("shared_features", False)),  # older checkpoints do not name it
     )
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"shared_features is {value!r}, not true or false")
+    return value
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -10,16 +10,22 @@ Every network maps ``(B, bands, H, W)`` float input to ``(B, classes)`` logits. 
 separate methods (``PatchNetwork``), because the map engine needs them apart: ``features`` gives
 the last feature map, ``evidence`` the class evidence at each of its positions, and ``forward`` the
 logits of the patch.
+
+``features`` of a whole scene with ``window=64`` computes each position once for all the patches that
+overlap there: what attention pools over a patch is pooled over a window of that many input pixels
+centred on each position (``moving_mean``). It differs from cutting the patches out in that a patch's
+own edges (their zero padding) and its own centre are not known.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from landuse.errors import ModelError
 
@@ -132,13 +138,45 @@ class PatchNetwork(nn.Module):
         """The last layer, whose outputs are the classes."""
         raise NotImplementedError
 
-    def features(self, x: Tensor) -> Tensor:
-        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, h, w)``."""
+    @property
+    def position_px(self) -> int:
+        """Input pixels from one position of the last feature map to the next."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor, window: int | None = None) -> Tensor:
+        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, h, w)``.
+
+        Args:
+            x: patches, or a scene whose sides are multiples of ``position_px``.
+            window: what attention pools over: the whole of ``x``, or windows of so many pixels a side.
+        """
         raise NotImplementedError
 
     def evidence(self, features: Tensor) -> Tensor:
         """Class evidence (logits) at each position of a feature map, ``(B, classes, h, w)``."""
         raise NotImplementedError
+
+
+def moving_mean(x: Tensor, window: int, dim: int) -> Tensor:
+    """Mean over ``window`` positions along ``dim``, centred on each position; shorter at the edges.
+
+    An even window has no position at its centre: the two that lie half a position off are averaged.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        window: positions, even.
+        dim: 2 for rows, 3 for columns.
+    """
+    kernel, padding = ((window, 1), (window // 2, 0)) if dim == 2 else ((1, window), (0, window // 2))
+    means = F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)  # one position longer than x
+    length = x.shape[dim]
+    return (means.narrow(dim, 0, length) + means.narrow(dim, 1, length)) / 2  # (B, C, H, W)
+
+
+def moving_max(x: Tensor, window: int) -> Tensor:
+    """Maximum over the ``window + 1`` positions around each, along rows and columns, same shape."""
+    across = F.max_pool2d(x, (1, window + 1), 1, (0, window // 2))
+    return F.max_pool2d(across, (window + 1, 1), 1, (window // 2, 0))
 
 
 class SqueezeExcite(nn.Module):
@@ -150,13 +188,17 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.expand = nn.Conv2d(hidden, channels, 1)
 
-    def gate(self, pooled: Tensor) -> Tensor:
-        """Gate from pooled features ``(B, C, h, w)``, in 0..1, same shape."""
+    def gate(self, x: Tensor, window: int | None = None) -> Tensor:
+        """Gate in 0..1 for ``(B, C, H, W)``: ``(B, C, 1, 1)``, or of the same shape for moving windows."""
+        if window is None:
+            pooled = x.mean((2, 3), keepdim=True)
+        else:
+            pooled = moving_mean(moving_mean(x, window, 3), window, 2)
         return torch.sigmoid(self.expand(F.relu(self.reduce(pooled))))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
         """Features ``(B, C, H, W)`` with each channel scaled by its gate, same shape."""
-        return x * self.gate(x.mean((2, 3), keepdim=True))  # (B, C, H, W)
+        return x * self.gate(x, window)  # (B, C, H, W)
 
 
 class CoordinateAttention(nn.Module):
@@ -170,16 +212,28 @@ class CoordinateAttention(nn.Module):
         self.expand_row = nn.Conv2d(hidden, channels, 1)
         self.expand_col = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor, window: int | None = None) -> Tensor:
+        """Gate in 0..1 for ``(B, C, H, W)``: one for each row times one for each column, same shape."""
+        if window is None:
+            height = x.shape[2]
+            rows = x.mean(3, keepdim=True)  # (B, C, H, 1)
+            cols = x.mean(2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
+            both = self._encode(torch.cat([rows, cols], 2))  # (B, C/r, H+W, 1)
+            row_code, col_code = both[:, :, :height], both[:, :, height:].transpose(2, 3)
+        else:
+            row_code = self._encode(moving_mean(x, window, 3))  # (B, C/r, H, W)
+            col_code = self._encode(moving_mean(x, window, 2))  # (B, C/r, H, W)
+        row_gate = torch.sigmoid(self.expand_row(row_code))  # (B, C, H, 1 or W)
+        col_gate = torch.sigmoid(self.expand_col(col_code))  # (B, C, 1 or H, W)
+        return row_gate * col_gate  # (B, C, H, W)
+
+    def _encode(self, pooled: Tensor) -> Tensor:
+        encoded: Tensor = F.hardswish(self.norm(self.reduce(pooled)))  # (B, C/r, h, w)
+        return encoded
+
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
         """Features ``(B, C, H, W)`` scaled by a gate for each row and one for each column, same shape."""
-        height = x.shape[2]
-        rows = x.mean(3, keepdim=True)  # (B, C, H, 1)
-        cols = x.mean(2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
-        both = F.hardswish(self.norm(self.reduce(torch.cat([rows, cols], 2))))  # (B, C/r, H+W, 1)
-        rows, cols = both[:, :, :height], both[:, :, height:]
-        row_gate = torch.sigmoid(self.expand_row(rows))  # (B, C, H, 1)
-        col_gate = torch.sigmoid(self.expand_col(cols)).transpose(2, 3)  # (B, C, 1, W)
-        return x * row_gate * col_gate  # (B, C, H, W)
+        return x * self.gate(x, window)  # (B, C, H, W)
 
 
 class BalancedAttention(nn.Module):
@@ -191,11 +245,12 @@ class BalancedAttention(nn.Module):
         self.channel = SqueezeExcite(channels)
         self.balance = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
         """Both attentions of ``(B, C, H, W)``, blended, same shape."""
-        a = torch.sigmoid(self.balance).to(x.dtype)
-        blended: Tensor = a * self.coordinate(x) + (1 - a) * self.channel(x)  # (B, C, H, W)
-        return blended
+        # Both scale the same features, so their gates are blended: half the passes over large maps.
+        channel = self.channel.gate(x, window)
+        a = torch.sigmoid(self.balance).to(channel.dtype)
+        return x * torch.lerp(channel, self.coordinate.gate(x, window), a)  # (B, C, H, W)
 
 
 class DropBlock(nn.Module):
@@ -231,22 +286,28 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, bands: int, channels: int, stride: int, attention: bool, dropblock: DropBlock) -> None:
         super().__init__()
+        self.stride = stride
         self.conv1 = nn.Conv2d(bands, channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
         self.dropblock = dropblock
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.attention = BalancedAttention(channels) if attention else nn.Identity()
+        self.attention: nn.Module = BalancedAttention(channels) if attention else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or bands != channels:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(bands, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features ``(B, bands, H, W)`` to ``(B, channels, H/stride, W/stride)``."""
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+        """Features ``(B, bands, H, W)`` to ``(B, channels, H/stride, W/stride)``.
+
+        ``window`` is what attention pools over, in positions of the output; None is all of it.
+        """
         y = self.dropblock(F.relu(self.norm1(self.conv1(x))))
-        y = self.attention(self.norm2(self.conv2(y)))
+        y = self.norm2(self.conv2(y))
+        if isinstance(self.attention, BalancedAttention):
+            y = self.attention(y, window)
         return F.relu(y + self.shortcut(x))
 
 
@@ -293,7 +354,12 @@ class BalancedNet(PatchNetwork):
         """The classifier."""
         return self.head
 
-    def features(self, x: Tensor) -> Tensor:
+    @property
+    def position_px(self) -> int:
+        """The stem's unshuffle, doubled by each stage after the first."""
+        return self.config.unshuffle << (len(self.config.widths) - 1)
+
+    def features(self, x: Tensor, window: int | None = None) -> Tensor:
         """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, H/d, W/d)``.
 
         Raises:
@@ -307,7 +373,12 @@ class BalancedNet(PatchNetwork):
             )
         x = self.unshuffle(x)
         x = F.relu(self.stem_norm(self.stem(x)))
-        return self.blocks(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
+        side = None if window is None else window // self.config.unshuffle
+        for block in self.blocks:
+            if side is not None:
+                side //= cast("ResidualBlock", block).stride  # nn.Sequential is untyped in torch
+            x = block(x, side)
+        return x
 
     def evidence(self, features: Tensor) -> Tensor:
         """Class evidence at each position, ``(B, classes, H/d, W/d)``; its mean is the logits."""
@@ -363,12 +434,22 @@ class Baseline(PatchNetwork):
         """The classifier."""
         return self.head
 
-    def features(self, x: Tensor) -> Tensor:
+    @property
+    def position_px(self) -> int:
+        """Three pools."""
+        return 8
+
+    def features(self, x: Tensor, window: int | None = None) -> Tensor:
         """Input ``(B, bands, 64, 64)`` to ``(B, 128, 8, 8)``.
 
         Raises:
-            ModelError: the patches have another size.
+            ModelError: the patches have another size, or moving windows are asked for.
         """
+        if window is not None:
+            raise ModelError(
+                "Network baseline reads a patch as a whole (its fully connected head weighs each position "
+                "apart), so overlapping patches share nothing. Use --engine windows, or another network."
+            )
         if x.shape[2:] != (self.SIDE_PX, self.SIDE_PX):
             raise ModelError(
                 f"Network baseline takes patches of {self.SIDE_PX} x {self.SIDE_PX} px; it was given "
@@ -402,10 +483,13 @@ class Cbam(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
         """Features ``(B, C, H, W)`` scaled by a gate a channel, then by one a position, same shape."""
-        pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
-        gate = torch.sigmoid(sum(self.expand(F.relu(self.reduce(p))) for p in pooled))  # (B, C, 1, 1)
+        if window is None:
+            pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))  # (B, C, 1, 1)
+        else:
+            pooled = (moving_mean(moving_mean(x, window, 3), window, 2), moving_max(x, window))
+        gate = torch.sigmoid(sum(self.expand(F.relu(self.reduce(p))) for p in pooled))  # (B, C, h, w)
         x = x * gate
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, H, W)
         return x * torch.sigmoid(self.spatial(summary))  # (B, C, H, W)
@@ -448,7 +532,12 @@ class CbamNet(PatchNetwork):
         """The classifier."""
         return self.head
 
-    def features(self, x: Tensor) -> Tensor:
+    @property
+    def position_px(self) -> int:
+        """A pool between each of the five blocks."""
+        return 1 << (len(self.WIDTHS) - 1)
+
+    def features(self, x: Tensor, window: int | None = None) -> Tensor:
         """Input ``(B, bands, H, W)`` to ``(B, 512, H/16, W/16)``.
 
         Raises:
@@ -461,7 +550,8 @@ class CbamNet(PatchNetwork):
             )
         x = self.blocks[0](x)
         for block, attention in zip(list(self.blocks)[1:], self.attentions, strict=True):
-            x = attention(block(F.max_pool2d(x, 2)))
+            window = None if window is None else window // 2
+            x = attention(block(F.max_pool2d(x, 2)), window)
         return self.mix(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
 
     def evidence(self, features: Tensor) -> Tensor:
@@ -533,8 +623,13 @@ class ResNet50(PatchNetwork):
         """The classifier."""
         return self.fc
 
-    def features(self, x: Tensor) -> Tensor:
-        """Input ``(B, bands, H, W)`` to ``(B, 2048, H/32, W/32)``."""
+    @property
+    def position_px(self) -> int:
+        """The stem's two halvings and one for each later stage."""
+        return 4 << (len(self.DEPTHS) - 1)
+
+    def features(self, x: Tensor, window: int | None = None) -> Tensor:
+        """Input ``(B, bands, H, W)`` to ``(B, 2048, H/32, W/32)``; no attention, so ``window`` is idle."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         for stage in range(len(self.DEPTHS)):
             x = self.get_submodule(f"layer{stage + 1}")(x)
@@ -555,6 +650,22 @@ FIXED: dict[str, type[Baseline] | type[CbamNet] | type[ResNet50]] = {
     "resnet50": ResNet50,
 }
 """Networks whose layers are fixed."""
+
+
+@torch.no_grad()
+def fold_norms(network: nn.Module) -> None:
+    """Fold each batch normalisation into the convolution before it: same outputs, fewer passes.
+
+    For a trained network that will only be evaluated; it cannot be trained or saved afterwards.
+    """
+    for module in network.modules():
+        conv: nn.Conv2d | None = None
+        for name, child in list(module.named_children()):
+            if conv is not None and isinstance(child, nn.BatchNorm2d):
+                fused = fuse_conv_bn_eval(conv, child)
+                conv.weight, conv.bias = fused.weight, fused.bias
+                setattr(module, name, nn.Identity())
+            conv = child if isinstance(child, nn.Conv2d) else None
 
 
 def _init_convolutions(network: nn.Module) -> None:

@@ -1,25 +1,31 @@
 """Batches of patches to class probabilities.
 
 Maps are made of overlapping windows computed in blocks, so a patch has to score the same whatever
-block it is read in: every forward pass has the same batch size (the last one is padded), in full
-float32, because kernels are chosen, and sums ordered, by the shape of the batch.
+block it is read in: every forward pass has the same batch size (the last one is padded), because
+kernels are chosen, and sums ordered, by the shape of the batch. On a CPU the network runs in full
+float32; on a GPU with bfloat16 arithmetic its convolutions run in that, and all else in float32.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 
 from landuse.errors import ModelError, UsageError
+from landuse.model.batches import DEFAULT_SIZE, SIZES, fastest_size
 from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.devices import resolve_device
+from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.shared import window_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from landuse.model.networks import PatchNetwork
     from landuse.records import ModelContract
 
+log = logging.getLogger(__name__)
 
 CELL_SIGMA_PX = 18.0
 """Width of the Gaussian by which the evidence around a cell counts. On mosaics of validation patches
@@ -52,7 +59,8 @@ def cell_weights(patch_px: int, cells: int, positions: int) -> NDArray[np.float3
     """How much each position of a feature map says of each cell, along one axis.
 
     A Gaussian of ``CELL_SIGMA_PX`` around every pixel of the cell, summed over them and scaled to
-    sum to 1 over positions.
+    sum to 1 over positions. Where a patch has several cells, its outermost positions say nothing: they
+    have seen the zeros that pad the patch, and other windows see the same ground further inside.
 
     Args:
         patch_px: side of the patch.
@@ -68,6 +76,8 @@ def cell_weights(patch_px: int, cells: int, positions: int) -> NDArray[np.float3
         -0.5 * ((centres[None, :] - pixels[:, None]) / CELL_SIGMA_PX) ** 2
     )  # (pixel, position)
     weights = closeness.reshape(cells, patch_px // cells, positions).sum(1)
+    if cells > 1 and positions >= 4:
+        weights[:, [0, -1]] = 0
     shares: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return shares
 
@@ -86,7 +96,7 @@ class Predictor:
     Attributes:
         contract: bands, levels, classes and patch size.
         device: where the network runs.
-        batch_size: patches a forward pass.
+        batch_size: patches a forward pass now.
         weights_sha256: SHA-256 of the checkpoint's file, in hex: what a run's hash and report name.
     """
 
@@ -96,26 +106,29 @@ class Predictor:
         contract: ModelContract,
         *,
         device: torch.device,
-        batch_size: int,
+        batch_size: int | None,
         weights_sha256: str,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise UsageError(f"--batch-size {batch_size} is below 1. Use 64, or less where memory is short.")
         self.contract = contract
         self.device = device
-        self.batch_size = batch_size
+        self.batch_size = DEFAULT_SIZE if batch_size is None else batch_size
+        self._to_try_out = batch_size is None
+        self._half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.weights_sha256 = weights_sha256
         self._network = network.eval().to(device=device, dtype=torch.float32)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
 
     @classmethod
-    def load(cls, model: str, device: str = "auto", batch_size: int = 64) -> Self:
+    def load(cls, model: str, device: str = "auto", batch_size: int | None = None) -> Self:
         """The predictor of a shipped model's name or of a checkpoint's path.
 
         Args:
             model: name or path.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
-            batch_size: patches a forward pass; decides memory and speed.
+            batch_size: patches a forward pass; decides memory and speed. None tries out what is fastest
+                as soon as there are patches enough.
 
         Raises:
             ModelError: there is no such model, or its file is corrupt or foreign.
@@ -124,6 +137,7 @@ class Predictor:
         target = resolve_device(device)
         path = model_path(model)
         network, contract = load_checkpoint(path)
+        fold_norms(network)
         return cls(network, contract, device=target, batch_size=batch_size, weights_sha256=file_sha256(path))
 
     @torch.inference_mode()
@@ -172,7 +186,7 @@ class Predictor:
             )
 
         def cell_logits(x: Tensor) -> Tensor:
-            evidence = self._network.evidence(self._network.features(x))  # (B, classes, h, w)
+            evidence = self._network.evidence(self._network.features(x)).float()  # (B, classes, h, w)
             weights = torch.from_numpy(
                 cell_weights(self.contract.patch_size_px, cells, evidence.shape[2])
             ).to(x.device)
@@ -181,22 +195,91 @@ class Predictor:
         scores = list(self._forward(dn, level, cell_logits))
         return _to_numpy(scores, (len(self.contract.classes), cells, cells))
 
+    @torch.inference_mode()
+    def shared_probabilities(
+        self,
+        dn: NDArray[np.uint16],
+        level: str,
+        *,
+        row_starts: Sequence[int],
+        col_starts: Sequence[int],
+        cells: int,
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Class probabilities of each cell of all windows of a scene, which share one pass of the network.
+
+        Args:
+            dn: (bands, H, W) uint16, as for ``probabilities``.
+            level: ``"L1C"`` or ``"L2A"``.
+            row_starts: first pixel row of each row of windows.
+            col_starts: first pixel column of each column of windows.
+            cells: cells along a window's side.
+
+        Yields:
+            Index into ``row_starts`` and (classes, cells, windows, cells) float32: class, cell row,
+            window, cell column; sums to 1 over classes.
+
+        Raises:
+            ModelError: the network's windows share nothing, or type, bands or level are not the contract's.
+        """
+        size = self.contract.patch_size_px
+        self._check(dn[None, :, :size, :size], level)
+        weights = torch.from_numpy(cell_weights(size, cells, size // self.position_px)).to(self.device)
+        with self._computing():
+            rows = window_logits(
+                self._network,
+                self._input(dn[None], level),
+                row_starts=row_starts,
+                col_starts=col_starts,
+                patch_px=size,
+                weights=weights,
+            )
+            for index, logits in rows:
+                last = (logits / self.contract.temperature).movedim(0, -1).contiguous()
+                yield index, last.softmax(-1).movedim(-1, 0).cpu().numpy()
+
+    @property
+    def position_px(self) -> int:
+        """Pixels from one position of the network's features to the next."""
+        return self._network.position_px
+
+    def _input(self, dn: NDArray[np.uint16], level: str) -> Tensor:
+        """(N, bands, H, W) DN to the network's input; whole numbers cross to the device, two bytes each."""
+        whole = torch.from_numpy(np.ascontiguousarray(dn))
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computing
+            whole = whole.pin_memory().to(self.device, non_blocking=True)
+        x = standardize(bring_to_input(whole, self.contract, level), self.contract)
+        return x.contiguous(memory_format=torch.channels_last)
+
     def _forward(
         self, dn: NDArray[np.uint16], level: str, run: Callable[[Tensor], Tensor]
     ) -> Iterator[Tensor]:
         """Probabilities of each batch; every forward pass has ``batch_size`` patches."""
-        # Convolutions in TF32, the default on recent GPUs, keep 10 bits of each product.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with self._computing():
+            if self._to_try_out and len(dn) >= SIZES[-1]:
+                self._to_try_out = False
+                self.batch_size = fastest_size(lambda size: run(self._input(dn[:size], level)).cpu(), SIZES)
+                log.info("Batches of %d patches are fastest here.", self.batch_size)
             for start in range(0, len(dn), self.batch_size):
                 part = dn[start : start + self.batch_size]
-                batch = np.zeros((self.batch_size, *dn.shape[1:]), np.float32)
-                batch[: len(part)] = part
-                input_dn = bring_to_input(torch.from_numpy(batch).to(self.device), self.contract, level)
-                x = standardize(input_dn, self.contract).contiguous(memory_format=torch.channels_last)
-                logits = (run(x) / self.contract.temperature).movedim(1, -1).contiguous()  # (B, ..., classes)
+                count = len(part)
+                if count < self.batch_size:
+                    part = np.concatenate(
+                        [part, np.zeros((self.batch_size - count, *dn.shape[1:]), np.uint16)]
+                    )
+                logits = run(self._input(part, level)).float() / self.contract.temperature
                 # Over the last axis each row is worked out alone; over another one threads share the
                 # rows in chunks whose ends round differently.
-                yield logits.softmax(-1).movedim(-1, 1)[: len(part)]  # (n, classes, ...)
+                last = logits.movedim(1, -1).contiguous()  # (B, ..., classes)
+                yield last.softmax(-1).movedim(-1, 1)[:count]  # (n, classes, ...)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Convolutions as the device does them best; in float32 they are not cut to TF32's 10 bits."""
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._half),
+        ):
+            yield
 
     def _check(self, dn: NDArray[np.uint16], level: str) -> None:
         contract = self.contract

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MIN_USABLE = 0.5
 """A window has no vote with a smaller share of usable pixels, of those that lie on the imagery."""
 
+CONTEXT_PX = 96
+"""Pixels around a block's windows that shared features see: beyond, a pixel changes no probability by
+more than 1e-5 (measured on real scenes, ``tests/workflows/test_engines.py``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisWindows:
@@ -43,7 +47,13 @@ class AxisWindows:
 
 
 def axis_windows(
-    cell_start: int, cell_stop: int, *, stride_px: int, patch_px: int, data_px: tuple[int, int]
+    cell_start: int,
+    cell_stop: int,
+    *,
+    stride_px: int,
+    patch_px: int,
+    data_px: tuple[int, int],
+    start_px: int = 1,
 ) -> AxisWindows:
     """The windows that vote on cells ``cell_start..cell_stop`` along one axis.
 
@@ -53,10 +63,13 @@ def axis_windows(
         stride_px: cell size.
         patch_px: window size, a multiple of ``stride_px``.
         data_px: first and one past the last pixel that scenes have.
+        start_px: windows start on multiples of this, a divisor of ``stride_px``.
     """
     low, high = data_px
     # Imagery smaller than a patch is padded on its far side; the padding counts as unusable.
     last = max(high, low + patch_px) - patch_px
+    first_start = -(-low // start_px) * start_px
+    last_start = max(last // start_px * start_px, first_start)
     span = patch_px // stride_px
     cells = [
         cell
@@ -65,7 +78,7 @@ def axis_windows(
     ]
     return AxisWindows(
         cells=tuple(cells),
-        starts_px=tuple(min(max(cell * stride_px, low), last) for cell in cells),
+        starts_px=tuple(min(max(cell * stride_px, first_start), last_start) for cell in cells),
         on_imagery=min((high - low) / patch_px, 1.0),
     )
 
@@ -86,34 +99,36 @@ class BlockWindows:
 
 def block_windows(plan: RunPlan, block: Block) -> BlockWindows | None:
     """The windows that vote on a block's cells, or None where it lies off the imagery."""
-    rows = axis_windows(
-        block.row_start,
-        block.row_stop,
-        stride_px=plan.stride_px,
-        patch_px=plan.patch_px,
-        data_px=plan.data_rows_px,
-    )
-    cols = axis_windows(
-        block.col_start,
-        block.col_stop,
-        stride_px=plan.stride_px,
-        patch_px=plan.patch_px,
-        data_px=plan.data_cols_px,
-    )
+    rows, rows_px = _axis(plan, block.row_start, block.row_stop, plan.data_rows_px)
+    cols, cols_px = _axis(plan, block.col_start, block.col_stop, plan.data_cols_px)
     if rows.empty or cols.empty:
         return None
-    return BlockWindows(
-        rows=rows,
-        cols=cols,
-        rows_px=(
-            min(block.row_start * plan.stride_px, rows.starts_px[0]),
-            max(block.row_stop * plan.stride_px, rows.starts_px[-1] + plan.patch_px),
-        ),
-        cols_px=(
-            min(block.col_start * plan.stride_px, cols.starts_px[0]),
-            max(block.col_stop * plan.stride_px, cols.starts_px[-1] + plan.patch_px),
-        ),
+    return BlockWindows(rows=rows, cols=cols, rows_px=rows_px, cols_px=cols_px)
+
+
+def _axis(
+    plan: RunPlan, cell_start: int, cell_stop: int, data_px: tuple[int, int]
+) -> tuple[AxisWindows, tuple[int, int]]:
+    """A block's windows along one axis, and the pixels to read for them."""
+    windows = axis_windows(
+        cell_start,
+        cell_stop,
+        stride_px=plan.stride_px,
+        patch_px=plan.patch_px,
+        data_px=data_px,
+        start_px=plan.start_px,
     )
+    if windows.empty:
+        return windows, (0, 0)
+    first, last = windows.starts_px[0], windows.starts_px[-1] + plan.patch_px
+    step = plan.position_px
+    if plan.engine == "shared":
+        # What lies on neighbouring blocks is seen too, but nothing is read beyond the imagery.
+        first = min(max(first - CONTEXT_PX, data_px[0]), first)
+        last = max(min(last + CONTEXT_PX, data_px[1]), last)
+    first = min(cell_start * plan.stride_px, first)
+    last = max(cell_stop * plan.stride_px, last)
+    return windows, (first // step * step, -(-last // step) * step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,9 +156,8 @@ def patch_batches(
         patch_px: side of a patch.
         batch_size: patches in a batch; the last one may be smaller.
     """
-    shares = _window_means(pixels.usable, windows, patch_px)  # (window row, window col)
-    least = MIN_USABLE * windows.rows.on_imagery * windows.cols.on_imagery
-    row_index, col_index = np.nonzero((shares > 0) & (shares >= least))
+    shares = voting_shares(pixels, windows, patch_px=patch_px)
+    row_index, col_index = np.nonzero(shares)
     row_cells, col_cells = np.asarray(windows.rows.cells), np.asarray(windows.cols.cells)
     row_px = np.asarray(windows.rows.starts_px) - windows.rows_px[0]
     col_px = np.asarray(windows.cols.starts_px) - windows.cols_px[0]
@@ -161,6 +175,36 @@ def patch_batches(
             col_cells=col_cells[c],
             usable_share=share.astype(np.float32),
         )
+
+
+def voting_shares(pixels: PixelBlock, windows: BlockWindows, *, patch_px: int) -> NDArray[np.float64]:
+    """Share of usable pixels of each window, ``(window row, window col)``; 0 where it has no vote."""
+    shares = _window_means(pixels.usable, windows, patch_px)
+    least = MIN_USABLE * windows.rows.on_imagery * windows.cols.on_imagery
+    return np.where(shares >= least, shares, 0.0)
+
+
+def filled(pixels: PixelBlock, *, patch_px: int) -> NDArray[np.uint16]:
+    """The block's DN ``(band, y, x)``; unusable pixels hold the mean of the usable ones around them.
+
+    Around means a window of ``patch_px`` centred on the pixel, else one of four times that, else the block.
+    """
+    unusable = ~pixels.usable
+    if not unusable.any() or not pixels.usable.any():
+        return pixels.dn
+    from scipy.ndimage import uniform_filter
+
+    weight = pixels.usable.astype(np.float32)
+    around = [(size, uniform_filter(weight, size, mode="constant")) for size in (patch_px, 4 * patch_px)]
+    dn = pixels.dn.copy()
+    for band in dn:
+        values = band * weight
+        fill = np.full(band.shape, band[pixels.usable].mean(dtype=np.float64), np.float32)
+        for size, share in reversed(around):  # the closest last: it decides
+            near = share > 0.5 / size**2
+            fill[near] = uniform_filter(values, size, mode="constant")[near] / share[near]
+        band[unusable] = np.rint(fill[unusable]).astype(np.uint16)
+    return dn
 
 
 def _fill(patch: NDArray[np.uint16], usable: NDArray[np.bool_]) -> None:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 COMPOSITES = ("best", "median")
-DEFAULT_BLOCK_PX = 1024
-MAX_CELLS = 50_000_000
-"""Cells of a map; its polygons are made with all of them in memory."""
+ENGINES = ("windows", "shared")
+BLOCK_PX = {"windows": 1024, "shared": 2048}
+"""Side of a block. Around it the shared engine computes a margin, which weighs less the larger the block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,11 @@ class RunPlan:
     """Cell size and distance between windows, in pixels."""
     patch_px: int
     """Side of a window, in pixels; a multiple of ``stride_px``."""
+    engine: str
+    """``"windows"``: each window goes through the network alone. ``"shared"``: all windows of a block share
+    one pass of the network's convolutions."""
+    position_px: int
+    """Pixels from one position of the features that windows share to the next; 1 where they share none."""
     data_rows_px: tuple[int, int]
     """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
     data_cols_px: tuple[int, int]
@@ -84,6 +89,11 @@ class RunPlan:
     def cell_m(self) -> float:
         """Side of a map cell in metres."""
         return self.stride_px * self.pixel_m
+
+    @property
+    def start_px(self) -> int:
+        """Windows start on multiples of this, so that shared features have a position there."""
+        return math.gcd(self.stride_px, self.position_px)
 
     @property
     def cell_geobox(self) -> GeoBox:
@@ -161,6 +171,15 @@ class RunPlan:
                 copy["acquired_utc"] = copy["acquired_utc"].isoformat()
                 for asset in copy["assets"]:
                     asset["nodata"] = json_number(asset["nodata"])
+        return values
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """``to_dict`` without the queries of hrefs, which may be signatures."""
+        values = self.to_dict()
+        for scene in values["scenes"]:
+            for copy in (scene, *scene["mirrors"]):
+                for asset in copy["assets"]:
+                    asset["href"] = redact_href(asset["href"])
         return values
 
     @classmethod
@@ -317,7 +336,9 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
-    block_px: int = DEFAULT_BLOCK_PX,
+    engine: str = "windows",
+    position_px: int = 1,
+    block_px: int | None = None,
     crs: str | None = None,
 ) -> RunPlan:
     """Plan a map.
@@ -330,7 +351,9 @@ def make_plan(
         stride_px: cell size in pixels; it must divide the patch size.
         composite: ``"best"`` or ``"median"``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
-        block_px: side of a block in pixels; it decides memory, not results.
+        engine: ``"windows"`` or ``"shared"``.
+        position_px: pixels between positions of the model's features; for ``"shared"``.
+        block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
     Raises:
@@ -345,6 +368,10 @@ def make_plan(
         )
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine!r} is unknown. Use auto, {' or '.join(ENGINES)}.")
+    if block_px is None:
+        block_px = BLOCK_PX[engine]
     if block_px < stride_px:
         raise UsageError(f"Block size {block_px} px is below the stride of {stride_px} px. Use 1024 or so.")
     levels = {scene.level for scene in scenes}
@@ -377,11 +404,6 @@ def make_plan(
     row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
-    if rows * cols > MAX_CELLS:
-        raise UsageError(
-            f"The map would have {rows} x {cols} cells, above {MAX_CELLS}. Choose a smaller area or a larger "
-            "--stride-px."
-        )
     data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
     return RunPlan(
         version=landuse.__version__,
@@ -393,6 +415,8 @@ def make_plan(
         pixel_m=contract.resolution_m,
         stride_px=stride_px,
         patch_px=patch_px,
+        engine=engine,
+        position_px=position_px if engine == "shared" else 1,
         data_rows_px=data_rows,
         data_cols_px=data_cols,
         clip_wkt=projected.wkt if clip else None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import Interleaving, Resampling
 from rasterio.transform import rowcol
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 MUCH_FINER = 0.6
 """A source whose pixels span less of the grid's than this is averaged, not interpolated."""
+
+LARGEST_TILE = 2
+"""A tile that is said to take more than so many times its pixels' bytes is not fetched ahead: no compression
+grows by as much, and a hostile header must not make us fetch gigabytes."""
 
 Stored: TypeAlias = "tuple[NDArray[np.generic], NDArray[np.bool_]]"
 """Stored values and validity ``(y, x)`` of one asset."""
@@ -81,7 +85,7 @@ def _window_around(source: DatasetReader, geobox: GeoBox) -> tuple[int, int, int
 def tile_ranges(
     source: DatasetReader, index: int, window: tuple[int, int, int, int] | None
 ) -> list[tuple[int, int]]:
-    """Half-open byte ranges of the tiles of a GeoTIFF that a window touches.
+    """Half-open byte ranges of the tiles of a GeoTIFF that a window touches, but for those of absurd sizes.
 
     Args:
         source: open dataset; of another format than GeoTIFF nothing is known.
@@ -94,6 +98,8 @@ def tile_ranges(
     top, bottom = max(row, 0), min(row + rows, source.height)
     left, right = max(col, 0), min(col + cols, source.width)
     high, wide = source.block_shapes[index - 1]
+    interleaved = source.count if source.interleaving == Interleaving.pixel else 1
+    raw_bytes = high * wide * np.dtype(source.dtypes[index - 1]).itemsize * interleaved
     found = []
     for y in range(top // high, -(-bottom // high)):
         for x in range(left // wide, -(-right // wide)):
@@ -101,7 +107,8 @@ def tile_ranges(
                 source.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=index)
                 for what in ("OFFSET", "SIZE")
             )
-            if start is not None and size is not None:  # a tile without data has neither
+            # A tile without data has neither.
+            if start is not None and size is not None and int(size) <= LARGEST_TILE * raw_bytes:
                 found.append((int(start), int(start) + int(size)))
     return found
 

@@ -13,7 +13,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -54,6 +54,14 @@ class Traffic:
     """Answered with data or not."""
     fetched_bytes: int
     """Bytes kept, each counted once."""
+
+    def __add__(self, other: Self) -> Self:
+        """Both together."""
+        return replace(
+            self,
+            requests=self.requests + other.requests,
+            fetched_bytes=self.fetched_bytes + other.fetched_bytes,
+        )
 
 
 class _Handle(io.RawIOBase):

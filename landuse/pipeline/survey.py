@@ -47,8 +47,9 @@ ENOUGH = 0.999
 """Where the scenes looked at show this share of the area clear, L1C is not looked at any further: its mask
 takes ten whole bands, of JPEG 2000 at that, and somebody pays for them."""
 
-SPARE_SHARE = 0.001
-"""An overpass that adds less than this share of the area to those before it is spare."""
+SPARE_SHARE = 1e-4
+"""An overpass that adds less than this share of the area to those before it is spare: about a pixel of the
+grid that it is looked at in. A larger share of a large area would be square kilometres of holes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 COG_BLOCK_PX = 512
 
+_HIDDEN = ".partial-"
+"""What the names of hidden folders begin with."""
+
 _WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError)
 
 
@@ -81,12 +84,18 @@ def prepare_folder(out: Path) -> None:
 
 def _hidden_folder(parent: Path) -> Path:
     try:
-        return Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+        return Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=parent))
     except OSError as error:
         raise OutputError(
             f"{parent} cannot be written ({error.strerror or error}). Is the disk full or the folder gone? "
             "Free space or choose another --out, then run again; finished blocks are kept."
         ) from error
+
+
+def clear_staged(parent: Path) -> None:
+    """Remove what runs that were killed left of their hidden folders; none may be at work there."""
+    for folder in parent.glob(f"{_HIDDEN}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -154,8 +163,8 @@ def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int,
     """Write a cloud-optimised GeoTIFF piece by piece, atomically, and read it back.
 
     Yields a function of first row, first column and values ``(row, col)`` or ``(band, row, col)``. The
-    pieces have to cover the grid; no more than one of them is in memory. The file is made of them when
-    the block ends well.
+    pieces have to cover the grid; no more than one of them is in memory, beside GDAL's block cache, which
+    the caller bounds. The file is made of them when the block ends well.
 
     Raises:
         OutputError: it cannot be written, or does not hold what was written.
@@ -206,35 +215,64 @@ def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int,
 
 
 def _check_same(plain: DatasetReader, written: DatasetReader) -> None:
-    """Compare two files strip by strip; OSError where they differ."""
+    """Compare two files tile by tile; OSError where they differ."""
     for row in range(0, plain.height, COG_BLOCK_PX):
-        strip = Window(0, row, plain.width, min(COG_BLOCK_PX, plain.height - row))
-        expected = plain.read(window=strip)
-        if not np.array_equal(written.read(window=strip), expected, equal_nan=expected.dtype.kind == "f"):
-            raise OSError("the file does not hold what was written to it")
+        for col in range(0, plain.width, COG_BLOCK_PX):
+            tile = Window(
+                col, row, min(COG_BLOCK_PX, plain.width - col), min(COG_BLOCK_PX, plain.height - row)
+            )
+            expected = plain.read(window=tile)
+            if not np.array_equal(written.read(window=tile), expected, equal_nan=expected.dtype.kind == "f"):
+                raise OSError("the file does not hold what was written to it")
 
 
-def write_vectors(target: Path, layers: Mapping[str, gpd.GeoDataFrame]) -> None:
-    """Write a GeoPackage with the named layers, atomically, and count them again.
+@contextmanager
+def vector_writer(target: Path, layer: str) -> Iterator[Callable[[gpd.GeoDataFrame], None]]:
+    """Write a GeoPackage of one layer frame by frame, atomically, and count its features again.
+
+    Yields a function of a frame of polygons, to be called at least once, if with an empty one: the first
+    gives the columns. No more than one frame is in memory. An append costs some 50 ms whatever its size.
 
     Raises:
         OutputError: it cannot be written, or does not hold what was written.
     """
-    with atomic_path(target) as partial:
-        for name, frame in layers.items():
+    with atomic_path(target) as partial, _unsynced_sqlite():
+        given = 0
+
+        def put(frame: gpd.GeoDataFrame) -> None:
+            nonlocal given
+            if frame.empty and partial.exists():
+                return
             pyogrio.write_dataframe(
                 frame,
                 partial,
-                layer=name,
+                layer=layer,
                 driver="GPKG",
                 geometry_type="MultiPolygon",
                 promote_to_multi=True,
                 append=partial.exists(),
             )
-        for name, frame in layers.items():
-            held = pyogrio.read_info(partial, layer=name)["features"]
-            if held != len(frame):
-                raise OSError(f"layer {name} holds {held} of {len(frame)} features")
+            given += len(frame)
+
+        yield put
+        held = pyogrio.read_info(partial, layer=layer)["features"]
+        if held != given:
+            raise OSError(f"layer {layer} holds {held} of {given} features")
+
+
+@contextmanager
+def _unsynced_sqlite() -> Iterator[None]:
+    """Let SQLite not wait for the disk at each step: a file that is renamed once whole needs none of that.
+
+    On a full disk GDAL would also try in vain to index each feature, and wait each time: for minutes.
+    """
+    option = "OGR_SQLITE_SYNCHRONOUS"
+    before = pyogrio.get_gdal_config_option(option)
+    pyogrio.set_gdal_config_options({option: "OFF"})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({option: before})
 
 
 def _write_categories(target: Path, categories: Mapping[int, str]) -> None:

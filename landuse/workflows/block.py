@@ -15,11 +15,17 @@ from landuse.records import Block, CellScores
 from landuse.workflows.layers import BlockPixels, ground_of_all, read_pixels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.remote import Remote
     from landuse.records import ModelContract
+
+
+PATCHES_AT_ONCE = 512
+"""Patches handed to the network together; it cuts them into batches of what is fastest."""
 
 
 class PatchClassifier(Protocol):
@@ -28,8 +34,25 @@ class PatchClassifier(Protocol):
     contract: ModelContract
     weights_sha256: str
 
+    @property
+    def position_px(self) -> int:
+        """Pixels from one position of the network's features to the next."""
+        ...
+
     def cell_probabilities(self, dn: NDArray[np.uint16], level: str, cells: int) -> NDArray[np.float32]:
         """(N, band, S, S) DN to the (N, class, cells, cells) probabilities of each patch's cells."""
+        ...
+
+    def shared_probabilities(
+        self,
+        dn: NDArray[np.uint16],
+        level: str,
+        *,
+        row_starts: Sequence[int],
+        col_starts: Sequence[int],
+        cells: int,
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(band, H, W) DN to (class, cells, windows, cells) of each row of windows, with the row's index."""
         ...
 
 
@@ -63,10 +86,8 @@ def classify_block(
         return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
     windows, read = given.windows, given.read
     blend = stitch.Blend(block, classes=len(plan.classes))
-    count = 0
-    for batch in patches.patch_batches(read.pixels, windows, patch_px=plan.patch_px, batch_size=256):
-        blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, plan.patch_px // plan.stride_px))
-        count += len(batch.dn)
+    vote = _shared_votes if plan.engine == "shared" else _window_votes
+    count = vote(plan, classifier, given, blend)
     scores = blend.settle(
         read.pixels,
         stride_px=plan.stride_px,
@@ -76,6 +97,42 @@ def classify_block(
         lost=cells_touching(ground_of_all(read.lost, plan.crs), plan, block),
     )
     return BlockFile(scores=scores, failures=read.failures, patches=count)
+
+
+def _window_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: stitch.Blend) -> int:
+    """Each window cut out and classified alone; returns how many."""
+    cells, count = plan.patch_px // plan.stride_px, 0
+    for batch in patches.patch_batches(
+        given.read.pixels, given.windows, patch_px=plan.patch_px, batch_size=PATCHES_AT_ONCE
+    ):
+        blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, cells))
+        count += len(batch.dn)
+    return count
+
+
+def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: stitch.Blend) -> int:
+    """The same windows, read from features that they share; returns how many."""
+    windows, pixels = given.windows, given.read.pixels
+    shares = patches.voting_shares(pixels, windows, patch_px=plan.patch_px)
+    voting = np.nonzero(shares.any(1))[0]
+    if not voting.size:
+        return 0
+    rows = classifier.shared_probabilities(
+        patches.filled(pixels, patch_px=plan.patch_px),
+        plan.level,
+        row_starts=[windows.rows.starts_px[row] - windows.rows_px[0] for row in voting],
+        col_starts=[start - windows.cols_px[0] for start in windows.cols.starts_px],
+        cells=plan.patch_px // plan.stride_px,
+    )
+    for index, probabilities in rows:
+        row = int(voting[index])
+        blend.add_row(
+            probabilities,
+            shares[row],
+            row_cell=windows.rows.cells[row],
+            col_cell=windows.cols.cells[0],
+        )
+    return int((shares > 0).sum())
 
 
 def work_of(plan: RunPlan, block: Block) -> tuple[patches.BlockWindows, NDArray[np.bool_]] | None:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.map_area import Progress
     from landuse.workflows.report import MapReport
+    from landuse.workflows.run_blocks import Progress
 
 DEMO_SEED = 7
 DEMO_CRS = "EPSG:32633"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ import shapely
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.plan import ground_in
 from landuse.pipeline.remote import is_jpeg2000
-from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M, SCL
 from landuse.workflows.block import work_of
 from landuse.workflows.map_area import find_scenes, ground_of, plan_map
@@ -20,9 +20,11 @@ from landuse.workflows.map_area import find_scenes, ground_of, plan_map
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.failover import SourceOutcome
+    from landuse.pipeline.patches import BlockWindows
     from landuse.pipeline.plan import RunPlan
     from landuse.records import BandAsset, Scene
     from landuse.workflows.block import PatchClassifier
@@ -81,11 +83,7 @@ class Foresight:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; hrefs without their query, which may be a signature."""
         values = asdict(self)
-        values["plan"] = self.plan.to_dict()
-        for scene in values["plan"]["scenes"]:
-            for copy in (scene, *scene["mirrors"]):
-                for asset in copy["assets"]:
-                    asset["href"] = redact_href(asset["href"])
+        values["plan"] = self.plan.to_public_dict()
         values["assumed_read_bytes_per_s"] = READ_BYTES_PER_S
         return values
 
@@ -97,7 +95,7 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
         LanduseError: as ``find_scenes`` and ``plan_map`` do.
     """
     found = find_scenes(request, classifier.contract)
-    plan = plan_map(request, classifier.contract, classifier.weights_sha256, found.scenes)
+    plan = plan_map(request, classifier, found.scenes)
     work = [windows for windows in (work_of(plan, block) for block in plan.blocks) if windows is not None]
     ground = shapely.union_all(
         [
@@ -117,7 +115,7 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
         patches=patches,
         disk_bytes=(fetched_bytes[0] + kept, fetched_bytes[1] + kept),
         read_seconds=(read_bytes[0] / READ_BYTES_PER_S, read_bytes[1] / READ_BYTES_PER_S),
-        network_seconds=patches * _seconds_per_patch(plan, classifier) if patches else 0.0,
+        network_seconds=_network_seconds(plan, classifier, work) if patches else 0.0,
     )
 
 
@@ -160,12 +158,31 @@ def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
     )
 
 
-def _seconds_per_patch(plan: RunPlan, classifier: PatchClassifier) -> float:
+def _network_seconds(
+    plan: RunPlan, classifier: PatchClassifier, work: Sequence[tuple[BlockWindows, NDArray[np.bool_]]]
+) -> float:
     """Timed on noise: what a patch shows does not matter to how long it takes."""
-    shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
-    dn = np.random.default_rng(0).integers(1, 4000, shape, np.uint16)
     cells = plan.patch_px // plan.stride_px
-    classifier.cell_probabilities(dn, plan.level, cells)  # the first batch also sets things up
+
+    def classify_noise() -> float:
+        """Classifies a little; returns how many times that the run is."""
+        rng = np.random.default_rng(0)
+        if plan.engine == "shared":
+            side = 4 * plan.patch_px
+            scene = rng.integers(1, 4000, (len(plan.bands), side, side), np.uint16)
+            starts = range(0, side - plan.patch_px + 1, plan.stride_px)
+            for _ in classifier.shared_probabilities(
+                scene, plan.level, row_starts=starts, col_starts=starts, cells=cells
+            ):
+                pass
+            pixels = sum(math.prod(high - low for low, high in (w.rows_px, w.cols_px)) for w, _ in work)
+            return pixels / side**2
+        shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
+        classifier.cell_probabilities(rng.integers(1, 4000, shape, np.uint16), plan.level, cells)
+        windows = sum(len(w.rows.cells) * len(w.cols.cells) for w, _ in work)
+        return windows / CALIBRATION_PATCHES
+
+    classify_noise()  # the first batch also sets things up
     began = time.perf_counter()
-    classifier.cell_probabilities(dn, plan.level, cells)
-    return (time.perf_counter() - began) / CALIBRATION_PATCHES
+    times = classify_noise()
+    return (time.perf_counter() - began) * times

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from collections import deque
-from contextlib import closing
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import shapely
 
-from landuse.errors import IncompleteError, OutputError, UsageError
+from landuse.errors import IncompleteError, UsageError
 from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
-from landuse.pipeline.blocks import BlockFile, read_block, write_block
+from landuse.pipeline.blocks import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.failover import Found, search_sources, split_sources
 from landuse.pipeline.lonlat import outline
-from landuse.pipeline.plan import RunPlan, make_plan, utm_crs
+from landuse.pipeline.plan import RunPlan, make_plan
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.search import SceneQuery
+from landuse.pipeline.store import Store
 from landuse.pipeline.survey import survey
-from landuse.pipeline.write import prepare_folder, staged, write_json
-from landuse.workflows.block import BlockInput, PatchClassifier, classify_block, read_input
+from landuse.pipeline.write import write_json
 from landuse.workflows.outputs import OUTPUTS, assemble
 from landuse.workflows.report import MapReport
+from landuse.workflows.run_blocks import Cluster, Tally, run_here, take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.providers import Provider
+    from landuse.pipeline.remote import Traffic
     from landuse.records import BandAsset, Block, ModelContract, ReadFailure, Scene
+    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.run_blocks import BlockDone, Progress
 
 log = logging.getLogger(__name__)
 
-BLOCKS_AHEAD = 2
-"""Blocks whose pixels are read or wait while another is classified; each may hold some 100 MB."""
+BlockRunner: TypeAlias = "Callable[[RunPlan, Sequence[Block], Store, Callable[[BlockDone], None]], Traffic]"
+"""Does blocks of a plan, keeps them in a folder, tells of each, and returns what was fetched elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +56,8 @@ class MapRequest:
     """Where; None maps all that a local source covers."""
     dates: DateRange | None
     """When; None takes any date."""
-    out: Path
-    """Folder for the results."""
+    out: Path | str
+    """Folder for the results, or its fsspec URL."""
     stride_px: int = 16
     """Cell size in pixels of 10 m."""
     max_cloud_percent: float = 40.0
@@ -67,8 +70,11 @@ class MapRequest:
     """Below this share of classified cells the map counts as incomplete."""
     overwrite: bool = False
     """Replace results that are there already."""
-    block_px: int = 1024
-    """Side of a block; decides memory, not results."""
+    engine: str = "auto"
+    """``"windows"``: each window goes through the network alone; ``"shared"``: windows share features;
+    ``"auto"``: shared where the model was trained for it, else windows."""
+    block_px: int | None = None
+    """Side of a block; decides memory, not results. None: what suits the engine."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """Patience with catalogues and imagery."""
 
@@ -79,23 +85,16 @@ class MapRequest:
             return split_sources(self.source)
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """Those of the sources that are given as such."""
+        return tuple(source for source in self.sources if not isinstance(source, str))
+
     def __post_init__(self) -> None:
         if not self.sources:
             raise UsageError("--source is empty. Name a provider, a URL or a path.")
         if not 0 <= self.min_valid_percent <= 100:
             raise UsageError(f"--min-valid {self.min_valid_percent:g} is no percentage. Give 0 to 100.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a run is."""
-
-    blocks_done: int
-    """Finished blocks."""
-    blocks: int
-    """All blocks."""
-    patches: int
-    """Patches classified so far."""
 
 
 def load_classifier(model: str, device: str = "auto") -> PatchClassifier:
@@ -108,6 +107,30 @@ def load_classifier(model: str, device: str = "auto") -> PatchClassifier:
     from landuse.model.predict import Predictor  # torch takes seconds to import
 
     return Predictor.load(model, device)
+
+
+def requested_cluster(scheduler: str | None, workers: int | None, model: str, device: str) -> Cluster | None:
+    """Where ``--scheduler`` or ``--workers`` has blocks done; None without either: in this process.
+
+    Raises:
+        UsageError: both are given, or the one given is malformed.
+    """
+    if scheduler is not None and workers is not None:
+        raise UsageError(
+            "--scheduler and --workers are both given. Give one: whose workers, or how many here."
+        )
+    if scheduler is None and workers is None:
+        return None
+    path = Path(model)
+    if path.is_file():  # a worker may have another working directory
+        model = str(path.absolute())
+    return Cluster(
+        scheduler=scheduler,
+        workers=1 if workers is None else workers,
+        model=model,
+        device=device,
+        load=load_classifier,
+    )
 
 
 def requested_area(bbox: str | None, aoi: Path | None) -> Area | None:
@@ -160,8 +183,7 @@ def ground_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
 
 def plan_map(
     request: MapRequest,
-    contract: ModelContract,
-    weights_sha256: str,
+    classifier: PatchClassifier,
     scenes: Sequence[Scene],
     crs: str | None = None,
 ) -> RunPlan:
@@ -170,11 +192,16 @@ def plan_map(
     Raises:
         LanduseError: as ``make_plan`` does.
     """
+    engine = request.engine
+    if engine == "auto":
+        engine = "shared" if classifier.contract.shared_features else "windows"
     return make_plan(
         ground_of(request, scenes),
         scenes,
-        contract,
-        weights_sha256=weights_sha256,
+        classifier.contract,
+        weights_sha256=classifier.weights_sha256,
+        engine=engine,
+        position_px=classifier.position_px if engine == "shared" else 1,
         stride_px=request.stride_px,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
@@ -197,137 +224,136 @@ def _with_fingerprints(scene: Scene) -> Scene:
 
 
 def map_area(
-    request: MapRequest, classifier: PatchClassifier, on_progress: Callable[[Progress], None] | None = None
+    request: MapRequest,
+    classifier: PatchClassifier,
+    on_progress: Callable[[Progress], None] | None = None,
+    cluster: Cluster | None = None,
 ) -> MapReport:
     """Make the map. Blocks that an interrupted run of the same plan finished are taken over.
 
+    Args:
+        request: what to map.
+        classifier: the model; on a cluster each worker loads its own, and this one only tells what it is.
+        on_progress: called after each block.
+        cluster: where the blocks are done; None does them in this process.
+
     Raises:
-        UsageError: the folder holds a map and ``overwrite`` is not asked for, or the request is wrong.
+        UsageError: the folder holds a map, or blocks of another, and ``overwrite`` is not asked for; or the
+            request is wrong.
         IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified.
-        LanduseError: nothing found, nothing readable, nothing writable.
+        LanduseError: nothing found, nothing readable, nothing writable, no worker.
+        KeyboardInterrupt: again, saying how many blocks are finished.
     """
     began = time.monotonic()
-    try:
-        held = [name for name in OUTPUTS if (request.out / name).exists()]
-    except OSError as error:  # a name too long, a folder that may not be looked into
-        raise OutputError(
-            f"Output folder {request.out} cannot be read ({error.strerror or error}). Choose another --out."
-        ) from error
-    if held and not request.overwrite:
-        raise UsageError(
-            f"{request.out} already holds {', '.join(held)}. Use --overwrite to replace it, or another --out."
-        )
+    out = Store.at(request.out)
+    _refuse_map(out, request)
     found = find_scenes(request, classifier.contract)
+    # What fits nothing is refused before a pixel is read.
+    first = plan_map(request, classifier, found.scenes)
     # What is fetched lies beside the results: the system's temporary folder is often memory.
-    folder = next(path for path in (request.out, *request.out.absolute().parents) if path.is_dir())
-    providers = [source for source in request.sources if not isinstance(source, str)]
-    with Remote(request.retry, providers=providers, folder=folder) as remote:
-        ground = ground_of(request, found.scenes)
-        crs = utm_crs(ground, found.scenes)
-        surveyed = survey(
-            found.scenes,
-            ground,
-            crs,
-            composite=request.composite,
-            max_cloud_percent=request.max_cloud_percent,
-            remote=remote,
-        )
-        plan = plan_map(request, classifier.contract, classifier.weights_sha256, surveyed.scenes, crs)
-        for warning in plan.warnings:
-            log.warning("%s", warning)
-        prepare_folder(request.out)  # only now: a request that fits nothing leaves no folder behind
-        planned = time.monotonic()
-        work = request.out / f".blocks-{plan.blocks_key}"
-        patch_count = _run_blocks(plan, work, classifier, remote, on_progress)
-        traffic = remote.traffic
-    mapped = time.monotonic()
-    with staged(request.out, OUTPUTS) as folder:
-        made = assemble(plan, work, folder, probabilities=request.probabilities)
-        report = MapReport(
-            plan=plan,
-            sources=found.sources,
-            left_out=surveyed.left_out,
-            cover=made.cover,
-            classes=made.classes,
-            failures=(*surveyed.failures, *made.failures),
-            files=(*made.files, "run.json"),
-            out=request.out,
-            patches=patch_count,
-            traffic=traffic,
-            seconds={
-                "plan": planned - began,
-                "map": mapped - planned,
-                "write": time.monotonic() - mapped,
-            },
-        )
-        write_json(folder / "run.json", report.to_dict())
+    scratch = out.path and next(path for path in (out.path, *out.path.absolute().parents) if path.is_dir())
+    with ExitStack() as held:
+        with (
+            Remote(request.retry, providers=request.providers, folder=scratch) as remote,
+            _block_runner(request, classifier, cluster, remote, scratch) as run_blocks,
+        ):
+            surveyed = survey(
+                found.scenes,
+                ground_of(request, found.scenes),
+                first.crs,
+                composite=request.composite,
+                max_cloud_percent=request.max_cloud_percent,
+                remote=remote,
+            )
+            plan = plan_map(request, classifier, surveyed.scenes, first.crs)
+            for warning in plan.warnings:
+                log.warning("%s", warning)
+            out.prepare()  # only now: a request that fits nothing leaves no folder behind
+            planned = time.monotonic()
+            tally = Tally(len(plan.blocks), on_progress)
+            held.enter_context(out.locked())
+            held.enter_context(_counting(tally))
+            _refuse_map(out, request)  # another run may have been at work until now
+            work = open_blocks(out, plan, overwrite=request.overwrite)
+            log.info(
+                "%d scenes, %d x %d cells in %d blocks",
+                len(plan.scenes),
+                plan.rows,
+                plan.cols,
+                len(plan.blocks),
+            )
+            fetched = run_blocks(plan, take_over(plan, work, tally), work, tally.add)
+            traffic = remote.traffic + fetched
+        mapped = time.monotonic()
+        with out.replaced(OUTPUTS) as folder:
+            made = assemble(plan, work, folder, probabilities=request.probabilities)
+            report = MapReport(
+                plan=plan,
+                sources=found.sources,
+                left_out=surveyed.left_out,
+                cover=made.cover,
+                classes=made.classes,
+                failures=(*surveyed.failures, *made.failures),
+                files=(*made.files, "run.json"),
+                out=out.path or out.shown,
+                patches=tally.patches,
+                traffic=traffic,
+                seconds={
+                    "plan": planned - began,
+                    "map": mapped - planned,
+                    "write": time.monotonic() - mapped,
+                },
+            )
+            write_json(folder / "run.json", report.to_dict())
+        if not any(is_missing(failure) for failure in made.failures):
+            # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
+            remove_blocks(out)
     cover = made.cover
-    if not any(is_missing(failure) for failure in made.failures):
-        # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
-        for leftover in request.out.glob(".blocks-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
     if cover.valid * 100 < request.min_valid_percent:
         raise IncompleteError(
             report=report.to_dict(),
             message=f"Only {cover.valid:.1%} of {cover.cells} cells could be classified, below --min-valid "
             f"{request.min_valid_percent:g} % (cloudy {cover.cloudy:.1%}, failed {cover.failed:.1%}, nodata "
-            f"{cover.nodata:.1%}). The map and its run.json are in {request.out}; widen --date or raise "
+            f"{cover.nodata:.1%}). The map and its run.json are in {out}; widen --date or raise "
             "--max-cloud.",
         )
     return report
 
 
-def _run_blocks(
-    plan: RunPlan,
-    work: Path,
-    classifier: PatchClassifier,
-    remote: Remote,
-    on_progress: Callable[[Progress], None] | None,
-) -> int:
-    """Do every block that is not done yet; returns how many patches they have together."""
-    log.info(
-        "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
-    )
-    prepare_folder(work)
-    patch_count = done = 0
-
-    def finished(content: BlockFile) -> None:
-        nonlocal patch_count, done
-        patch_count += content.patches
-        done += 1
-        if on_progress is not None:
-            on_progress(Progress(blocks_done=done, blocks=len(plan.blocks), patches=patch_count))
-
-    left = []
-    for block in plan.blocks:
-        content = read_block(work, block, plan)
-        # One that was read from a mirror is done again too: the mirror may have changed.
-        if content is None or content.failures:
-            left.append(block)
-        else:
-            finished(content)
-    with closing(_read_ahead(plan, left, remote)) as inputs:
-        for block, given in inputs:
-            content = classify_block(plan, block, classifier, given)
-            write_block(work, block, content)
-            finished(content)
-    return patch_count
-
-
-def _read_ahead(
-    plan: RunPlan, blocks: Sequence[Block], remote: Remote
-) -> Generator[tuple[Block, BlockInput | None]]:
-    """Each block with its pixels; the next ones are read while the network works on one."""
-    with remote.readers(1) as reader:
-        waiting = deque(
-            (block, reader.submit(read_input, plan, block, remote)) for block in blocks[:BLOCKS_AHEAD]
+def _refuse_map(out: Store, request: MapRequest) -> None:
+    """Refuse to replace a map unasked; one whose files were being put into place is gone on with."""
+    there = out.names()
+    held = [name for name in OUTPUTS if name in there]
+    if held and not request.overwrite and not (OUTPUTS[-1] not in held and is_unfinished(out)):
+        raise UsageError(
+            f"{out} already holds {', '.join(held)}. Use --overwrite to replace it, or another --out."
         )
-        for following in (*blocks[BLOCKS_AHEAD:], *[None] * min(BLOCKS_AHEAD, len(blocks))):
-            block, reading = waiting.popleft()
-            given = reading.result()
-            if following is not None:
-                waiting.append((following, reader.submit(read_input, plan, following, remote)))
-            yield block, given
+
+
+@contextmanager
+def _counting(tally: Tally) -> Iterator[None]:
+    """Whoever is interrupted here is told how far the run was."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise type(stop)(str(tally)) from stop
+
+
+@contextmanager
+def _block_runner(
+    request: MapRequest,
+    classifier: PatchClassifier,
+    cluster: Cluster | None,
+    remote: Remote,
+    scratch: Path | None,
+) -> Iterator[BlockRunner]:
+    if cluster is None:
+        yield partial(run_here, classifier=classifier, remote=remote)
+        return
+    from landuse.workflows.cluster import workers  # dask takes a while to import
+
+    with workers(cluster, policy=request.retry, providers=request.providers, scratch=scratch) as those:
+        yield those.run
 
 
 def is_missing(failure: ReadFailure) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from rasterio.windows import Window
 
 import landuse
 from landuse.errors import ReadError
@@ -19,13 +19,17 @@ from landuse.pipeline import stitch
 from landuse.pipeline.blocks import read_block
 from landuse.pipeline.plan import RunPlan
 from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.write import RasterLayer, cog_writer, write_vectors
+from landuse.pipeline.write import RasterLayer, cog_writer, vector_writer
 from landuse.records import NODATA_ID, CellScores, ReadFailure
 from landuse.workflows.block import cells_inside
 from landuse.workflows.report import ClassArea, Cover
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
+
+    from landuse.pipeline.store import Store
 
 
 OUTPUTS = (
@@ -36,6 +40,12 @@ OUTPUTS = (
     "landuse.gpkg",
     "run.json",
 )
+
+GDAL_CACHE_MB = 256
+"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's."""
+
+STRIP_CELLS = 2**18
+"""Cells whose polygons are made at once. Where each cell is a polygon, that takes some 400 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +62,26 @@ class Assembled:
     """Reads that failed for good."""
 
 
-def assemble(plan: RunPlan, work: Path, folder: Path, *, probabilities: bool) -> Assembled:
-    """Make the map's files of its finished blocks, one block in memory at a time.
+def assemble(plan: RunPlan, work: Store, folder: Path, *, probabilities: bool) -> Assembled:
+    """Make the map's files of its finished blocks, one block or strip of the map in memory at a time.
 
     Raises:
         ReadError: a block is gone, or nothing could be read at all.
         OutputError: a file cannot be written.
     """
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+        made = _assemble_rasters(plan, work, folder, probabilities=probabilities)
+        with vector_writer(folder / "landuse.gpkg", "landuse") as put:
+            for polygons in polygonize(
+                _strips(folder), plan.cell_geobox, names=plan.classes, nodata=NODATA_ID
+            ):
+                put(polygons)
+    return replace(made, files=(*made.files, "landuse.gpkg"))
+
+
+def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, *, probabilities: bool) -> Assembled:
     counts: Counter[str] = Counter()
-    cells_of_class: Counter[int] = Counter()
+    cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
     failures: list[ReadFailure] = []
     layers = _layers(plan, probabilities=probabilities)
     with ExitStack() as stack:
@@ -78,24 +99,27 @@ def assemble(plan: RunPlan, work: Path, folder: Path, *, probabilities: bool) ->
             if probabilities:
                 unmapped = np.float32(np.nan)
                 put["probabilities.tif"](*corner, np.where(scores.mapped, scores.probabilities, unmapped))
-            cells_of_class.update(classes[classes != NODATA_ID].tolist())
+            cells_of_class += np.bincount(classes.ravel(), minlength=len(cells_of_class))
             counts.update(_count(scores, cells_inside(plan, block)))
             failures += content.failures
         if failures and not counts["observed"]:
-            shutil.rmtree(work, ignore_errors=True)  # there is nothing in it to go on from
+            work.remove()  # there is nothing in it to go on from
             raise ReadError(f"No scene could be read. {failures[0].reason}")
-    with rasterio.open(folder / "landuse.tif") as file, rasterio.open(folder / "confidence.tif") as shades:
-        polygons = polygonize(
-            file.read(1), shades.read(1), plan.cell_geobox, names=plan.classes, nodata=NODATA_ID
-        )
-    write_vectors(folder / "landuse.gpkg", {"landuse": polygons})
-    names = ["landuse.tif", "landuse.tif.aux.xml", "confidence.tif", "landuse.gpkg"]
     return Assembled(
-        files=(*names, "probabilities.tif") if probabilities else tuple(names),
+        files=(*layers, "landuse.tif.aux.xml"),
         classes=_class_areas(cells_of_class, plan),
         cover=_cover(counts),
         failures=tuple(failures),
     )
+
+
+def _strips(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Classes and confidences of the map's rows from the top, each (row, col)."""
+    with rasterio.open(folder / "landuse.tif") as file, rasterio.open(folder / "confidence.tif") as shades:
+        rows = max(STRIP_CELLS // file.width, 1)
+        for row in range(0, file.height, rows):
+            strip = Window(0, row, file.width, min(rows, file.height - row))
+            yield file.read(1, window=strip), shades.read(1, window=strip)
 
 
 def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
@@ -164,8 +188,9 @@ def _cover(counts: Counter[str]) -> Cover:
     )
 
 
-def _class_areas(cells_of_class: Counter[int], plan: RunPlan) -> tuple[ClassArea, ...]:
-    total = cells_of_class.total()
+def _class_areas(cells_of_class: NDArray[np.int64], plan: RunPlan) -> tuple[ClassArea, ...]:
+    mapped = cells_of_class[: len(plan.classes)].tolist()
+    total = sum(mapped)
     return tuple(
         ClassArea(
             id=i,
@@ -174,5 +199,6 @@ def _class_areas(cells_of_class: Counter[int], plan: RunPlan) -> tuple[ClassArea
             area_m2=cells * plan.cell_m**2,
             share=cells / total,
         )
-        for i, cells in sorted(cells_of_class.items())
+        for i, cells in enumerate(mapped)
+        if cells
     )

@@ -70,8 +70,8 @@ class MapReport:
     """Reads that failed for good, and from where their pixels came instead."""
     files: tuple[str, ...]
     """Names of the files in the output folder."""
-    out: Path
-    """The output folder."""
+    out: Path | str
+    """The output folder, or its URL without passwords."""
     patches: int
     """Patches that went through the network, in this run and the one it resumed."""
     traffic: Traffic

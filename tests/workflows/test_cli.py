@@ -486,7 +486,8 @@ def test_an_interrupted_run_says_so_and_keeps_its_blocks(small, tmp_path):
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
-    assert stderr.endswith("Interrupted. Run the same command again: what is finished is kept.\n")
+    said = stderr.splitlines()[-1]
+    assert re.match(r"Interrupted: \d+ of \d+ blocks are finished\. Run the same command again: ", said)
     assert "Traceback" not in stderr
     (work,) = out.iterdir()
     assert list(work.glob("*.npz"))

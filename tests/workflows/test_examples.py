@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -148,6 +149,103 @@ def test_average_weights(tmp_path):
         assert done.stderr.startswith("Error: ")
         assert message in done.stderr
         assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_share_features(tmp_path):
+    """The copy's two engines come closer together, and its contract says what it was trained for."""
+    import torch
+
+    from landuse.model.checkpoint import load_checkpoint, save_checkpoint
+    from landuse.model.datasets import PatchSource, load_patches
+    from landuse.model.networks import balanced_fast, build_network
+    from landuse.model.train import make_contract
+    from tests.patches import make_jpegs
+
+    root = make_jpegs(tmp_path / "data", each=4)
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(root.glob("*/*.jpg"))]
+    (tmp_path / "all.txt").write_text("\n".join(names))
+    patches = load_patches(PatchSource(root=root), names)
+    contract = make_contract("net", patches)
+    torch.manual_seed(0)
+    network = build_network(balanced_fast(3, len(contract.classes))).eval()
+    save_checkpoint(tmp_path / "net.safetensors", network, contract)
+    options = ("--data", root, "--split", "all.txt", "--val", "all.txt", "--steps", 60, "--rate", 0.01)
+    shown = run(
+        "share_features.py",
+        "--init",
+        "net.safetensors",
+        *options,
+        "--out",
+        "shared.safetensors",
+        cwd=tmp_path,
+    )
+    assert shown.startswith("wrote shared.safetensors: ")
+    tuned, own = load_checkpoint(tmp_path / "shared.safetensors")
+    assert own.shared_features
+    assert not contract.shared_features
+
+    def disagreement(net):
+        size = contract.patch_size_px
+        rng = torch.Generator().manual_seed(1)
+        scene = torch.randn(1, 3, 4 * size, 4 * size, generator=rng)
+        with torch.inference_mode():
+            shared = net.evidence(net.features(scene, size))[:, :, 2:4, 2:4].softmax(1)
+            alone = net.evidence(net.features(scene[:, :, size : 2 * size, size : 2 * size])).softmax(1)
+        return float((shared - alone).abs().mean())
+
+    assert disagreement(tuned) < disagreement(network)
+
+
+def test_cluster():
+    """No docker here: what ``cluster`` configures is held against the programs that it starts."""
+    import typer
+    import yaml
+    from distributed.cli import dask_scheduler, dask_worker
+
+    import landuse
+    from landuse.cli import app
+
+    folder = EXAMPLES / "cluster"
+    compose = yaml.safe_load((folder / "compose.yaml").read_text())
+    services = compose["services"]
+    map_command = typer.main.get_command(app).commands["map"]
+    known = {
+        "scheduler": ("dask", "scheduler", dask_scheduler.main),
+        "worker": ("dask", "worker", dask_worker.main),
+        "map": ("landuse", "map", map_command),
+    }
+    assert services.keys() == known.keys()
+    for name, service in services.items():
+        *program, command = known[name]
+        arguments = service.get("entrypoint", []) + service["command"]
+        assert arguments[:2] == program
+        options = {spelling for option in command.params for spelling in getattr(option, "opts", [])}
+        assert {part for part in arguments if part.startswith("--")} <= options
+        command.make_context(program[-1], arguments[2:], resilient_parsing=False)
+        assert service["image"] == f"landuse-cluster:{landuse.__version__}"
+        assert set(service) & {"ports", "env_file", "secrets"} == set()
+        assert not any(re.search("KEY|TOKEN|PASSWORD|SECRET", key) for key in service.get("environment", {}))
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert services[needed]["healthcheck"]["test"][0] == "CMD"
+        (volume,) = service["volumes"]
+        assert volume.split(":")[1] == service["working_dir"]
+        assert (folder / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    address = f"tcp://scheduler:{services['scheduler']['command'][3]}"
+    assert address in services["worker"]["command"]
+    assert address in services["map"]["entrypoint"]
+    for name in ("scheduler", "worker"):
+        command = services[name]["command"]
+        port = command[command.index("--dashboard-address") + 1]
+        assert f"127.0.0.1{port}/health" in services[name]["healthcheck"]["test"][-1]
+    dockerfile = (folder / "Dockerfile").read_text().splitlines()
+    assert re.fullmatch(r"FROM python:\d+\.\d+\.\d+-\S+", dockerfile[0])
+    copied = [part for line in dockerfile if line.startswith("COPY") for part in line.split()[1:-1]]
+    assert [part for part in copied if not (EXAMPLES.parent / part).exists()] == []
+    told = (folder / "README.md").read_text()
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told))
+    elsewhere = {"--build", "--detach", "--wait", "--scale", "--rm", "--nthreads"}  # docker's and dask's
+    assert shown - elsewhere <= {spelling for option in map_command.params for spelling in option.opts}
 
 
 def small_bbox():

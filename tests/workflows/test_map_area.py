@@ -9,7 +9,6 @@ import pyogrio
 import pyproj
 import pytest
 import rasterio
-from affine import Affine
 from rasterio.transform import xy
 from rasterio.windows import from_bounds
 from rio_cogeo.cogeo import cog_validate
@@ -17,79 +16,11 @@ from rio_cogeo.cogeo import cog_validate
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import parse_bbox, read_aoi
-from landuse.records import LevelInput, ModelContract
 from landuse.workflows.catalog import catalog_rasters
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
 from landuse.workflows.rasters import CatalogRequest
 
-SCENES = {
-    "orihuela": ("scenes/orihuela_es_L1C_20190918_13b_utm30n.tif", "L1C", "2019-09-18T10:50:31+00:00"),
-    "inn": ("scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif", "L2A", "2021-06-18T10:10:31+00:00"),
-}
-
-
-class BrightnessClassifier:
-    """Scores cells by their patch's mean red DN, so that the map can be computed by hand."""
-
-    weights_sha256 = "0" * 64
-
-    def __init__(self, patch_size_px: int) -> None:
-        self.contract = ModelContract(
-            name="brightness",
-            bands=("B04",),
-            levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
-            saturation_dn=(10_000.0,),
-            mean=(0.0,),
-            std=(1.0,),
-            classes=("Dark", "Bright"),
-            patch_size_px=patch_size_px,
-            resolution_m=10.0,
-        )
-
-    def cell_probabilities(self, dn, level, cells):
-        bright = (dn.mean((1, 2, 3)) / 10_000).astype(np.float32)
-        return np.tile(np.stack([1 - bright, bright], 1)[:, :, None, None], (1, 1, cells, cells))
-
-
-def red_raster(path, values, *, left=512_340, top=5_310_070, crs="EPSG:32633"):
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=values.shape[0],
-        width=values.shape[1],
-        count=1,
-        dtype="uint16",
-        crs=crs,
-        transform=Affine(10, 0, left, 0, -10, top),
-        nodata=0,
-    ) as file:
-        file.write(values, 1)
-        file.set_band_description(1, "B04")
-    return path
-
-
-def catalog_of(tmp_path, raster, *, level="L2A", acquired="2024-06-01T10:00:00+00:00", name="catalog"):
-    result = catalog_rasters(
-        CatalogRequest(
-            rasters=(raster,),
-            level=level,
-            acquired_utc=datetime.fromisoformat(acquired).astimezone(UTC),
-            out=tmp_path / name,
-            baseline="03.00",
-        )
-    )
-    return str(result.catalog)
-
-
-def request(tmp_path, source, **options):
-    values = {"source": source, "area": None, "dates": None, "out": tmp_path / "map"} | options
-    return MapRequest(**values)
-
-
-def read(path):
-    with rasterio.open(path) as file:
-        return file.read(1)
+from .mapping import SCENES, BrightnessClassifier, catalog_of, read, red_raster, request
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +279,9 @@ def test_blocks_of_a_file_that_was_rewritten_are_not_taken_over(tmp_path):
             overwrite=True,
         )
     )
-    map_area(request(tmp_path, source, block_px=128), BrightnessClassifier(64))
+    with pytest.raises(UsageError, match=r"another plan \(its imagery has changed\).*--overwrite"):
+        map_area(request(tmp_path, source, block_px=128), BrightnessClassifier(64))
+    map_area(request(tmp_path, source, block_px=128, overwrite=True), BrightnessClassifier(64))
     assert (read(tmp_path / "map/landuse.tif") == 1).all()
     assert not list((tmp_path / "map").glob(".*"))  # the other plan's blocks are gone too
 

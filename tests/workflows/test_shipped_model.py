@@ -8,7 +8,7 @@ import rasterio
 import torch
 from PIL import Image
 
-from landuse.model import DEFAULT_MODEL
+from landuse.model import DEFAULT_MODEL, MAP_MODEL
 from landuse.model.bands import ALL, NO_B10, RGB
 from landuse.model.checkpoint import WEIGHTS, load_checkpoint, model_path, shipped_models
 from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
@@ -40,19 +40,22 @@ ORIHUELA_SEEN = (ORIHUELA_FILE, "L1C", datetime(2019, 9, 18, tzinfo=UTC), ORIHUE
 SEEN = [
     pytest.param(DEFAULT_MODEL, *INN_SEEN, id="inn, L2A"),
     pytest.param(DEFAULT_MODEL, *ORIHUELA_SEEN, id="orihuela"),
+    pytest.param(MAP_MODEL, *INN_SEEN, id="inn, L2A, shared features"),
+    pytest.param(MAP_MODEL, *ORIHUELA_SEEN, id="orihuela, shared features"),
     pytest.param("balanced-fast-all", *ORIHUELA_SEEN, id="orihuela, 13 bands"),
     pytest.param("balanced-fast-no-b10", *ORIHUELA_SEEN, id="orihuela, 12 bands"),
 ]
 
 
 def test_shipped_weights_are_small_and_carry_their_contract():
-    bands = {DEFAULT_MODEL: RGB, "balanced-fast-all": ALL, "balanced-fast-no-b10": NO_B10}
+    bands = {DEFAULT_MODEL: RGB, MAP_MODEL: RGB, "balanced-fast-all": ALL, "balanced-fast-no-b10": NO_B10}
     assert set(shipped_models()) == set(bands)
     for name in shipped_models():
         assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= 12_000_000
         _, contract = load_checkpoint(model_path(name))
         assert contract.name == name
         assert contract.bands == bands[name]
+        assert contract.shared_features == (name == MAP_MODEL)
         # L2A has no B10.
         expected = {"L1C"} if "B10" in contract.bands else {"L1C", "L2A"}
         assert {entry.level for entry in contract.levels} == expected

@@ -29,7 +29,9 @@ from landuse.model.networks import (
     build_network,
     cbam,
     config_from_dict,
+    fold_norms,
     fusion_weights,
+    moving_mean,
     resnet50,
     set_dropblock_progress,
 )
@@ -543,3 +545,57 @@ def test_initial_features_keep_the_scale_of_their_input():
     network = BalancedNet(balanced(3, 10))
     weight = network.blocks[-1].conv2.weight
     assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / (9 * 512)), rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_folded_norms_change_no_output(name):
+    network = build_network(NETWORKS[name](3, 10)).eval()
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean, 0, 0.1)
+            for values in (norm.running_var, norm.weight):
+                nn.init.uniform_(values, 0.7, 1.3)
+            nn.init.normal_(norm.bias, 0, 0.1)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = network(x)
+        fold_norms(network)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+        assert torch.allclose(network(x), before, rtol=1e-3, atol=1e-4 * before.abs().max())
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"baseline"}))
+def test_features_of_a_scene_do_not_depend_on_how_it_is_cut(name):
+    """Far from the cut: what lets blocks share features."""
+    network = build_network(NETWORKS[name](3, 10)).eval()
+    step = network.position_px
+    scene = torch.rand(1, 3, 448, 384)
+    with torch.no_grad():
+        whole = network.features(scene, 64)
+        part = network.features(scene[:, :, 2 * step :, step:], 64)
+    assert whole.shape[2:] == (448 // step, 384 // step)
+    torch.testing.assert_close(part[:, :, -2:, -2:], whole[:, :, -2:, -2:], rtol=1e-3, atol=1e-4)
+
+
+def test_the_moving_mean_is_the_mean_over_a_centred_window():
+    x = torch.rand(1, 2, 9, 40, dtype=torch.float64)
+    got = moving_mean(x, 8, 3).numpy()
+    for col in range(40):
+        low, high = max(col - 4, 0), min(col + 4, 40)
+        later = (max(col - 3, 0), min(col + 5, 40))
+        slow = (x[..., low:high].numpy().mean(-1) + x[..., slice(*later)].numpy().mean(-1)) / 2
+        np.testing.assert_allclose(got[..., col], slow)
+    np.testing.assert_allclose(moving_mean(x.transpose(2, 3), 8, 2).transpose(2, 3).numpy(), got)
+
+
+def test_a_flat_scene_is_what_each_of_its_patches_is():
+    """Where nothing changes, moving windows and the patch's own pooling are the same mean."""
+    attention = BalancedAttention(16).eval()
+    x = torch.rand(1, 16, 1, 1).expand(1, 16, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x, 8), attention(x))
+
+
+def test_baseline_refuses_moving_windows():
+    with pytest.raises(ModelError, match="--engine windows"):
+        build_network(baseline(3, 10)).features(torch.zeros(1, 3, 64, 64), 64)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landuse.pipeline.patches import MIN_USABLE, BlockWindows, axis_windows, patch_batches
+from landuse.pipeline.patches import MIN_USABLE, BlockWindows, axis_windows, filled, patch_batches
 from landuse.pipeline.stitch import Blend, class_raster, confidence_raster
 from landuse.records import Block, PixelBlock
 
@@ -163,3 +163,52 @@ def test_cells_without_clear_pixels_get_no_class():
     assert not settled.observed[5, 5]
     assert {(int(r), int(c)) for r, c in zip(*np.nonzero(settled.failed), strict=True)} == {(5, 5)}
     assert set(np.unique(class_raster(settled))) == {1, 255}
+
+
+def pixel_block(dn, usable):
+    return PixelBlock(dn=dn, usable=usable, observed=usable)
+
+
+def test_unusable_pixels_hold_the_mean_of_those_around_them():
+    """Oracle: the window's mean by hand."""
+    rng = np.random.default_rng(0)
+    dn = rng.integers(100, 4000, (2, 50, 40)).astype(np.uint16)
+    usable = rng.random((50, 40)) > 0.3
+    usable[:20, :20] = False
+    got = filled(pixel_block(dn, usable), patch_px=8)
+    assert np.array_equal(got[:, usable], dn[:, usable])
+    for row, col in zip(*np.nonzero(~usable), strict=True):
+        for size in (8, 32):
+            low, high = size // 2, size - size // 2
+            rows, cols = slice(max(row - low, 0), row + high), slice(max(col - low, 0), col + high)
+            near = dn[:, rows, cols][:, usable[rows, cols]]
+            if near.size:
+                np.testing.assert_allclose(got[:, row, col], near.mean(1), atol=0.6)
+                break
+
+
+def test_a_block_without_a_hole_is_not_copied():
+    dn = np.ones((1, 8, 8), np.uint16)
+    assert filled(pixel_block(dn, np.ones((8, 8), bool)), patch_px=4) is dn
+    assert filled(pixel_block(dn, np.zeros((8, 8), bool)), patch_px=4) is dn
+
+
+@given(
+    low=st.integers(-70, 70),
+    size=st.integers(64, 300),
+    stride_px=st.sampled_from([4, 8, 16, 64]),
+)
+def test_windows_that_share_features_start_on_their_positions(low, size, stride_px):
+    start_px = min(stride_px, 8)
+    high = low + size
+    cells = range(low // stride_px, -(-high // stride_px))
+    windows = axis_windows(
+        cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high), start_px=start_px
+    )
+    plain = axis_windows(cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high))
+    assert windows.cells == plain.cells
+    for start, own in zip(windows.starts_px, plain.starts_px, strict=True):
+        assert start % start_px == 0
+        assert abs(start - own) < 2 * start_px
+        assert start >= low
+        assert start + 64 <= max(high, low + 64 + start_px)

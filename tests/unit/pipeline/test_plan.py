@@ -208,9 +208,6 @@ def test_areas_too_large_for_one_map_are_refused_before_anything_is_read():
     world = shapely.box(-80, -10, 90, 60)
     with pytest.raises(UsageError, match="too far from UTM zone"):
         plan_of(world, [scene(shapely.box(13, 48, 13.1, 48.1), "EPSG:32633")])
-    wide = shapely.box(12, 40, 18, 52)
-    with pytest.raises(UsageError, match=r"above 50000000. Choose a smaller area or a larger --stride-px"):
-        plan_of(wide, [scene(wide, "EPSG:32633")], stride_px=8)
 
 
 def test_what_does_not_fit_is_refused_with_the_mend():

@@ -271,6 +271,20 @@ def test_only_the_file_itself_is_found_beside_it(noise):
                 opened.opener(name)
 
 
+class Stating:
+    """An open dataset whose header states a size for every tile."""
+
+    def __init__(self, source, size):
+        self._source = source
+        self._size = size
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def get_tag_item(self, name, *namespace, bidx):
+        return str(self._size) if "SIZE" in name else self._source.get_tag_item(name, *namespace, bidx=bidx)
+
+
 def test_a_window_brings_its_tiles_in_few_aligned_requests(tmp_path):
     """Oracle: the tile index of the file, read by rasterio from disk."""
     served = tmp_path / "served"
@@ -289,6 +303,11 @@ def test_a_window_brings_its_tiles_in_few_aligned_requests(tmp_path):
         for (start, stop), (row, col) in zip(ranges, tiles, strict=True):
             assert start == int(source.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1))
             assert stop - start == int(source.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=1))
+        # A header that states gigabytes does not have them fetched ahead.
+        assert tile_ranges(Stating(source, 2 * 512 * 512 * 2), 1, (600, 500, 500, 100)) == [
+            (start, start + 2 * 512 * 512 * 2) for start, _ in ranges
+        ]
+        assert tile_ranges(Stating(source, 2 * 512 * 512 * 2 + 1), 1, (600, 500, 500, 100)) == []
     with serving(storage), Remote(HASTY) as remote, remote.opened(f"{storage.url}/B04.tif", "x") as opened:
         with (
             rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),

@@ -83,6 +83,20 @@ def test_what_adds_nothing_is_spare_for_best_alone(tmp_path):
     assert not any(one.spare for one in look(scenes, composite="median").scenes)
 
 
+def test_a_thousandth_of_the_area_is_not_spare(tmp_path):
+    """Of a large area that is square kilometres. Few of 10,000 pixels are clear in the second one alone."""
+    scenes = [
+        scene(tmp_path, "full", 1, np.s_[:, :80]),
+        scene(tmp_path, "little", 2, np.s_[40:52, 85:97]),  # five pixels a side are too near to cloud
+        scene(tmp_path, "nothing", 3, np.s_[40:50, 85:95]),
+    ]
+    found = {one.id: one for one in look(scenes).scenes}
+    assert 0 < found["little"].view.clear < 0.001
+    assert {name: one.spare for name, one in found.items()} == {
+        "full": False, "little": False, "nothing": True,
+    }  # fmt: skip
+
+
 def test_too_much_cloud_over_the_area_leaves_a_scene_out_and_it_is_told(tmp_path):
     scenes = [
         scene(tmp_path, "good", 1, np.s_[:, :80], cloud=95.0),

@@ -1,8 +1,10 @@
 """Files on disk, re-read by rasterio, GDAL's VRT driver and pyogrio; and disks that fill up."""
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 
 import geopandas as gpd
 import numpy as np
@@ -21,8 +23,8 @@ from landuse.pipeline.write import (
     atomic_path,
     cog_writer,
     prepare_folder,
+    vector_writer,
     write_json,
-    write_vectors,
 )
 
 GEOBOX = GeoBox((700, 900), Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
@@ -80,11 +82,45 @@ def test_a_piece_that_fails_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_vectors_come_back_with_their_layers(tmp_path):
-    frame = gpd.GeoDataFrame({"class_id": [3]}, geometry=[shapely.box(0, 0, 10, 10)], crs="EPSG:32633")
-    write_vectors(tmp_path / "landuse.gpkg", {"landuse": frame, "none": frame.iloc[:0]})
-    assert [name for name, _ in pyogrio.list_layers(tmp_path / "landuse.gpkg")] == ["landuse", "none"]
-    assert gpd.read_file(tmp_path / "landuse.gpkg", layer="landuse").area.tolist() == [100]
+def squares(*sides):
+    return gpd.GeoDataFrame(
+        {"class_name": np.array([f"side {side}" for side in sides], object)},
+        geometry=[shapely.box(side, 0, 2 * side, side) for side in sides],
+        crs="EPSG:32633",
+    )
+
+
+@pytest.mark.parametrize(
+    "given", [[()], [(), (), (10,)], [(10, 20), (), (30,)], [(side,) for side in range(1, 9)]]
+)
+def test_vectors_come_back_in_one_indexed_layer(tmp_path, given):
+    with vector_writer(tmp_path / "landuse.gpkg", "landuse") as put:
+        for sides in given:
+            put(squares(*sides))
+    assert [path.name for path in tmp_path.iterdir()] == ["landuse.gpkg"]
+    assert [name for name, _ in pyogrio.list_layers(tmp_path / "landuse.gpkg")] == ["landuse"]
+    held = gpd.read_file(tmp_path / "landuse.gpkg")
+    sides = [side for some in given for side in some]
+    assert held.crs == "EPSG:32633"
+    assert held.area.tolist() == [side**2 for side in sides]
+    assert held.class_name.tolist() == [f"side {side}" for side in sides]
+    with closing(sqlite3.connect(tmp_path / "landuse.gpkg")) as database:
+        assert database.execute("SELECT count(*) FROM rtree_landuse_geom").fetchone() == (len(sides),)
+
+
+def test_a_frame_that_fails_leaves_what_was_there(tmp_path):
+    target = tmp_path / "landuse.gpkg"
+    target.write_text("before")
+
+    def half() -> None:
+        with vector_writer(target, "landuse") as put:
+            put(squares(10))
+            raise KeyError("the rest")
+
+    with pytest.raises(KeyError):
+        half()
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -112,7 +148,7 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
         from affine import Affine
         from odc.geo.geobox import GeoBox
         from landuse.errors import OutputError
-        from landuse.pipeline.write import RasterLayer, cog_writer, write_json, write_vectors
+        from landuse.pipeline.write import RasterLayer, cog_writer, vector_writer, write_json
         out = Path({str(tmp_path)!r})
         noise = np.random.default_rng(0).integers(0, 255, (1200, 1200)).astype(np.uint8)
         box = GeoBox(noise.shape, Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
@@ -124,9 +160,13 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
         def write_cog():
             with cog_writer(out / "x.tif", layer) as put:
                 put(0, 0, noise)
+        def write_gpkg():
+            with vector_writer(out / "x.gpkg", "x") as put:
+                put(frame.iloc[:100])
+                put(frame)
         write = {{
             "cog": write_cog,
-            "gpkg": lambda: write_vectors(out / "x.gpkg", {{"x": frame}}),
+            "gpkg": write_gpkg,
             "json": lambda: write_json(out / "x.json", {{"x": "y" * 10**6}}),
         }}[{what!r}]
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))

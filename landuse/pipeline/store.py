@@ -1,0 +1,229 @@
+"""IO: where a map and its finished blocks lie: a folder here, or any other path that fsspec knows.
+
+In a folder every file appears whole or not at all. An object store does the same by itself; of a
+file that another service kept half of, the reader sees that it is not whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.write import atomic_path, clear_staged, prepare_folder, staged
+from landuse.redact import redact, redact_href
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fsspec import AbstractFileSystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A folder of files. It can be pickled: whoever opens it elsewhere finds the same files."""
+
+    shown: str
+    """Its address without passwords, for messages."""
+    path: Path | None
+    """Its folder on this machine, or None where it lies elsewhere."""
+    filesystem: AbstractFileSystem | None = None
+    """What reaches it elsewhere; may hold a password."""
+    root: str = ""
+    """Its path there."""
+
+    @classmethod
+    def at(cls, location: Path | str) -> Self:
+        """The store at a local path or at an fsspec URL such as ``s3://bucket/folder``.
+
+        Raises:
+            UsageError: fsspec does not know such a URL, or what it needs for it is not installed.
+        """
+        if isinstance(location, Path) or "://" not in location:
+            return cls(shown=str(location), path=Path(location))
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        shown = redact_href(location)
+        try:
+            filesystem, root = url_to_fs(location)
+        except (ImportError, ValueError, OSError) as error:
+            raise UsageError(
+                f"--out {shown} cannot be opened ({redact(str(error)).rstrip('.')}). Give a folder or a URL "
+                "that fsspec knows, and install what its protocol needs, such as s3fs."
+            ) from error
+        if isinstance(filesystem, LocalFileSystem):
+            return cls(shown=root, path=Path(root))
+        return cls(shown=shown.rstrip("/"), path=None, filesystem=filesystem, root=root.rstrip("/"))
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def child(self, name: str) -> Self:
+        """The folder of that name in it."""
+        return replace(
+            self,
+            shown=f"{self.shown}/{name}",
+            path=None if self.path is None else self.path / name,
+            root=f"{self.root}/{name}",
+        )
+
+    def absolute(self) -> Self:
+        """The same, for a process with another working directory."""
+        return self if self.path is None else replace(self, path=self.path.absolute())
+
+    def prepare(self) -> None:
+        """Make the folder and, on this machine, see that it can be written.
+
+        Elsewhere what is above it must be there: a bucket is not made for a slip of the pen.
+
+        Raises:
+            OutputError: it cannot be made or written.
+        """
+        if self.path is not None:
+            prepare_folder(self.path)
+            return
+        with self._elsewhere("made") as there, suppress(FileExistsError):
+            there.mkdir(self.root, create_parents=False)
+
+    def names(self) -> list[str]:
+        """What is in the folder, sorted; nothing where there is no folder.
+
+        Raises:
+            OutputError: it cannot be looked into.
+        """
+        try:
+            if self.path is not None:
+                return sorted(entry.name for entry in self.path.iterdir())
+            with self._elsewhere("read") as there:
+                there.invalidate_cache()
+                return sorted(
+                    entry.rstrip("/").rpartition("/")[2] for entry in there.ls(self.root, detail=False)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:  # a name too long, a folder that may not be looked into
+            raise OutputError(
+                f"Output folder {self} cannot be read ({error.strerror or error}). Choose another --out."
+            ) from error
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        try:
+            if self.path is not None:
+                return (self.path / name).read_bytes()
+            with self._elsewhere("read") as there:
+                content: bytes = there.cat_file(f"{self.root}/{name}")
+                return content
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(
+                f"{self}/{name} cannot be read ({error.strerror or error}). Move it away, or choose another "
+                "--out."
+            ) from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self.path is not None:
+            with atomic_path(self.path / name) as partial:
+                partial.write_bytes(content)
+            return
+        with self._elsewhere("written") as there:
+            there.pipe_file(f"{self.root}/{name}", content)
+
+    def remove(self) -> None:
+        """Remove the folder and all in it, as far as that goes."""
+        if self.path is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+        elif self.names():
+            with self._elsewhere("removed") as there:
+                there.rm(self.root, recursive=True)
+
+    @contextmanager
+    def replaced(self, names: Sequence[str]) -> Iterator[Path]:
+        """A folder on this machine whose files replace the store's when the block ends well.
+
+        Args:
+            names: all files that may lie there; one that was not made anew is removed. The last one tells
+                that the others are whole: elsewhere it goes first and comes last.
+
+        Raises:
+            OutputError: the files could not be put into place.
+        """
+        if self.path is not None:
+            with staged(self.path, names) as folder:
+                yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="landuse-") as temporary:
+            yield Path(temporary)
+            there_already = self.names()
+            with self._elsewhere("written") as there:
+                for name in reversed(names):
+                    made = (Path(temporary) / name).exists()
+                    if name in there_already and (name == names[-1] or not made):
+                        there.rm_file(f"{self.root}/{name}")
+                for name in names:
+                    if (Path(temporary) / name).exists():
+                        there.put_file(str(Path(temporary) / name), f"{self.root}/{name}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """For one run at a time; a lock ends with its process, however that ends.
+
+        Only a folder on this machine can be locked: elsewhere nothing holds two runs apart.
+
+        Raises:
+            OutputError: another run is at work in the folder.
+        """
+        if self.path is None:
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"Another run is at work in {self}. Wait for it or end it, or choose another --out."
+                ) from None
+            except OSError:
+                pass  # a file system that knows no locks
+            clear_staged(self.path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _elsewhere(self, doing: str) -> Iterator[AbstractFileSystem]:
+        """The file system; its errors as ours, but for a missing file where one is read."""
+        try:
+            yield self.filesystem
+        except _errors() as error:
+            if doing == "read" and isinstance(error, FileNotFoundError):
+                raise
+            raise OutputError(
+                f"{self} cannot be {doing} ({redact(str(error)).rstrip('.')}). Check the address, the rights "
+                "and the credentials of --out, then run again; finished blocks are kept."
+            ) from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What file systems raise; what botocore raises s3fs lets through."""
+    from botocore.exceptions import BotoCoreError  # takes a while, and a folder needs it not
+
+    return (OSError, BotoCoreError)

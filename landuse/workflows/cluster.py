@@ -1,0 +1,416 @@
+"""Blocks on dask: a task a block, on workers that this process starts or that a scheduler has.
+
+Pixels never travel: a worker reads a block, writes its file and tells a few numbers. The plan goes to
+the scheduler once and from there to each worker; a task names its block by number.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.resource_tracker
+import queue
+import signal
+import tempfile
+import threading
+import time
+import uuid
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, get_worker
+
+import landuse
+from landuse.errors import ClusterError, ModelError, OutputError, UsageError
+from landuse.pipeline.blocks import PLAN_FILE
+from landuse.pipeline.remote import Remote, Traffic
+from landuse.redact import redact_href
+from landuse.workflows.block import read_input
+from landuse.workflows.run_blocks import BlockDone, finished_block, run_block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.providers import Provider
+    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.store import Store
+    from landuse.records import Block
+    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.run_blocks import Cluster
+
+THREADS = 2
+"""Tasks at a time in a worker of ours: one is read while the network works on the other."""
+
+ANSWER_S = 30.0
+"""How long a scheduler may take to answer."""
+
+WORKER_S = 60.0
+"""How long a scheduler may be without any worker."""
+
+LOOK_S = 2.0
+"""Seconds between looks at which workers there are."""
+
+DEATHS = 3
+"""Workers of ours that one block may cost."""
+
+_COMPUTING = threading.Lock()
+"""Held in a worker while the network runs: it has all of the worker's cores, or its GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a worker needs to know to do any block of a plan."""
+
+    plan: RunPlan
+    """Of the map."""
+    folder: Store
+    """Where finished blocks lie."""
+    cluster: Cluster
+    """Which model to load."""
+    policy: RetryPolicy
+    """Patience with imagery."""
+    providers: tuple[Provider, ...]
+    """Beside the known ones."""
+    scratch: Path | None
+    """Folder for what is fetched; None takes the worker's own."""
+    threads: int | None
+    """Of the network, on a CPU; None takes as many as the worker was given."""
+    gpus: int
+    """Of this machine, for its workers to share; 0 where a worker has a device of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a task returns."""
+
+    done: BlockDone
+    """The block."""
+    site: str
+    """Who did it."""
+    traffic: Traffic
+    """What it fetched so far for this run."""
+
+
+class Site:
+    """A worker process at work on a job: its model, and what it fetched. It travels as a recipe.
+
+    As the result of a task it is made again wherever it is lost, and its files are closed when the run
+    that asked for it ends or goes away.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.name = uuid.uuid4().hex
+        self._remote: Remote | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Site], tuple[Job]]:
+        return Site, (self.job,)
+
+    def do(self, number: int) -> Told:
+        """Do a block of the plan, unless its file is there: a worker may die when it has just written it."""
+        plan, folder = self.job.plan, self.job.folder
+        block = plan.blocks[number]
+        remote = self._open()
+        done = finished_block(plan, block, folder)
+        if done is None:
+            given = read_input(plan, block, remote)
+            with _COMPUTING:
+                classifier = self._classifier()
+            done = run_block(plan, block, given, classifier, folder, _COMPUTING)
+        return Told(done=done, site=self.name, traffic=remote.traffic)
+
+    def _open(self) -> Remote:
+        with self._lock:
+            if self._remote is None:
+                self._check()
+                job = self.job
+                scratch = job.scratch or Path(get_worker().local_directory)
+                self._remote = Remote(job.policy, providers=job.providers, folder=scratch)
+                weakref.finalize(self, self._remote.__exit__, None, None, None)
+            return self._remote
+
+    def _check(self) -> None:
+        job = self.job
+        worker = get_worker().address
+        if job.plan.version != landuse.__version__:
+            raise UsageError(
+                f"Worker {worker} runs landuse {landuse.__version__}, the plan is of {job.plan.version}. "
+                "Install the same version on every machine."
+            )
+        if PLAN_FILE not in job.folder.names():
+            raise OutputError(
+                f"Worker {worker} does not see {job.folder}. Give an --out that every worker and this "
+                "machine share: a common folder, or a URL such as s3://bucket/folder."
+            )
+
+    def _classifier(self) -> PatchClassifier:
+        import torch
+
+        worker, cluster = get_worker(), self.job.cluster
+        # dask starts workers with one thread for numerical libraries; a thread's own setting counts.
+        torch.set_num_threads(self.job.threads or worker.state.nthreads)
+        device = worker_device(cluster.device, worker.name, self.job.gpus)
+        return _loaded(cluster.load, cluster.model, device, self.job.plan.weights_sha256)
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    load: Callable[[str, str], PatchClassifier], model: str, device: str, weights_sha256: str
+) -> PatchClassifier:
+    """The model, kept in the process for the next run of the same."""
+    classifier = load(model, device)
+    if classifier.weights_sha256 != weights_sha256:
+        raise ModelError(
+            f"Worker {get_worker().address}: the file of model {model} has sha256 "
+            f"{classifier.weights_sha256[:12]}, the plan's has {weights_sha256[:12]}. Give every worker the "
+            "same file."
+        )
+    return classifier
+
+
+def worker_device(device: str, name: object, gpus: int) -> str:
+    """The device of a worker: of this machine's GPUs each worker has one, in turn where they are too few.
+
+    Args:
+        device: as asked for.
+        name: of the worker; those of this machine are numbered from 0.
+        gpus: of this machine; 0 where the worker is elsewhere.
+    """
+    return f"cuda:{int(str(name)) % gpus}" if gpus and device in ("auto", "cuda") else device
+
+
+def _do(site: Site, number: int) -> Told:
+    return site.do(number)
+
+
+@contextmanager
+def workers(
+    cluster: Cluster, *, policy: RetryPolicy, providers: Sequence[Provider], scratch: Path | None
+) -> Iterator[Workers]:
+    """The workers of a scheduler, or workers of our own, which end with the context.
+
+    Args:
+        cluster: whose workers.
+        policy: patience with imagery.
+        providers: beside the known ones.
+        scratch: folder for what workers of our own fetch.
+
+    Raises:
+        ClusterError: they cannot be reached or started.
+    """
+    with _quiet():
+        if cluster.scheduler is None:
+            with _own_workers(cluster.workers) as own, _client(own, own.scheduler_address) as client:
+                client.forward_logging("landuse")
+                threads = max(1, CPU_COUNT // cluster.workers)
+                gpus = _gpus() if cluster.device in ("auto", "cuda") else 0
+                yield Workers(client, cluster, policy, providers, scratch=scratch, threads=threads, gpus=gpus)
+        else:
+            with _client(cluster.scheduler, redact_href(cluster.scheduler)) as client:
+                yield Workers(client, cluster, policy, providers)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What matters of dask's own messages comes back as an error of ours."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@contextmanager
+def _client(scheduler: str | LocalCluster, shown: str) -> Iterator[Client]:
+    try:
+        client = Client(scheduler, timeout=ANSWER_S, set_as_default=False)
+    except (OSError, ValueError) as error:  # dask's TimeoutError is an OSError
+        raise ClusterError(
+            f"Scheduler {shown} cannot be reached ({str(error) or 'no answer'}). Check --scheduler, and that "
+            "`dask scheduler` runs there."
+        ) from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _own_workers(count: int) -> Iterator[LocalCluster]:
+    settings = {
+        "distributed.scheduler.allowed-failures": DEATHS - 1,
+        "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    }
+    with tempfile.TemporaryDirectory(prefix="landuse-workers-") as folder:
+        try:
+            with dask.config.set(settings), _without_interrupts():
+                own = LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=THREADS,
+                    memory_limit=0,  # what torch and GDAL take is no memory that dask could spill
+                    dashboard_address="127.0.0.1:0",  # dask opens a port even for none, and a fixed one
+                    scheduler_kwargs={"dashboard": False},
+                    local_directory=folder,
+                    silence_logs=False,
+                )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(
+                f"{count} workers cannot be started ({error}). Give fewer --workers."
+            ) from error
+        with own:
+            yield own
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started here, threads and processes, never gets a Ctrl-C: this process handles it."""
+    # Starting this helper of Python's would unblock the signal.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Workers:
+    """Runs blocks on workers that are connected."""
+
+    def __init__(
+        self,
+        client: Client,
+        cluster: Cluster,
+        policy: RetryPolicy,
+        providers: Sequence[Provider],
+        *,
+        scratch: Path | None = None,
+        threads: int | None = None,
+        gpus: int = 0,
+    ) -> None:
+        self._client = client
+        self._cluster = cluster
+        self._policy = policy
+        self._providers = tuple(providers)
+        self._scratch = scratch
+        self._threads = threads
+        self._gpus = gpus
+        self._seen_s = self._looked_s = -LOOK_S
+
+    def run(
+        self, plan: RunPlan, blocks: Sequence[Block], folder: Store, on_done: Callable[[BlockDone], None]
+    ) -> Traffic:
+        """Do the blocks, a task each.
+
+        Returns:
+            What the workers fetched, but for what they did not live to tell.
+
+        Raises:
+            ClusterError: the scheduler or all workers are gone, or a block costs one worker after the other.
+            LanduseError: what a worker met.
+        """
+        job = Job(
+            plan=plan,
+            folder=folder.absolute(),
+            cluster=self._cluster,
+            policy=self._policy,
+            providers=self._providers,
+            scratch=None if self._scratch is None else self._scratch.absolute(),
+            threads=self._threads,
+            gpus=self._gpus,
+        )
+        run = f"landuse-{uuid.uuid4().hex[:12]}"
+        with self._reaching():
+            site = self._client.submit(Site, job, key=f"{run}-site")
+        number_of = {block: number for number, block in enumerate(plan.blocks)}
+        following = iter(blocks)
+        pending: set[Future[Told]] = set()
+        traffic: dict[str, Traffic] = {}
+        ended: queue.SimpleQueue[Future[Told]] = queue.SimpleQueue()
+        self._seen_s = time.monotonic()
+        room = 0
+        while True:
+            if time.monotonic() - self._looked_s > LOOK_S:
+                room = self._look()
+            # Few at a time: a scheduler need not know a country's blocks, and a worker that dies makes
+            # everything suspicious that waits for it.
+            for block in islice(following, max(room - len(pending), 0)):
+                with self._reaching():
+                    future = self._client.submit(_do, site, number_of[block], key=f"{run}-{block.name}")
+                pending.add(future)
+                future.add_done_callback(ended.put)
+            if not pending and (room or not blocks):
+                return sum(traffic.values(), Traffic(requests=0, fetched_bytes=0))
+            try:
+                future = ended.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue
+            told = self._told(future)
+            if told is None:
+                future.add_done_callback(ended.put)
+                continue
+            pending.remove(future)
+            traffic[told.site] = told.traffic
+            on_done(told.done)
+
+    def _look(self) -> int:
+        """How many tasks the workers there are have use for.
+
+        Raises:
+            ClusterError: there are none, and have been none for too long.
+        """
+        with self._reaching():
+            threads = self._client.nthreads()
+        self._looked_s = time.monotonic()
+        if threads:
+            self._seen_s = self._looked_s
+        elif self._looked_s - self._seen_s > WORKER_S:
+            raise self._error(f"has had no worker for {WORKER_S:.0f} s", "Start workers with `dask worker`")
+        return int(sum(threads.values())) + len(threads)
+
+    def _told(self, future: Future[Told]) -> Told | None:
+        """What a task that ended returned; None where that was lost with its worker and is done again."""
+        with self._reaching():
+            error = future.exception()
+        if isinstance(error, KilledWorker):
+            block = str(error.task).rpartition("-")[2]
+            raise ClusterError(
+                f"Block {block} was begun {error.allowed_failures + 1} times, and each time its worker died, "
+                f"the last one at {error.last_worker.address}. Memory is the usual reason: give workers more "
+                "of it, or a smaller --block-px, and run again; finished blocks are kept."
+            )
+        if error is not None:
+            raise error
+        with self._reaching():
+            try:
+                told: Told = future.result(timeout=ANSWER_S)
+            except TimeoutError:
+                return None
+        return told
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """While the scheduler is asked."""
+        try:
+            yield
+        except (CancelledError, OSError) as error:  # CommClosedError is an OSError
+            raise self._error("was lost", "Start it again") from error
+
+    def _error(self, what: str, mend: str) -> ClusterError:
+        where = "of our own" if self._cluster.scheduler is None else redact_href(self._cluster.scheduler)
+        return ClusterError(f"Scheduler {where} {what}. {mend} and run again; finished blocks are kept.")

@@ -1,0 +1,190 @@
+"""Every block of a plan, done once: here, or by workers of a cluster (``cluster``).
+
+Whoever runs them, a finished block is a file in the blocks' folder: what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from landuse.errors import UsageError
+from landuse.pipeline.blocks import block_name, read_block, write_block
+from landuse.pipeline.remote import Traffic
+from landuse.redact import redact_href
+from landuse.workflows.block import classify_block, read_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
+
+    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.remote import Remote
+    from landuse.pipeline.store import Store
+    from landuse.records import Block
+    from landuse.workflows.block import BlockInput, PatchClassifier
+
+_ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")
+
+BLOCKS_AHEAD = 2
+"""Blocks whose pixels are read or wait while another is classified; each may hold some 100 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDone:
+    """What is told of a finished block: its pixels are in its file."""
+
+    name: str
+    """``Block.name``."""
+    patches: int
+    """Patches that went through the network."""
+    failures: int
+    """Reads that failed for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    blocks_done: int
+    """Finished blocks."""
+    blocks: int
+    """All blocks."""
+    patches: int
+    """Patches classified so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where blocks are done, if not in this process."""
+
+    scheduler: str | None = None
+    """Address of a dask scheduler whose workers do them; None starts workers on this machine."""
+    workers: int = 1
+    """Processes to start on this machine."""
+    model: str
+    """Name of the model, or a path to it that every worker knows."""
+    device: str
+    """What each worker computes on; ``cuda`` and ``auto`` share out this machine's GPUs."""
+    load: Callable[[str, str], PatchClassifier]
+    """Makes the classifier of model and device, in the worker."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UsageError(f"--workers {self.workers} starts nothing. Give 1 or more.")
+        if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
+            raise UsageError(
+                f"--scheduler {redact_href(self.scheduler)!r} is no address. Give that of a dask scheduler, "
+                "such as tcp://10.0.0.5:8786."
+            )
+
+
+class Tally:
+    """What is finished of a run, counted."""
+
+    def __init__(self, blocks: int, on_progress: Callable[[Progress], None] | None) -> None:
+        self.blocks = blocks
+        self.blocks_done = 0
+        self.patches = 0
+        self._on_progress = on_progress
+
+    def add(self, done: BlockDone) -> None:
+        """One more block is finished."""
+        self.blocks_done += 1
+        self.patches += done.patches
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(blocks_done=self.blocks_done, blocks=self.blocks, patches=self.patches)
+            )
+
+    def __str__(self) -> str:
+        return f"{self.blocks_done} of {self.blocks} blocks are finished"
+
+
+def run_block(
+    plan: RunPlan,
+    block: Block,
+    given: BlockInput | None,
+    classifier: PatchClassifier,
+    folder: Store,
+    computing: AbstractContextManager[object] | None = None,
+) -> BlockDone:
+    """Do one block: its pixels in, its file out. The unit of work, here and on a cluster.
+
+    Args:
+        plan: of the map.
+        block: one of its blocks.
+        given: what ``read_input`` read of it.
+        classifier: the plan's model.
+        folder: where finished blocks lie.
+        computing: entered while the network runs, so that blocks take turns at it while others are read.
+
+    Raises:
+        OutputError: the block cannot be kept.
+    """
+    with computing or nullcontext():
+        content = classify_block(plan, block, classifier, given)
+    write_block(folder, block, content)
+    return BlockDone(name=block.name, patches=content.patches, failures=len(content.failures))
+
+
+def finished_block(plan: RunPlan, block: Block, folder: Store) -> BlockDone | None:
+    """What is told of a block that is finished already; None where it is to be done.
+
+    One that was read from a mirror, or not in full, is done again: that may have changed.
+    """
+    content = read_block(folder, block, plan)
+    if content is None or content.failures:
+        return None
+    return BlockDone(name=block.name, patches=content.patches, failures=0)
+
+
+def take_over(plan: RunPlan, folder: Store, tally: Tally) -> list[Block]:
+    """Count the blocks that are finished; returns those that are left to do."""
+    # The folder is listed first: over a network a file that was asked for in vain may be taken for missing
+    # for a while, though a worker has written it.
+    there = set(folder.names())
+    left = []
+    for block in plan.blocks:
+        done = finished_block(plan, block, folder) if block_name(block) in there else None
+        if done is None:
+            left.append(block)
+        else:
+            tally.add(done)
+    return left
+
+
+def run_here(
+    plan: RunPlan,
+    blocks: Sequence[Block],
+    folder: Store,
+    on_done: Callable[[BlockDone], None],
+    *,
+    classifier: PatchClassifier,
+    remote: Remote,
+) -> Traffic:
+    """Do the blocks in this process: the next ones are read while the network works on one.
+
+    Returns:
+        What was fetched beside what ``remote`` counts: nothing.
+    """
+    following = iter(blocks)
+    ahead: deque[tuple[Block, Future[BlockInput | None]]] = deque()
+    with remote.readers(1) as reader:
+
+        def read_ahead() -> None:
+            for block in islice(following, BLOCKS_AHEAD - len(ahead)):
+                ahead.append((block, reader.submit(read_input, plan, block, remote)))
+
+        read_ahead()
+        while ahead:
+            block, reading = ahead.popleft()
+            given = reading.result()
+            read_ahead()
+            on_done(run_block(plan, block, given, classifier, folder))
+    return Traffic(requests=0, fetched_bytes=0)

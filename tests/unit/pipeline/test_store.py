@@ -1,0 +1,138 @@
+"""Where results lie. Oracles: pathlib for folders here, fsspec's own memory file system for elsewhere."""
+
+import multiprocessing
+import pickle
+from importlib.util import find_spec
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.store import Store
+
+NAMES = ("a.tif", "b.tif", "run.json")
+
+
+@pytest.fixture(params=["folder", "file", "memory"])
+def store(request, tmp_path):
+    """An empty store, and how to see its files without it."""
+    if request.param == "memory":
+        memory = fsspec.filesystem("memory")
+        yield (
+            Store.at("memory://store/map"),
+            lambda: {
+                Path(path).name: memory.cat_file(path) for path in memory.find("/store/map", maxdepth=1)
+            },
+        )
+        memory.store.clear()
+        return
+    location = tmp_path / "map" if request.param == "folder" else f"file://{tmp_path}/map"
+    yield (
+        Store.at(location),
+        lambda: {path.name: path.read_bytes() for path in (tmp_path / "map").iterdir() if path.is_file()},
+    )
+
+
+def test_what_is_written_is_there_for_others(store):
+    here, seen = store
+    assert here.names() == []
+    assert here.read("a.tif") is None
+    here.prepare()
+    here.write("a.tif", b"one")
+    here.write("a.tif", b"two")
+    assert seen() == {"a.tif": b"two"}
+    there = pickle.loads(pickle.dumps(here.absolute()))
+    assert there.read("a.tif") == b"two"
+    work = there.child(".blocks-1")
+    work.prepare()
+    work.write("r1.npz", b"block")
+    assert here.names() == [".blocks-1", "a.tif"]
+    assert here.child(".blocks-1").names() == ["r1.npz"]
+    work.remove()
+    work.remove()
+    assert here.names() == ["a.tif"]
+
+
+def test_the_files_of_a_map_replace_the_last_ones(store):
+    here, seen = store
+    here.prepare()
+    for made in ({"a.tif": b"1", "b.tif": b"1", "run.json": b"1"}, {"a.tif": b"2", "run.json": b"2"}):
+        with here.replaced(NAMES) as folder:
+            for name, content in made.items():
+                (folder / name).write_bytes(content)
+        assert seen() == made
+    with pytest.raises(ZeroDivisionError), here.replaced(NAMES) as folder:
+        (folder / "a.tif").write_bytes(bytes(1 // 0))
+    assert seen() == made
+
+
+def test_elsewhere_the_last_file_goes_first_and_comes_last(monkeypatch):
+    """A run that is killed as it uploads leaves nothing that says it is whole."""
+    here = Store.at("memory://upload/map")
+    here.prepare()
+    for name in NAMES:
+        here.write(name, b"old")
+    moment = []
+    memory = type(here.filesystem)
+    put, remove = memory.put_file, memory.rm_file
+    monkeypatch.setattr(memory, "put_file", lambda *a, **k: moment.append(a[2][-8:]) or put(*a, **k))
+    monkeypatch.setattr(memory, "rm_file", lambda *a, **k: moment.append("-" + a[1][-8:]) or remove(*a, **k))
+    with here.replaced(NAMES) as folder:
+        for name in ("a.tif", "run.json"):
+            (folder / name).write_bytes(b"new")
+    assert moment[0] == "-run.json"
+    assert moment[-1] == "run.json"
+    assert here.names() == ["a.tif", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nosuch://user:s3cret@host/map", "nosuch://host/map cannot be opened.*fsspec knows"),
+        ("s3://user:s3cret@bucket/map", "s3://bucket/map cannot be opened.*s3fs"),
+    ],
+)
+def test_a_url_that_cannot_be_opened_tells_no_password(url, says):
+    if url.startswith("s3:") and find_spec("s3fs"):
+        pytest.skip("s3fs is installed, which opens it")
+    with pytest.raises(UsageError, match=says) as caught:
+        Store.at(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_service_that_does_not_answer_tells_no_password(unused_port):
+    """A real FTP client at a closed port."""
+    with pytest.raises((UsageError, OutputError), match=f"ftp://127.0.0.1:{unused_port}/map") as caught:
+        Store.at(f"ftp://user:s3cret@127.0.0.1:{unused_port}/map").prepare()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.fixture
+def unused_port():
+    from tests.servers import free_port
+
+    return free_port()
+
+
+def hold(path, held, done):
+    with Store.at(path).locked():
+        held.set()
+        done.wait(60)
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    (tmp_path / ".partial-old").mkdir()
+    spawned = multiprocessing.get_context("spawn")
+    held, done = spawned.Event(), spawned.Event()
+    process = spawned.Process(target=hold, args=(tmp_path, held, done))
+    process.start()
+    assert held.wait(60)
+    assert list(tmp_path.iterdir()) == []  # what a killed run left of hidden folders
+    with pytest.raises(OutputError, match=r"Another run.*another --out"), Store.at(tmp_path).locked():
+        pass
+    process.kill()
+    process.join()
+    with Store.at(tmp_path).locked():
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,90 @@
+"""From a raster to a map, for tests: catalogue it, ask for its map, read the result."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import rasterio
+from affine import Affine
+
+from landuse.records import LevelInput, ModelContract
+from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.map_area import MapRequest
+from landuse.workflows.rasters import CatalogRequest
+
+SCENES = {
+    "orihuela": ("scenes/orihuela_es_L1C_20190918_13b_utm30n.tif", "L1C", "2019-09-18T10:50:31+00:00"),
+    "inn": ("scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif", "L2A", "2021-06-18T10:10:31+00:00"),
+}
+
+
+class BrightnessClassifier:
+    """Scores cells by their patch's mean red DN, so that the map can be computed by hand."""
+
+    weights_sha256 = "0" * 64
+
+    def __init__(self, patch_size_px: int) -> None:
+        self.contract = ModelContract(
+            name="brightness",
+            bands=("B04",),
+            levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
+            saturation_dn=(10_000.0,),
+            mean=(0.0,),
+            std=(1.0,),
+            classes=("Dark", "Bright"),
+            patch_size_px=patch_size_px,
+            resolution_m=10.0,
+        )
+
+    def cell_probabilities(self, dn, level, cells):
+        bright = (dn.mean((1, 2, 3)) / 10_000).astype(np.float32)
+        return np.tile(np.stack([1 - bright, bright], 1)[:, :, None, None], (1, 1, cells, cells))
+
+    position_px = 8
+
+    def shared_probabilities(self, dn, level, *, row_starts, col_starts, cells):
+        size = self.contract.patch_size_px
+        for index, top in enumerate(row_starts):
+            strip = np.stack([dn[:, top : top + size, left : left + size] for left in col_starts])
+            assert strip.shape[2:] == (size, size)
+            yield index, self.cell_probabilities(strip, level, cells).transpose(1, 2, 0, 3)
+
+
+def red_raster(path, values, *, left=512_340, top=5_310_070, crs="EPSG:32633"):
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=values.shape[0],
+        width=values.shape[1],
+        count=1,
+        dtype="uint16",
+        crs=crs,
+        transform=Affine(10, 0, left, 0, -10, top),
+        nodata=0,
+    ) as file:
+        file.write(values, 1)
+        file.set_band_description(1, "B04")
+    return path
+
+
+def catalog_of(tmp_path, raster, *, level="L2A", acquired="2024-06-01T10:00:00+00:00", name="catalog"):
+    result = catalog_rasters(
+        CatalogRequest(
+            rasters=(raster,),
+            level=level,
+            acquired_utc=datetime.fromisoformat(acquired).astimezone(UTC),
+            out=tmp_path / name,
+            baseline="03.00",
+        )
+    )
+    return str(result.catalog)
+
+
+def request(tmp_path, source, **options):
+    values = {"source": source, "area": None, "dates": None, "out": tmp_path / "map"} | options
+    return MapRequest(**values)
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)

@@ -1,0 +1,374 @@
+"""Blocks on dask workers, which are real processes. Oracle: the map that this process makes, bit for bit."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from distributed.protocol import dumps
+
+from landuse.errors import ClusterError, ModelError, OutputError, UsageError
+from landuse.workflows import cluster as cluster_module
+from landuse.workflows.cluster import worker_device
+from landuse.workflows.map_area import MapRequest, load_classifier, map_area, requested_cluster
+from landuse.workflows.run_blocks import BlockDone, Cluster
+from tests.commands import spawn
+from tests.servers import file_server, free_port
+from tests.workflows.loaders import brightness, deadly, other_weights
+from tests.workflows.mapping import BrightnessClassifier, catalog_of, red_raster
+from tests.workflows.world import assert_same_map
+
+DASK = Path(sys.executable).with_name("dask")
+MODEL = "balanced-fast-rgb"
+BLOCKS = 16
+
+
+def own(**options):
+    """A cluster whose workers load the classifier that needs no network."""
+    return Cluster(**{"model": "brightness", "device": "cpu", "load": brightness, **options})
+
+
+def request(source, out, **options):
+    return MapRequest(
+        **{"source": str(source), "area": None, "dates": None, "out": out, "block_px": 128, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A catalogue of noise, 500 x 400 px, and the map of it that this process makes."""
+    folder = tmp_path_factory.mktemp("scene")
+    values = np.random.default_rng(5).integers(1, 7000, (400, 500)).astype(np.uint16)
+    values[300:330, 300:330] = 9000
+    source = catalog_of(folder, red_raster(folder / "red.tif", values, left=512_320, top=5_310_080))
+    report = map_area(request(source, folder / "here"), BrightnessClassifier(64))
+    assert len(report.plan.blocks) == BLOCKS
+    return source, folder / "here"
+
+
+def files(folder):
+    """The files of a map, ``run.json`` without its times and what was fetched."""
+    content = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    run = json.loads(content.pop("run.json"))
+    for changing in ("created_utc", "seconds", "traffic"):
+        del run[changing]
+    return content, run
+
+
+def assert_same_files(folder, reference):
+    """Byte for byte; a GeoPackage, which holds the time of its making, by its map."""
+    (made, run), (expected, expected_run) = files(folder), files(reference)
+    assert made.keys() == expected.keys()
+    assert [name for name in made if made[name] != expected[name] and name != "landuse.gpkg"] == []
+    assert run == expected_run
+    assert_same_map(Path(folder), Path(reference))
+
+
+@contextmanager
+def dask_process(*arguments):
+    with subprocess.Popen(
+        [DASK, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=30)
+
+
+@contextmanager
+def scheduler():
+    """The address of a scheduler in a process of its own, and the process."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    options = ("--host", "127.0.0.1", "--port", port, "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+    with dask_process("scheduler", *options) as process:
+        wait_until(lambda: can_connect(port))
+        yield address, process
+
+
+def can_connect(port):
+    import socket
+
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def worker(address, tmp_path, name):
+    options = ("--nthreads", 2, "--no-nanny", "--memory-limit", 0, "--no-dashboard", "--name", name)
+    return dask_process("worker", address, *options, "--local-directory", tmp_path / name)
+
+
+@pytest.fixture
+def threads():
+    """The address of a scheduler whose one worker is two threads of this process."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False}, memory_limit=0,
+    ) as local:  # fmt: skip
+        yield local.scheduler_address
+
+
+@pytest.mark.slow
+def test_the_command_with_two_workers_of_its_own_makes_the_same_map(data_dir, tmp_path):
+    """Real pixels and the shipped network, whose convolutions must not depend on their threads."""
+    image = data_dir / "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
+    source = catalog_of(tmp_path, image)
+    options = ("map", "--source", source, "--stride-px", "32", "--block-px", "128", "--json")
+    options += ("--bbox", "13.107,48.275,13.121,48.284")
+    here = spawn(*options, "--out", tmp_path / "here")
+    there = spawn(*options, "--out", tmp_path / "there", "--workers", "2")
+    assert (here.code, there.code) == (0, 0), there.err
+    assert there.err == here.err
+    assert_same_files(tmp_path / "there", tmp_path / "here")
+    assert not list((tmp_path / "there").glob(".*"))
+
+
+def test_results_go_where_fsspec_leads_and_workers_too(scene, tmp_path):
+    """A folder that is no local one to landuse, shared with processes; hrefs of a server, which count."""
+    source, here = scene
+    url = f"dir::file://{tmp_path}/there"
+    out = tmp_path / "there" / str(tmp_path / "there")[1:]  # fsspec takes a path after dir:: for its own too
+    out.parent.mkdir(parents=True)
+    with file_server(Path(source).parent) as served:
+        report = map_area(
+            request(f"{served.url}/catalog.json", url),
+            BrightnessClassifier(64),
+            cluster=own(workers=2),
+        )
+    assert report.traffic.fetched_bytes > 0
+    made, run = files(out)
+    assert run["cover"]["valid"] == 1
+    assert "landuse.gpkg" in made
+    assert_same_map(out, here)
+    assert not list(out.glob(".*"))
+
+
+def test_a_worker_that_is_killed_costs_its_blocks_only(scene, tmp_path):
+    source, here = scene
+    written = {}
+
+    def on_progress(progress):
+        for path in (tmp_path / "map").glob(".blocks-*/*.npz"):
+            assert written.setdefault(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
+        if progress.blocks_done == 3:
+            processes[0].kill()
+
+    with scheduler() as (address, _), ExitStack() as stack:
+        processes = [stack.enter_context(worker(address, tmp_path, name)) for name in ("one", "two")]
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        report = map_area(
+            request(source, tmp_path / "map"), BrightnessClassifier(64), on_progress, own(scheduler=address)
+        )
+    assert len(written) >= BLOCKS - 2
+    assert report.patches > 0
+    assert_same_files(tmp_path / "map", here)
+
+
+def test_a_lost_scheduler_and_no_worker_are_one_error_each(scene, tmp_path, monkeypatch):
+    source, here = scene
+    out = tmp_path / "map"
+    monkeypatch.setattr(cluster_module, "WORKER_S", 1.0)
+    monkeypatch.setattr(cluster_module, "LOOK_S", 0.2)
+    with scheduler() as (address, process):
+        there = own(scheduler=address)
+        with pytest.raises(ClusterError, match=f"{address} has had no worker for 1 s.*dask worker"):
+            map_area(request(source, out), BrightnessClassifier(64), cluster=there)
+        with worker(address, tmp_path, "one"):
+            monkeypatch.setattr(cluster_module, "WORKER_S", 60.0)
+
+            def on_progress(progress):
+                if progress.blocks_done == 2:
+                    process.kill()
+
+            with pytest.raises(ClusterError, match=f"{address} was lost.*finished blocks are kept"):
+                map_area(request(source, out), BrightnessClassifier(64), on_progress, there)
+    monkeypatch.setattr(cluster_module, "ANSWER_S", 0.5)
+    with pytest.raises(ClusterError, match=f"{address} cannot be reached.*--scheduler"):
+        map_area(request(source, out), BrightnessClassifier(64), cluster=there)
+    assert len(list(out.glob(".blocks-*/*.npz"))) >= 2
+    map_area(request(source, out), BrightnessClassifier(64))
+    assert_same_files(out, here)
+
+
+@pytest.mark.slow
+def test_a_block_that_kills_its_workers_is_named(scene, tmp_path):
+    source, _ = scene
+    with pytest.raises(ClusterError, match=r"r\d+_c\d+ was begun 3 times.*--block-px.*are kept"):
+        map_area(
+            request(source, tmp_path / "map"), BrightnessClassifier(64), cluster=own(workers=1, load=deadly)
+        )
+    assert not (tmp_path / "map" / "run.json").exists()
+
+
+def test_workers_with_other_files_are_refused(scene, tmp_path, threads):
+    source, _ = scene
+    with pytest.raises(ModelError, match=r"sha256 111111111111, the plan's has 000000000000.*the same file"):
+        map_area(
+            request(source, tmp_path / "map"),
+            BrightnessClassifier(64),
+            cluster=own(scheduler=threads, load=other_weights),
+        )
+
+
+def test_threads_of_a_cluster_keep_results_in_memory(scene, tmp_path, threads):
+    source, here = scene
+    there = own(scheduler=threads)
+    map_area(request(source, "memory://somewhere/map"), BrightnessClassifier(64), cluster=there)
+    memory = fsspec.filesystem("memory")
+    with pytest.raises(UsageError, match=r"memory://somewhere/map already holds landuse\.tif"):
+        map_area(request(source, "memory://somewhere/map"), BrightnessClassifier(64), cluster=there)
+    memory.get("/somewhere/map", str(tmp_path / "map"), recursive=True)
+    assert_same_files(tmp_path / "map", here)
+
+
+def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
+    """Oracle: what the client really sends, as dask puts it on the wire."""
+    source, _ = scene
+    sent = []
+    send = Client._send_to_scheduler
+
+    def counted(self, message):
+        if message["op"] == "update-graph":
+            sent.append(sum(map(len, dumps(message))))
+        return send(self, message)
+
+    monkeypatch.setattr(Client, "_send_to_scheduler", counted)
+    map_area(request(source, tmp_path / "map"), BrightnessClassifier(64), cluster=own(scheduler=threads))
+    site, *tasks = sent
+    assert len(tasks) == BLOCKS
+    assert max(tasks) < 2_000
+    assert site < 20_000
+    assert len(pickle.dumps(BlockDone(name="r000000_c000000", patches=1, failures=0))) < 500
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "gpus", "expected"),
+    [
+        ("cuda", 0, 4, "cuda:0"),
+        ("cuda", 3, 4, "cuda:3"),
+        ("auto", 5, 4, "cuda:1"),
+        ("auto", 1, 0, "auto"),
+        ("cpu", 1, 4, "cpu"),
+        ("cuda:2", 1, 4, "cuda:2"),
+        ("cuda", "tcp://elsewhere:1", 0, "cuda"),
+    ],
+)
+def test_workers_of_a_machine_have_a_gpu_each(device, name, gpus, expected):
+    assert worker_device(device, name, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "workers", "says"),
+    [
+        ("tcp://a:1", 2, "both given"),
+        (None, 0, "--workers 0"),
+        ("a:8786", None, "no address"),
+        ("tcp://u:s3cret@a", None, "'tcp://a' is no address"),
+    ],
+)
+def test_a_wrong_cluster_is_refused(scheduler, workers, says):
+    with pytest.raises(UsageError, match=says):
+        requested_cluster(scheduler, workers, MODEL, "cpu")
+    assert requested_cluster(None, None, MODEL, "cpu") is None
+
+
+def test_a_model_of_ones_own_is_named_by_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.safetensors").touch()
+    assert (
+        requested_cluster("tcp://a:1", None, "own.safetensors", "cpu").model == f"{tmp_path}/own.safetensors"
+    )
+    assert requested_cluster("tls://a:1", None, MODEL, "cpu") == Cluster(
+        scheduler="tls://a:1", model=MODEL, device="cpu", load=load_classifier
+    )
+
+
+def children_of(pid):
+    """Processes below one, by Linux's own list."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *children_of(child)]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_its_run(scene, tmp_path, kind):
+    """Ctrl-C reaches the whole group at once; of SIGKILL only the main process dies."""
+    source, here = scene
+    out = tmp_path / "map"
+    code = (
+        "import sys; from landuse.cli import app; from tests.workflows.mapping import BrightnessClassifier\n"
+        "import landuse.workflows.map_area as m, tests.workflows.loaders as l\n"
+        "m.load_classifier = l.slow\n"
+        "if __name__ == '__main__': app()"
+    )
+    script = tmp_path / "main.py"
+    script.write_text(code)
+    with subprocess.Popen(
+        [
+            sys.executable,
+            script,
+            "map",
+            "--source",
+            source,
+            "--out",
+            out,
+            "--block-px",
+            "128",
+            "--workers",
+            "2",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        wait_until(lambda: list(out.glob(".blocks-*/*.npz")) or process.poll() is not None)
+        assert process.poll() is None
+        family = children_of(process.pid)
+        assert len(family) >= 2
+        (os.killpg if kind == signal.SIGINT else os.kill)(process.pid, kind)
+        stdout, stderr = process.communicate(timeout=60)
+    wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family))
+    if kind == signal.SIGINT:
+        assert (process.returncode, stdout) == (130, "")
+        warning, said = stderr.splitlines()
+        assert warning.startswith("WARNING")  # of imagery without a cloud mask
+        assert re.fullmatch(
+            f"Interrupted: \\d+ of {BLOCKS} blocks are finished. Run the same command .*", said
+        )
+    assert not list(out.glob(".blocks-*/.partial*")) or kind == signal.SIGKILL
+    map_area(request(source, out), BrightnessClassifier(64))
+    assert_same_files(out, here)
+
+
+def test_a_folder_that_workers_do_not_see_is_refused(scene, tmp_path, threads, monkeypatch):
+    source, _ = scene
+    from landuse.pipeline.store import Store
+
+    monkeypatch.setattr(Store, "absolute", lambda self: self.child("elsewhere"))
+    with pytest.raises(OutputError, match=r"does not see .*map/.*share"):
+        map_area(request(source, tmp_path / "map"), BrightnessClassifier(64), cluster=own(scheduler=threads))

@@ -1,0 +1,78 @@
+"""Assembling a map from blocks: how much memory that takes, measured by the kernel."""
+
+import subprocess
+import sys
+import textwrap
+
+ASSEMBLE_TWO_MAPS = """
+    import resource, sys
+    from datetime import UTC, datetime
+    from pathlib import Path
+    import numpy as np, pyogrio, pyproj, rasterio, shapely
+    from landuse.pipeline.blocks import BlockFile, write_block
+    from landuse.pipeline.plan import make_plan
+    from landuse.pipeline.store import Store
+    from landuse.records import BandAsset, CellScores, LevelInput, ModelContract, Scene
+    from landuse.workflows.outputs import assemble
+
+    CONTRACT = ModelContract(
+        name="test", bands=("B04",), levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
+        saturation_dn=(2750.0,), mean=(0.5,), std=(0.2,), classes=("A", "B", "C"), patch_size_px=64,
+        resolution_m=10.0,
+    )
+    COLS, SQUARE = 1024, 16
+    to_degrees = pyproj.Transformer.from_crs("EPSG:32633", 4326, always_xy=True).transform
+
+    def plan_of(rows):
+        x, y = 500_000 + COLS * 10, 5_000_000 + rows * 10
+        corners = [to_degrees(*at) for at in ((500_000, 5_000_000), (x, 5_000_000), (x, y), (500_000, y))]
+        scene = Scene(
+            id="s", provider="local", acquired_utc=datetime(2024, 6, 1, tzinfo=UTC), level="L2A",
+            baseline=None, cloud_percent=None, footprint=(tuple(corners),), crs="EPSG:32633",
+            bounds_m=(500_000, 5_000_000, x, y), assets=(BandAsset(band="B04", href="B04.tif"),),
+        )
+        return make_plan(
+            shapely.Polygon(corners), [scene], CONTRACT, weights_sha256="0", stride_px=1, composite="best",
+            clip=False, block_px=256, crs="EPSG:32633",
+        )
+
+    def peak_mb(name, rows):
+        # Squares of one class each: polygons in proportion to the area, and a real load on every stage.
+        plan, rng = plan_of(rows), np.random.default_rng(0)
+        out = Path(sys.argv[1]) / name
+        out.mkdir()
+        store = Store.at(out).child("blocks")
+        store.prepare()
+        for block in plan.blocks:
+            votes = rng.dirichlet(np.ones(3), (-(-block.shape[0] // SQUARE), -(-block.shape[1] // SQUARE)))
+            scores = votes.astype(np.float32).transpose(2, 0, 1).repeat(SQUARE, 1).repeat(SQUARE, 2)
+            scores = scores[:, : block.shape[0], : block.shape[1]]
+            yes, no = np.ones(block.shape, bool), np.zeros(block.shape, bool)
+            cells = CellScores(probabilities=scores, mapped=yes, observed=yes, clouded=no, failed=no)
+            write_block(store, block, BlockFile(scores=cells, failures=(), patches=1))
+        made = assemble(plan, store, out, probabilities=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        assert made.cover.cells == plan.rows * plan.cols
+        assert sum(entry.cells for entry in made.classes) == plan.rows * plan.cols
+        with rasterio.open(out / "landuse.tif") as file:
+            assert file.shape == (plan.rows, plan.cols)
+        areas = pyogrio.read_dataframe(out / "landuse.gpkg", columns=["area_m2"], read_geometry=False).area_m2
+        assert len(areas) > plan.rows * plan.cols / SQUARE**2 / 3
+        assert areas.sum() == plan.rows * plan.cols * 100
+        return peak
+
+    print(peak_mb("small", 1024), peak_mb("large", 4096))
+"""
+
+
+def test_four_times_the_area_takes_no_more_memory(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ASSEMBLE_TWO_MAPS), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    small, large = map(float, done.stdout.split())
+    # The large map's values are 71 MB. With GDAL's own cache, or polygons made at once, it takes 100 MB more.
+    assert large < small + 50, f"{small:.0f} MB, then {large:.0f} MB"

@@ -1,0 +1,257 @@
+"""Runs that end early, and those that go on from there. Oracle: the map of a run that was let alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.store import Store
+from landuse.workflows.map_area import map_area
+from tests.servers import stac_item, write_items
+from tests.workflows.mapping import BrightnessClassifier, catalog_of, red_raster
+from tests.workflows.mapping import request as any_request
+from tests.workflows.test_distributed import assert_same_files
+
+BLOCKS = 16
+
+MAIN = """
+import os, pathlib, signal, sys
+import landuse.workflows.map_area as workflow
+from landuse.cli import app
+from tests.workflows.loaders import slow
+workflow.load_classifier = slow
+left = int(sys.argv.pop(1))
+replace = pathlib.Path.replace
+def replaced(path, target):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+if left:
+    pathlib.Path.replace = replaced
+app()
+"""
+"""The command, with a classifier that needs no network; killed as it moves its nth file into place."""
+
+
+def request(tmp_path, source, **options):
+    return any_request(tmp_path, source, block_px=128, **options)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A catalogue of noise, 500 x 400 px, and the map of it that is made in one go."""
+    folder = tmp_path_factory.mktemp("scene")
+    values = np.random.default_rng(5).integers(1, 9000, (400, 500)).astype(np.uint16)
+    source = catalog_of(folder, red_raster(folder / "red.tif", values, left=512_320, top=5_310_080))
+    report = map_area(request(folder, source), BrightnessClassifier(64))
+    assert len(report.plan.blocks) == BLOCKS
+    return source, folder / "map"
+
+
+def stopping(after, kind=KeyboardInterrupt):
+    def stop(progress):
+        if progress.blocks_done == after:
+            raise kind
+
+    return stop
+
+
+def command(source, out, *, kill_at=0, **options):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            MAIN,
+            str(kill_at),
+            "map",
+            "--source",
+            source,
+            "--out",
+            out,
+            "--block-px",
+            "128",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
+
+
+def finished(out):
+    return {path: path.stat().st_mtime_ns for path in out.glob(".blocks-*/*.npz")}
+
+
+def wait_for_blocks(process, out, count):
+    deadline = time.monotonic() + 60
+    while len(finished(out)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_at_any_moment_it_goes_on_from_there(scene, tmp_path):
+    """SIGKILL between two blocks, in the midst of one, and as files are moved into place."""
+    source, whole = scene
+    out = tmp_path / "map"
+    draw = random.Random(7)
+    before = {}
+    for wanted in sorted(draw.sample(range(1, BLOCKS - 2), 2)):
+        with command(source, out) as process:
+            wait_for_blocks(process, out, wanted)
+            time.sleep(draw.uniform(0, 0.3))
+            process.kill()
+        now = finished(out)
+        assert before.items() <= now.items()  # what was finished was not done again
+        before = now
+    left = BLOCKS - len(before)
+    # One move for plan.json, each block and each file of the map that is made, and one for its raster.
+    with command(source, out, kill_at=1 + left + 6) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert before.items() <= finished(out).items()
+    assert not (out / "run.json").exists()
+    assert list(out.glob(".partial-*"))
+    map_area(request(tmp_path, source), BrightnessClassifier(64))
+    assert_same_files(out, whole)
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_kill_say_how_to_go_on(scene, tmp_path, kind, code):
+    source, whole = scene
+    out = tmp_path / "map"
+    with command(source, out) as process:
+        wait_for_blocks(process, out, 2)
+        process.send_signal(kind)
+        stdout, stderr = process.communicate(timeout=60)
+    count = len(finished(out))
+    assert (process.returncode, stdout) == (code, "")
+    said = stderr.splitlines()[-1]
+    assert said in {
+        f"Interrupted: {told} of {BLOCKS} blocks are finished. "
+        "Run the same command again: what is finished is kept."
+        for told in (count - 1, count)  # it may come between a block and its count
+    }
+    assert "Traceback" not in stderr
+    assert not list(out.glob("**/.partial*"))
+    map_area(request(tmp_path, source), BrightnessClassifier(64))
+    assert_same_files(out, whole)
+
+
+def test_blocks_of_another_plan_are_not_thrown_away_unasked(scene, tmp_path):
+    source, whole = scene
+    out = tmp_path / "map"
+    with pytest.raises(KeyboardInterrupt, match=f"^3 of {BLOCKS} blocks are finished"):
+        map_area(request(tmp_path, source), BrightnessClassifier(64), stopping(3))
+    before = finished(out)
+    assert len(before) == 3
+    said = rf"map holds 3 of {BLOCKS} blocks .*\(stride 16, now 32; composite best, now median\).*--overwrite"
+    with pytest.raises(UsageError, match=said):
+        map_area(request(tmp_path, source, stride_px=32, composite="median"), BrightnessClassifier(64))
+    assert finished(out) == before
+    map_area(request(tmp_path, source), BrightnessClassifier(64))
+    assert_same_files(out, whole)
+
+
+def test_overwrite_discards_blocks_of_another_plan_and_goes_on_from_its_own(scene, tmp_path):
+    source, whole = scene
+    out = tmp_path / "map"
+    for options in ({"stride_px": 32}, {"overwrite": True}):
+        with pytest.raises(KeyboardInterrupt):
+            map_area(request(tmp_path, source, **options), BrightnessClassifier(64), stopping(4))
+    before = finished(out)
+    assert len(before) == 4
+    assert len({path.parent for path in before}) == 1
+    with pytest.raises(KeyboardInterrupt):
+        map_area(request(tmp_path, source, overwrite=True), BrightnessClassifier(64), stopping(6))
+    assert before.items() < finished(out).items()
+    map_area(request(tmp_path, source, overwrite=True), BrightnessClassifier(64))
+    assert_same_files(out, whole)
+
+
+def test_a_scene_that_is_new_in_the_catalogue_is_named(tmp_path):
+    values = np.full((128, 256), 900, np.uint16)
+    catalog_of(tmp_path, red_raster(tmp_path / "first.tif", values))
+    source = str(tmp_path / "catalog" / "catalog.json")
+    with pytest.raises(KeyboardInterrupt):
+        map_area(request(tmp_path, source), BrightnessClassifier(64), stopping(1))
+    catalog_of(tmp_path, red_raster(tmp_path / "second.tif", values), acquired="2024-06-06T10:00:00+00:00")
+    with pytest.raises(UsageError, match=r"\(1 scenes new, such as 'second'\)"):
+        map_area(request(tmp_path, source), BrightnessClassifier(64))
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"blocks": 3}'])
+def test_a_damaged_plan_of_blocks_is_no_traceback(scene, tmp_path, damage):
+    source, _ = scene
+    folder = tmp_path / "map" / ".blocks-0123"
+    folder.mkdir(parents=True)
+    (folder / "r000000_c000000.npz").touch()
+    (folder / "plan.json").write_text(damage)
+    with pytest.raises(UsageError, match=r"holds 1 finished blocks.*cannot read.*--overwrite"):
+        map_area(request(tmp_path, source), BrightnessClassifier(64))
+
+
+def test_two_runs_into_one_folder_keep_apart(scene, tmp_path):
+    source, whole = scene
+    out = tmp_path / "map"
+    out.mkdir()
+    with Store.at(out).locked():
+        with pytest.raises(OutputError, match=r"Another run is at work in .*map\. Wait"):
+            map_area(request(tmp_path, source), BrightnessClassifier(64))
+        assert not list(out.iterdir())
+    map_area(request(tmp_path, source), BrightnessClassifier(64))
+    assert_same_files(out, whole)
+
+
+def test_the_plan_beside_the_blocks_holds_no_signature(scene, tmp_path):
+    source, _ = scene
+    item = json.loads(next(Path(source).parent.glob("red/*.json")).read_text())
+    item["assets"] = {
+        "B04": {**item["assets"]["B04"], "href": "http://127.0.0.1:1/B04.tif?X-Amz-Signature=s3cr3t"}
+    }
+    path = write_items(tmp_path / "items.json", [item])
+    hasty = RetryPolicy(attempts=1)
+    with pytest.raises(KeyboardInterrupt):
+        map_area(request(tmp_path, str(path), retry=hasty), BrightnessClassifier(64), stopping(1))
+    (plan,) = (tmp_path / "map").glob(".blocks-*/plan.json")
+    assert "http://127.0.0.1:1/B04.tif" in plan.read_text()
+    assert "s3cr3t" not in plan.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"stride_px": 10}, "--stride-px 10"),
+        ({"composite": "mean"}, "'mean'"),
+    ],
+)
+def test_what_fits_nothing_is_refused_before_a_pixel_is_read(tmp_path, options, says):
+    """The imagery cannot be read at all: whoever tried would say so."""
+    item = stac_item("item", cloud=5.0, bands=("B04", "SCL"), s2__processing_baseline="03.00")
+    path = write_items(tmp_path / "items.json", [item])
+    with pytest.raises(UsageError, match=says):
+        map_area(request(tmp_path, str(path), **options), BrightnessClassifier(64))
+    assert not (tmp_path / "map").exists()
+
+
+def test_an_area_beyond_any_zone_is_refused_before_a_pixel_is_read(scene, tmp_path):
+    from landuse.pipeline.area import parse_bbox
+
+    source, _ = scene
+    area = parse_bbox("-80,-10,90,60")
+    with pytest.raises(UsageError, match="reaches too far"):
+        map_area(request(tmp_path, source, area=area), BrightnessClassifier(64))
