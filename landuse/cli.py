@@ -528,7 +528,9 @@ def models_command(as_json: JsonOption = False) -> None:
         return
     for name, contract in contracts.items():
         levels = " and ".join(entry.level for entry in contract.levels)
-        typer.echo(f"{name}  {', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes")
+        told = f"{', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes"
+        shared = "; windows may share features" if contract.shared_features else ""
+        typer.echo(f"{name}  {told}{shared}")
 
 
 @contextmanager

@@ -144,11 +144,14 @@ def test_models_are_listed_with_what_they_need(run):
     shown = run("models")
     assert (shown.code, shown.err) == (0, "")
     lines = shown.out.splitlines()
-    assert "balanced-fast-rgb  B04, B03, B02 of L1C and L2A; 10 classes" in lines
+    told = "B04, B03, B02 of L1C and L2A; 10 classes"
+    assert f"balanced-fast-rgb  {told}" in lines
+    assert f"balanced-fast-rgb-dense  {told}; windows may share features" in lines
     assert [line.split()[0] for line in lines] == [
         "balanced-fast-all",
         "balanced-fast-no-b10",
         "balanced-fast-rgb",
+        "balanced-fast-rgb-dense",
     ]
     listed = json.loads(run("models", "--json").out)
     assert listed["balanced-fast-rgb"]["bands"] == ["B04", "B03", "B02"]
