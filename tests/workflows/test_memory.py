@@ -1,0 +1,73 @@
+"""A map's memory does not grow with its area. Oracle: the kernel's record of the process."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from .mapping import catalog_of
+
+MAP = """
+import json, resource, sys
+from pathlib import Path
+from landuse.model import MAP_MODEL
+from landuse.workflows.map_area import MapRequest, load_classifier, map_area
+source, out, engine, stride_px = sys.argv[1:]
+report = map_area(
+    MapRequest(source=source, area=None, dates=None, out=Path(out), engine=engine, stride_px=int(stride_px),
+               block_px=384, probabilities=True),
+    load_classifier(MAP_MODEL, "cpu"),
+)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"peak_mb": peak / 1024, "cells": report.cover.cells, "blocks": len(report.plan.blocks)}))
+"""
+
+
+def tile(tmp_path, rows, cols):
+    """A landscape of blobs, as intricate everywhere."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(300, 3000, (3, rows // 32, cols // 32))
+    values = coarse.repeat(32, 1).repeat(32, 2) + rng.integers(0, 200, (3, rows, cols))
+    path = tmp_path / f"tile{rows}x{cols}.tif"
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=rows,
+        width=cols,
+        count=3,
+        dtype="uint16",
+        crs="EPSG:32633",
+        transform=Affine(10, 0, 512_000, 0, -10, 5_312_000),
+        nodata=0,
+        tiled=True,
+    ) as file:
+        file.write(values.astype(np.uint16))
+        file.descriptions = ("B04", "B03", "B02")
+    return catalog_of(tmp_path, path, name=f"catalog{rows}x{cols}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "stride_px"), [("shared", 8), ("windows", 64)])
+def test_twice_the_area_takes_no_more_memory(tmp_path, engine, stride_px):
+    peaks = []
+    # The smaller one has a block in its midst, with surroundings on all sides, as most blocks of the larger.
+    for rows, cols in ((1152, 1152), (1152, 2304)):
+        source, out = tile(tmp_path, rows, cols), tmp_path / f"map{cols}"
+        done = subprocess.run(
+            [sys.executable, "-c", MAP, source, str(out), engine, str(stride_px)],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout.splitlines()[-1])
+        assert told["blocks"] >= (rows // 384) * (cols // 384)
+        peaks.append(told["peak_mb"])
+    assert peaks[1] < 3000
+    assert peaks[1] - peaks[0] < 60, peaks
