@@ -129,6 +129,7 @@ def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
         "landuse_version": landuse.__version__,
         "model": plan.model,
         "weights_sha256": plan.weights_sha256,
+        "engine": plan.engine,
         "plan_sha256": plan.digest,
         "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in plan.scenes})),
     }

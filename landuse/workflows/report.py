@@ -101,6 +101,7 @@ class MapReport:
                 "level": plan.level,
                 "patch_px": plan.patch_px,
             },
+            "engine": plan.engine,
             "composite": plan.composite,
             "sources": [asdict(source) for source in self.sources],
             "scenes": [_scene_entry(scene) for scene in plan.scenes],

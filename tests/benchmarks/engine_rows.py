@@ -19,6 +19,7 @@ from engine_meters import Clock, Memory, Timed, peak_rss_mb, warm
 from engine_obvious import map_obviously
 
 from landuse.model.checkpoint import load_checkpoint, model_path
+from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.predict import Predictor
 from landuse.pipeline.remote import Remote
@@ -65,8 +66,9 @@ def read(job: dict) -> dict:
 
 
 def bare_network(job: dict) -> tuple[torch.nn.Module, ModelContract, Callable[[np.ndarray], torch.Tensor]]:
-    """The checkpoint's network as torch has it, its contract, and what brings DN to its input."""
+    """The network as the product runs it (norms folded), its contract, and what brings DN to its input."""
     network, contract = load_checkpoint(model_path(job["model"]))
+    fold_norms(network)
     network = network.eval().to(memory_format=torch.channels_last)
 
     def to_input(dn: np.ndarray) -> torch.Tensor:

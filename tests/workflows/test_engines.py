@@ -43,7 +43,9 @@ def test_both_engines_give_the_same_windows_the_same_votes(tmp_path, stride_px):
     assert windows[2].patches == shared[2].patches > 0
     assert np.array_equal(windows[0], shared[0])
     np.testing.assert_allclose(windows[1], shared[1], atol=1e-6)
-    assert shared[2].plan.engine == "shared"
+    assert shared[2].to_dict()["engine"] == "shared"
+    with rasterio.open(tmp_path / "shared" / "landuse.tif") as file:
+        assert file.tags()["engine"] == "shared"
     assert shared[2].plan.digest != windows[2].plan.digest
 
 

@@ -384,6 +384,7 @@ def test_an_interrupted_process_ends_soon(tmp_path):
     script = tmp_path / "reads.py"
     script.write_text(
         textwrap.dedent("""
+            import signal
             import sys
             from landuse.pipeline.remote import Remote
             from landuse.pipeline.retry import RetryPolicy
@@ -392,6 +393,8 @@ def test_an_interrupted_process_ends_soon(tmp_path):
                 with remote.opened(f"{sys.argv[1]}/{number}", "somewhere") as opened:
                     opened.opener(opened.name).read(1)
 
+            # Where the tests run in the background, the shell has it ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             policy = RetryPolicy(attempts=50, first_pause_s=60, longest_pause_s=60, deadline_s=3600)
             try:
                 with Remote(policy) as remote, remote.readers(3) as pool:
