@@ -184,7 +184,7 @@ def map_command(
         int | None,
         typer.Option(
             help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1024, "
-            "or 2048 with shared."
+            "or 1536 with shared."
         ),
     ] = None,
     dry_run: Annotated[

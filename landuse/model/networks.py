@@ -170,7 +170,7 @@ def moving_mean(x: Tensor, window: int, dim: int) -> Tensor:
     kernel, padding = ((window, 1), (window // 2, 0)) if dim == 2 else ((1, window), (0, window // 2))
     means = F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)  # one position longer than x
     length = x.shape[dim]
-    return (means.narrow(dim, 0, length) + means.narrow(dim, 1, length)) / 2  # (B, C, H, W)
+    return (means.narrow(dim, 0, length) + means.narrow(dim, 1, length)).mul_(0.5)  # (B, C, H, W)
 
 
 def moving_max(x: Tensor, window: int) -> Tensor:
@@ -304,11 +304,12 @@ class ResidualBlock(nn.Module):
 
         ``window`` is what attention pools over, in positions of the output; None is all of it.
         """
-        y = self.dropblock(F.relu(self.norm1(self.conv1(x))))
+        # In place, what is made here alone: maps of whole scenes are large.
+        y = self.dropblock(F.relu(self.norm1(self.conv1(x)), inplace=True))
         y = self.norm2(self.conv2(y))
         if isinstance(self.attention, BalancedAttention):
             y = self.attention(y, window)
-        return F.relu(y + self.shortcut(x))
+        return F.relu(y + self.shortcut(x), inplace=True)
 
 
 class BalancedNet(PatchNetwork):
@@ -372,7 +373,7 @@ class BalancedNet(PatchNetwork):
                 "another network."
             )
         x = self.unshuffle(x)
-        x = F.relu(self.stem_norm(self.stem(x)))
+        x = F.relu(self.stem_norm(self.stem(x)), inplace=True)
         side = None if window is None else window // self.config.unshuffle
         for block in self.blocks:
             if side is not None:

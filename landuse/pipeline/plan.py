@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 COMPOSITES = ("best", "median")
 ENGINES = ("windows", "shared")
-BLOCK_PX = {"windows": 1024, "shared": 2048}
+BLOCK_PX = {"windows": 1024, "shared": 1536}
 """Side of a block. Around it the shared engine computes a margin, which weighs less the larger the block."""
 
 
