@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -26,6 +25,7 @@ from landuse.model.shared import window_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -88,6 +88,11 @@ def _to_numpy(parts: list[Tensor], shape: tuple[int, ...]) -> NDArray[np.float32
         return np.empty((0, *shape), np.float32)
     joined: NDArray[np.float32] = torch.cat(parts).contiguous().cpu().numpy()
     return joined
+
+
+def _full_float32() -> AbstractContextManager[None]:
+    """Convolutions in TF32, the default on recent GPUs, keep 10 bits of each product: not here."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 class Predictor:
@@ -156,7 +161,7 @@ class Predictor:
             ModelError: type, shape, number of bands or level are not the contract's.
         """
         self._check(dn, level)
-        scores = list(self._forward(dn, level, self._network))
+        scores = list(self._forward(dn, level, self._logits))
         return _to_numpy(scores, (len(self.contract.classes),))
 
     @torch.inference_mode()
@@ -186,7 +191,7 @@ class Predictor:
             )
 
         def cell_logits(x: Tensor) -> Tensor:
-            evidence = self._network.evidence(self._network.features(x)).float()  # (B, classes, h, w)
+            evidence = self._evidence(x)  # (B, classes, h, w)
             weights = torch.from_numpy(
                 cell_weights(self.contract.patch_size_px, cells, evidence.shape[2])
             ).to(x.device)
@@ -224,10 +229,11 @@ class Predictor:
         size = self.contract.patch_size_px
         self._check(dn[None, :, :size, :size], level)
         weights = torch.from_numpy(cell_weights(size, cells, size // self.position_px)).to(self.device)
-        with self._computing():
+        with _full_float32():
             rows = window_logits(
-                self._network,
+                lambda scene: self._evidence(scene, size),
                 self._input(dn[None], level),
+                step_px=self.position_px,
                 row_starts=row_starts,
                 col_starts=col_starts,
                 patch_px=size,
@@ -254,7 +260,7 @@ class Predictor:
         self, dn: NDArray[np.uint16], level: str, run: Callable[[Tensor], Tensor]
     ) -> Iterator[Tensor]:
         """Probabilities of each batch; every forward pass has ``batch_size`` patches."""
-        with self._computing():
+        with _full_float32():
             if self._to_try_out and len(dn) >= SIZES[-1]:
                 self._to_try_out = False
                 self.batch_size = fastest_size(lambda size: run(self._input(dn[:size], level)).cpu(), SIZES)
@@ -266,20 +272,23 @@ class Predictor:
                     part = np.concatenate(
                         [part, np.zeros((self.batch_size - count, *dn.shape[1:]), np.uint16)]
                     )
-                logits = run(self._input(part, level)).float() / self.contract.temperature
+                logits = run(self._input(part, level)) / self.contract.temperature
                 # Over the last axis each row is worked out alone; over another one threads share the
                 # rows in chunks whose ends round differently.
                 last = logits.movedim(1, -1).contiguous()  # (B, ..., classes)
                 yield last.softmax(-1).movedim(-1, 1)[:count]  # (n, classes, ...)
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Convolutions as the device does them best; in float32 they are not cut to TF32's 10 bits."""
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self._half),
-        ):
-            yield
+    def _evidence(self, x: Tensor, window: int | None = None) -> Tensor:
+        """Class evidence in float32; convolutions as the device does them best."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            features = self._network.features(x, window)
+        return self._network.evidence(features.float())
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Of whole patches, in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            logits: Tensor = self._network(x)
+        return logits.float()
 
     def _check(self, dn: NDArray[np.uint16], level: str) -> None:
         contract = self.contract

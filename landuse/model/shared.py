@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
-    from landuse.model.networks import PatchNetwork
-
 
 def window_logits(
-    network: PatchNetwork,
+    evidence: Callable[[Tensor], Tensor],
     x: Tensor,
     *,
+    step_px: int,
     row_starts: Sequence[int],
     col_starts: Sequence[int],
     patch_px: int,
@@ -38,8 +37,9 @@ def window_logits(
     convolutions run once for each offset that occurs.
 
     Args:
-        network: in evaluation mode.
+        evidence: (1, bands, H, W) input to (1, classes, h, w) class evidence, pooled over moving windows.
         x: (1, bands, H, W) network input.
+        step_px: pixels from one position of the evidence to the next.
         row_starts: first pixel row of each row of windows, in any order; their patches lie inside ``x``.
         col_starts: first pixel column of each column of windows.
         patch_px: side of a window.
@@ -48,13 +48,12 @@ def window_logits(
     Yields:
         Index into ``row_starts``, and (classes, cells, windows, cells): class, cell row, window, cell column.
     """
-    step = network.position_px
-    span = patch_px // step
+    step, span = step_px, patch_px // step_px
     columns: dict[int, list[int]] = {}
     for index, start in enumerate(col_starts):
         columns.setdefault(start % step, []).append(index)
     for row_phase in sorted({start % step for start in row_starts}):
-        maps = {phase: _evidence(network, x, row_phase, phase, patch_px) for phase in columns}
+        maps = {phase: evidence(_from_offset(x, row_phase, phase, step))[0] for phase in columns}
         for index, start in enumerate(row_starts):
             if start % step != row_phase:
                 continue
@@ -69,11 +68,9 @@ def window_logits(
             yield index, logits
 
 
-def _evidence(network: PatchNetwork, x: Tensor, row_phase: int, col_phase: int, patch_px: int) -> Tensor:
-    """Class evidence (classes, h, w) of the scene from the given offset on, cut to whole positions."""
-    step = network.position_px
-    height = (x.shape[2] - row_phase) // step * step
-    width = (x.shape[3] - col_phase) // step * step
-    part = x[:, :, row_phase : row_phase + height, col_phase : col_phase + width]
-    part = part.contiguous(memory_format=torch.channels_last)
-    return network.evidence(network.features(part, patch_px))[0].float()
+def _from_offset(x: Tensor, row: int, col: int, step: int) -> Tensor:
+    """The scene from the given offset on, cut to whole positions."""
+    height, width = (
+        (side - offset) // step * step for side, offset in zip(x.shape[2:], (row, col), strict=True)
+    )
+    return x[:, :, row : row + height, col : col + width].contiguous(memory_format=torch.channels_last)

@@ -44,7 +44,13 @@ def test_windows_of_a_scene_score_as_they_do_cut_out(row_starts, col_starts, cel
     with torch.inference_mode():
         rows = dict(
             window_logits(
-                network, scene, row_starts=row_starts, col_starts=col_starts, patch_px=64, weights=weights
+                lambda x: network.evidence(network.features(x)),
+                scene,
+                step_px=8,
+                row_starts=row_starts,
+                col_starts=col_starts,
+                patch_px=64,
+                weights=weights,
             )
         )
         assert sorted(rows) == list(range(len(row_starts)))
