@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 
 NODATA_ID = 255
 """Class raster value of a cell without a class."""
+
+SHARE_STEPS = 250
+"""Confidence and probability rasters hold rounded multiples of 1/250; 255 is nodata there too."""
+
+
+class CellStatus(IntEnum):
+    """Why a cell has a class or none: the values of the status raster."""
+
+    OUTSIDE = 0
+    """Not part of the area."""
+    CLASSIFIED = 1
+    CLOUDY = 2
+    """Seen, but under cloud, shadow or snow."""
+    FAILED = 3
+    """Under a scene that could not be read."""
+    UNSEEN = 4
+    """No scene saw it, or too little of it for a patch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,3 +284,40 @@ class CellScores:
     """(row, col), True where cloud, shadow or snow hides at least one of those pixels."""
     failed: NDArray[np.bool_]
     """(row, col), True where a cell is not mapped and a scene over it could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassArea:
+    """One class in a map."""
+
+    id: int
+    """Value in the class raster."""
+    name: str
+    """Class name."""
+    cells: int
+    """Cells of the class."""
+    area_m2: float
+    """Their area."""
+    share: float
+    """Their share of the classified cells, 0..1."""
+
+    @property
+    def area_ha(self) -> float:
+        """Their area in hectares."""
+        return self.area_m2 / 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover:
+    """What became of the area's cells; the four shares add up to 1."""
+
+    cells: int
+    """Cells of the area."""
+    valid: float
+    """Share that got a class, 0..1."""
+    cloudy: float
+    """Share seen, but under cloud, shadow or snow."""
+    failed: float
+    """Share without a class under a scene that could not be read."""
+    nodata: float
+    """Share that no scene saw, or too little of for a patch."""

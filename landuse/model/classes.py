@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +38,31 @@ EUROSAT = (
 """The ten classes of EuroSAT (Helber et al. 2019), in the order of its folders."""
 
 EUROSAT_NAMES = tuple(c.name for c in EUROSAT)
+
+
+_OTHER_COLORS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (128, 128, 128),
+)
+"""For classes that are not EuroSAT's: told apart by most colour-blind people (Okabe and Ito 2008)."""
+
+
+def legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:
+    """Id, title and colour of a model's classes; one that is not EuroSAT's is titled by its name.
+
+    Args:
+        names: class names by id.
+    """
+    known = {entry.name: entry for entry in EUROSAT}
+    return tuple(
+        replace(known[name], id=i)
+        if name in known
+        else LandUseClass(id=i, name=name, title=name, color=_OTHER_COLORS[i % len(_OTHER_COLORS)])
+        for i, name in enumerate(names)
+    )

@@ -20,9 +20,8 @@ from landuse.pipeline.blocks import read_block
 from landuse.pipeline.plan import RunPlan
 from landuse.pipeline.vectorize import polygonize
 from landuse.pipeline.write import RasterLayer, cog_writer, vector_writer
-from landuse.records import NODATA_ID, CellScores, ReadFailure
+from landuse.records import NODATA_ID, CellScores, ClassArea, Cover, ReadFailure
 from landuse.workflows.block import cells_inside
-from landuse.workflows.report import ClassArea, Cover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

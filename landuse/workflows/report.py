@@ -17,39 +17,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.failover import SourceOutcome
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Traffic
-    from landuse.records import ReadFailure, Scene
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassArea:
-    """One class in a map."""
-
-    id: int
-    """Value in the class raster."""
-    name: str
-    """Class name."""
-    cells: int
-    """Cells of the class."""
-    area_m2: float
-    """Their area."""
-    share: float
-    """Their share of the classified cells, 0..1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cover:
-    """What became of the area's cells; the four shares add up to 1."""
-
-    cells: int
-    """Cells of the area."""
-    valid: float
-    """Share that got a class, 0..1."""
-    cloudy: float
-    """Share seen, but under cloud, shadow or snow."""
-    failed: float
-    """Share without a class under a scene that could not be read."""
-    nodata: float
-    """Share that no scene saw, or too little of for a patch."""
+    from landuse.records import ClassArea, Cover, ReadFailure, Scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
