@@ -23,6 +23,9 @@ NODATA_ID = 255
 SHARE_STEPS = 250
 """Confidence and probability rasters hold rounded multiples of 1/250; 255 is nodata there too."""
 
+CHANGE_THRESHOLD = 0.7
+"""Share of a cell's probability that has to move for a change of class to count (``pipeline.change``)."""
+
 
 class CellStatus(IntEnum):
     """Why a cell has a class or none: the values of the status raster."""
@@ -190,6 +193,9 @@ class Scene:
     """True where the scenes before it show all that it shows: it is read only where one of them fails."""
     mirrors: tuple[Scene, ...] = ()
     """The same acquisition at further sources, in the order in which they are tried when a read fails."""
+    item_href: str | None = None
+    """URL or absolute local path where its STAC item can be read again; None where it has no document of its
+    own, such as rows of a parquet file or features of a search response without self link."""
 
     def __post_init__(self) -> None:
         if not self.footprint or any(len(ring) < 4 for ring in self.footprint):

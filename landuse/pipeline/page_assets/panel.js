@@ -1,0 +1,178 @@
+"use strict";
+
+/* What stands beside the map. Every text may be hostile: it is only ever set as text. */
+
+function element(tag, text = "", className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = className;
+  return made;
+}
+
+/* Halves are rounded to even, as Python does: page, terminal and preview say the same. */
+function fixed(value, digits) {
+  const form = { minimumFractionDigits: digits, maximumFractionDigits: digits, roundingMode: "halfEven" };
+  return value.toLocaleString("en", form);
+}
+
+/* A share that is there never reads 0.0, and one that is not whole never 100.0. */
+function percent(share) {
+  if (share > 0 && share < 0.0005) return "<0.1";
+  if (share < 1 && share > 0.9995) return ">99.9";
+  return fixed(100 * share, 1);
+}
+
+function rgb(color) {
+  return `rgb(${color.join(" ")})`;
+}
+
+function hatch(kind) {
+  return `repeating-linear-gradient(135deg, ${rgb(kind.stripe)} 0 3px, ${rgb(kind.color)} 3px 6px)`;
+}
+
+function swatch(background) {
+  const made = element("span", "", "swatch");
+  made.style.background = background;
+  return made;
+}
+
+function row(cells) {
+  const made = document.createElement("tr");
+  made.append(...cells);
+  return made;
+}
+
+function heading(...content) {
+  const made = element("th");
+  made.scope = "row";
+  made.append(...content);
+  return made;
+}
+
+function named(background, title) {
+  const made = element("span", "", "named");
+  made.append(swatch(background), element("span", title, "foreign"));
+  return made;
+}
+
+function fillPanel(data) {
+  const put = (id, text) => {
+    document.getElementById(id).textContent = text;
+  };
+  const used = data.scenes.filter((scene) => !scene.spare);
+  const days = (used.length ? used : data.scenes).map((scene) => scene.acquired.slice(0, 10)).sort();
+  const span = days[0] === days.at(-1) ? days[0] : `${days[0]} to ${days.at(-1)}`;
+  const totalKm2 = (data.cover.cells * data.cell_m ** 2) / 1e6;
+  document.title = `${data.title} · land use`;
+  put("title", data.title);
+  const parts = [span, `${fixed(totalKm2, 2)} km²`, `${data.cell_m} m cells`].filter(Boolean);
+  put("subtitle", parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · ")); // lines break between parts
+  fillAreas(data);
+  fillCover(data);
+  fillScenes(data);
+  fillAbout(data);
+  fillFiles(data.files);
+  put("citation", data.citation);
+  put("attribution", data.attribution);
+}
+
+function fillAreas(data) {
+  const titles = new Map(data.legend.map((entry) => [entry.id, entry]));
+  const largest = Math.max(...data.areas.map((area) => area.share));
+  const areas = [...data.areas].sort((a, b) => b.area_m2 - a.area_m2);
+  const figures = (m2, share) => [
+    element("td", fixed(m2 / 1e4, 1)),
+    element("td", fixed(m2 / 1e6, 2)),
+    element("td", percent(share)),
+  ];
+  for (const area of areas) {
+    const color = rgb(titles.get(area.id).color);
+    const bar = element("span", "", "bar");
+    bar.style.background = color;
+    bar.style.width = `${(100 * area.share) / largest}%`;
+    const name = heading(named(color, titles.get(area.id).title), bar);
+    document.querySelector("#areas tbody").append(row([name, ...figures(area.area_m2, area.share)]));
+  }
+  const total = areas.reduce((sum, area) => sum + area.area_m2, 0);
+  document.querySelector("#areas tfoot").append(row([heading("Classified"), ...figures(total, total ? 1 : 0)]));
+  const found = new Set(areas.map((area) => area.id));
+  const absent = data.legend.filter((entry) => !found.has(entry.id)).map((entry) => entry.title);
+  document.getElementById("absent").textContent = absent.length ? `Not found: ${absent.join(", ")}` : "";
+}
+
+function fillCover(data) {
+  const shares = [
+    { title: "Classified", share: data.cover.valid, background: "var(--accent)" },
+    ...data.no_class.map((kind) => ({ ...kind, share: data.cover[kind.share], background: hatch(kind) })),
+  ];
+  for (const entry of shares) {
+    const piece = element("span");
+    piece.style.background = entry.background;
+    piece.style.flexGrow = entry.share;
+    piece.hidden = entry.share === 0;
+    document.getElementById("cover-bar").append(piece);
+    const line = element("li");
+    line.append(named(entry.background, entry.title), element("span", `${percent(entry.share)} %`));
+    document.getElementById("cover").append(line);
+  }
+}
+
+function fillScenes(data) {
+  const ways = {
+    best: "Of each pixel the best observation is used, in this order of preference.",
+    median: "Of each pixel the median of its clear observations is used.",
+  };
+  document.getElementById("composite").textContent = ways[data.composite] ?? data.composite;
+  for (const scene of data.scenes) {
+    const cloud = scene.cloud_percent === null ? "–" : fixed(scene.cloud_percent, 1);
+    const acquired = `${scene.acquired.slice(0, 10)} ${scene.acquired.slice(11, 16)}`;
+    const name = element("td", scene.id, "foreign id");
+    const note = scene.spare ? `${scene.provider} · in reserve, not needed where others could be read` : scene.provider;
+    name.append(element("span", note, "muted"));
+    name.colSpan = 4;
+    document.querySelector("#scenes tbody").append(
+      row([heading(acquired), ...[scene.tile || "–", scene.level, cloud].map((text) => element("td", text, "foreign"))]),
+      row([name]),
+    );
+  }
+}
+
+function fillAbout(data) {
+  const [left, bottom, right, top] = data.bounds_m;
+  const shownM = (right - left) / data.shape[1];
+  const facts = [
+    ["Model", data.model],
+    ["Weights", `sha256 ${data.weights_sha256.slice(0, 16)}`],
+    ["Software", `landuse ${data.version}`],
+    ["Made", `${data.created.slice(0, 10)} ${data.created.slice(11, 16)} UTC`],
+    ["Grid", `${data.crs}, cells of ${data.cell_m} m`],
+    ["Extent", `${fixed((right - left) / 1000, 2)} × ${fixed((top - bottom) / 1000, 2)} km`],
+    ["Image", `${data.image_bands.join(", ")} as red, green, blue`],
+  ];
+  if (shownM > 1.001 * data.cell_m) facts.push(["Shown at", `${fixed(shownM, 0)} m; areas are counted on all cells`]);
+  for (const [name, value] of facts) {
+    document.getElementById("about").append(element("dt", name), element("dd", value, "foreign"));
+  }
+}
+
+function fillFiles(names) {
+  const kinds = {
+    "landuse.tif": "classes, GeoTIFF",
+    "confidence.tif": "probability of the class, GeoTIFF",
+    "probabilities.tif": "probability of every class, GeoTIFF",
+    "status.tif": "why a cell has no class, GeoTIFF",
+    "image.tif": "the image, GeoTIFF",
+    "landuse.gpkg": "polygons, scenes and areas, GeoPackage",
+    "item.json": "STAC item of this map",
+    "model.json": "STAC item of the network",
+    "run.json": "what was done, and every figure",
+    "preview.png": "picture for slides",
+  };
+  for (const name of names) {
+    const link = element("a", name, "foreign");
+    link.href = `./${encodeURIComponent(name)}`;
+    const entry = element("li");
+    entry.append(link, element("span", kinds[name] ?? "", "muted"));
+    document.getElementById("files").append(entry);
+  }
+}

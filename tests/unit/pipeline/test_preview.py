@@ -1,0 +1,200 @@
+"""The preview. Oracles: Pillow reads the file; colours and places are worked out by hand or one by one."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from landuse.errors import OutputError
+from landuse.pipeline.preview import cell_picture, draw_preview, percent, plain, round_length, write_preview
+from landuse.pipeline.view import NO_CLASS
+from landuse.records import NODATA_ID, Cover
+from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
+
+
+def texts(figure):
+    return [text.get_text() for text in (*figure.texts, *(t for axes in figure.axes for t in axes.texts))]
+
+
+def written(tmp_path, view):
+    write_preview(tmp_path / "preview.png", view)
+    with Image.open(tmp_path / "preview.png") as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def box_px(axes):
+    """Left, top, right, bottom of a panel in the picture's pixels."""
+    box = axes.get_window_extent()
+    return round(box.x0), round(1080 - box.y1), round(box.x1), round(1080 - box.y0)
+
+
+def test_the_picture_shows_every_cell_and_pixel_in_its_place(tmp_path):
+    view = small_view()
+    pixels = written(tmp_path, view)
+    assert pixels.shape == (1080, 1920, 3)
+    image_axes, map_axes = draw_preview(view).axes
+    colors = {entry.id: entry.color for entry in view.legend}
+    kinds = {kind.status: {kind.color, kind.stripe} for kind in NO_CLASS}
+    left, top, right, bottom = box_px(map_axes)
+    for row in range(ROWS):
+        for col in range(COLS):
+            y = top + (row + 0.5) * (bottom - top) / ROWS
+            x = left + (col + 0.5) * (right - left) / COLS
+            patch = pixels[int(y) - 12 : int(y) + 12, int(x) - 12 : int(x) + 12].reshape(-1, 3)
+            shown = {tuple(color) for color in patch.tolist()}
+            if view.classes[row, col] != NODATA_ID:
+                assert shown == {colors[view.classes[row, col]]}
+            else:
+                assert shown == kinds.get(view.status[row, col], {(255, 255, 255)})
+    # Same size, same extent.
+    assert np.subtract(box_px(image_axes)[2:], box_px(image_axes)[:2]).tolist() == [
+        right - left,
+        bottom - top,
+    ]
+    assert image_axes.images[0].get_extent() == map_axes.images[0].get_extent()
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_no_colour_is_mixed_at_any_size(height_px, width_px):
+    """Oracle: cell by cell, the one that holds the middle of the pixel."""
+    view = small_view()
+    shown = cell_picture(view, height_px, width_px)
+    for y in range(height_px):
+        for x in range(width_px):
+            row, col = int((y + 0.5) * ROWS / height_px), int((x + 0.5) * COLS / width_px)
+            if view.classes[row, col] != NODATA_ID:
+                assert tuple(shown[y, x]) == view.legend[view.classes[row, col]].color
+
+
+def test_title_dates_shares_cover_and_source_are_said():
+    view = small_view()
+    said = texts(draw_preview(view))
+    assert said[0] == "Valley of the test"
+    assert said[1] == " · ".join(("2024-06-11, 2024-06-16", "1.4 km²", "cells of 160 m", "EPSG:32633"))
+    for area in view.areas:
+        at = said.index(view.legend[area.id].title)
+        assert said[at + 1] == f"{100 * area.share:.1f} %"
+    assert "Classified: 90.6 % of the area" in said
+    at = said.index("Cloud, shadow or snow")
+    assert said[at + 1] == "3.8 %"
+    assert any("Contains modified Copernicus Sentinel data 2024" in text for text in said)
+    assert "N" in said
+    # A third of 1440 m at most.
+    assert "200 m" in said
+
+
+def test_what_did_not_happen_is_not_in_the_legend():
+    said = texts(
+        draw_preview(small_view(cover=Cover(cells=53, valid=1.0, cloudy=0.0, failed=0.0, nodata=0.0)))
+    )
+    assert not {kind.title for kind in NO_CLASS} & set(said)
+    assert "Classified: 100.0 % of the area" in said
+
+
+def test_a_map_without_a_class_or_a_scene_is_drawn_too():
+    cover = Cover(cells=54, valid=0.0, cloudy=1.0, failed=0.0, nodata=0.0)
+    said = texts(draw_preview(small_view(areas=(), scenes=(), cover=cover)))
+    assert said[1] == "1.4 km² · cells of 160 m · EPSG:32633"
+    assert "Classified: 0.0 % of the area" in said
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (60, 3), (3, 60), (1, 400), (400, 1), (1, 1)])
+def test_any_shape_of_area_keeps_its_proportions_inside_the_sheet(shape):
+    rows, cols = shape
+    rng = np.random.default_rng(1)
+    figure = draw_preview(
+        small_view(
+            classes=rng.integers(0, 10, shape, dtype=np.uint8),
+            confidence=np.full(shape, 200, np.uint8),
+            status=np.ones(shape, np.uint8),
+            image=rng.integers(0, 256, (*shape, 3), dtype=np.uint8),
+            bounds_m=(LEFT_M, TOP_M - rows * CELL_M, LEFT_M + cols * CELL_M, TOP_M),
+        )
+    )
+    boxes = [box_px(axes) for axes in figure.axes]
+    for left, top, right, bottom in boxes:
+        assert 0 <= left < right <= 1920 - 56
+        assert 0 <= top < bottom <= 1080
+        if max(shape) < 100:
+            assert (right - left) / (bottom - top) == pytest.approx(cols / rows, rel=0.05)
+    first, second = boxes
+    assert first[2] <= second[0] or first[3] <= second[1]  # they do not overlap
+
+
+def test_nothing_runs_over_the_edge_and_texts_do_not_overlap():
+    view = small_view(title="A long name of an area " * 30)
+    many = tuple(
+        replace(view.scenes[0], acquired_utc=view.scenes[0].acquired_utc + timedelta(days=n))
+        for n in range(90)
+    )
+    figure = draw_preview(replace(view, scenes=many))
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert min(box.x0 for box in boxes) >= 40
+    assert max(box.x1 for box in boxes) <= 1880
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert figure.texts[0].get_text().endswith("…")
+    assert figure.texts[1].get_text().startswith("2024-06-16 to 2024-09-13 (90 days)")
+    assert min(text.get_fontsize() for text in figure.texts) >= 11
+
+
+@pytest.mark.parametrize("title", ["$x^{2$ \\frac{", "漢字 \ud800 \x1b[31m", "", "a\nb", "‮abc"])
+def test_hostile_titles_are_drawn_as_text(tmp_path, title):
+    """Where a formula were parsed, matplotlib would raise; where a glyph were missing, warn."""
+    written(tmp_path, small_view(title=title))
+    assert not any(text.get_parse_math() for text in draw_preview(small_view(title=title)).texts)
+
+
+def test_every_text_may_be_hostile(tmp_path):
+    written(tmp_path, hostile_view())
+
+
+def test_plain_text_keeps_what_the_font_has():
+    assert plain("Žďár — ß $5$\n\tx") == "Žďár — ß $5$ x"
+    assert plain("漢\x1b") == "??"
+
+
+def test_shares_never_round_to_nothing_or_all():
+    assert [percent(share) for share in (0, 0.0004, 0.0005, 0.5, 0.9996, 1)] == [
+        "0.0 %",
+        "<0.1 %",
+        "0.1 %",
+        "50.0 %",
+        ">99.9 %",
+        "100.0 %",
+    ]
+
+
+@given(st.floats(1, 1e6))
+def test_the_scale_bar_has_a_round_length(most_m):
+    length = round_length(most_m)
+    assert most_m / 2.5 < length <= most_m
+    assert f"{length:.0e}"[0] in "125"
+
+
+def test_equal_maps_make_equal_pictures_whole_or_not_there(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_preview(tmp_path / name, small_view())
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(OutputError):
+        write_preview(tmp_path / "none" / "preview.png", small_view())
+
+
+def test_pyplot_is_never_loaded(pytestconfig):
+    code = """
+import sys
+from landuse.pipeline import preview
+assert "matplotlib" not in sys.modules
+from tests.views import small_view
+preview.draw_preview(small_view())
+assert "matplotlib" in sys.modules
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, check=True, timeout=120, cwd=pytestconfig.rootpath)
