@@ -22,6 +22,7 @@ test: $(INSTALLED) ## every test but those that need a public service
 bench: $(INSTALLED) ## timings, into bench-out/; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/reading.py
+	$(BIN)/python tests/benchmarks/vectors.py
 	$(BIN)/python tests/benchmarks/engine.py --out $(BENCH)
 
 check: $(INSTALLED) ## lint, formatting and types

@@ -71,3 +71,11 @@ class OutputError(LanduseError):
 
 class ClusterError(LanduseError):
     """The processes or machines that a run is shared between cannot be reached, or gave up."""
+
+
+class LedgerError(LanduseError):
+    """The ledger of nightly runs cannot be reached, read or written."""
+
+
+class LeaseLostError(LedgerError):
+    """A run no longer holds the window that it worked on: it took too long, and another may do it now."""

@@ -1,7 +1,17 @@
 """Networks, their training and their weights. Imports no typer."""
 
+from pathlib import Path
+
 DEFAULT_MODEL = "balanced-fast-rgb"
 """The shipped model that patches are classified with when none is named."""
 
 MAP_MODEL = "balanced-fast-rgb-dense"
 """The shipped model that maps are made with when none is named: trained for windows that share features."""
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the models that come with the package lie."""
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models that come with the package."""
+    return tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from landuse.errors import ModelError, OutputError
+from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
 from landuse.records import LevelInput, ModelContract
 
@@ -27,15 +28,9 @@ if TYPE_CHECKING:
     from landuse.model.networks import PatchNetwork
 
 FORMAT = "landuse-checkpoint-2"
-WEIGHTS = Path(__file__).parent / "weights"
 MAX_BYTES = 2_000_000_000
 DAMAGE = (KeyError, TypeError, ValueError, OverflowError, RuntimeError)
 """What making a config, a contract or a network of hostile JSON can raise (torch: RuntimeError)."""
-
-
-def shipped_models() -> tuple[str, ...]:
-    """Names of the models that come with the package."""
-    return tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
 
 
 def model_path(model: str) -> Path:

@@ -103,6 +103,7 @@ class Predictor:
         device: where the network runs.
         batch_size: patches a forward pass now.
         weights_sha256: SHA-256 of the checkpoint's file, in hex: what a run's hash and report name.
+        weights_path: the checkpoint's file, where it came from one.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Predictor:
         device: torch.device,
         batch_size: int | None,
         weights_sha256: str,
+        weights_path: Path | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"--batch-size {batch_size} is below 1. Use 64, or less where memory is short.")
@@ -122,6 +124,7 @@ class Predictor:
         self._to_try_out = batch_size is None
         self._half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.weights_sha256 = weights_sha256
+        self.weights_path = weights_path
         self._network = network.eval().to(device=device, dtype=torch.float32)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
 
@@ -143,7 +146,14 @@ class Predictor:
         path = model_path(model)
         network, contract = load_checkpoint(path)
         fold_norms(network)
-        return cls(network, contract, device=target, batch_size=batch_size, weights_sha256=file_sha256(path))
+        return cls(
+            network,
+            contract,
+            device=target,
+            batch_size=batch_size,
+            weights_sha256=file_sha256(path),
+            weights_path=path,
+        )
 
     @torch.inference_mode()
     def probabilities(self, dn: NDArray[np.uint16], level: str) -> NDArray[np.float32]:

@@ -16,6 +16,8 @@ from landuse.records import CellScores, ReadFailure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.store import Store
     from landuse.records import Block
@@ -33,6 +35,8 @@ class BlockFile:
 
     scores: CellScores
     """The block's cells."""
+    picture: NDArray[np.uint8]
+    """(3, y, x), the imagery of its cells in red, green and blue, as ``picture.draw_picture`` makes it."""
     failures: tuple[ReadFailure, ...]
     """Reads that failed for good."""
     patches: int
@@ -54,6 +58,7 @@ def write_block(folder: Store, block: Block, content: BlockFile) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
+        picture=content.picture,
         probabilities=content.scores.probabilities,
         mapped=content.scores.mapped,
         observed=content.scores.observed,
@@ -85,11 +90,12 @@ def read_block(folder: Store, block: Block, plan: RunPlan) -> BlockFile | None:
             )
             failures = tuple(ReadFailure(**entry) for entry in json.loads(file["failures"].tobytes()))
             patches = int(file["patches"])
+            picture = file["picture"]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
     if scores.probabilities.shape != (len(plan.classes), *block.shape):
         return None
-    return BlockFile(scores=scores, failures=failures, patches=patches)
+    return BlockFile(scores=scores, picture=picture, failures=failures, patches=patches)
 
 
 def open_blocks(out: Store, plan: RunPlan, *, overwrite: bool) -> Store:

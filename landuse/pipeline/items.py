@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.providers import Provider
 
 
-def scene_from_item(item: Json, provider: Provider, location: str) -> Scene:
+def scene_from_item(item: Json, provider: Provider, location: str, item_href: str | None = None) -> Scene:
     """What landuse needs of a STAC item, checked; hrefs absolute and unsigned.
 
     Args:
@@ -41,6 +41,7 @@ def scene_from_item(item: Json, provider: Provider, location: str) -> Scene:
         provider: what names the item uses.
         location: URL or local path of the document the item was read from; relative hrefs start
             there, and an item whose location is a URL may refer to the web alone.
+        item_href: where this item can be read again by itself, if anywhere.
 
     Raises:
         UsageError: The item does not say what is needed: time, place, level, bands, scale, offset; or
@@ -78,6 +79,7 @@ def scene_from_item(item: Json, provider: Provider, location: str) -> Scene:
         assets=tuple(band_asset(item, entry, provider, location) for entry in entries),
         platform=platform(item),
         tile=tile(item),
+        item_href=item_href,
     )
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 COMPOSITES = ("best", "median")
 ENGINES = ("windows", "shared")
+PICTURE_PX = 4096
+"""Side of the picture of the imagery that goes with a map, unless its cells are finer."""
+
 BLOCK_PX = {"windows": 1024, "shared": 1536}
 """Side of a block. Around it the shared engine computes a margin, which weighs less the larger the block."""
 
@@ -96,6 +99,20 @@ class RunPlan:
         return math.gcd(self.stride_px, self.position_px)
 
     @property
+    def picture_step_px(self) -> int:
+        """Side in pixels of a pixel of the map's picture; it divides a cell."""
+        sides = [step for step in range(1, self.stride_px + 1) if self.stride_px % step == 0]
+        longest_px = max(self.rows, self.cols) * self.stride_px
+        return next((step for step in sides if longest_px <= step * PICTURE_PX), self.stride_px)
+
+    @property
+    def picture_geobox(self) -> GeoBox:
+        """Grid of the picture of the imagery."""
+        per_cell = self.stride_px // self.picture_step_px
+        size_m = self.picture_step_px * self.pixel_m
+        return _geobox(self.crs, self.left_m, self.top_m, size_m, self.rows * per_cell, self.cols * per_cell)
+
+    @property
     def cell_geobox(self) -> GeoBox:
         """Grid of the map."""
         return _geobox(self.crs, self.left_m, self.top_m, self.cell_m, self.rows, self.cols)
@@ -143,13 +160,13 @@ class RunPlan:
         """Digest of all that decides the pixels.
 
         Not in it: the blocks; queries of hrefs, which may be signatures; when local files were written;
-        what only ranked the scenes or estimates from them; how their source was named; and their mirrors,
-        which show the same.
+        what only ranked the scenes or estimates from them; how their source was named; where their items
+        are; and their mirrors, which show the same.
         """
         values = self.to_dict()
         del values["blocks"]
         for scene in values["scenes"]:
-            for name in ("provider", "view", "mirrors", "platform", "tile"):
+            for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
             for asset in scene["assets"]:
                 asset["href"] = redact_href(asset["href"])
@@ -178,6 +195,8 @@ class RunPlan:
         values = self.to_dict()
         for scene in values["scenes"]:
             for copy in (scene, *scene["mirrors"]):
+                if copy["item_href"] is not None:
+                    copy["item_href"] = redact_href(copy["item_href"])
                 for asset in copy["assets"]:
                     asset["href"] = redact_href(asset["href"])
         return values

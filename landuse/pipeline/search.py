@@ -21,7 +21,7 @@ from landuse.pipeline.items import footprint, scene_from_item
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.product import acquired_utc
 from landuse.pipeline.providers import PROVIDERS, Provider, described_by, find_provider, split_collection
-from landuse.pipeline.sources import FoundItem, read_document, read_items, stac_io
+from landuse.pipeline.sources import FoundItem, read_document, read_items, self_address, stac_io
 from landuse.redact import printable, redact_href
 from landuse.sentinel2 import LEVELS
 
@@ -126,7 +126,8 @@ def _remote_items(provider: Provider, endpoint: str, query: SceneQuery, io: Stac
             # What lies on both sides of the 180th meridian is found from either.
             if len(query.area.boxes) == 1 or (collection, key) not in known:
                 known.add((collection, key))
-                yield FoundItem(item=item, location=_self_link(item) or link[0])
+                own = self_address(item)
+                yield FoundItem(item=item, location=own or link[0], item_href=own)
 
 
 def _search_api(
@@ -184,15 +185,6 @@ def _search_link(root: Json, location: str) -> tuple[str, str] | None:
     return None
 
 
-def _self_link(item: Json) -> str | None:
-    """The item's own address on the web, to resolve relative hrefs against."""
-    for link in map(mapping, sequence(item.get("links"))):
-        href = text(link.get("href"))
-        if link.get("rel") == "self" and is_remote(href):
-            return href
-    return None
-
-
 def _fitting(
     found: Iterable[FoundItem], provider: Provider, location: str, query: SceneQuery
 ) -> list[Candidate]:
@@ -217,7 +209,8 @@ def _fitting(
         try:
             reason = _misfit(entry.item, query)
             if reason is None:
-                scene = scene_from_item(entry.item, described_by(entry.item, provider), entry.location)
+                known = described_by(entry.item, provider)
+                scene = scene_from_item(entry.item, known, entry.location, entry.item_href)
         except LanduseError as error:
             # One's own catalogue can be mended; a stranger's faulty item must not stop the night's run.
             if not is_remote(location):

@@ -1,12 +1,14 @@
 """IO: STAC metadata that is files, here or on the web: items, collections of them, catalogues, parquet.
 
 A catalogue is walked link by link. A document from the web can lead only to the web, so that a
-foreign catalogue never makes this machine read its own files.
+foreign catalogue never makes this machine read its own files. Of a map that landuse made, the items
+are those of the scenes it was made of.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 from landuse.errors import LanduseError, ProviderError, UsageError
 from landuse.pipeline.fields import mapping, sequence, text
 from landuse.pipeline.hrefs import is_remote, resolve_href
+from landuse.pipeline.product import is_land_use_map, is_model
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.fields import Json
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.stac_http import StacHttp
+
+log = logging.getLogger(__name__)
 
 MAX_DOCUMENTS = 20_000
 """Files of one catalogue that are read before it is called endless."""
@@ -40,6 +45,8 @@ class FoundItem:
     """Parsed JSON, not yet believed."""
     location: str
     """URL or local path of the document that holds it."""
+    item_href: str | None
+    """Where it can be read again by itself; None where nothing holds it alone."""
 
 
 def stac_io(policy: RetryPolicy | None = None) -> StacHttp:
@@ -89,19 +96,18 @@ def read_items(location: str, io: StacHttp, document: Json | None = None) -> Ite
     """
     waiting = [location]
     known = {location}
+    given: set[str] = set()
 
     def follow(document: Json, relations: tuple[str, ...], here: str) -> None:
-        links = [
-            resolve_href(text(link.get("href")), here)
-            for link in map(mapping, sequence(document.get("links")))
-            if link.get("rel") in relations
-        ]
+        links = _linked(document, relations, here)
         fresh = [link for link in dict.fromkeys(links) if link not in known]
         known.update(fresh)
         waiting.extend(reversed(fresh))
 
     while waiting:
         here = waiting.pop()
+        if here in given:
+            continue
         if len(known) > MAX_DOCUMENTS:
             raise UsageError(
                 f"{redact_href(location)} links to more than {MAX_DOCUMENTS} documents. Name a part of it, "
@@ -110,17 +116,78 @@ def read_items(location: str, io: StacHttp, document: Json | None = None) -> Ite
         if document is None or here != location:
             document = read_document(here, io)
         kind = document.get("type")
-        if kind == "Feature":
-            yield FoundItem(item=document, location=here)
+        if kind == "Feature" and is_land_use_map(document):
+            for scene in _scenes_of(document, here, io, given):
+                known.add(scene.location)
+                yield scene
+        elif kind == "Feature":
+            given.add(here)
+            yield FoundItem(item=document, location=here, item_href=here)
         elif kind == "FeatureCollection":
-            for feature in sequence(document.get("features")):
-                yield FoundItem(item=mapping(feature), location=here)
+            for feature in map(mapping, sequence(document.get("features"))):
+                yield FoundItem(item=feature, location=here, item_href=self_address(feature))
             # What an API lists comes in pages.
             follow(document, ("next",), here)
         elif kind in ("Catalog", "Collection") or "stac_version" in document:
             follow(document, ("item", "child"), here)
         else:
             raise _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
+
+
+def _linked(document: Json, relations: tuple[str, ...], here: str) -> list[str]:
+    """Where the document's links of these relations lead.
+
+    Raises:
+        ProviderError: One must not be followed from there.
+    """
+    return [
+        resolve_href(text(link.get("href")), here)
+        for link in map(mapping, sequence(document.get("links")))
+        if link.get("rel") in relations
+    ]
+
+
+def self_address(item: Json) -> str | None:
+    """The item's own address on the web, as it states it; None where that is none."""
+    for link in map(mapping, sequence(item.get("links"))):
+        href = text(link.get("href"))
+        if link.get("rel") == "self" and is_remote(href):
+            try:
+                return resolve_href(href, href)
+            except ProviderError:
+                return None
+    return None
+
+
+def _scenes_of(land_use_map: Json, here: str, io: StacHttp, given: set[str]) -> Iterator[FoundItem]:
+    """The items of the scenes that a map was made of, but for those ``given`` before, which they join.
+
+    Raises:
+        UsageError: None of them can be read again, and the map is local.
+        ProviderError: The same on the web; or a link must not be followed from there.
+    """
+    readable, reason = 0, "it names none"
+    for link in dict.fromkeys(_linked(land_use_map, ("derived_from",), here)):
+        if link in given:
+            readable += 1
+            continue
+        try:
+            document = read_document(link, io)
+        except LanduseError as error:
+            log.warning("a scene of the map %s is left out: %s", redact_href(here), error)
+            reason = str(error).partition(". ")[0]  # without the mend, which is another here
+            continue
+        # A map names its model as well.
+        if document.get("type") == "Feature" and not is_model(document) and not is_land_use_map(document):
+            given.add(link)
+            readable += 1
+            yield FoundItem(item=document, location=link, item_href=link)
+    if not readable:
+        kind = ProviderError if is_remote(here) else UsageError
+        raise kind(
+            f"None of the scenes of the map {redact_href(here)} can be read again: {reason}. Give the "
+            "--source that the map was made of, or take the map out of its catalogue."
+        )
 
 
 def read_document(location: str, io: StacHttp) -> Json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.records import NODATA_ID, CellScores
+from landuse.records import NODATA_ID, SHARE_STEPS, CellScores, CellStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,7 +126,30 @@ def class_raster(scores: CellScores) -> NDArray[np.uint8]:
     return np.where(scores.mapped, best, np.uint8(NODATA_ID))
 
 
-def confidence_raster(scores: CellScores) -> NDArray[np.float32]:
-    """The probability of that class ``(row, col)``; NaN where not mapped."""
-    best = scores.probabilities.max(0)
-    return np.where(scores.mapped, best, np.float32(np.nan)).astype(np.float32)
+def confidence_raster(scores: CellScores) -> NDArray[np.uint8]:
+    """The probability of that class ``(row, col)`` in steps of 1/250; ``NODATA_ID`` where not mapped."""
+    return _in_steps(scores.probabilities.max(0), scores.mapped)
+
+
+def probability_rasters(scores: CellScores) -> NDArray[np.uint8]:
+    """Every class's probability ``(class, row, col)`` in steps of 1/250; ``NODATA_ID`` where not mapped."""
+    return _in_steps(scores.probabilities, scores.mapped)
+
+
+def _in_steps(shares: NDArray[np.float32], mapped: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.where(mapped, np.rint(shares * SHARE_STEPS), NODATA_ID).astype(np.uint8)
+
+
+def status_raster(scores: CellScores, inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Why each cell ``(row, col)`` has a class or none, as ``CellStatus``.
+
+    Args:
+        scores: of a block.
+        inside: (row, col), True where a cell belongs to the area.
+    """
+    status = np.full(inside.shape, CellStatus.UNSEEN, np.uint8)
+    status[scores.clouded] = CellStatus.CLOUDY
+    status[scores.failed] = CellStatus.FAILED
+    status[scores.mapped] = CellStatus.CLASSIFIED
+    status[~inside] = CellStatus.OUTSIDE
+    return status

@@ -75,7 +75,7 @@ def polygonize(
 
     Yields:
         A frame for each strip and one at the end, any of which may be empty. One row a polygon, in the
-        grid's CRS: ``class_id``, ``class_name``, ``confidence`` (mean of its cells), ``area_m2`` (its
+        grid's CRS: ``class_id``, ``class_name``, ``confidence`` (mean of its cells), ``area_ha`` (its
         cells' area) and a valid ``geometry``.
     """
     cols = geobox.shape[1]
@@ -106,7 +106,7 @@ def polygonize(
                 "class_id": ids.astype(np.int64),
                 "class_name": np.array(names, object)[ids],
                 "confidence": sums[is_whole] / cells[is_whole],
-                "area_m2": cells[is_whole] * abs(geobox.affine.determinant),
+                "area_ha": cells[is_whole] * abs(geobox.affine.determinant) / 10_000,
             },
             geometry=_polygons(whole, len(ids), geobox),
             crs=str(geobox.crs),

@@ -29,7 +29,6 @@ from landuse.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import geopandas as gpd
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
@@ -58,6 +57,10 @@ class RasterLayer:
     """``"MODE"`` for classes, ``"AVERAGE"`` for quantities."""
     units: str = ""
     """Unit of every band, where it has one."""
+    scale: float = 1.0
+    """What a stored value is multiplied by to be in that unit."""
+    is_rgb: bool = False
+    """Whether its three bands are red, green and blue."""
     colors: Mapping[int, tuple[int, int, int]] | None = None
     """Colour of each value, for a single uint8 band."""
     categories: Mapping[int, str] | None = None
@@ -182,12 +185,14 @@ def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int,
         # Tiles are written whole: in a small raster they would be larger than all of it.
         "tiled": min(rows, cols) > COG_BLOCK_PX,
         "BIGTIFF": "IF_SAFER",
+        "photometric": "RGB" if layer.is_rgb else "MINISBLACK",
     }
     with atomic_path(target) as partial:
         pieces = partial.with_name("pieces.tif")
         with rasterio.open(pieces, "w", **profile) as plain:
             plain.descriptions = layer.descriptions
             plain.units = (layer.units,) * plain.count
+            plain.scales = (layer.scale,) * plain.count
             if layer.colors is not None:
                 plain.write_colormap(1, {v: (*rgb, 255) for v, rgb in layer.colors.items()})
             plain.update_tags(**dict(layer.tags or {}))
@@ -227,41 +232,7 @@ def _check_same(plain: DatasetReader, written: DatasetReader) -> None:
 
 
 @contextmanager
-def vector_writer(target: Path, layer: str) -> Iterator[Callable[[gpd.GeoDataFrame], None]]:
-    """Write a GeoPackage of one layer frame by frame, atomically, and count its features again.
-
-    Yields a function of a frame of polygons, to be called at least once, if with an empty one: the first
-    gives the columns. No more than one frame is in memory. An append costs some 50 ms whatever its size.
-
-    Raises:
-        OutputError: it cannot be written, or does not hold what was written.
-    """
-    with atomic_path(target) as partial, _unsynced_sqlite():
-        given = 0
-
-        def put(frame: gpd.GeoDataFrame) -> None:
-            nonlocal given
-            if frame.empty and partial.exists():
-                return
-            pyogrio.write_dataframe(
-                frame,
-                partial,
-                layer=layer,
-                driver="GPKG",
-                geometry_type="MultiPolygon",
-                promote_to_multi=True,
-                append=partial.exists(),
-            )
-            given += len(frame)
-
-        yield put
-        held = pyogrio.read_info(partial, layer=layer)["features"]
-        if held != given:
-            raise OSError(f"layer {layer} holds {held} of {given} features")
-
-
-@contextmanager
-def _unsynced_sqlite() -> Iterator[None]:
+def unsynced_sqlite() -> Iterator[None]:
     """Let SQLite not wait for the disk at each step: a file that is renamed once whole needs none of that.
 
     On a full disk GDAL would also try in vain to index each feature, and wait each time: for minutes.

@@ -10,12 +10,14 @@ import shapely
 
 from landuse.pipeline import patches, stitch
 from landuse.pipeline.blocks import BlockFile
+from landuse.pipeline.picture import draw_picture
 from landuse.pipeline.plan import RunPlan
 from landuse.records import Block, CellScores
 from landuse.workflows.layers import BlockPixels, ground_of_all, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
@@ -33,6 +35,7 @@ class PatchClassifier(Protocol):
 
     contract: ModelContract
     weights_sha256: str
+    weights_path: Path | None
 
     @property
     def position_px(self) -> int:
@@ -83,20 +86,33 @@ def classify_block(
 ) -> BlockFile:
     """The computing half of a block."""
     if given is None:
-        return BlockFile(scores=_nothing(plan, block), failures=(), patches=0)
+        side = plan.stride_px // plan.picture_step_px
+        rows, cols = block.shape
+        unseen = np.zeros((3, rows * side, cols * side), np.uint8)
+        return BlockFile(scores=_nothing(plan, block), picture=unseen, failures=(), patches=0)
     windows, read = given.windows, given.read
     blend = stitch.Blend(block, classes=len(plan.classes))
     vote = _shared_votes if plan.engine == "shared" else _window_votes
     count = vote(plan, classifier, given, blend)
+    top_px = block.row_start * plan.stride_px - windows.rows_px[0]
+    left_px = block.col_start * plan.stride_px - windows.cols_px[0]
     scores = blend.settle(
         read.pixels,
         stride_px=plan.stride_px,
-        row_offset_px=block.row_start * plan.stride_px - windows.rows_px[0],
-        col_offset_px=block.col_start * plan.stride_px - windows.cols_px[0],
+        row_offset_px=top_px,
+        col_offset_px=left_px,
         inside=given.inside,
         lost=cells_touching(ground_of_all(read.lost, plan.crs), plan, block),
     )
-    return BlockFile(scores=scores, failures=read.failures, patches=count)
+    rows, cols = block.shape
+    picture = draw_picture(
+        read.pixels,
+        plan.bands,
+        step_px=plan.picture_step_px,
+        rows_px=slice(top_px, top_px + rows * plan.stride_px),
+        cols_px=slice(left_px, left_px + cols * plan.stride_px),
+    )
+    return BlockFile(scores=scores, picture=picture, failures=read.failures, patches=count)
 
 
 def _window_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: stitch.Blend) -> int:

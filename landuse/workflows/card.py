@@ -345,7 +345,7 @@ def _item(checkpoint: Path, network: PatchNetwork, contract: ModelContract, fact
             "constellation": "sentinel-2",
             "instruments": ["msi"],
             "gsd": contract.resolution_m,
-            "bands": [_band(name, contract) for name in contract.bands],
+            "bands": [model_band(name, contract) for name in contract.bands],
             "processing:lineage": "\n".join(
                 f"{number}. {step}" for number, step in enumerate(facts.lineage, 1)
             ),
@@ -363,8 +363,8 @@ def _item(checkpoint: Path, network: PatchNetwork, contract: ModelContract, fact
         name=contract.name,
         architecture=printable(network.config.name),
         tasks=[TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION],
-        input=[_input(contract)],
-        output=[_output(contract)],
+        input=[model_input(contract)],
+        output=[model_output(contract)],
         framework="PyTorch",
         # Semantic versions in the schema's sense; which build it was does not matter to the weights.
         framework_version=torch.__version__.partition("+")[0],
@@ -400,7 +400,7 @@ def _add_weights(item: pystac.Item, checkpoint: Path, contract: ModelContract) -
     )
 
 
-def _band(name: str, contract: ModelContract) -> dict[str, object]:
+def model_band(name: str, contract: ModelContract) -> dict[str, object]:
     """What goes into the pre-processing: reflectance x 10000 without offset, at the model's pixel size."""
     return {
         "name": name,
@@ -415,7 +415,7 @@ def _band(name: str, contract: ModelContract) -> dict[str, object]:
     }
 
 
-def _input(contract: ModelContract) -> ModelInput:
+def model_input(contract: ModelContract) -> ModelInput:
     """Bands, shape, and all that stands between DN and the network's input.
 
     ``standardize`` divides by the saturation before it subtracts the mean; here mean and standard
@@ -460,7 +460,8 @@ def _input(contract: ModelContract) -> ModelInput:
     )
 
 
-def _output(contract: ModelContract) -> ModelOutput:
+def model_output(contract: ModelContract) -> ModelOutput:
+    """What the network gives, as MLM says it."""
     return ModelOutput.create(
         name="logits",
         tasks=[TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,12 +24,15 @@ from landuse.pipeline.plan import RunPlan, make_plan
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.search import SceneQuery
+from landuse.pipeline.stac_catalog import add_to_catalog
 from landuse.pipeline.store import Store
 from landuse.pipeline.survey import survey
-from landuse.pipeline.write import write_json
+from landuse.redact import redact_href
 from landuse.workflows.outputs import OUTPUTS, assemble
+from landuse.workflows.publish import PUBLISHED, default_title, publish
 from landuse.workflows.report import MapReport
-from landuse.workflows.run_blocks import Cluster, Tally, run_here, take_over
+from landuse.workflows.run_blocks import Cluster, Stage, Tally, run_here, take_over
+from landuse.workflows.vector_layers import VectorOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
     from landuse.workflows.run_blocks import BlockDone, Progress
 
 log = logging.getLogger(__name__)
+
+MAX_TITLE = 200
+"""Characters of a map's title."""
 
 BlockRunner: TypeAlias = "Callable[[RunPlan, Sequence[Block], Store, Callable[[BlockDone], None]], Traffic]"
 """Does blocks of a plan, keeps them in a folder, tells of each, and returns what was fetched elsewhere."""
@@ -56,8 +65,10 @@ class MapRequest:
     """Where; None maps all that a local source covers."""
     dates: DateRange | None
     """When; None takes any date."""
-    out: Path | str
-    """Folder for the results, or its fsspec URL."""
+    out: Path | str | None = None
+    """Folder for the results, or its fsspec URL; None: ``landuse-map``, or a folder in the catalogue's."""
+    catalog: Path | None = None
+    """Folder of the STAC catalogue that lists the map; None: none does."""
     stride_px: int = 16
     """Cell size in pixels of 10 m."""
     max_cloud_percent: float = 40.0
@@ -68,6 +79,10 @@ class MapRequest:
     """Also write every class's probability."""
     min_valid_percent: float = 10.0
     """Below this share of classified cells the map counts as incomplete."""
+    title: str = ""
+    """What the map is called; empty names it after the days of its scenes. May hold anything printable."""
+    vectors: VectorOptions = field(default_factory=VectorOptions)
+    """How its vector layers are to be."""
     overwrite: bool = False
     """Replace results that are there already."""
     engine: str = "auto"
@@ -90,11 +105,38 @@ class MapRequest:
         """Those of the sources that are given as such."""
         return tuple(source for source in self.sources if not isinstance(source, str))
 
+    def folder(self, weights_sha256: str) -> Path | str:
+        """Where the results go: the same request has the same place, so that it can be gone on with."""
+        if self.out is not None:
+            return self.out
+        if self.catalog is None:
+            return Path("landuse-map")
+        decisive = (
+            [source if isinstance(source, str) else source.name for source in self.sources],
+            self.area and shapely.to_wkb(self.area.geometry, hex=True),
+            str(self.dates),
+            [self.stride_px, self.composite, self.engine, self.max_cloud_percent, weights_sha256],
+        )
+        start = self.dates and (self.dates.start_utc or self.dates.end_utc)
+        days = f"{start:%Y-%m-%d}" if start else "any-date"
+        key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
+        return self.catalog / f"landuse-{days}-{key}"
+
     def __post_init__(self) -> None:
+        if self.catalog is not None and isinstance(self.out, str) and "://" in self.out:
+            raise UsageError(
+                f"--catalog {self.catalog} lists maps on this machine, and --out {redact_href(self.out)} is "
+                "a URL. Give a folder, or leave --catalog out."
+            )
         if not self.sources:
             raise UsageError("--source is empty. Name a provider, a URL or a path.")
         if not 0 <= self.min_valid_percent <= 100:
             raise UsageError(f"--min-valid {self.min_valid_percent:g} is no percentage. Give 0 to 100.")
+        if len(self.title) > MAX_TITLE or not self.title.isprintable():
+            raise UsageError(
+                f"--title {self.title[:40]!r} of {len(self.title)} characters is no title. Give one line of "
+                f"at most {MAX_TITLE} printable characters."
+            )
 
 
 def load_classifier(model: str, device: str = "auto") -> PatchClassifier:
@@ -228,14 +270,16 @@ def map_area(
     classifier: PatchClassifier,
     on_progress: Callable[[Progress], None] | None = None,
     cluster: Cluster | None = None,
+    found: Found | None = None,
 ) -> MapReport:
     """Make the map. Blocks that an interrupted run of the same plan finished are taken over.
 
     Args:
         request: what to map.
         classifier: the model; on a cluster each worker loads its own, and this one only tells what it is.
-        on_progress: called after each block.
+        on_progress: called when a stage begins, and after each block.
         cluster: where the blocks are done; None does them in this process.
+        found: scenes of ``find_scenes``, all or some; None searches for them.
 
     Raises:
         UsageError: the folder holds a map, or blocks of another, and ``overwrite`` is not asked for; or the
@@ -245,9 +289,11 @@ def map_area(
         KeyboardInterrupt: again, saying how many blocks are finished.
     """
     began = time.monotonic()
-    out = Store.at(request.out)
+    out = Store.at(request.folder(classifier.weights_sha256))
     _refuse_map(out, request)
-    found = find_scenes(request, classifier.contract)
+    tally = Tally(on_progress)
+    tally.enter(Stage.SEARCH)
+    found = found or find_scenes(request, classifier.contract)
     # What fits nothing is refused before a pixel is read.
     first = plan_map(request, classifier, found.scenes)
     # What is fetched lies beside the results: the system's temporary folder is often memory.
@@ -257,6 +303,7 @@ def map_area(
             Remote(request.retry, providers=request.providers, folder=scratch) as remote,
             _block_runner(request, classifier, cluster, remote, scratch) as run_blocks,
         ):
+            tally.enter(Stage.SURVEY)
             surveyed = survey(
                 found.scenes,
                 ground_of(request, found.scenes),
@@ -270,7 +317,7 @@ def map_area(
                 log.warning("%s", warning)
             out.prepare()  # only now: a request that fits nothing leaves no folder behind
             planned = time.monotonic()
-            tally = Tally(len(plan.blocks), on_progress)
+            tally.blocks = len(plan.blocks)
             held.enter_context(out.locked())
             held.enter_context(_counting(tally))
             _refuse_map(out, request)  # another run may have been at work until now
@@ -282,19 +329,25 @@ def map_area(
                 plan.cols,
                 len(plan.blocks),
             )
-            fetched = run_blocks(plan, take_over(plan, work, tally), work, tally.add)
+            left = take_over(plan, work, tally)
+            tally.enter(Stage.CLASSIFY)
+            fetched = run_blocks(plan, left, work, tally.add)
             traffic = remote.traffic + fetched
         mapped = time.monotonic()
+        tally.enter(Stage.WRITE)
         with out.replaced(OUTPUTS) as folder:
-            made = assemble(plan, work, folder, probabilities=request.probabilities)
+            made = assemble(plan, work, folder, probabilities=request.probabilities, vectors=request.vectors)
             report = MapReport(
+                title=request.title or default_title(plan.scenes),
+                created_utc=datetime.now(UTC),
                 plan=plan,
                 sources=found.sources,
                 left_out=surveyed.left_out,
                 cover=made.cover,
                 classes=made.classes,
+                vectors=request.vectors,
                 failures=(*surveyed.failures, *made.failures),
-                files=(*made.files, "run.json"),
+                files=(*made.files, *PUBLISHED),
                 out=out.path or out.shown,
                 patches=tally.patches,
                 traffic=traffic,
@@ -304,10 +357,12 @@ def map_area(
                     "write": time.monotonic() - mapped,
                 },
             )
-            write_json(folder / "run.json", report.to_dict())
+            publish(report, folder, classifier)
         if not any(is_missing(failure) for failure in made.failures):
             # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
             remove_blocks(out)
+        if request.catalog is not None and out.path is not None:
+            add_to_catalog(request.catalog, out.path)
     cover = made.cover
     if cover.valid * 100 < request.min_valid_percent:
         raise IncompleteError(

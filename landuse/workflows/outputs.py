@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.windows import Window
 
 import landuse
 from landuse.errors import ReadError
 from landuse.model import classes as class_table
 from landuse.pipeline import stitch
 from landuse.pipeline.blocks import read_block
+from landuse.pipeline.picture import DESCRIPTION, picture_bands
 from landuse.pipeline.plan import RunPlan
-from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.write import RasterLayer, cog_writer, vector_writer
-from landuse.records import NODATA_ID, CellScores, ClassArea, Cover, ReadFailure
+from landuse.pipeline.write import RasterLayer, cog_writer
+from landuse.records import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover, ReadFailure
 from landuse.workflows.block import cells_inside
+from landuse.workflows.publish import attribution
+from landuse.workflows.vector_layers import LAYERS, VectorOptions, write_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from landuse.pipeline.store import Store
@@ -36,15 +35,28 @@ OUTPUTS = (
     "landuse.tif.aux.xml",
     "confidence.tif",
     "probabilities.tif",
+    "status.tif",
+    "status.tif.aux.xml",
+    "image.tif",
     "landuse.gpkg",
+    *(f"{layer}{suffix}" for suffix in (".parquet", ".fgb") for layer in LAYERS),
+    "preview.png",
+    "index.html",
+    "model.json",
+    "item.json",
     "run.json",
 )
+"""Every file that a run may write. The last one tells that the others are whole."""
 
 GDAL_CACHE_MB = 256
 """Memory for blocks of the rasters at work; GDAL would take a share of the machine's."""
 
-STRIP_CELLS = 2**18
-"""Cells whose polygons are made at once. Where each cell is a polygon, that takes some 400 MB."""
+STATUS_COLORS = {
+    CellStatus.CLASSIFIED: (214, 232, 214),
+    CellStatus.CLOUDY: (190, 190, 200),
+    CellStatus.FAILED: (200, 60, 60),
+    CellStatus.UNSEEN: (90, 90, 100),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +73,9 @@ class Assembled:
     """Reads that failed for good."""
 
 
-def assemble(plan: RunPlan, work: Store, folder: Path, *, probabilities: bool) -> Assembled:
+def assemble(
+    plan: RunPlan, work: Store, folder: Path, *, probabilities: bool, vectors: VectorOptions
+) -> Assembled:
     """Make the map's files of its finished blocks, one block or strip of the map in memory at a time.
 
     Raises:
@@ -70,19 +84,17 @@ def assemble(plan: RunPlan, work: Store, folder: Path, *, probabilities: bool) -
     """
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
         made = _assemble_rasters(plan, work, folder, probabilities=probabilities)
-        with vector_writer(folder / "landuse.gpkg", "landuse") as put:
-            for polygons in polygonize(
-                _strips(folder), plan.cell_geobox, names=plan.classes, nodata=NODATA_ID
-            ):
-                put(polygons)
-    return replace(made, files=(*made.files, "landuse.gpkg"))
+        names = write_vectors(plan, folder, made.classes, vectors)
+    return replace(made, files=(*made.files, *names))
 
 
 def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, *, probabilities: bool) -> Assembled:
-    counts: Counter[str] = Counter()
     cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
+    cells_of_status = np.zeros(len(CellStatus), np.int64)
     failures: list[ReadFailure] = []
+    observed = False
     layers = _layers(plan, probabilities=probabilities)
+    per_cell = plan.stride_px // plan.picture_step_px
     with ExitStack() as stack:
         put = {name: stack.enter_context(cog_writer(folder / name, layers[name])) for name in layers}
         for block in plan.blocks:
@@ -93,45 +105,42 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, *, probabilities
                 )
             scores, corner = content.scores, (block.row_start, block.col_start)
             classes = stitch.class_raster(scores)
+            status = stitch.status_raster(scores, cells_inside(plan, block))
             put["landuse.tif"](*corner, classes)
             put["confidence.tif"](*corner, stitch.confidence_raster(scores))
+            put["status.tif"](*corner, status)
+            put["image.tif"](corner[0] * per_cell, corner[1] * per_cell, content.picture)
             if probabilities:
-                unmapped = np.float32(np.nan)
-                put["probabilities.tif"](*corner, np.where(scores.mapped, scores.probabilities, unmapped))
+                put["probabilities.tif"](*corner, stitch.probability_rasters(scores))
             cells_of_class += np.bincount(classes.ravel(), minlength=len(cells_of_class))
-            counts.update(_count(scores, cells_inside(plan, block)))
+            cells_of_status += np.bincount(status.ravel(), minlength=len(cells_of_status))
             failures += content.failures
-        if failures and not counts["observed"]:
+            observed |= bool(scores.observed.any())
+        if failures and not observed:
             work.remove()  # there is nothing in it to go on from
             raise ReadError(f"No scene could be read. {failures[0].reason}")
+    sidecars = [f"{name}.aux.xml" for name, layer in layers.items() if layer.categories is not None]
     return Assembled(
-        files=(*layers, "landuse.tif.aux.xml"),
+        files=(*layers, *sidecars),
         classes=_class_areas(cells_of_class, plan),
-        cover=_cover(counts),
+        cover=_cover(cells_of_status),
         failures=tuple(failures),
     )
 
 
-def _strips(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Classes and confidences of the map's rows from the top, each (row, col)."""
-    with rasterio.open(folder / "landuse.tif") as file, rasterio.open(folder / "confidence.tif") as shades:
-        rows = max(STRIP_CELLS // file.width, 1)
-        for row in range(0, file.height, rows):
-            strip = Window(0, row, file.width, min(rows, file.height - row))
-            yield file.read(1, window=strip), shades.read(1, window=strip)
-
-
 def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
-    geobox = plan.cell_geobox
-    colors = {entry.name: entry.color for entry in class_table.EUROSAT}
-    tags = {
-        "landuse_version": landuse.__version__,
-        "model": plan.model,
-        "weights_sha256": plan.weights_sha256,
-        "engine": plan.engine,
-        "plan_sha256": plan.digest,
-        "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in plan.scenes})),
-    }
+    geobox, tags = plan.cell_geobox, _tags(plan)
+    entries = class_table.legend(plan.classes)
+    share = RasterLayer(
+        dtype="uint8",
+        geobox=geobox,
+        nodata=NODATA_ID,
+        descriptions=("probability of the land-use class",),
+        overview_resampling="AVERAGE",
+        units="1",
+        scale=1 / SHARE_STEPS,
+        tags=tags,
+    )
     layers = {
         "landuse.tif": RasterLayer(
             dtype="uint8",
@@ -139,52 +148,66 @@ def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
             nodata=NODATA_ID,
             descriptions=("land-use class",),
             overview_resampling="MODE",
-            colors={i: colors.get(name, (128, 128, 128)) for i, name in enumerate(plan.classes)},
-            categories=dict(enumerate(plan.classes)),
+            units="class id",
+            colors={entry.id: entry.color for entry in entries},
+            categories={entry.id: entry.name for entry in entries},
             tags=tags,
         ),
-        "confidence.tif": RasterLayer(
-            dtype="float32",
+        "confidence.tif": share,
+        "status.tif": RasterLayer(
+            dtype="uint8",
             geobox=geobox,
-            nodata=float("nan"),
-            descriptions=("probability of the land-use class",),
+            nodata=CellStatus.OUTSIDE,
+            descriptions=("why a cell has a class or none",),
+            overview_resampling="MODE",
+            units="status id",
+            colors={status.value: color for status, color in STATUS_COLORS.items()},
+            categories={status.value: status.name.lower() for status in CellStatus},
+            tags=tags,
+        ),
+        "image.tif": RasterLayer(
+            dtype="uint8",
+            geobox=plan.picture_geobox,
+            nodata=0,
+            descriptions=picture_bands(plan.bands),
             overview_resampling="AVERAGE",
+            units=DESCRIPTION,
+            is_rgb=True,
             tags=tags,
         ),
     }
     if probabilities:
-        layers["probabilities.tif"] = RasterLayer(
-            dtype="float32",
-            geobox=geobox,
-            nodata=float("nan"),
-            descriptions=plan.classes,
-            overview_resampling="AVERAGE",
-            tags=tags,
-        )
+        layers["probabilities.tif"] = replace(share, descriptions=plan.classes)
     return layers
 
 
-def _count(scores: CellScores, inside: NDArray[np.bool_]) -> dict[str, int]:
-    """Cells of a block by what became of them; ``observed`` counts wherever a cell lies."""
-    mapped, failed = scores.mapped, inside & scores.failed & ~scores.mapped
+def _tags(plan: RunPlan) -> dict[str, str]:
+    """Where a raster comes from. Names are in JSON, which keeps them apart whatever is in them."""
     return {
-        "cells": int(inside.sum()),
-        "valid": int((inside & mapped).sum()),
-        "failed": int(failed.sum()),
-        "cloudy": int((inside & scores.clouded & ~mapped & ~failed).sum()),
-        "observed": int(scores.observed.sum()),
+        "TIFFTAG_SOFTWARE": f"landuse {landuse.__version__}",
+        "TIFFTAG_COPYRIGHT": attribution(plan.scenes),
+        "landuse_version": landuse.__version__,
+        "classes": json.dumps(plan.classes),
+        "model": json.dumps(plan.model)[1:-1],
+        "weights_sha256": plan.weights_sha256,
+        "engine": plan.engine,
+        "composite": plan.composite,
+        "level": plan.level,
+        "plan_sha256": plan.digest,
+        "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in plan.scenes})),
+        "scenes": json.dumps([scene.id for scene in plan.scenes]),
     }
 
 
-def _cover(counts: Counter[str]) -> Cover:
-    cells = counts["cells"]
-    seen = counts["valid"] + counts["cloudy"] + counts["failed"]
+def _cover(cells_of_status: NDArray[np.int64]) -> Cover:
+    counts = dict(zip(CellStatus, cells_of_status.tolist(), strict=True))
+    cells = sum(counts.values()) - counts[CellStatus.OUTSIDE]
     return Cover(
         cells=cells,
-        valid=counts["valid"] / cells,
-        cloudy=counts["cloudy"] / cells,
-        failed=counts["failed"] / cells,
-        nodata=(cells - seen) / cells,
+        valid=counts[CellStatus.CLASSIFIED] / cells,
+        cloudy=counts[CellStatus.CLOUDY] / cells,
+        failed=counts[CellStatus.FAILED] / cells,
+        nodata=counts[CellStatus.UNSEEN] / cells,
     )
 
 

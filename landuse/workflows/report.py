@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import landuse
@@ -12,18 +11,24 @@ from landuse.pipeline.plan import json_number
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from landuse.pipeline.failover import SourceOutcome
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Traffic
     from landuse.records import ClassArea, Cover, ReadFailure, Scene
+    from landuse.workflows.vector_layers import VectorOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapReport:
     """What a run did; written as ``run.json``."""
 
+    title: str
+    """What the map is called."""
+    created_utc: datetime
+    """When it was made."""
     plan: RunPlan
     """What was mapped."""
     sources: tuple[SourceOutcome, ...]
@@ -34,6 +39,8 @@ class MapReport:
     """How much of it."""
     classes: tuple[ClassArea, ...]
     """Area of each class that occurs."""
+    vectors: VectorOptions
+    """How the vector layers were asked for."""
     failures: tuple[ReadFailure, ...]
     """Reads that failed for good, and from where their pixels came instead."""
     files: tuple[str, ...]
@@ -52,7 +59,8 @@ class MapReport:
         plan = self.plan
         return {
             "landuse": landuse.__version__,
-            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "title": self.title,
+            "created_utc": self.created_utc.isoformat(timespec="seconds"),
             "plan_sha256": plan.digest,
             "grid": {
                 "crs": plan.crs,
@@ -78,7 +86,8 @@ class MapReport:
                 for scene in self.left_out
             ],
             "cover": asdict(self.cover),
-            "classes": [asdict(entry) for entry in self.classes],
+            "classes": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.classes],
+            "vectors": asdict(self.vectors),
             "warnings": list(plan.warnings),
             "failures": [asdict(failure) for failure in self.failures],
             "patches": self.patches,

@@ -9,6 +9,7 @@ import re
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -47,14 +48,25 @@ class BlockDone:
     """Reads that failed for good."""
 
 
+class Stage(StrEnum):
+    """What a run is at, in this order; the values are for people."""
+
+    SEARCH = "searching"
+    SURVEY = "looking at clouds"
+    CLASSIFY = "classifying"
+    WRITE = "writing"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is."""
+    """How far a run is. The first of a stage tells what it began with: an earlier run's blocks."""
 
+    stage: Stage
+    """What it is at."""
     blocks_done: int
     """Finished blocks."""
     blocks: int
-    """All blocks."""
+    """All blocks; 0 until they are planned."""
     patches: int
     """Patches classified so far."""
 
@@ -85,21 +97,39 @@ class Cluster:
 
 
 class Tally:
-    """What is finished of a run, counted."""
+    """What is finished of a run, counted, and told to whoever listens."""
 
-    def __init__(self, blocks: int, on_progress: Callable[[Progress], None] | None) -> None:
-        self.blocks = blocks
+    def __init__(self, on_progress: Callable[[Progress], None] | None) -> None:
+        self.stage = Stage.SEARCH
+        self.blocks = 0
         self.blocks_done = 0
         self.patches = 0
         self._on_progress = on_progress
 
-    def add(self, done: BlockDone) -> None:
-        """One more block is finished."""
+    def enter(self, stage: Stage) -> None:
+        """A stage begins."""
+        self.stage = stage
+        self._tell()
+
+    def count(self, done: BlockDone) -> None:
+        """One more block is finished; an earlier run did it."""
         self.blocks_done += 1
         self.patches += done.patches
+
+    def add(self, done: BlockDone) -> None:
+        """One more block is finished, by this run."""
+        self.count(done)
+        self._tell()
+
+    def _tell(self) -> None:
         if self._on_progress is not None:
             self._on_progress(
-                Progress(blocks_done=self.blocks_done, blocks=self.blocks, patches=self.patches)
+                Progress(
+                    stage=self.stage,
+                    blocks_done=self.blocks_done,
+                    blocks=self.blocks,
+                    patches=self.patches,
+                )
             )
 
     def __str__(self) -> str:
@@ -155,7 +185,7 @@ def take_over(plan: RunPlan, folder: Store, tally: Tally) -> list[Block]:
         if done is None:
             left.append(block)
         else:
-            tally.add(done)
+            tally.count(done)
     return left
 
 

@@ -21,6 +21,7 @@ class BrightnessClassifier:
     """Scores cells by their patch's mean red DN, so that the map can be computed by hand."""
 
     weights_sha256 = "0" * 64
+    weights_path = None
 
     def __init__(self, patch_size_px: int) -> None:
         self.contract = ModelContract(
@@ -88,3 +89,10 @@ def request(tmp_path, source, **options):
 def read(path):
     with rasterio.open(path) as file:
         return file.read(1)
+
+
+def read_share(path, band=1):
+    """A raster of shares as its own metadata decodes it, NaN where there is none."""
+    with rasterio.open(path) as file:
+        stored = file.read(band)
+        return np.where(stored == file.nodata, np.nan, stored * file.scales[0] + file.offsets[0])

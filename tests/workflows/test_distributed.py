@@ -57,11 +57,21 @@ def scene(tmp_path_factory):
 
 
 def files(folder):
-    """The files of a map, ``run.json`` without its times and what was fetched."""
+    """The files of a map without the time of its making, ``run.json`` without what was fetched too."""
     content = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     run = json.loads(content.pop("run.json"))
     for changing in ("created_utc", "seconds", "traffic"):
         del run[changing]
+    created = re.compile(rb"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+    for name in ("index.html", "model.json"):
+        content[name] = created.sub(b"", content[name])
+    # Where the scenes are, seen from here, and the sums of files that hold a time differ too.
+    item = json.loads(created.sub(b"", content["item.json"]))
+    del item["links"]
+    for asset in item["assets"].values():
+        if asset["href"].endswith((".gpkg", ".html", ".json")):
+            del asset["file:checksum"], asset["file:size"]
+    content["item.json"] = json.dumps(item).encode()
     return content, run
 
 
@@ -136,7 +146,8 @@ def test_the_command_with_two_workers_of_its_own_makes_the_same_map(data_dir, tm
     here = spawn(*options, "--out", tmp_path / "here")
     there = spawn(*options, "--out", tmp_path / "there", "--workers", "2")
     assert (here.code, there.code) == (0, 0), there.err
-    assert there.err == here.err
+    warned = [[line for line in ran.err.splitlines() if line.startswith("WARNING")] for ran in (here, there)]
+    assert warned[0] == warned[1]
     assert_same_files(tmp_path / "there", tmp_path / "here")
     assert not list((tmp_path / "there").glob(".*"))
 
@@ -355,8 +366,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family))
     if kind == signal.SIGINT:
         assert (process.returncode, stdout) == (130, "")
-        warning, said = stderr.splitlines()
-        assert warning.startswith("WARNING")  # of imagery without a cloud mask
+        said = stderr.splitlines()[-1]
         assert re.fullmatch(
             f"Interrupted: \\d+ of {BLOCKS} blocks are finished. Run the same command .*", said
         )

@@ -878,5 +878,5 @@ def test_a_killed_command_is_gone_on_with(server, tmp_path):
 def test_every_option_of_the_command_has_help():
     command = typer.main.get_command(app).commands["data"].commands["eurosat"]
     options = [p for p in command.params if p.param_type_name == "option"]
-    assert {p.name for p in options} == {"bands", "out", "url", "md5", "as_json", "overwrite"}
+    assert {p.name for p in options} == {"bands", "out", "url", "md5", "as_json", "overwrite", "quiet"}
     assert all(p.help for p in options)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -83,6 +84,19 @@ def test_map_own_imagery_without_own_imagery(tmp_path):
     image, land = pixels[:-56, :half], pixels[:-56, -half:]  # above the legend
     assert {tuple(color) for color in np.unique(land.reshape(-1, 3), axis=0).tolist()} == expected
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50  # not a blank
+
+
+def test_compare_two_dates(tmp_path):
+    """Both dates show the same land: nearly all of what differs is known to be flicker."""
+    shown = run("compare_two_dates.py", "two", cwd=tmp_path)
+    told = json.loads((tmp_path / "two" / "change" / "change.json").read_text("utf-8"))
+    assert f"{told['class_differs']['share']:.1%} have another class on the second date" in shown
+    assert f"{told['shares']['changed']:.1%} are reported as changed" in shown
+    assert told["class_differs"]["cells"] > 20
+    assert told["cells"]["changed"] < told["class_differs"]["cells"] / 3
+    with rasterio.open(tmp_path / "two" / "change" / "change.tif") as file:
+        codes = file.read(1)
+    assert np.count_nonzero(codes != 255) == told["cells"]["compared"]
 
 
 def test_write_model_card(tmp_path):
@@ -246,6 +260,31 @@ def test_cluster():
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told))
     elsewhere = {"--build", "--detach", "--wait", "--scale", "--rm", "--nthreads"}  # docker's and dask's
     assert shown - elsewhere <= {spelling for option in map_command.params for spelling in option.opts}
+
+
+def test_assess_accuracy(tmp_path):
+    """A map with errors that are known: its own areas are wrong, and the intervals hold the true ones."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, (90, 70), p=[0.5, 0.4, 0.1]).astype(np.uint8)
+    ids = np.where((truth == 0) & (rng.random(truth.shape) < 0.3), 1, truth).astype(np.uint8)
+    (tmp_path / "map").mkdir()
+    grid = {"crs": "EPSG:32633", "transform": Affine(160, 0, 512_320, 0, -160, 5_310_080)}
+    shape = {"height": 90, "width": 70, "count": 1, "dtype": "uint8", "nodata": 255}
+    for name, values in (("map/landuse.tif", ids), ("truth.tif", truth)):
+        with rasterio.open(tmp_path / name, "w", **grid, **shape) as file:
+            file.write(values, 1)
+            file.update_tags(classes=json.dumps(["Forest", "Pasture", "River"]))
+    shown = run("assess_accuracy.py", "map", "truth.tif", ".", cwd=tmp_path)
+    number = r" +([0-9,]+)"
+    found = re.findall(rf"^(\w+){number}{number} \+-{number}{number}$", shown, re.MULTILINE)
+    assert [row[0] for row in found] == ["Forest", "Pasture", "River"]
+    for class_id, row in enumerate(found):
+        mapped, estimated, margin, true = (int(text.replace(",", "")) for text in row[1:])
+        assert mapped == round((ids == class_id).sum() * 2.56)
+        assert true == round((truth == class_id).sum() * 2.56)
+        assert abs(estimated - true) <= margin
+    forest = [int(text.replace(",", "")) for text in found[0][1:]]
+    assert forest[0] < forest[1] - forest[2]  # what the map says of forest lies outside the interval
 
 
 def small_bbox():

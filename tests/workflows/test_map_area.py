@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import pytest
 import rasterio
@@ -20,7 +19,7 @@ from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area
 from landuse.workflows.rasters import CatalogRequest
 
-from .mapping import SCENES, BrightnessClassifier, catalog_of, read, red_raster, request
+from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +60,15 @@ def test_a_real_scene_end_to_end(scene, data_dir, tmp_path, predictor):
         assert (classes != 255).all()
         assert set(written.colormap(1)) >= set(range(10))
     assert len(np.unique(classes)) >= 5
-    confidence = read(out / "confidence.tif")
+    confidence = read_share(out / "confidence.tif")
     assert confidence.min() >= 0.1
     assert confidence.max() <= 1
 
-    assert [layer for layer, _ in pyogrio.list_layers(out / "landuse.gpkg")] == ["landuse"]
     polygons = gpd.read_file(out / "landuse.gpkg", layer="landuse")
     assert polygons.geometry.is_valid.all()
     assert polygons.crs == written.crs
     assert polygons.area.sum() == pytest.approx(classes.size * 160**2, rel=1e-4)
-    assert polygons.area_m2.to_numpy() == pytest.approx(polygons.area.to_numpy(), rel=1e-9)
+    assert polygons.area_ha.to_numpy() == pytest.approx(polygons.area.to_numpy() / 10_000, rel=1e-9)
     for value, group in polygons.groupby("class_id"):
         assert group.area.sum() == pytest.approx((classes == value).sum() * 160**2)
         assert set(group.class_name) == {report.plan.classes[value]}
@@ -139,7 +137,7 @@ def test_nodata_and_the_ground_outside_the_polygon_get_no_class(tmp_path):
     seen = (values != 0).reshape(40, 8, 40, 8).any((1, 3))
     assert (classes[~seen] == 255).all()
     assert (classes[seen] != 255).mean() > 0.9
-    polygons = gpd.read_file(tmp_path / "all" / "landuse.gpkg")
+    polygons = gpd.read_file(tmp_path / "all" / "landuse.gpkg", layer="landuse")
     assert polygons.area.sum() == pytest.approx((classes != 255).sum() * 80**2, rel=1e-4)
 
     outline = gpd.GeoDataFrame(
@@ -252,8 +250,8 @@ def test_blocks_of_two_sizes_give_the_same_map_of_warped_imagery(data_dir, tmp_p
     map_area(request(tmp_path, source, out=tmp_path / "a", block_px=1024), predictor)
     map_area(request(tmp_path, source, out=tmp_path / "b", block_px=96), predictor)
     np.testing.assert_array_equal(read(tmp_path / "a" / "landuse.tif"), read(tmp_path / "b" / "landuse.tif"))
-    a, b = read(tmp_path / "a" / "confidence.tif"), read(tmp_path / "b" / "confidence.tif")
-    np.testing.assert_allclose(a, b, atol=1e-3)
+    a, b = read_share(tmp_path / "a" / "confidence.tif"), read_share(tmp_path / "b" / "confidence.tif")
+    np.testing.assert_allclose(a, b, atol=0.005)  # a step of the coding
 
 
 def test_blocks_of_a_file_that_was_rewritten_are_not_taken_over(tmp_path):
@@ -264,7 +262,8 @@ def test_blocks_of_a_file_that_was_rewritten_are_not_taken_over(tmp_path):
         pass
 
     def stop(progress):
-        raise Interrupt
+        if progress.blocks_done:
+            raise Interrupt
 
     with pytest.raises(Interrupt):
         map_area(request(tmp_path, source, block_px=128), BrightnessClassifier(64), stop)

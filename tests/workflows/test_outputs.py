@@ -14,6 +14,7 @@ ASSEMBLE_TWO_MAPS = """
     from landuse.pipeline.store import Store
     from landuse.records import BandAsset, CellScores, LevelInput, ModelContract, Scene
     from landuse.workflows.outputs import assemble
+    from landuse.workflows.vector_layers import VectorOptions
 
     CONTRACT = ModelContract(
         name="test", bands=("B04",), levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
@@ -49,16 +50,18 @@ ASSEMBLE_TWO_MAPS = """
             scores = scores[:, : block.shape[0], : block.shape[1]]
             yes, no = np.ones(block.shape, bool), np.zeros(block.shape, bool)
             cells = CellScores(probabilities=scores, mapped=yes, observed=yes, clouded=no, failed=no)
-            write_block(store, block, BlockFile(scores=cells, failures=(), patches=1))
-        made = assemble(plan, store, out, probabilities=True)
+            picture = np.zeros((3, *block.shape), np.uint8)
+            write_block(store, block, BlockFile(scores=cells, picture=picture, failures=(), patches=1))
+        made = assemble(plan, store, out, probabilities=True, vectors=VectorOptions())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         assert made.cover.cells == plan.rows * plan.cols
         assert sum(entry.cells for entry in made.classes) == plan.rows * plan.cols
         with rasterio.open(out / "landuse.tif") as file:
             assert file.shape == (plan.rows, plan.cols)
-        areas = pyogrio.read_dataframe(out / "landuse.gpkg", columns=["area_m2"], read_geometry=False).area_m2
-        assert len(areas) > plan.rows * plan.cols / SQUARE**2 / 3
-        assert areas.sum() == plan.rows * plan.cols * 100
+        held = {"layer": "landuse", "columns": ["area_ha"], "read_geometry": False}
+        areas_ha = pyogrio.read_dataframe(out / "landuse.gpkg", **held).area_ha
+        assert len(areas_ha) > plan.rows * plan.cols / SQUARE**2 / 3
+        assert round(areas_ha.sum() * 100) == plan.rows * plan.cols
         return peak
 
     print(peak_mb("small", 1024), peak_mb("large", 4096))

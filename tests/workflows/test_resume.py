@@ -118,11 +118,12 @@ def test_killed_at_any_moment_it_goes_on_from_there(scene, tmp_path):
         assert before.items() <= now.items()  # what was finished was not done again
         before = now
     left = BLOCKS - len(before)
-    # One move for plan.json, each block and each file of the map that is made, and one for its raster.
-    with command(source, out, kill_at=1 + left + 6) as process:
+    # One move for plan.json, each block and each of the twelve files as it is made, then two into place.
+    with command(source, out, kill_at=1 + left + 12 + 3) as process:
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert before.items() <= finished(out).items()
+    assert (out / "landuse.tif").exists()
     assert not (out / "run.json").exists()
     assert list(out.glob(".partial-*"))
     map_area(request(tmp_path, source), BrightnessClassifier(64))

@@ -124,8 +124,10 @@ def test_blend_equals_a_loop_over_cells():
     np.testing.assert_allclose(settled.probabilities.sum(0)[settled.mapped], 1, atol=1e-6)
     classes, confidence = class_raster(settled), confidence_raster(settled)
     assert classes[0, 0] == 255
-    assert np.isnan(confidence[0, 0])
-    assert not np.isnan(confidence[settled.mapped]).any()
+    assert confidence[0, 0] == 255
+    np.testing.assert_array_equal(
+        confidence[settled.mapped], np.rint(settled.probabilities.max(0)[settled.mapped] * 250)
+    )
 
 
 def test_cells_without_clear_pixels_get_no_class():

@@ -66,7 +66,9 @@ def test_every_form_of_local_metadata_gives_the_same_scenes(tmp_path, monkeypatc
         assert {scene.provider for scene in scenes} == {str(source)}
     (alone,) = search(str(folder / "s2" / "a.json"), ANYWHERE)
     (same,) = (scene for scene in search(str(parquet), _query()) if scene.id == "a")
-    assert alone == replace(same, provider=alone.provider)
+    # A row of a table cannot be linked to, an item's own document can.
+    assert (alone.item_href, same.item_href) == (str(folder / "s2" / "a.json"), None)
+    assert alone == replace(same, provider=alone.provider, item_href=alone.item_href)
 
 
 def test_area_is_the_true_outline_and_a_shared_edge_is_no_overlap(tmp_path):

@@ -91,13 +91,13 @@ def test_cells_and_confidence_are_those_of_the_4_connected_components(classes, h
     confidence = np.random.default_rng(0).random(classes.shape).astype(np.float32)
     confidence[classes == NODATA] = np.nan
     frame = polygons(classes, heights, confidence)
-    assert frame.area_m2.sum() == (classes != NODATA).sum() * 160**2
-    np.testing.assert_allclose(frame.geometry.area, frame.area_m2)
+    assert frame.area_ha.sum() == pytest.approx((classes != NODATA).sum() * 2.56)
+    np.testing.assert_allclose(frame.geometry.area, frame.area_ha * 10_000)
     expected = sorted(
         (value, len(cells), float(np.mean([float(confidence[cell]) for cell in cells])))
         for value, cells in components(classes)
     )
-    got = sorted((row.class_id, row.area_m2 / 160**2, row.confidence) for row in frame.itertuples())
+    got = sorted((row.class_id, round(row.area_ha / 2.56, 6), row.confidence) for row in frame.itertuples())
     np.testing.assert_allclose(np.array(got).reshape(-1, 3), np.array(expected).reshape(-1, 3), rtol=1e-12)
     assert [NAMES[i] for i in frame.class_id] == frame.class_name.tolist()
 
@@ -177,5 +177,5 @@ def test_a_polygon_is_known_as_soon_as_a_strip_ends_it():
 def test_no_cells_make_an_empty_layer_with_its_columns():
     frame = polygons(np.full((3, 4), NODATA, np.uint8), [2])
     assert frame.empty
-    assert list(frame.columns) == ["class_id", "class_name", "confidence", "area_m2", "geometry"]
+    assert list(frame.columns) == ["class_id", "class_name", "confidence", "area_ha", "geometry"]
     assert frame.crs == "EPSG:32633"

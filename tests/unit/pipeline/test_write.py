@@ -18,12 +18,12 @@ from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
 from landuse.errors import OutputError
+from landuse.pipeline.vectors import geopackage_writer
 from landuse.pipeline.write import (
     RasterLayer,
     atomic_path,
     cog_writer,
     prepare_folder,
-    vector_writer,
     write_json,
 )
 
@@ -94,9 +94,9 @@ def squares(*sides):
     "given", [[()], [(), (), (10,)], [(10, 20), (), (30,)], [(side,) for side in range(1, 9)]]
 )
 def test_vectors_come_back_in_one_indexed_layer(tmp_path, given):
-    with vector_writer(tmp_path / "landuse.gpkg", "landuse") as put:
+    with geopackage_writer(tmp_path / "landuse.gpkg") as put:
         for sides in given:
-            put(squares(*sides))
+            put("landuse", squares(*sides))
     assert [path.name for path in tmp_path.iterdir()] == ["landuse.gpkg"]
     assert [name for name, _ in pyogrio.list_layers(tmp_path / "landuse.gpkg")] == ["landuse"]
     held = gpd.read_file(tmp_path / "landuse.gpkg")
@@ -113,8 +113,8 @@ def test_a_frame_that_fails_leaves_what_was_there(tmp_path):
     target.write_text("before")
 
     def half() -> None:
-        with vector_writer(target, "landuse") as put:
-            put(squares(10))
+        with geopackage_writer(target) as put:
+            put("landuse", squares(10))
             raise KeyError("the rest")
 
     with pytest.raises(KeyError):
@@ -148,7 +148,8 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
         from affine import Affine
         from odc.geo.geobox import GeoBox
         from landuse.errors import OutputError
-        from landuse.pipeline.write import RasterLayer, cog_writer, vector_writer, write_json
+        from landuse.pipeline.write import RasterLayer, cog_writer, write_json
+        from landuse.pipeline.vectors import geopackage_writer
         out = Path({str(tmp_path)!r})
         noise = np.random.default_rng(0).integers(0, 255, (1200, 1200)).astype(np.uint8)
         box = GeoBox(noise.shape, Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
@@ -161,9 +162,9 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
             with cog_writer(out / "x.tif", layer) as put:
                 put(0, 0, noise)
         def write_gpkg():
-            with vector_writer(out / "x.gpkg", "x") as put:
-                put(frame.iloc[:100])
-                put(frame)
+            with geopackage_writer(out / "x.gpkg") as put:
+                put("x", frame.iloc[:100])
+                put("x", frame)
         write = {{
             "cog": write_cog,
             "gpkg": write_gpkg,

@@ -1,0 +1,304 @@
+"""``landuse map``, ``demo`` and ``catalog``: from local rasters or a provider to a map."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landuse.commands.options import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    QuietOption,
+    one_of,
+)
+from landuse.commands.stopping import terminable
+from landuse.errors import IncompleteError
+from landuse.model import MAP_MODEL
+from landuse.terminal import map_progress, print_foresight, print_json, print_report
+
+
+def map_command(
+    bbox: Annotated[
+        str | None,
+        typer.Option(metavar="W,S,E,N", help="Area as west, south, east, north in degrees (WGS 84)."),
+    ] = None,
+    aoi: Annotated[
+        Path | None,
+        typer.Option(help="Area as the polygons of a vector file in any CRS; the map is cut to them."),
+    ] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(metavar="DATE[/DATE]", help="Day, month or range of dates, UTC; 2024-06-01/2024-06-30."),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="planetary-computer, earth-search, earth-search-c1, earth-search-l1c, cdse or cdse-l1c; URL "
+            "of a STAC API or catalogue; or path of a STAC item, ItemCollection, catalogue or "
+            "stac-geoparquet file, which needs neither --bbox nor --date. Of several (a,b,c) the first that "
+            "serves the area is mapped, and what it fails to give is read from the next.",
+            autocompletion=one_of(
+                "planetary-computer",
+                "earth-search",
+                "earth-search-c1",
+                "earth-search-l1c",
+                "cdse",
+                "cdse-l1c",
+            ),
+        ),
+    ] = "planetary-computer",
+    model: ModelOption = MAP_MODEL,
+    stride_px: Annotated[
+        int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
+    ] = 16,
+    max_cloud: Annotated[
+        float, typer.Option(help="Leave out scenes with more cloud over the area, in percent.")
+    ] = 40.0,
+    composite: Annotated[
+        str,
+        typer.Option(
+            help="Several dates to one image: `best` (clearest first) or `median`, per pixel.",
+            autocompletion=one_of("best", "median"),
+        ),
+    ] = "best",
+    device: DeviceOption = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Have the blocks done by the workers of this dask scheduler. They must see --source, "
+            "--model and --out as this machine does.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Have the blocks done by so many processes on this machine, which share its cores, or its "
+            "GPUs, one each."
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder for the results, or URL of one that fsspec knows, such as s3://bucket/map. Default: "
+            "landuse-map, or with --catalog a folder in it."
+        ),
+    ] = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(help="Also list the map in the STAC catalogue in this folder; one is made if need be."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="What the map is called; default: the days of its scenes.")] = "",
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write every class's probability (0..1); `landuse change` needs them.",
+        ),
+    ] = False,
+    vector_format: Annotated[
+        str,
+        typer.Option(
+            help="gpkg: one GeoPackage, styled for QGIS; parquet (GeoParquet) or fgb (FlatGeobuf): a file "
+            "for each layer.",
+            autocompletion=one_of("gpkg", "parquet", "fgb"),
+        ),
+    ] = "gpkg",
+    cells: Annotated[
+        bool, typer.Option("--cells", help="Also write every cell as a square of the vector file.")
+    ] = False,
+    min_area_ha: Annotated[
+        float,
+        typer.Option(help="Polygons below this many hectares go to their largest neighbour; rasters stay."),
+    ] = 0.0,
+    simplify_m: Annotated[
+        float,
+        typer.Option(
+            help="Move outlines by up to so many metres to simplify them, without gaps; rasters stay."
+        ),
+    ] = 0.0,
+    min_valid: Annotated[
+        float,
+        typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
+    ] = 10.0,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="`windows` classifies each window alone; `shared` computes what windows share once, many "
+            "times as fast at small strides; `auto` takes shared where the model was trained for it.",
+            autocompletion=one_of("auto", "windows", "shared"),
+        ),
+    ] = "auto",
+    block_px: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1024, "
+            "or 1536 with shared."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read and mapped; read no pixel.")
+    ] = False,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
+    from landuse.workflows.map_area import (
+        MapRequest,
+        load_classifier,
+        map_area,
+        requested_area,
+        requested_cluster,
+        requested_dates,
+    )
+    from landuse.workflows.vector_layers import VectorOptions
+
+    cluster = requested_cluster(scheduler, workers, model, device)
+    request = MapRequest(
+        source=source,
+        area=requested_area(bbox, aoi),
+        dates=requested_dates(date),
+        out=out,
+        catalog=catalog,
+        title=title,
+        stride_px=stride_px,
+        max_cloud_percent=max_cloud,
+        composite=composite,
+        probabilities=probabilities,
+        vectors=VectorOptions(
+            format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
+        ),
+        min_valid_percent=min_valid,
+        overwrite=overwrite,
+        engine=engine,
+        block_px=block_px,
+    )
+    # On a cluster the workers compute: this process only asks the model what it needs.
+    classifier = load_classifier(model, device if cluster is None else "cpu")
+    if dry_run:
+        from landuse.workflows.foresee import foresee
+
+        foresight = foresee(request, classifier)
+        if as_json:
+            print_json(foresight.to_dict())
+        else:
+            print_foresight(foresight)
+        return
+    try:
+        with terminable(), map_progress(quiet=quiet) as on_progress:
+            report = map_area(request, classifier, on_progress, cluster)
+    except IncompleteError as error:
+        if as_json:
+            print_json(error.report)
+        raise
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_report(report)
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the demo's catalogue, truth and map.")] = Path(
+        "landuse-demo"
+    ),
+    stride_px: Annotated[
+        int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
+    ] = 16,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Map a simulated landscape whose truth is known; no network needed."""
+    from landuse.workflows.demo import MAJORITY_PERCENT, run_demo
+    from landuse.workflows.map_area import load_classifier
+
+    with terminable(), map_progress(quiet=quiet) as on_progress:
+        result = run_demo(
+            out,
+            load_classifier(MAP_MODEL),
+            stride_px=stride_px,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    agreement = result.agreement
+    if as_json:
+        print_json({**result.report.to_dict(), "agreement": asdict(agreement)})
+        return
+    print_report(result.report)
+    typer.echo(f"truth   {result.catalog.truth}")
+    typer.echo(
+        f"agrees with the truth in {agreement.agreeing} of {agreement.cells} cells "
+        f"({agreement.percent or 0:.1f} %) that one class fills to {MAJORITY_PERCENT} %; "
+        f"{agreement.mixed_cells} mixed cells do not count"
+    )
+
+
+def catalog_command(
+    rasters: Annotated[list[Path], typer.Argument(help="One multi-band GeoTIFF, or one file a band.")],
+    level: Annotated[
+        str,
+        typer.Option(help="Processing level of the pixels: L1C or L2A.", autocompletion=one_of("L1C", "L2A")),
+    ],
+    acquired: Annotated[
+        str, typer.Option("--datetime", help="Acquisition time, ISO 8601; UTC unless it says otherwise.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the catalogue; an existing one gains an item.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="Processing baseline, NN.NN; from 04.00 on stored values carry +1000.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="reflectance = scale x stored + offset; default: tags, else 0.0001.")
+    ] = None,
+    offset: Annotated[
+        float | None,
+        typer.Option(help="reflectance = scale x stored + offset; default: tags, else baseline."),
+    ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Stored value that means nodata; default: tags, else 0 (NaN for floats)."),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="B04,B03,B02", help="Band names in file order; default: descriptions, file names."
+        ),
+    ] = None,
+    item_id: Annotated[str | None, typer.Option("--id", help="Item id; default: from the file name.")] = None,
+    as_json: JsonOption = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an item of the same id.")] = False,
+) -> None:
+    """Make local rasters a STAC catalogue of COGs that `landuse map --source` reads."""
+    from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
+    from landuse.workflows.rasters import CatalogRequest
+
+    result = catalog_rasters(
+        CatalogRequest(
+            rasters=tuple(rasters),
+            level=level,
+            acquired_utc=parse_acquired_utc(acquired),
+            out=out,
+            baseline=baseline,
+            scale=scale,
+            offset=offset,
+            nodata=nodata,
+            bands=tuple(name.strip() for name in bands.split(",")) if bands is not None else None,
+            item_id=item_id,
+            overwrite=overwrite,
+        )
+    )
+    if as_json:
+        print_json(result.to_dict())
+        return
+    typer.echo(
+        f"item     {result.item_id} ({', '.join(asset.band for asset in result.assets)}; {result.crs[:40]})"
+    )
+    west, south, east, north = result.bounds_lonlat
+    typer.echo(f"bbox     {west:.6f},{south:.6f},{east:.6f},{north:.6f}")
+    typer.echo(f"catalog  {result.catalog}")
+    typer.echo(f"next     landuse map --source {result.catalog} --out MAP")

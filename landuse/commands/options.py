@@ -1,0 +1,47 @@
+"""Options that several commands have, and what the shell completes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landuse.model import shipped_models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def one_of(*values: str) -> Callable[[], list[str]]:
+    """Completion of an option that knows these values; the workflow that gets it refuses any other."""
+    return lambda: list(values)
+
+
+def _quiet(context: typer.Context, wanted: bool) -> bool:
+    """Whether ``--quiet`` stands here or before the command's name."""
+    wanted = wanted or bool(context.find_root().params.get("quiet"))
+    if wanted:
+        logging.getLogger().setLevel(logging.ERROR)
+    return wanted
+
+
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_quiet, help="Nothing on stderr but errors: no progress, no notes."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace results that are in --out already.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda or cuda:INDEX.", autocompletion=one_of("auto", "cpu", "cuda")),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="Name of a shipped model (see `landuse models`) or path of a .safetensors.",
+        autocompletion=shipped_models,
+    ),
+]

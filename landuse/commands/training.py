@@ -1,0 +1,261 @@
+"""``landuse train``, ``evaluate``, ``models`` and ``data``: networks, and what they learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landuse.commands.options import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    QuietOption,
+    one_of,
+)
+from landuse.model import DEFAULT_MODEL, shipped_models
+from landuse.redact import printable
+from landuse.terminal import print_json, training_progress, transfer_progress
+
+LevelOption = Annotated[
+    str,
+    typer.Option(
+        help="Processing level of the patches, L1C or L2A; EuroSAT is L1C.",
+        autocompletion=one_of("L1C", "L2A"),
+    ),
+]
+BandOrderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="B02,B03,...",
+        help="Band names of TIFF patches in file order; default: the files' own, else EuroSAT's.",
+    ),
+]
+
+
+def train_command(
+    data: Annotated[
+        Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for weights and state; a run in it is resumed.")],
+    split: Annotated[
+        str,
+        typer.Option(
+            help="paper, spatial or another NAME of splits/NAME-train.txt and -val.txt near --data, or "
+            "TRAIN.txt,VAL.txt."
+        ),
+    ] = "paper",
+    network: Annotated[
+        str,
+        typer.Option(
+            help="baseline, cbam, balanced, balanced-fast or resnet50.",
+            autocompletion=one_of("baseline", "cbam", "balanced", "balanced-fast", "resnet50"),
+        ),
+    ] = "balanced-fast",
+    bands: Annotated[
+        str,
+        typer.Option(
+            help="rgb; all (13, L1C); no-b10 (12, L1C and L2A). The latter two need TIFFs.",
+            autocompletion=one_of("rgb", "all", "no-b10"),
+        ),
+    ] = "rgb",
+    level: LevelOption = "L1C",
+    band_order: BandOrderOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in its contract; default: NETWORK-BANDS.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Patches a step, over all processes.")] = 128,
+    peak_rate: Annotated[
+        float, typer.Option(help="Learning rate after warm-up, for this batch size.")
+    ] = 0.15,
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs of warm-up before the cosine.")] = 2.0,
+    weight_decay: Annotated[float, typer.Option(help="On convolution and linear weights.")] = 5e-4,
+    decay_fusion: Annotated[
+        bool, typer.Option("--decay-fusion", help="Put the learned fusion scalars under weight decay too.")
+    ] = False,
+    class_balance: Annotated[
+        float | None, typer.Option(help="Beta of class-balanced loss weights (Cui 2019), such as 0.999.")
+    ] = None,
+    cutmix: Annotated[float, typer.Option(help="Augmentation: share of the batches under CutMix.")] = 0.5,
+    cutmix_until: Annotated[
+        float, typer.Option(help="Augmentation: share of the epochs after which CutMix ends.")
+    ] = 0.8,
+    brightness: Annotated[
+        float, typer.Option(help="Augmentation: brightness and contrast are scaled by 1 +- this.")
+    ] = 0.35,
+    atmosphere: Annotated[
+        float, typer.Option(help="Augmentation: path radiance either way, 1 = from L1C to L2A.")
+    ] = 0.7,
+    group_dropout: Annotated[
+        float, typer.Option(help="Augmentation: share of the patches that lose a spectral group of bands.")
+    ] = 0.0,
+    early_crop_px: Annotated[
+        int | None, typer.Option(help="Learn from random crops of this side first: cheaper epochs.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from a shipped model or a .safetensors, not from scratch; bands it does not know "
+            "begin at zero. resnet50 takes torchvision's weights as safetensors.",
+            autocompletion=shipped_models,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    device: DeviceOption = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="bf16 autocast, or fp32 where the processor has no bfloat16.",
+            autocompletion=one_of("bf16", "fp32"),
+        ),
+    ] = "bf16",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the network; about 1.2x faster, needs a C++ compiler.")
+    ] = False,
+    val_every: Annotated[int, typer.Option(help="Epochs between measurements on the validation split.")] = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a network from scratch on labelled patches; the same command resumes a run that was killed.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
+    """
+    from landuse.model.recipe import TrainConfig
+    from landuse.workflows.training import TrainRequest, patch_source, train_model
+
+    request = TrainRequest(
+        data=patch_source(data, level, band_order),
+        split=split,
+        out=out,
+        bands=bands,
+        name=name or f"{network}-{bands}",
+        init=init,
+        device=device,
+        config=TrainConfig(
+            network=network,
+            epochs=epochs,
+            batch_size=batch_size,
+            peak_rate=peak_rate,
+            warmup_epochs=warmup_epochs,
+            weight_decay=weight_decay,
+            decay_fusion=decay_fusion,
+            class_balance=class_balance,
+            cutmix=cutmix,
+            cutmix_until=cutmix_until,
+            brightness=brightness,
+            atmosphere=atmosphere,
+            group_dropout=group_dropout,
+            early_crop_px=early_crop_px,
+            seed=seed,
+            precision=precision,
+            compile=compile_,
+            val_every=val_every,
+        ),
+    )
+    with training_progress(quiet=quiet) as (on_epoch, on_step):
+        weights = train_model(request, on_epoch, on_step)
+    typer.echo(str(weights))
+
+
+def evaluate_command(
+    data: Annotated[
+        Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
+    ],
+    model: ModelOption = DEFAULT_MODEL,
+    split: Annotated[str, typer.Option(help="`all`, or a file with one Class/file.jpg a line.")] = "all",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over the eight symmetries of the square.")
+    ] = False,
+    level: LevelOption = "L1C",
+    band_order: BandOrderOption = None,
+    l2a_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Score under a simulated L2A atmosphere that the model's contract misses by this share of "
+            "the path radiance, such as 0.5."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    confusion: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw the confusion matrix.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on labelled patches."""
+    from landuse.model.checkpoint import load_contract, model_path
+    from landuse.workflows.training import evaluate_model, patch_source, scores_to_dict
+
+    if confusion is not None:
+        from landuse.workflows.figures import check_png, draw_confusion  # not needed for the scores alone
+
+        check_png(confusion)  # before minutes of scoring
+    scores = evaluate_model(
+        patch_source(data, level, band_order), model, split=split, tta=tta, l2a_error=l2a_error, device=device
+    )
+    if confusion is not None:
+        draw_confusion(scores, load_contract(model_path(model)).classes, confusion)
+    if as_json:
+        print_json(scores_to_dict(scores))
+        return
+    low, high = scores.interval
+    typer.echo(f"patches {scores.n}  accuracy {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})")
+    typer.echo(f"kappa {scores.kappa:.4f}  macro F1 {scores.macro_f1:.4f}  ECE {scores.ece:.2%}")
+    for class_name, recall in scores.per_class.items():
+        typer.echo(f"  {printable(class_name):22} {recall:.2%}")
+    if confusion is not None:
+        typer.echo(f"wrote   {confusion}")
+
+
+def models_command(as_json: JsonOption = False) -> None:
+    """List the models that come with the package."""
+    from landuse.model.checkpoint import contract_to_dict, load_contract, model_path
+
+    contracts = {name: load_contract(model_path(name)) for name in shipped_models()}
+    if as_json:
+        print_json({name: contract_to_dict(contract) for name, contract in contracts.items()})
+        return
+    for name, contract in contracts.items():
+        levels = " and ".join(entry.level for entry in contract.levels)
+        told = f"{', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes"
+        shared = "; windows may share features" if contract.shared_features else ""
+        typer.echo(f"{name}  {told}{shared}")
+
+
+def eurosat_command(
+    bands: Annotated[
+        str,
+        typer.Option(
+            help="`rgb`: JPEG, 95 MB to fetch; `all`: 13-band GeoTIFF, 2.1 GB to fetch.",
+            autocompletion=one_of("rgb", "all"),
+        ),
+    ] = "rgb",
+    out: Annotated[Path, typer.Option(help="Folder for EuroSAT_RGB or EuroSAT_MS, and for splits.")] = Path(
+        "eurosat"
+    ),
+    url: Annotated[
+        str | None, typer.Option(help="Whole URL of the archive on a mirror; default: Zenodo's.")
+    ] = None,
+    md5: Annotated[
+        str | None, typer.Option(help="MD5 of another archive at --url; default: the published one.")
+    ] = None,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Download EuroSAT, check and unpack it, and write the paper's split; resumes where it stopped."""
+    from landuse.workflows.download import DownloadRequest, download_eurosat
+
+    request = DownloadRequest(bands=bands, out=out, url=url, md5=md5, overwrite=overwrite)
+    with transfer_progress(quiet=quiet) as on_progress:
+        data = download_eurosat(request, on_progress)
+    if as_json:
+        print_json(data.to_dict())
+        return
+    there = ", already there" if data.already_there else ""
+    typer.echo(f"data     {data.path} ({data.patches} patches{there})")
+    for path in data.splits:
+        typer.echo(f"split    {path}")
+    wanted = "" if bands == "rgb" else f" --bands {bands}"
+    typer.echo(f"next     landuse train --data {data.path}{wanted} --out RUN")

@@ -1,0 +1,71 @@
+"""IO: labelled points from any vector file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from landuse.errors import UsageError
+from landuse.redact import printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+SAMPLES = "samples"
+"""The layer of points that `landuse sample` writes."""
+
+REFERENCE = "reference"
+"""Its column for what is on the ground."""
+
+MAP_COLUMN = "map_sha256"
+"""Its column for the map that it was drawn from: in every row, so that it outlives a change of format."""
+
+
+def read_points(samples: Path, layer: str | None, column: str) -> gpd.GeoDataFrame:
+    """The points of a file, each with its attributes.
+
+    Args:
+        samples: any vector format.
+        layer: None where there is but one with geometries, or one called ``samples``.
+        column: that has to be there.
+
+    Raises:
+        UsageError: it cannot be read, or lacks layer, column, CRS or points.
+    """
+    if not samples.exists():
+        raise UsageError(f"--samples {samples} does not exist.")
+    try:
+        layers = [str(name) for name, kind in pyogrio.list_layers(samples) if kind is not None]
+        if layer is None and len(layers) > 1:
+            layer = SAMPLES
+        if not layers or (layer is not None and layer not in layers):
+            found = ", ".join(map(printable, layers)) or "none with points"
+            raise UsageError(f"--samples {samples} has no layer {layer!r}. Give one by --layer: {found}.")
+        frame = pyogrio.read_dataframe(samples, layer=layer or layers[0])
+    except (DataSourceError, DataLayerError) as error:
+        raise UsageError(f"--samples {samples} cannot be read as a vector file ({error}).") from error
+    if column not in frame.columns:
+        found = ", ".join(printable(str(name)) for name in frame.columns)
+        raise UsageError(f"--samples {samples} has no column {column!r}. Give one by --column: {found}.")
+    if frame.crs is None:
+        raise UsageError(f"--samples {samples} states no coordinate reference system. Save it with its CRS.")
+    shapes = frame.geometry.to_numpy()
+    kinds = shapely.get_type_id(shapes)  # 0 is a point, 4 several in one
+    if not (((kinds == 0) | (kinds == 4)) & (shapely.get_num_coordinates(shapes) == 1)).all():
+        raise UsageError(
+            f"--samples {samples} holds features that are not one point each. Give points alone."
+        )
+    return frame
+
+
+def texts(column: pd.Series[object]) -> list[str]:
+    """Values of a column as trimmed text, empty where there is none."""
+    return [
+        "" if missing else str(value).strip() for value, missing in zip(column, column.isna(), strict=True)
+    ]

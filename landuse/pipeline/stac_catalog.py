@@ -1,0 +1,128 @@
+"""IO: a STAC catalogue that maps are added to, one by one: itself a ``--source`` for further maps.
+
+The catalogue holds links, relative to itself; each map keeps its item among its own files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.fields import mapping, sequence, text
+from landuse.pipeline.product import is_land_use_map
+from landuse.pipeline.stac_map import ITEM_NAME, local_href
+from landuse.pipeline.write import prepare_folder, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from landuse.pipeline.fields import Json
+
+CATALOG_NAME = "catalog.json"
+
+_LOCK = ".catalog.lock"
+"""File that is locked while the catalogue grows: the folder itself may be a map's, locked by its run."""
+
+_ITEM_ID = "landuse:item_id"
+"""Field of a link that tells which item is there without reading it."""
+
+
+def add_to_catalog(catalog_folder: Path, map_folder: Path) -> Path:
+    """List a map in ``catalog.json`` of a folder, which is made where there is none; two may do so at once.
+
+    The same map, by its id or its place, is listed once: the later one counts.
+
+    Args:
+        catalog_folder: where the catalogue lies; as a rule it holds the maps' folders.
+        map_folder: where the map's files are in place.
+
+    Returns:
+        Path of ``catalog.json``.
+
+    Raises:
+        UsageError: what is there is no catalogue, or the map has no item.
+        OutputError: it cannot be written.
+    """
+    prepare_folder(catalog_folder)
+    path, document = catalog_folder / CATALOG_NAME, map_folder / ITEM_NAME
+    with _locked(catalog_folder):
+        catalog, item = _catalog(path), _item(document)
+        link = {
+            "rel": "item",
+            "href": local_href(str(document.absolute()), catalog_folder),
+            "type": "application/geo+json",
+            "title": text(mapping(item.get("properties")).get("title")),
+            _ITEM_ID: item["id"],
+        }
+        above = local_href(str(path.absolute()), map_folder)
+        upward = [{"rel": rel, "href": above, "type": "application/json"} for rel in ("root", "parent")]
+        own = [entry for entry in _links(item) if entry.get("rel") not in ("root", "parent", "self")]
+        write_json(document, {**item, "links": [*upward, *own]})
+        kept = [entry for entry in _links(catalog) if not _is_same(entry, link, catalog_folder)]
+        write_json(path, {**catalog, "links": [*kept, link]})
+    return path
+
+
+def _is_same(entry: Json, link: Json, folder: Path) -> bool:
+    """Whether a link of the catalogue leads to the same map."""
+    if entry.get("rel") != "item":
+        return False
+    places = [os.path.normpath(folder.absolute() / text(one.get("href"))) for one in (entry, link)]
+    return places[0] == places[1] or entry.get(_ITEM_ID) == link[_ITEM_ID]
+
+
+def _links(document: Json) -> list[Json]:
+    return [mapping(entry) for entry in sequence(document.get("links"))]
+
+
+def _catalog(path: Path) -> Json:
+    """The catalogue at ``path``, or a new one."""
+    if not path.exists():
+        return {
+            "type": "Catalog",
+            "stac_version": "1.1.0",
+            "id": "landuse-maps",
+            "title": "Land-use maps",
+            "description": "Maps made with landuse. Each links to the scenes that it was made of.",
+            "links": [{"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"}],
+        }
+    catalog = _read(path)
+    if catalog.get("type") != "Catalog":
+        raise UsageError(f"{path} is no STAC catalogue. Choose another folder for the catalogue.")
+    return catalog
+
+
+def _item(path: Path) -> Json:
+    item = _read(path)
+    if not (is_land_use_map(item) and text(item.get("id"))):
+        raise UsageError(f"{path} is no map that landuse made. Name the folder of a map.")
+    return item
+
+
+def _read(path: Path) -> Json:
+    try:
+        return mapping(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as STAC ({error}). Choose another folder.") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait for whoever else adds to the catalogue; a lock ends with its process, however that ends."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(
+            f"Catalogue folder {folder} cannot be written ({error.strerror or error}). Choose another."
+        ) from error
+    try:
+        with suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

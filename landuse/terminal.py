@@ -1,0 +1,343 @@
+"""What a command shows: its result on stdout, its progress on stderr.
+
+On a terminal progress is a bar and a map's classes are a table with their colours; anywhere else both are
+plain lines, for logs and pipes. ``NO_COLOR`` and ``TERM=dumb`` hold.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeAlias
+
+import typer
+
+from landuse.redact import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+    from rich.progress import TaskID
+    from rich.table import Table
+
+    from landuse.model.recipe import EpochMetrics, StepProgress
+    from landuse.pipeline.failover import SourceOutcome
+    from landuse.records import ClassArea
+    from landuse.workflows.fetch import Transfer
+    from landuse.workflows.foresee import Foresight
+    from landuse.workflows.report import MapReport
+    from landuse.workflows.run_blocks import Progress
+
+Show: TypeAlias = "Callable[[Progress, str | None], None]"
+"""Shows how far a run is: its stage and, while blocks are done, how many and how fast."""
+
+SILENCE_S = 60.0
+"""Without a terminal a line tells of each tenth of the blocks, and of one after so long a silence."""
+
+BARS_WIDTH = 70
+"""Columns of a terminal that bars with their numbers need."""
+
+SMALL_M2 = 1e7
+"""Below 10 km2 in all, areas are told in hectares."""
+
+
+def terminal(stream: TextIO) -> Console | None:
+    """The console of a terminal that can move its cursor; None where plain lines are all that is wanted."""
+    if not stream.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False)
+    return console if console.is_interactive else None
+
+
+class Pace:
+    """How fast a stage goes. What was finished when it began, by an earlier run, does not count."""
+
+    def __init__(self, begun: Progress, now_s: float) -> None:
+        self._begun = begun
+        self._began_s = now_s
+
+    def told(self, progress: Progress, now_s: float) -> str:
+        """Blocks done; patches per second and time left as soon as they can be known."""
+        told = f"{progress.blocks_done}/{progress.blocks} blocks"
+        seconds = now_s - self._began_s
+        done = progress.blocks_done - self._begun.blocks_done
+        if not done or seconds <= 0:
+            return told
+        rate = (progress.patches - self._begun.patches) / seconds
+        told = f"{told}, {rate:.0f} patches/s"
+        left = progress.blocks - progress.blocks_done
+        return f"{told}, {_duration(seconds / done * left)} left" if left else told
+
+
+@contextmanager
+def map_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """How far a map is, on stderr: bars on a terminal, else a line for each stage and now and then."""
+    from landuse.workflows.run_blocks import Stage
+
+    console = terminal(sys.stderr)
+    shown: AbstractContextManager[Show] = nullcontext(_lines())
+    if quiet:
+        shown = nullcontext(lambda progress, told: None)
+    elif console is not None and console.width >= BARS_WIDTH:
+        shown = _bars(console)
+    began_s = time.monotonic()
+    latest: Progress | None = None
+    with shown as show:
+        pace: Pace | None = None
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal latest, pace
+            latest = progress
+            if progress.stage != Stage.CLASSIFY:
+                show(progress, None)
+                return
+            now_s = time.monotonic()
+            pace = pace or Pace(progress, now_s)
+            show(progress, pace.told(progress, now_s))
+
+        yield on_progress
+    if latest is not None and not quiet:
+        took = _duration(time.monotonic() - began_s)
+        typer.echo(f"done in {took}; {latest.patches} patches", err=True)
+
+
+def _lines() -> Show:
+    stage, tenth, told_s = "", 0, 0.0
+
+    def show(progress: Progress, told: str | None) -> None:
+        nonlocal stage, tenth, told_s
+        now_s = time.monotonic()
+        now_tenth = 10 * progress.blocks_done // progress.blocks if told else 0
+        if progress.stage == stage and now_tenth == tenth and now_s - told_s < SILENCE_S:
+            return
+        stage, tenth, told_s = progress.stage, now_tenth, now_s
+        typer.echo(f"{stage}: {told}" if told else stage, err=True)
+
+    return show
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Show]:
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+    )
+    # stdout is left alone: it may be a pipe. What is logged to stderr is shown above the bars.
+    with Bars(*columns, console=console, transient=True, expand=True, redirect_stdout=False) as bars:
+        task: TaskID | None = None
+        stage = ""
+
+        def show(progress: Progress, told: str | None) -> None:
+            nonlocal task, stage
+            if task is None or progress.stage != stage:
+                if task is not None:
+                    bars.update(task, total=1, completed=1)
+                    bars.stop_task(task)
+                task, stage = bars.add_task(progress.stage, total=None, told=""), progress.stage
+            if told:
+                bars.update(task, total=progress.blocks, completed=progress.blocks_done, told=told)
+
+        yield show
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+@contextmanager
+def training_progress(
+    *, quiet: bool
+) -> Iterator[tuple[Callable[[EpochMetrics], None], Callable[[StepProgress], None]]]:
+    """A line on stderr for each measurement, and where it is a terminal a bar with the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = terminal(sys.stderr)
+    columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[left]} left"))
+    bar = Progress(
+        *columns, console=console or Console(stderr=True), transient=True, disable=quiet or console is None
+    )
+    with bar:
+        task = bar.add_task("train", total=None, epoch=1, left="?")
+        left = ""
+
+        def on_step(progress: StepProgress) -> None:
+            nonlocal left
+            left = _duration(progress.seconds_left)
+            bar.update(task, total=progress.steps, completed=progress.step, epoch=progress.epoch, left=left)
+
+        def on_epoch(metrics: EpochMetrics) -> None:
+            if not quiet:
+                print(  # to what stderr is while the bar is shown: the lines above it
+                    f"epoch {metrics.epoch}  loss {metrics.loss:.3f}  val {metrics.val_accuracy:.2%}  "
+                    f"simulated L2A {metrics.val_accuracy_l2a:.2%}  {metrics.patches_per_s:.0f} patches/s  "
+                    f"{left} left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        yield on_epoch, on_step
+
+
+@contextmanager
+def transfer_progress(*, quiet: bool) -> Iterator[Callable[[Transfer], None]]:
+    """A bar for each stage of a download on stderr where it is a terminal, nothing otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = terminal(sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+    with Bar(
+        *columns,
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+        disable=quiet or console is None,
+        redirect_stdout=False,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def on_progress(transfer: Transfer) -> None:
+            stage, done = transfer.stage, transfer.done
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, amount="")
+            amount = f"{done} patches" if stage == "unpacking" else f"{done / 1e6:.1f} MB"
+            bar.update(tasks[stage], total=transfer.total, completed=done, amount=amount)
+
+        yield on_progress
+
+
+def print_json(values: Mapping[str, object]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(values, indent=2, allow_nan=False))
+
+
+def print_foresight(foresight: Foresight) -> None:
+    """What a dry run found, on stdout."""
+    plan, gaps = foresight.plan, foresight.gaps
+    _print_sources(foresight.sources)
+    typer.echo(
+        f"grid    {plan.cols} x {plan.rows} cells of {plan.cell_m:g} m in {plan.crs}, "
+        f"{len(plan.blocks)} blocks"
+    )
+    typer.echo(
+        f"model   {printable(plan.model)} on {', '.join(plan.bands)} ({plan.level}), "
+        f"{plan.composite} composite"
+    )
+    for scene in plan.scenes:
+        cloud = "cloud unknown" if scene.cloud_percent is None else f"{scene.cloud_percent:.1f} % cloud"
+        tile = f" {printable(scene.tile)}" if scene.tile else ""
+        also = "".join(f", also at {printable(mirror.provider)}" for mirror in scene.mirrors)
+        typer.echo(
+            f"scene   {scene.acquired_utc:%Y-%m-%d}{tile} {printable(scene.id)} ({cloud} in all{also})"
+        )
+    for warning in plan.warnings:
+        typer.echo(f"note    {printable(warning)}")
+    typer.echo(
+        f"gaps    {gaps.percent:.1f} % of the area is in no scene"
+        + "".join(f"; {','.join(f'{edge:g}' for edge in bbox)}" for bbox in gaps.bboxes)
+    )
+    low, high = (size / 1e6 for size in foresight.read_bytes)
+    typer.echo(f"read    about {low:.1f} MB if the first scenes are clear, {high:.1f} MB if all are needed")
+    typer.echo(f"disk    up to {max(foresight.disk_bytes) / 1e6:.1f} MB while it runs")
+    soon, late = (foresight.network_seconds + seconds for seconds in foresight.read_seconds)
+    typer.echo(
+        f"time    {soon:.0f} to {late:.0f} s: {foresight.patches} patches take "
+        f"{foresight.network_seconds:.0f} s here, reading at an assumed 10 MB/s the rest"
+    )
+
+
+def _print_sources(sources: Iterable[SourceOutcome]) -> None:
+    for source in sources:
+        why = f": {printable(source.reason)}" if source.reason else ""
+        typer.echo(f"source  {printable(source.source)} {source.state}, {source.scenes} scenes{why}")
+
+
+def print_report(report: MapReport) -> None:
+    """What a run did, on stdout: areas by class, what became of the cells, the files."""
+    cover, console = report.cover, terminal(sys.stdout)
+    if len(report.sources) > 1:
+        _print_sources(report.sources)
+    if console is None:
+        _print_classes(report.classes)
+    else:
+        console.print(
+            _class_table(report, swatches=console.color_system is not None and not console.no_color)
+        )
+    typer.echo(
+        f"cells   {cover.cells}: {cover.valid:.1%} classified, {cover.cloudy:.1%} cloudy, "
+        f"{cover.failed:.1%} failed, {cover.nodata:.1%} nodata"
+    )
+    _print_failures(report)
+    for name in report.files:
+        typer.echo(f"wrote   {report.out}/{name}{_size_of(report, name)}")
+
+
+def _area_unit(classes: Iterable[ClassArea]) -> tuple[str, float]:
+    """Name of the unit that suits the areas, and its square metres."""
+    return ("ha", 1e4) if sum(entry.area_m2 for entry in classes) < SMALL_M2 else ("km2", 1e6)
+
+
+def _print_classes(classes: tuple[ClassArea, ...]) -> None:
+    unit, unit_m2 = _area_unit(classes)
+    typer.echo(f"{'class':22} {f'area {unit}':>10} {'share':>7}")
+    for entry in classes:
+        typer.echo(f"{printable(entry.name):22} {entry.area_m2 / unit_m2:10.2f} {entry.share:7.1%}")
+
+
+def _class_table(report: MapReport, *, swatches: bool) -> Table:
+    """The classes as a table, each beside its colour on the map."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from landuse.model.classes import legend
+
+    unit, unit_m2 = _area_unit(report.classes)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if swatches:
+        table.add_column()
+    table.add_column("class", overflow="ellipsis", no_wrap=True)
+    table.add_column(f"area {unit}", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    colors = [entry.color for entry in legend(report.plan.classes)]
+    for entry in report.classes:
+        row = (Text(printable(entry.name)), f"{entry.area_m2 / unit_m2:,.2f}", f"{entry.share:.1%}")
+        swatch = (Text("  ", style="on rgb({},{},{})".format(*colors[entry.id])),) if swatches else ()
+        table.add_row(*swatch, *row)
+    return table
+
+
+def _size_of(report: MapReport, name: str) -> str:
+    """The size of a file, in brackets; nothing where it does not lie in a folder of this machine."""
+    if not isinstance(report.out, Path):
+        return ""
+    from rich.filesize import decimal
+
+    return f"  ({decimal((report.out / name).stat().st_size)})"
+
+
+def _print_failures(report: MapReport) -> None:
+    elsewhere = Counter(f.replaced_by for f in report.failures if f.replaced_by is not None)
+    for source, count in sorted(elsewhere.items()):
+        typer.echo(f"failed  {count} reads, done at {printable(source)} instead; listed in run.json")
+    missing = [failure for failure in report.failures if failure.replaced_by is None]
+    if missing:
+        scenes = len({failure.scene_id for failure in missing})
+        typer.echo(
+            f"failed  {len(missing)} reads of {scenes} scenes, listed in run.json; run again with "
+            "--overwrite to read them anew"
+        )

@@ -1,0 +1,324 @@
+"""Finished maps, opened to be compared: what they say of themselves, and their cells, window by window."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from landuse.errors import ReadError, UsageError
+from landuse.pipeline.change import MapCells, to_steps
+from landuse.records import NODATA_ID
+from landuse.workflows.class_map import class_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+
+_LATTICE_CELLS = 1e-3
+"""Cells of two maps lie on each other if their corners do to this share of a cell."""
+
+_STRIP_VALUES = 2**21
+"""Probabilities of each map in a strip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpenMap:
+    """A map's classes and probabilities, open."""
+
+    path: Path
+    """The class raster."""
+    names: tuple[str, ...]
+    """Class names by id."""
+    acquired_utc: tuple[datetime, ...]
+    """Of its scenes, in order."""
+    plan_sha256: str
+    """What it was made of."""
+    model: str
+    """What made it."""
+    weights_sha256: str
+    """Digest of the model's weights."""
+    attribution: str
+    """Whose data it is."""
+    classes: DatasetReader
+    """Class ids."""
+    probabilities: DatasetReader
+    """One band a class."""
+
+    @property
+    def crs(self) -> CRS:
+        """Of its grid."""
+        return self.classes.crs
+
+    @property
+    def transform(self) -> Affine:
+        """From (col, row) to coordinates in ``crs``."""
+        return Affine(*self.classes.transform[:6])
+
+    @property
+    def days(self) -> str:
+        """First and last day of its scenes."""
+        first, last = (f"{moment:%Y-%m-%d}" for moment in (self.acquired_utc[0], self.acquired_utc[-1]))
+        return first if first == last else f"{first} to {last}"
+
+    def cells(self, row: int, col: int, rows: int, cols: int) -> MapCells:
+        """Cells of a rectangle, which may lie partly or wholly beyond the map: nothing is there.
+
+        Args:
+            row: its first row in this map's grid.
+            col: its first column.
+            rows: its rows.
+            cols: its columns.
+
+        Raises:
+            ReadError: the files cannot be read, or hold what no map holds.
+        """
+        classes = np.full((rows, cols), NODATA_ID, np.uint8)
+        steps = np.full((len(self.names), rows, cols), NODATA_ID, np.uint8)
+        top, bottom = max(row, 0), min(row + rows, self.classes.height)
+        left, right = max(col, 0), min(col + cols, self.classes.width)
+        try:
+            if top < bottom and left < right:
+                window = Window(left, top, right - left, bottom - top)
+                inside = np.s_[top - row : bottom - row, left - col : right - col]
+                classes[inside] = self.classes.read(1, window=window)
+                steps[:, *inside] = self._steps(window)
+            return MapCells(classes=classes, steps=steps)
+        except RasterioError as error:
+            raise ReadError(f"{self.path.parent} cannot be read ({error}). Make the map again.") from error
+        except ValueError as error:
+            raise ReadError(f"{self.path.parent} holds no map ({error}). Make it again.") from error
+
+    def _steps(self, window: Window) -> NDArray[np.uint8]:
+        file = self.probabilities
+        return to_steps(
+            file.read(window=window), scales=file.scales, offsets=file.offsets, nodata=file.nodata
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Overlap:
+    """Maps, and where the first two of them overlap."""
+
+    maps: tuple[OpenMap, ...]
+    """The first, the second and the later ones."""
+    corners: tuple[tuple[int, int], ...]
+    """Row and column of the overlap's top left cell in the grid of each; beyond it in some later ones."""
+    geobox: GeoBox
+    """Its grid."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by id."""
+        return self.maps[0].names
+
+    @property
+    def cell_ha(self) -> float:
+        """Area of a cell."""
+        return float(self.geobox.affine.a) ** 2 / 10_000
+
+    def strips(self) -> Iterator[Window]:
+        """Windows of all its columns, from the top."""
+        rows, cols = self.geobox.shape
+        step = max(_STRIP_VALUES // (cols * len(self.names)), 1)
+        for row in range(0, rows, step):
+            yield Window(0, row, cols, min(step, rows - row))
+
+    def cells(self, strip: Window) -> list[MapCells]:
+        """The cells of a strip, of every map.
+
+        Raises:
+            ReadError: a map cannot be read.
+        """
+        return [
+            entry.cells(row + strip.row_off, col + strip.col_off, strip.height, strip.width)
+            for entry, (row, col) in zip(self.maps, self.corners, strict=True)
+        ]
+
+
+@contextmanager
+def opened_map(path: Path) -> Iterator[OpenMap]:
+    """Open a map with its probabilities.
+
+    Args:
+        path: a map's folder, or the ``landuse.tif`` in it.
+
+    Raises:
+        UsageError: there is no such map, or it lacks what a comparison needs.
+    """
+    raster = path / "landuse.tif" if path.is_dir() else path
+    beside = raster.with_name("probabilities.tif")
+    if not raster.is_file():
+        raise UsageError(
+            f"{raster} does not exist. Give the folder that `landuse map` wrote, or its landuse.tif."
+        )
+    if not beside.is_file():
+        raise UsageError(
+            f"{raster.parent} has no probabilities.tif, and classes alone do not tell change from flicker. "
+            "Map it again with --probabilities."
+        )
+    with ExitStack() as stack:
+        try:
+            classes, probabilities = (stack.enter_context(rasterio.open(file)) for file in (raster, beside))
+        except RasterioError as error:
+            raise UsageError(
+                f"{raster} or the probabilities beside it cannot be read as rasters ({error}). Make the map "
+                "again."
+            ) from error
+        tags = classes.tags()
+        names = class_names(raster, tags.get("classes"))
+        if classes.dtypes != ("uint8",) or classes.nodata != NODATA_ID:
+            raise UsageError(
+                f"{raster} has {classes.count} bands of {classes.dtypes[0]} with nodata {classes.nodata}, "
+                f"not one of uint8 with nodata {NODATA_ID}. Give a landuse.tif as `landuse map` writes it."
+            )
+        _check_belong(raster, classes, probabilities, names)
+        yield OpenMap(
+            path=raster,
+            names=names,
+            acquired_utc=_acquired(raster, tags),
+            plan_sha256=_tag(raster, tags, "plan_sha256"),
+            model=_unescaped(_tag(raster, tags, "model")),
+            weights_sha256=tags.get("weights_sha256", ""),
+            attribution=tags.get("TIFFTAG_COPYRIGHT", ""),
+            classes=classes,
+            probabilities=probabilities,
+        )
+
+
+def _check_belong(
+    raster: Path, classes: DatasetReader, probabilities: DatasetReader, names: tuple[str, ...]
+) -> None:
+    """See that a map's two rasters are of one run, on a grid in metres."""
+    grids = [
+        (file.crs, file.transform, file.shape, file.tags().get("plan_sha256"))
+        for file in (classes, probabilities)
+    ]
+    if grids[0] != grids[1] or probabilities.count != len(names):
+        raise UsageError(
+            f"{raster} ({len(names)} classes) and the probabilities.tif beside it ({probabilities.count} "
+            "bands) are not of one run: their grid, tag plan_sha256 or classes differ. Map again with "
+            "--probabilities."
+        )
+    crs, grid = classes.crs, classes.transform
+    if crs is None or not crs.is_projected or crs.linear_units_factor[1] != 1:
+        raise UsageError(f"{raster} is in {crs}, not in metres. Give a map as `landuse map` writes it.")
+    if grid.b or grid.d or grid.a <= 0 or grid.a != -grid.e:
+        raise UsageError(
+            f"{raster} is rotated or has no square cells. Give a map as `landuse map` writes it."
+        )
+
+
+def _tag(raster: Path, tags: dict[str, str], name: str) -> str:
+    if not tags.get(name):
+        raise UsageError(f"{raster} has no tag {name}: an older landuse made it. Make the map again.")
+    return tags[name]
+
+
+def _acquired(raster: Path, tags: dict[str, str]) -> tuple[datetime, ...]:
+    told = _tag(raster, tags, "acquired_utc")
+    try:
+        moments = tuple(sorted(datetime.fromisoformat(text) for text in told.split(", ")))
+        if any(moment.tzinfo is None for moment in moments):
+            raise ValueError("no time zone")
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{raster} was acquired at {told[:80]!r}, which is no list of times ({error}). Make the map "
+            "again."
+        ) from error
+    return moments
+
+
+def _unescaped(text: str) -> str:
+    """A tag that was escaped as JSON does; as it is where it was not."""
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
+
+
+def _offset_cells(first: OpenMap, other: OpenMap) -> tuple[int, int]:
+    """Where the first map's top left cell lies in the other's grid, as row and column.
+
+    Raises:
+        UsageError: their cells do not lie on each other.
+    """
+    if first.crs != other.crs:
+        raise UsageError(
+            f"{other.path} is in {other.crs}, {first.path} in {first.crs}. Map both in one UTM zone; it "
+            "follows from the area and the scenes."
+        )
+    size = first.transform.a
+    if other.transform.a != size:
+        raise UsageError(
+            f"{other.path} has cells of {other.transform.a:g} m, {first.path} of {size:g} m. Map both with "
+            "the same --stride-px."
+        )
+    row, col = (other.transform.f - first.transform.f) / size, (first.transform.c - other.transform.c) / size
+    if max(abs(row - round(row)), abs(col - round(col))) > _LATTICE_CELLS:
+        raise UsageError(
+            f"Cells of {other.path} lie {col % 1:.3f} columns and {row % 1:.3f} rows beside those of "
+            f"{first.path}. Map both anew: cells of `landuse map` lie on one lattice."
+        )
+    return round(row), round(col)
+
+
+def overlap_of(maps: Sequence[OpenMap]) -> Overlap:
+    """Where the first two of some maps overlap, cell on cell, and the later ones see some of it.
+
+    Raises:
+        UsageError: their classes, grids or places do not suit.
+    """
+    first, second = maps[:2]
+    for other in maps[1:]:
+        if other.names != first.names:
+            raise UsageError(
+                f"{other.path} has the classes {', '.join(other.names)}; {first.path} has "
+                f"{', '.join(first.names)}. Map both with one model."
+            )
+    offsets = [_offset_cells(first, other) for other in maps]
+    down, right = offsets[1]
+    top, left = max(-down, 0), max(-right, 0)
+    rows = min(first.classes.height, second.classes.height - down) - top
+    cols = min(first.classes.width, second.classes.width - right) - left
+    if rows < 1 or cols < 1:
+        raise UsageError(f"{second.path} and {first.path} do not overlap. Give maps of one area.")
+    for other, (row, col) in zip(maps[2:], offsets[2:], strict=True):
+        if not (-rows < top + row < other.classes.height and -cols < left + col < other.classes.width):
+            raise UsageError(
+                f"{other.path} lies beyond the overlap of {first.path} and {second.path}. It cannot confirm "
+                "anything: leave it out."
+            )
+    return Overlap(
+        maps=tuple(maps),
+        corners=tuple((top + row, left + col) for row, col in offsets),
+        geobox=GeoBox((rows, cols), first.transform @ Affine.translation(left, top), str(first.crs)),
+    )
+
+
+def check_order(maps: Sequence[OpenMap]) -> None:
+    """See that the second map is later than the first, and the rest later than the second.
+
+    Raises:
+        UsageError: one is not.
+    """
+    before, after = maps[:2]
+    for earlier, later in ((before, after), *((after, other) for other in maps[2:])):
+        if later.acquired_utc[0] <= earlier.acquired_utc[-1]:
+            raise UsageError(
+                f"{later.path} ({later.days}) does not begin after {earlier.path} ({earlier.days}) ends. "
+                "Give the earlier map first, then the later one, and to --confirm what is later still."
+            )

@@ -1,0 +1,201 @@
+"""The vector side of a map: its polygons, cells, scenes and sums."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+import shapely
+from rasterio.features import sieve
+from rasterio.windows import Window
+
+from landuse.errors import UsageError
+from landuse.model.classes import legend
+from landuse.pipeline.lonlat import outline
+from landuse.pipeline.style import StyleEntry, categorized, outlined
+from landuse.pipeline.vectorize import polygonize
+from landuse.pipeline.vectors import SUFFIXES, check_vector_format, convert_layers, geopackage_writer
+from landuse.records import NODATA_ID, SHARE_STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    from landuse.pipeline.plan import RunPlan
+    from landuse.records import ClassArea
+
+GEOPACKAGE = "landuse.gpkg"
+
+LAYERS = ("landuse", "cells", "scenes", "summary")
+"""What the layers are called; in other formats each is a file of that name."""
+
+STRIP_CELLS = 2**18
+"""Cells whose polygons are made at once. Where each cell is a polygon, that takes some 400 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorOptions:
+    """How a map's vector layers are to be."""
+
+    format: str = "gpkg"
+    """``"gpkg"``: one file with all layers; ``"parquet"`` or ``"fgb"``: a file for each."""
+    cells: bool = False
+    """Also write every cell as a square."""
+    min_area_ha: float = 0.0
+    """Polygons below this go to their largest neighbour."""
+    simplify_m: float = 0.0
+    """How far outlines may be moved to make them simpler; neighbours stay neighbours."""
+
+    def __post_init__(self) -> None:
+        check_vector_format(self.format)
+        for option, value in (("--min-area-ha", self.min_area_ha), ("--simplify-m", self.simplify_m)):
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{option} {value:g} is no size. Give 0 or more.")
+
+
+def write_vectors(
+    plan: RunPlan, folder: Path, areas: Sequence[ClassArea], options: VectorOptions
+) -> tuple[str, ...]:
+    """Write the vector layers of the rasters in a folder; returns the files' names.
+
+    Polygons are made strip by strip. ``min_area_ha`` holds the class of every cell in memory, a byte each,
+    and ``simplify_m`` every polygon: an outline can only be moved together with its neighbours'.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    entries = [
+        StyleEntry(value=entry.id, label=entry.title, color=entry.color) for entry in legend(plan.classes)
+    ]
+    styles = [
+        categorized("landuse", "class_id", entries, f"Land use by {plan.model}"),
+        outlined("scenes", "Scenes that the map was made of"),
+    ]
+    if options.cells:
+        styles.append(categorized("cells", "class_id", entries, f"Cells by {plan.model}"))
+    with geopackage_writer(folder / GEOPACKAGE, styles) as put:
+        for polygons in _polygons(plan, folder, options):
+            put("landuse", polygons)
+        put("scenes", _scenes(plan))
+        put("summary", _summary(areas))
+        if options.cells:
+            for squares in _cells(plan, folder):
+                put("cells", squares)
+    if options.format == "gpkg":
+        return (GEOPACKAGE,)
+    names = convert_layers(folder / GEOPACKAGE, SUFFIXES[options.format])
+    (folder / GEOPACKAGE).unlink()
+    return names
+
+
+def _polygons(plan: RunPlan, folder: Path, options: VectorOptions) -> Iterator[gpd.GeoDataFrame]:
+    strips = _strips(folder)
+    if options.min_area_ha > 0:
+        cells = math.ceil(options.min_area_ha * 10_000 / plan.cell_m**2)
+        strips = _sieved(folder, cells)
+    frames = polygonize(strips, plan.cell_geobox, names=plan.classes, nodata=NODATA_ID)
+    if options.simplify_m == 0:
+        yield from frames
+        return
+    whole = pd.concat(frames, ignore_index=True)
+    # Neighbours have to share their vertices, of which ``polygonize`` leaves out those on straight lines.
+    dense = shapely.segmentize(whole.geometry.to_numpy(), plan.cell_m)
+    dense = shapely.transform(dense, lambda points: points.round(3))
+    whole["geometry"] = shapely.coverage_simplify(dense, options.simplify_m)
+    whole["area_ha"] = whole.geometry.area / 10_000
+    yield whole
+
+
+def _strips(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Classes and confidences of the map's rows from the top, each (row, col)."""
+    with rasterio.open(folder / "landuse.tif") as file, rasterio.open(folder / "confidence.tif") as shades:
+        for strip in _windows(file.height, file.width):
+            confidence = shades.read(1, window=strip).astype(np.float32) / SHARE_STEPS
+            yield file.read(1, window=strip), confidence
+
+
+def _windows(rows: int, cols: int) -> Iterator[Window]:
+    step = max(STRIP_CELLS // cols, 1)
+    for row in range(0, rows, step):
+        yield Window(0, row, cols, min(step, rows - row))
+
+
+def _sieved(folder: Path, cells: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """The strips with patches of fewer cells merged into their largest neighbour; nodata stays as it is."""
+    with rasterio.open(folder / "landuse.tif") as file:
+        classes = file.read(1)
+    merged = sieve(classes, cells, mask=classes != NODATA_ID, connectivity=4) if cells > 1 else classes
+    row = 0
+    for strip, confidence in _strips(folder):
+        yield merged[row : row + len(strip)], confidence
+        row += len(strip)
+
+
+def _cells(plan: RunPlan, folder: Path) -> Iterator[gpd.GeoDataFrame]:
+    """Squares of the classified cells, strip by strip."""
+    row = 0
+    for classes, confidence in _strips(folder):
+        rows, cols = np.nonzero(classes != NODATA_ID)
+        ids = classes[rows, cols]
+        yield gpd.GeoDataFrame(
+            {
+                "class_id": ids.astype(np.int64),
+                "class_name": np.array(plan.classes, object)[ids],
+                "confidence": confidence[rows, cols].astype(np.float64),
+            },
+            geometry=_squares(plan.cell_geobox, rows + row, cols),
+            crs=plan.crs,
+        )
+        row += len(classes)
+
+
+def _squares(geobox: GeoBox, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[np.object_]:
+    left, top, size = geobox.affine.c, geobox.affine.f, geobox.affine.a
+    west, north = left + cols * size, top - rows * size
+    squares: NDArray[np.object_] = shapely.box(west, north - size, west + size, north)
+    return squares
+
+
+def _scenes(plan: RunPlan) -> gpd.GeoDataFrame:
+    """The scenes' outlines, in longitude and latitude, in the order in which they are preferred."""
+    scenes = plan.scenes
+    views = [scene.view for scene in scenes]
+    return gpd.GeoDataFrame(
+        {
+            "preference": np.arange(1, len(scenes) + 1),
+            "scene_id": [scene.id for scene in scenes],
+            "source": [scene.provider for scene in scenes],
+            "acquired_utc": pd.to_datetime([scene.acquired_utc for scene in scenes], utc=True),
+            "platform": [scene.platform for scene in scenes],
+            "tile": [scene.tile for scene in scenes],
+            "level": [scene.level for scene in scenes],
+            "baseline": [scene.baseline or "" for scene in scenes],
+            "cloud_percent": np.array([scene.cloud_percent for scene in scenes], np.float64),
+            "area_cloud_percent": np.array([view and view.cloud_percent for view in views], np.float64),
+            "area_seen_percent": np.array([view and 100 * view.seen for view in views], np.float64),
+            "spare": [scene.spare for scene in scenes],
+        },
+        geometry=[outline(scene) for scene in scenes],
+        crs="EPSG:4326",
+    )
+
+
+def _summary(areas: Sequence[ClassArea]) -> pd.DataFrame:
+    """Cells and area of each class, counted on the raster, whatever was done to the polygons."""
+    return pd.DataFrame(
+        {
+            "class_id": np.array([area.id for area in areas], np.int64),
+            "class_name": np.array([area.name for area in areas], object),
+            "cells": np.array([area.cells for area in areas], np.int64),
+            "area_ha": np.array([area.area_ha for area in areas], np.float64),
+            "share_percent": np.array([100 * area.share for area in areas], np.float64),
+        }
+    )

@@ -1,0 +1,374 @@
+"""Oracles: arrays in memory, rasterio's own reading, and the truth where every cell is labelled."""
+
+import json
+from xml.etree import ElementTree
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import Resampling
+
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.sampling import SampleDesign
+from landuse.workflows.assess import assess_map, write_report
+from landuse.workflows.class_map import open_map
+from landuse.workflows.sample import draw_sample
+
+NAMES = ("AnnualCrop", "Forest", "SeaLake", "River")
+CELL_M = 160
+CELL_HA = 2.56
+LEFT, TOP = 512_320, 5_310_080
+
+
+def write_map(folder, ids, *, names=NAMES, crs="EPSG:32633", **options):
+    folder.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "crs": crs}
+    profile |= {"height": ids.shape[0], "width": ids.shape[1]}
+    profile |= {"transform": Affine(CELL_M, 0, LEFT, 0, -CELL_M, TOP), **options}
+    with rasterio.open(folder / "landuse.tif", "w", **profile) as file:
+        file.write(ids, 1)
+        if names is not None:
+            file.update_tags(classes=json.dumps(names))
+    return folder
+
+
+@pytest.fixture
+def ids():
+    """(37, 61) class ids; SeaLake is rare, River is nowhere, a corner has no class."""
+    grid = np.random.default_rng(5).choice(3, size=(37, 61), p=[0.6, 0.38, 0.02]).astype(np.uint8)
+    grid[:5, :9] = 255
+    return grid
+
+
+@pytest.fixture
+def truth(ids):
+    """What is on the ground: a tenth of the cells are something else, River among it."""
+    rng = np.random.default_rng(6)
+    return np.where(rng.random(ids.shape) < 0.1, rng.integers(0, 4, ids.shape), ids).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path, ids):
+    return write_map(tmp_path / "map", ids)
+
+
+def drawn(folder, out, **design):
+    return draw_sample(folder, SampleDesign(**design or {"total": 300}), out, seed=0, overwrite=False)
+
+
+def labelled(folder, out, truth, **design):
+    """A sample with what is on the ground, as the frame that its file holds."""
+    drawn(folder, out, **design)
+    frame = gpd.read_file(out, layer="samples")
+    frame["reference"] = [NAMES[truth[row, col]] for row, col in zip(frame["row"], frame["col"], strict=True)]
+    return frame
+
+
+def save(frame, path):
+    path.unlink(missing_ok=True)
+    frame.to_file(path)
+    return path
+
+
+def test_a_map_is_counted_at_full_resolution(folder, ids):
+    with rasterio.open(folder / "landuse.tif", "r+") as file:
+        file.build_overviews([2, 4], Resampling.nearest)
+    source = open_map(folder)
+    assert source.cells.tolist() == [(ids == i).sum() for i in range(4)]
+    assert (source.names, source.cell_ha, source.shape) == (NAMES, CELL_HA, (37, 61))
+    assert open_map(folder / "landuse.tif").sha256 == source.sha256
+
+
+def test_sample_is_a_stratified_random_one_and_hides_the_map(tmp_path, folder, ids):
+    out = tmp_path / "points.gpkg"
+    report = drawn(folder, out, total=300, min_per_class=40)
+    frame = gpd.read_file(out, layer="samples")
+    with rasterio.open(folder / "landuse.tif") as file:
+        rows, cols = rasterio.transform.rowcol(file.transform, frame.geometry.x, frame.geometry.y)
+        mapped = np.array(
+            [value[0] for value in file.sample(zip(frame.geometry.x, frame.geometry.y, strict=True))]
+        )
+        centres = rasterio.transform.xy(file.transform, rows, cols)
+    assert frame.crs.to_epsg() == 32633
+    np.testing.assert_array_equal(frame[["row", "col"]], np.stack([rows, cols], 1))
+    np.testing.assert_allclose(frame.geometry.get_coordinates(), np.stack(centres, 1))
+    assert len(set(zip(rows, cols, strict=True))) == 300
+    in_map = [int((ids == i).sum()) for i in range(3)]
+    in_sample = [int((mapped == i).sum()) for i in range(3)]
+    assert report.classes == tuple(zip(NAMES[:3], in_map, in_sample, strict=True))
+    assert in_sample[2] == 40
+    assert in_sample[0] / in_sample[1] == pytest.approx(in_map[0] / in_map[1], rel=0.02)
+    # Nothing that whoever labels a point sees depends on its class.
+    assert list(frame.columns) == ["sample_id", "row", "col", "reference", "note", "map_sha256", "geometry"]
+    assert frame["sample_id"].tolist() == list(range(1, 301))
+    assert frame[["reference", "note"]].isna().all(axis=None)
+    assert (frame["map_sha256"] == open_map(folder).sha256).all()
+    assert len(set(mapped[:20])) > 1
+    assert not (np.diff(rows) >= 0).all()
+    squares = gpd.read_file(out, layer="cells")
+    np.testing.assert_allclose(squares.area, CELL_M**2)
+    np.testing.assert_allclose(squares.centroid.get_coordinates(), frame.geometry.get_coordinates())
+    assert squares["sample_id"].tolist() == frame["sample_id"].tolist()
+
+
+def test_qgis_is_given_a_form_that_offers_the_classes(tmp_path, ids):
+    """Names that would break markup or a terminal are stored and found again."""
+    hostile = ("AnnualCrop", "<script>\"&'", "two\nlines", "été / ..")
+    out = tmp_path / "points.gpkg"
+    folder = write_map(tmp_path / "map", ids, names=hostile)
+    drawn(folder, out)
+    styles = pyogrio.read_dataframe(out, layer="layer_styles").set_index("f_table_name")
+    assert styles["useAsDefault"].astype(bool).all()
+    assert set(styles.index) == {"samples", "cells"}
+    assert (styles["f_geometry_column"] == pyogrio.read_info(out, layer="samples")["geometry_name"]).all()
+    form = ElementTree.fromstring(styles.loc["samples", "styleQML"])
+    widgets = {field.get("name"): field.find("editWidget") for field in form.find("fieldConfiguration")}
+    assert widgets["reference"].get("type") == "ValueMap"
+    options = widgets["reference"].findall("config/Option/Option[@name='map']/Option/Option")
+    offered = {option.get("name"): option.get("value") for option in options}
+    names = [hostile[0], hostile[1], "two?lines", hostile[3]]
+    assert list(offered.items())[1:] == list(zip(["Annual crop", *names[1:]], names, strict=True))
+    frame = gpd.read_file(out, layer="samples")
+    frame["reference"] = [names[ids[row, col]] for row, col in zip(frame["row"], frame["col"], strict=True)]
+    report = assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+    assert report.accuracy.overall.value == 1
+
+
+def test_the_same_seed_draws_the_same_points(tmp_path, folder):
+    frames = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        draw_sample(folder, SampleDesign(total=150), tmp_path / f"{name}.gpkg", seed=seed, overwrite=False)
+        frames.append(gpd.read_file(tmp_path / f"{name}.gpkg", layer="samples"))
+    assert frames[0].equals(frames[1])
+    assert not frames[0].geometry.equals(frames[2].geometry)
+
+
+def test_labels_are_not_overwritten_unasked(tmp_path, folder, truth):
+    out = tmp_path / "points.gpkg"
+    frame = labelled(folder, out, truth)
+    with pytest.raises(OutputError, match=r"points\.gpkg exists\. Choose"):
+        drawn(folder, out)
+    frame.loc[7:, "reference"] = None
+    out.unlink()
+    frame.to_file(out, layer="samples")
+    before = out.read_bytes()
+    with pytest.raises(OutputError, match="exists and holds 7 labels"):
+        drawn(folder, out)
+    assert out.read_bytes() == before
+    draw_sample(folder, SampleDesign(total=150), out, seed=0, overwrite=True)
+    assert gpd.read_file(out, layer="samples")["reference"].isna().all()
+
+
+def test_every_cell_labelled_gives_the_truth_itself(tmp_path, folder, ids, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=ids.size)
+    report = assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+    there = ids != 255
+    assert report.points.used == there.sum()
+    assert report.present == [0, 1, 2, 3]
+    for i in range(4):
+        area = report.area_ha(i)
+        assert area.value == pytest.approx((truth[there] == i).sum() * CELL_HA)
+        assert area.standard_error == 0
+        assert report.mapped_ha(i) == pytest.approx((ids == i).sum() * CELL_HA)
+        both = ((ids == i) & (truth == i)).sum()
+        producer = report.accuracy.producers[i].value
+        assert producer == pytest.approx(both / (truth[there] == i).sum())
+        if i < 3:
+            assert report.accuracy.users[i].value == pytest.approx(both / (ids == i).sum())
+    assert report.accuracy.users[3] is None
+    assert report.accuracy.overall.value == pytest.approx((ids == truth)[there].mean())
+    assert report.warnings == ()
+
+
+def test_a_sample_comes_close_to_the_truth(tmp_path, folder, ids, truth):
+    """In degrees and as GeoJSON; counted by a loop over the arrays."""
+    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=400)
+    report = assess_map(folder, save(frame.to_crs(4326), tmp_path / "points.geojson"))
+    counts = np.zeros((4, 4), int)
+    for row, col in zip(frame["row"], frame["col"], strict=True):
+        counts[ids[row, col], truth[row, col]] += 1
+    assert report.matrix.counts.tolist() == counts.tolist()
+    for i in range(4):
+        area = report.area_ha(i)
+        assert abs(area.value - (truth[ids != 255] == i).sum() * CELL_HA) < 1.5 * area.margin_95
+    assert sum(report.area_ha(i).value for i in range(4)) == pytest.approx((ids != 255).sum() * CELL_HA)
+
+
+def test_points_that_do_not_count_are_counted(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth).drop(columns=["row", "col"])
+    frame.loc[:9, "reference"] = None
+    frame.loc[10:11, "reference"] = "  "
+    frame.loc[12, "reference"] = f" {frame.loc[12, 'reference']} "
+    shift = frame.geometry.copy()
+    shift.loc[13] = gpd.points_from_xy([LEFT - 1], [TOP - 1])[0]  # just outside
+    shift.loc[14] = gpd.points_from_xy([LEFT + 1], [TOP - 1])[0]  # on nodata
+    shift.loc[15] = gpd.points_from_xy([1e12], [1e12])[0]
+    shift.loc[17] = shift.loc[16]
+    frame.loc[17, "reference"] = frame.loc[16, "reference"]
+    report = assess_map(folder, save(frame.set_geometry(shift), tmp_path / "labelled.gpkg"))
+    counts = report.points
+    assert (counts.given, counts.unlabelled, counts.outside, counts.nodata, counts.repeated) == (
+        300,
+        12,
+        2,
+        1,
+        1,
+    )
+    assert counts.used == report.matrix.counts.sum() == 300 - 16
+    told = " ".join(report.warnings)
+    assert "12 of 300 points have no label" in told
+    assert "2 labelled points lie outside the map and 1 where it has no class" in told
+    assert "1 labelled points share their cell" in told
+
+
+def test_a_point_beyond_the_projection_is_outside(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth).drop(columns=["row", "col"]).to_crs(4326)
+    frame.loc[0, "geometry"] = gpd.points_from_xy([-75.0], [0.0])[0]  # 90 degrees off the zone
+    frame.loc[1, "geometry"] = gpd.points_from_xy([15.0], [-95.0])[0]
+    assert assess_map(folder, save(frame, tmp_path / "labelled.gpkg")).points.outside == 2
+
+
+def test_two_labels_for_one_cell_are_refused(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth).drop(columns=["row", "col"])
+    frame.loc[1, "geometry"] = frame.loc[0, "geometry"]
+    frame.loc[[0, 1], "reference"] = ["Forest", "River"]
+    with pytest.raises(UsageError, match="different labels in one cell"):
+        assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+
+
+def test_a_point_that_was_moved_is_refused(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth)
+    frame.loc[3, "geometry"] = frame.geometry.translate(CELL_M)[3]
+    with pytest.raises(UsageError, match=r"1 points of .* lie outside the cells"):
+        assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+
+
+def test_points_of_another_map_are_told(tmp_path, folder, ids, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth)
+    path = save(frame, tmp_path / "labelled.gpkg")
+    other = ids.copy()
+    other[20, 20] = 1 - other[20, 20]
+    warnings = assess_map(write_map(tmp_path / "other", other), path).warnings
+    assert any("another map" in warning for warning in warnings)
+    # The same map, stored otherwise, is the same.
+    again = write_map(tmp_path / "again", ids, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
+    assert assess_map(again, path).warnings == assess_map(folder, path).warnings
+    own = save(frame.drop(columns="map_sha256"), tmp_path / "own.gpkg")
+    assert any("does not say from which map" in warning for warning in assess_map(folder, own).warnings)
+
+
+def test_a_map_taller_than_a_strip(tmp_path):
+    grid = np.random.default_rng(1).integers(0, 2, (1100, 5)).astype(np.uint8)
+    folder = write_map(tmp_path / "map", grid)
+    frame = labelled(folder, tmp_path / "points.gpkg", grid, total=200)
+    report = assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+    assert report.accuracy.overall.value == 1
+    assert any("too few points" in warning for warning in report.warnings)
+    assert frame["row"].max() > 1024
+
+
+def test_unknown_names_are_told_with_the_known(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth)
+    frame.loc[5, "reference"] = "Forrest\x07"
+    with pytest.raises(UsageError, match=r"'Forrest\?'.*AnnualCrop, Forest, SeaLake, River"):
+        assess_map(folder, save(frame, tmp_path / "labelled.geojson"))
+
+
+def test_a_class_that_nobody_labelled_is_told(tmp_path, folder, truth, ids):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth)
+    rare = ids[frame["row"], frame["col"]] == 2
+    frame.loc[rare, "reference"] = None
+    with pytest.raises(UsageError, match=r"SeaLake \(0 of \d+ cells"):
+        assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+
+
+def test_rasters_that_are_no_map_of_classes(tmp_path, ids):
+    with pytest.raises(UsageError, match="does not exist"):
+        open_map(tmp_path)
+    with pytest.raises(UsageError, match="tag `classes`"):
+        open_map(write_map(tmp_path / "untold", ids, names=None))
+    with pytest.raises(UsageError, match="tag `classes`"):
+        open_map(write_map(tmp_path / "odd", ids, names={"0": "Forest"}))
+    with pytest.raises(UsageError, match="different names"):
+        open_map(write_map(tmp_path / "twice", ids, names=["a", "b", "a "]))
+    with pytest.raises(UsageError, match=r"class ids \[2\] beyond its 2"):
+        open_map(write_map(tmp_path / "beyond", ids, names=["a", "b"]))
+    with pytest.raises(UsageError, match="projected CRS"):
+        open_map(write_map(tmp_path / "degrees", ids, crs="EPSG:4326"))
+    with pytest.raises(UsageError, match="uint8 with nodata 255"):
+        open_map(write_map(tmp_path / "zero", ids, nodata=0))
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(UsageError, match="cannot be read as a raster"):
+        open_map(tmp_path / "text.tif")
+
+
+def test_files_that_are_no_points(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth)
+    with pytest.raises(UsageError, match="does not exist"):
+        assess_map(folder, tmp_path / "none.gpkg")
+    (tmp_path / "text.gpkg").write_text("no points")
+    with pytest.raises(UsageError, match="cannot be read as a vector file"):
+        assess_map(folder, tmp_path / "text.gpkg")
+    path = save(frame, tmp_path / "labelled.gpkg")
+    with pytest.raises(UsageError, match=r"no column 'label'.*reference"):
+        assess_map(folder, path, column="label")
+    with pytest.raises(UsageError, match=r"no layer 'x'.*labelled"):
+        assess_map(folder, path, layer="x")
+    with pytest.raises(UsageError, match="not one point each"):
+        assess_map(folder, save(frame.set_geometry(frame.buffer(10)), tmp_path / "areas.gpkg"))
+    path.unlink()
+    pyogrio.write_dataframe(frame.drop(columns="geometry"), tmp_path / "table.csv")
+    with pytest.raises(UsageError, match="no layer"):
+        assess_map(folder, tmp_path / "table.csv")
+
+
+def test_a_report_replaces_nothing_unasked(tmp_path, folder, truth):
+    path = save(labelled(folder, tmp_path / "points.gpkg", truth), tmp_path / "labelled.geojson")
+    report = assess_map(folder, path)
+    write_report(report, tmp_path / "new" / "accuracy.json", overwrite=False)
+    with pytest.raises(OutputError, match="exists"):
+        write_report(report, tmp_path / "new" / "accuracy.json", overwrite=False)
+    write_report(report, tmp_path / "new" / "accuracy.json", overwrite=True)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="exists"):
+        write_report(report, path, overwrite=True)
+    assert path.read_bytes() == before
+
+
+def test_commands(tmp_path, folder, truth, run):
+    points = tmp_path / "points.gpkg"
+    shown = run("sample", folder, "--n", 300, "--out", points, "--json")
+    told = json.loads(shown.out)
+    assert (shown.code, told["points"], [row["class"] for row in told["classes"]]) == (
+        0,
+        300,
+        list(NAMES[:3]),
+    )
+    assert run("sample", folder, "--out", points).code == 1
+    assert run("sample", folder, "--n", 300, "--per-class", 5, "--out", points).code == 2
+    frame = gpd.read_file(points, layer="samples")
+    frame["reference"] = [NAMES[truth[row, col]] for row, col in zip(frame["row"], frame["col"], strict=True)]
+    path = save(frame, tmp_path / "labelled.gpkg")
+    out = tmp_path / "accuracy.json"
+    shown = run("area", folder, "--samples", path, "--json", "--out", out)
+    told = json.loads(shown.out)
+    assert told == json.loads(out.read_text("utf-8"))
+    assert "Olofsson" in told["citation"]
+    assert np.sum(told["error_matrix"]["area_proportions"]) == pytest.approx(1)
+    assert np.sum(told["error_matrix"]["counts"]) == told["points"]["used"] == 300
+    assert told["error_matrix"]["classes"] == list(NAMES)
+    river = told["classes"][3]
+    assert (river["users_accuracy"], river["mapped_ha"]) == (None, 0)
+    forest = told["classes"][1]["estimated_ha"]
+    assert forest["margin_95"] == pytest.approx(1.96 * forest["standard_error"])
+    lines = run("area", folder, "--samples", path).out.splitlines()
+    row = next(line.split() for line in lines if line.startswith("Forest"))
+    assert row[1:4] == [
+        f"{told['classes'][1]['mapped_ha']:,.1f}",
+        f"{forest['value']:,.1f}",
+        f"{forest['margin_95']:,.1f}",
+    ]
+    assert any(line.startswith("overall accuracy 0.") for line in lines)
