@@ -1,13 +1,20 @@
 """What every test shares: where the real data are, and seeds."""
 
+from __future__ import annotations
+
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 # A busy machine is no bug: no test of what is computed fails for how long it took.
 settings.register_profile("untimed", deadline=None)
@@ -28,6 +35,15 @@ def data_dir(pytestconfig: pytest.Config) -> Path:
     if os.environ.get("CI", "").lower() in ("true", "1"):
         pytest.fail(f"{reason}, and CI=true forbids the skip")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; the test is skipped where none is installed, but in the CI."""
+    from tests.postgres import postgres_server  # most runs need no driver
+
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

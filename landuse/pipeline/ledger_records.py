@@ -1,0 +1,241 @@
+"""What goes into the ledger of nightly runs, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+from landuse.errors import UsageError
+from landuse.redact import printable
+
+MAX_ID = 200
+"""Characters of a scene's id; those of Sentinel-2 have some 60. A database's index holds only short keys."""
+
+MAX_BASELINE = 20
+"""Characters of a processing baseline; ``"05.11"`` has five."""
+
+
+class SceneState(StrEnum):
+    """What became of a scene."""
+
+    FOUND = "found"
+    """Nothing yet: it waits for a run, or a run is at it."""
+    MAPPED = "mapped"
+    """It is in a map. This never changes again."""
+    SKIPPED = "skipped"
+    """It was looked at and is in no map; the reason says why."""
+    FAILED = "failed"
+    """The last try failed; the next night tries again."""
+    PARKED = "parked"
+    """All tries are used up; only more ``attempts``, or another scene of its window, bring it back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneKey:
+    """What names a scene within an area and a model."""
+
+    scene_id: str
+    """The item's id, as its provider spells it. Hostile: never part of a path or of markup."""
+    baseline: str
+    """Processing baseline such as ``"05.11"``; empty where the item states none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A scene that a catalogue was seen to hold.
+
+    Raises:
+        UsageError: its id or its baseline is nothing that a ledger can keep.
+    """
+
+    scene_id: str
+    """The item's id, as its provider spells it."""
+    baseline: str
+    """Processing baseline; empty where the item states none."""
+    acquired_utc: datetime
+    """Acquisition time, timezone-aware UTC."""
+    window: str
+    """First day of the window whose scenes make one map, such as ``"2024-06-01"``."""
+    acquisition: str = ""
+    """What tells its acquisition from others, as ``acquisitions`` writes it; empty where it is unknown."""
+
+    def __post_init__(self) -> None:
+        if not self.scene_id or len(self.scene_id) > MAX_ID or not self.scene_id.isprintable():
+            raise UsageError(
+                f"Scene id {printable(self.scene_id[:60])!r} of {len(self.scene_id)} characters cannot be "
+                f"kept in the ledger: 1 to {MAX_ID} printable characters can. Mend the item's metadata."
+            )
+        if len(self.baseline) > MAX_BASELINE or not self.baseline.isprintable():
+            raise UsageError(
+                f"Scene {self.scene_id}: {printable(self.baseline[:60])!r} is no processing baseline, such "
+                "as '05.11'. Mend the item's metadata."
+            )
+        if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
+            raise ValueError(f"scene {self.scene_id!r}: acquired_utc {self.acquired_utc} is not in UTC")
+        date.fromisoformat(self.window)  # says itself what is wrong
+
+    @property
+    def key(self) -> SceneKey:
+        """What names it."""
+        return SceneKey(scene_id=self.scene_id, baseline=self.baseline)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneRow:
+    """What the ledger holds of one scene in one area under one model."""
+
+    area: str
+    """Name of the area."""
+    scene_id: str
+    """The item's id. Hostile: never part of a path or of markup."""
+    baseline: str
+    """Processing baseline; empty where the item states none."""
+    model_sha256: str
+    """Hash of the model's weights."""
+    acquired_utc: datetime
+    """Acquisition time, timezone-aware UTC."""
+    window: str
+    """First day of its window, as it was when the scene was first seen."""
+    acquisition: str
+    """What tells its acquisition from others (``Sighting.acquisition``)."""
+    state: SceneState
+    """What became of it."""
+    reason: str
+    """Why it was skipped, failed or is parked; else empty."""
+    attempts: int
+    """Tries that were begun, those cut off by a crash among them."""
+    first_seen_utc: datetime
+    """When a run first saw it."""
+    updated_utc: datetime
+    """When its state last changed."""
+    seconds: float | None
+    """How long the last try of its window took that came to an end."""
+    map_id: str | None
+    """The first map that it went into; later maps of the window are found by ``MapRow.superseded_by``."""
+
+    @property
+    def key(self) -> SceneKey:
+        """What names it within the area and the model."""
+        return SceneKey(scene_id=self.scene_id, baseline=self.baseline)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueWindow:
+    """A window with work to do."""
+
+    area: str
+    """Name of the area."""
+    window: str
+    """Its first day."""
+    model_sha256: str
+    """Hash of the model's weights."""
+    scenes: tuple[SceneKey, ...]
+    """The scenes that are due, by time; the window may hold others that are mapped already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right of one run to work on a window, for a time."""
+
+    on: DueWindow
+    """The window, with the scenes that were due when it was taken; a try of each has been counted."""
+    owner: str
+    """Who holds it; no two runs have the same name."""
+    expires_utc: datetime
+    """From here on another run may take the window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMap:
+    """A map that has been made and published."""
+
+    map_id: str
+    """Unique in the ledger."""
+    created_utc: datetime
+    """When it was made."""
+    path: str
+    """Its folder, relative to the outputs' root, with ``/`` between the parts."""
+    valid: float
+    """Share of its cells that got a class, 0..1."""
+    change_paths: tuple[str, ...] = ()
+    """Files of the change against earlier maps, relative to the root."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.valid <= 1:
+            raise ValueError(f"map {self.map_id!r}: a share of {self.valid} of the cells is none, 0..1")
+        for path in (self.path, *self.change_paths):
+            parts = PurePosixPath(path).parts
+            if (
+                not parts
+                or not path.isprintable()
+                or ".." in parts
+                or parts[0] == "/"
+                or set(path) & set(":\\")
+            ):
+                raise ValueError(f"map {self.map_id!r}: {path!r} is no path inside the outputs' root")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRow:
+    """What the ledger holds of one map."""
+
+    map_id: str
+    """Unique in the ledger."""
+    area: str
+    """Name of the area."""
+    window: str
+    """First day of its window."""
+    created_utc: datetime
+    """When it was made."""
+    model_sha256: str
+    """Hash of the model's weights."""
+    path: str
+    """Its folder, relative to the outputs' root."""
+    scene_ids: tuple[str, ...]
+    """Ids of the scenes in it, by time. Hostile: never part of a path or of markup."""
+    valid: float
+    """Share of its cells that got a class, 0..1."""
+    superseded_by: str | None
+    """The next map of the same area and window; None for the latest."""
+    change_paths: tuple[str, ...]
+    """Files of the change against earlier maps, relative to the root."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateCounts:
+    """How many scenes are in each state."""
+
+    found: int = 0
+    """They wait, or a run is at them."""
+    mapped: int = 0
+    """They are in a map."""
+    skipped: int = 0
+    """They are in none, with a reason."""
+    failed: int = 0
+    """To be tried again another night."""
+    parked: int = 0
+    """Not to be tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaStatus:
+    """How an area fares under the model that it was last looked at with."""
+
+    area: str
+    """Its name."""
+    model_sha256: str
+    """Hash of the model's weights."""
+    looked_utc: datetime
+    """When its catalogue was last searched with success."""
+    counts: StateCounts
+    """Its scenes under this model."""
+    running: int
+    """Windows that a run is at."""
+    last_map: MapRow | None
+    """The map made last, whatever its model; None before the first."""
+    newest_utc: datetime | None
+    """Acquisition of the newest scene that is mapped, whatever the model."""
+    failures: tuple[SceneRow, ...] = field(default=())
+    """The failed and the parked scenes, by window."""

@@ -1,0 +1,348 @@
+"""IO: the ledger's tables and the database they lie in: SQLite, or PostgreSQL.
+
+Whoever writes, writes alone: the work between two writes takes minutes, a write milliseconds. So reads
+and writes of one transaction need no thought of others, and both databases behave the same.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from landuse.errors import LedgerError, UsageError
+from landuse.pipeline.ledger_records import SceneState
+from landuse.redact import printable, redact, redact_href
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA_VERSION = 1
+"""Raised whenever the tables change."""
+
+LOCK_SECONDS = 60
+"""How long to wait for another writer; its writes take milliseconds."""
+
+CONNECT_SECONDS = 15
+"""How long to wait for a PostgreSQL server."""
+
+_LOCK_KEY = 0x6C616E64
+"""Names the writers' lock among the advisory locks of a PostgreSQL database: ``land`` in ASCII."""
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A time in UTC, aware of it on both sides; SQLite keeps none of the time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """To the database: refuses a time that is not in UTC."""
+        if value is None:
+            return None
+        if value.utcoffset() != UTC.utcoffset(None):
+            raise ValueError(f"{value} is not in UTC")
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """From the database: PostgreSQL answers in the time zone of its session."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+METADATA = sa.MetaData()
+
+VERSION = sa.Table("landuse_ledger", METADATA, sa.Column("version", sa.Integer, primary_key=True))
+
+AREAS = sa.Table(
+    "areas",
+    METADATA,
+    sa.Column("area", sa.Text, primary_key=True),
+    sa.Column("model_sha256", sa.Text, nullable=False),
+    sa.Column("looked_utc", UtcDateTime, nullable=False),
+)
+
+MAPS = sa.Table(
+    "maps",
+    METADATA,
+    sa.Column("map_id", sa.Text, primary_key=True),
+    sa.Column("area", sa.Text, nullable=False),
+    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("created_utc", UtcDateTime, nullable=False),
+    sa.Column("model_sha256", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("scene_ids", sa.JSON, nullable=False),
+    sa.Column("valid", sa.Float, nullable=False),
+    sa.Column("superseded_by", sa.Text, sa.ForeignKey("maps.map_id")),
+    sa.Column("change_paths", sa.JSON, nullable=False),
+    sa.Index("maps_by_window", "area", "window"),
+)
+
+SCENES = sa.Table(
+    "scenes",
+    METADATA,
+    sa.Column("area", sa.Text, primary_key=True),
+    sa.Column("scene_id", sa.Text, primary_key=True),
+    sa.Column("baseline", sa.Text, primary_key=True),
+    sa.Column("model_sha256", sa.Text, primary_key=True),
+    sa.Column("acquired_utc", UtcDateTime, nullable=False),
+    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("acquisition", sa.Text, nullable=False),
+    sa.Column(
+        "state",
+        sa.Enum(
+            SceneState,
+            native_enum=False,
+            create_constraint=True,
+            name="scene_state",
+            values_callable=lambda states: [state.value for state in states],
+        ),
+        nullable=False,
+    ),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("first_seen_utc", UtcDateTime, nullable=False),
+    sa.Column("updated_utc", UtcDateTime, nullable=False),
+    sa.Column("seconds", sa.Float),
+    sa.Column("map_id", sa.Text, sa.ForeignKey("maps.map_id")),
+    sa.Index("scenes_by_window", "area", "model_sha256", "window"),
+)
+
+LEASES = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("area", sa.Text, primary_key=True),
+    sa.Column("window", sa.Text, primary_key=True),
+    sa.Column("model_sha256", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("expires_utc", UtcDateTime, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """A database with the ledger's tables. Between transactions it holds no connection."""
+
+    engine: sa.Engine
+    """Connects to it."""
+    shown: str
+    """Its URL without passwords, for messages."""
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the tables and waits for nobody.
+
+        Raises:
+            LedgerError: the database cannot be reached or read.
+        """
+        with self._explained(), self.engine.connect() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that no other writer is beside; undone where the block raises.
+
+        Raises:
+            LedgerError: the database cannot be reached or written, or another writer stays too long.
+        """
+        with self._explained(), self.engine.connect() as connection:
+            connection.execution_options(landuse_begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                if self.engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+                yield connection
+
+    def has_tables(self) -> bool:
+        """Whether the ledger's tables are there; False for a database without any.
+
+        Raises:
+            LedgerError: the tables are of something else or of a newer version, or cannot be read.
+        """
+        with self.reading() as connection:
+            return self._is_ledger(connection)
+
+    def create_tables(self) -> None:
+        """Make the tables, unless another run has just done so.
+
+        Raises:
+            LedgerError: they cannot be made.
+        """
+        if self.engine.dialect.name == "sqlite":
+            self._use_wal()
+        with self.writing() as connection:
+            if not self._is_ledger(connection):
+                METADATA.create_all(connection)
+                connection.execute(sa.insert(VERSION).values(version=SCHEMA_VERSION))
+
+    def _is_ledger(self, connection: sa.Connection) -> bool:
+        there = set(sa.inspect(connection).get_table_names())
+        if VERSION.name in there:
+            version = connection.execute(sa.select(sa.func.max(VERSION.c.version))).scalar()
+            if version != SCHEMA_VERSION:
+                raise LedgerError(
+                    f"Ledger {self.shown} has version {version}, and this landuse knows {SCHEMA_VERSION}. "
+                    "Install the release that wrote it, or name another database as ledger."
+                )
+            return True
+        # A PostgreSQL database may well be shared; a file with other tables is another program's.
+        foreign = there if self.engine.dialect.name == "sqlite" else there & set(METADATA.tables)
+        if foreign:
+            raise LedgerError(
+                f"{self.shown} is no ledger: it holds {', '.join(map(repr, sorted(foreign)[:5]))} of another "
+                "program. Name a database of its own as ledger."
+            )
+        return False
+
+    def _use_wal(self) -> None:
+        """Let readers and a writer not wait for each other. Where a file system cannot, they wait."""
+        until = time.monotonic() + LOCK_SECONDS
+        with self._explained():
+            while True:
+                try:
+                    with self.engine.connect() as connection:
+                        connection.execution_options(landuse_begin="")
+                        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                    return
+                except OperationalError:
+                    # SQLite does not wait by itself here, when two runs make one ledger.
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.01)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            cause = printable(redact(str(error.orig).strip().partition("\n")[0])).rstrip(".")
+            raise LedgerError(
+                f"Ledger {self.shown} cannot be used ({cause}). See that its folder or server is there, "
+                "reachable and writable, and that no other program holds it."
+            ) from error
+
+
+@contextmanager
+def open_database(url: str, *, create: bool) -> Iterator[Database]:
+    """The ledger's database at an SQLAlchemy URL.
+
+    Args:
+        url: such as ``sqlite:////srv/maps/ledger.sqlite`` or ``postgresql://user:password@host/name``. A
+            file has to be on a disk of this machine: SQLite's locks do not hold across a network.
+        create: make the tables where there are none. Without it such a ledger reads as an empty one, and
+            what is written to it is forgotten.
+
+    Raises:
+        UsageError: the URL is malformed, of an unknown kind, or its driver is not installed.
+        LedgerError: the database cannot be reached, or is no ledger.
+    """
+    parsed = _parse(url)
+    is_file = parsed.get_backend_name() == "sqlite"
+    shown = str(parsed.database) if is_file else _without_secrets(parsed)
+    if is_file and not create and not Path(shown).exists():
+        with _in_memory(shown) as database:
+            yield database
+        return
+    with _connected(parsed, shown) as database:
+        if database.has_tables():
+            yield database
+        elif create:
+            database.create_tables()
+            yield database
+        else:
+            with _in_memory(shown) as empty:
+                yield empty
+
+
+def _without_secrets(url: sa.URL) -> str:
+    return str(sa.URL.create("postgresql", host=url.host, port=url.port, database=url.database))
+
+
+def _parse(url: str) -> sa.URL:
+    shown = redact_href(url)
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        # The original would show the password.
+        raise UsageError(
+            f"ledger: {shown!r} is no database URL. Give sqlite:////folder/ledger.sqlite or "
+            "postgresql://user@host/name."
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise UsageError(f"ledger: {shown!r} is a database of kind {backend!r}. Give SQLite or PostgreSQL.")
+    if parsed.database in (None, "", ":memory:"):
+        raise UsageError(
+            f"ledger: {shown!r} would be forgotten at the end of each run. Name a file, such as "
+            "sqlite:////folder/ledger.sqlite."
+        )
+    return parsed.set(drivername="sqlite")
+
+
+@contextmanager
+def _connected(url: sa.URL, shown: str) -> Iterator[Database]:
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(
+            url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": LOCK_SECONDS}
+        )
+        _own_transactions(engine)
+    else:
+        try:
+            engine = sa.create_engine(
+                url,
+                poolclass=NullPool,
+                hide_parameters=True,
+                connect_args={"connect_timeout": CONNECT_SECONDS},
+            )
+        except (ImportError, NoSuchModuleError) as error:
+            raise UsageError(
+                f"ledger: {shown!r} needs psycopg ({error}). Install it: pip install 'landuse[postgres]'."
+            ) from error
+    try:
+        yield Database(engine=engine, shown=shown)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _in_memory(shown: str) -> Iterator[Database]:
+    """An empty ledger that lasts as long as the block."""
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+    _own_transactions(engine)
+    try:
+        database = Database(engine=engine, shown=shown)
+        database.create_tables()
+        yield database
+    finally:
+        engine.dispose()
+
+
+def _own_transactions(engine: sa.Engine) -> None:
+    """Have SQLite begin transactions where SQLAlchemy does, and a writing one with the lock in hand.
+
+    Python's module would begin at the first write: after a read that another writer then makes stale.
+    """
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
+        connection.isolation_level = None
+        connection.cursor().execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        begin = connection.get_execution_options().get("landuse_begin", "BEGIN")
+        if begin:
+            connection.exec_driver_sql(begin)
