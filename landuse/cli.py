@@ -13,6 +13,7 @@ import landuse
 from landuse.commands.assess import area_command, sample_command
 from landuse.commands.compare import change_command
 from landuse.commands.maps import catalog_command, demo_command, map_command
+from landuse.commands.nightly import nightly_app
 from landuse.commands.options import QuietOption
 from landuse.commands.stopping import Terminated
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
@@ -102,3 +103,4 @@ app.command("models")(models_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.add_typer(data_app, name="data")
+app.add_typer(nightly_app, name="nightly")

@@ -133,6 +133,19 @@ class Store:
                 "--out."
             ) from error
 
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file to this machine, where there is one.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        if self.path is not None:
+            if (self.path / name).is_file():
+                shutil.copyfile(self.path / name, target)
+            return
+        with suppress(FileNotFoundError), self._elsewhere("read") as there:
+            there.get_file(f"{self.root}/{name}", str(target))
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all.
 

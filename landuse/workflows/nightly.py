@@ -1,0 +1,265 @@
+"""The nightly run: for each area, what is new becomes a map, a catalogue entry and a change layer.
+
+Nothing is remembered but in the ledger: a scene is due that it does not know as mapped, however late it was
+published, and what is published follows from it. So a night that fails, or is killed, is made up for
+by the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from landuse.errors import LanduseError, NothingFoundError, UsageError
+from landuse.pipeline.acquisitions import recognise, solar_shift, window_of, window_start_utc
+from landuse.pipeline.area import DateRange
+from landuse.pipeline.failover import Found
+from landuse.pipeline.ledger import Ledger
+from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.store import Store
+from landuse.redact import redact
+from landuse.workflows.map_area import MapRequest, find_scenes, load_classifier, requested_cluster
+from landuse.workflows.nightly_area import Job, do_window
+from landuse.workflows.nightly_publish import publish_area, update_changes
+from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from landuse.pipeline.acquisitions import Seen
+    from landuse.pipeline.ledger_records import DueWindow
+    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.nightly_config import AreaConfig, NightlyConfig
+    from landuse.workflows.nightly_report import Tell
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """How a run is to go, beside its config."""
+
+    now_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When it begins."""
+    since: date | None = None
+    """Look at the windows from this day on; None: as far back as the config says, and at all that is due."""
+    dry_run: bool = False
+    """Say what would be mapped; write nothing."""
+    device: str = "auto"
+    """What the network runs on."""
+    load: Callable[[str, str], PatchClassifier] = load_classifier
+    """Makes the classifier of a model and a device."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """Patience with catalogues and imagery."""
+    tell: Tell = field(default=lambda area, line: None)
+    """Hears of what happens."""
+
+
+def requested_day(day: str | None) -> date | None:
+    """The day that ``--since`` names; None without it.
+
+    Raises:
+        UsageError: it names none.
+    """
+    try:
+        return None if day is None else date.fromisoformat(day)
+    except ValueError as error:
+        raise UsageError(f"--since {day!r} is no day ({error}). Give one such as 2024-06-30.") from error
+
+
+def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequence[str] = ()) -> NightReport:
+    """Do all areas, or those named, one after the other. One's failure stops no other.
+
+    Raises:
+        UsageError: the config has no area of such a name.
+        KeyboardInterrupt: again; what is finished is kept.
+    """
+    night = night or Night()
+    areas = [config.area(name) for name in dict.fromkeys(only)] or list(config.areas)
+    load = cache(night.load)  # areas share a model
+    began = time.monotonic()
+    reports = []
+    for area in areas:
+        try:
+            report = _AreaRun(config, area, night, load, began).do()
+        # Whatever goes wrong in one area, the others are mapped all the same.
+        except Exception as error:
+            reason = str(error)
+            if not isinstance(error, LanduseError):
+                reason = redact(f"{type(error).__name__}: {error}")
+                log.exception("area %s failed", area.name)
+            night.tell(area.name, f"failed: {reason}")
+            report = AreaReport(area=area.name, error=reason)
+        reports.append(report)
+    return NightReport(
+        began_utc=night.now_utc,
+        dry_run=night.dry_run,
+        areas=tuple(reports),
+        seconds=time.monotonic() - began,
+    )
+
+
+def run_area(config: NightlyConfig, area: AreaConfig, night: Night | None = None) -> AreaReport:
+    """Do one area: search, map what is due, publish, compare.
+
+    Raises:
+        LanduseError: the area could not be worked on, or not to its end; a window that failed is in the
+            report instead.
+    """
+    night = night or Night()
+    return _AreaRun(config, area, night, night.load, time.monotonic()).do()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What a search found."""
+
+    found: Found
+    seen: tuple[Seen, ...]
+    new: int
+    due: tuple[DueWindow, ...]
+
+
+class _AreaRun:
+    """One area in one night."""
+
+    def __init__(
+        self,
+        config: NightlyConfig,
+        area: AreaConfig,
+        night: Night,
+        load: Callable[[str, str], PatchClassifier],
+        began_s: float,
+    ) -> None:
+        self.config = config
+        self.area = area
+        self.night = night
+        self.began_s = began_s
+        self.place = area.place()
+        scheduler = None if config.scheduler is None else config.scheduler.get_secret_value()
+        cluster = requested_cluster(scheduler, config.workers, area.model, night.device)
+        # On a cluster the workers compute: this process only asks the model what it needs.
+        self.classifier = load(area.model, night.device if cluster is None else "cpu")
+        self.cluster = cluster and replace(cluster, load=night.load)
+
+    def clock(self) -> datetime:
+        """The time, counted from when the night began."""
+        return self.night.now_utc + timedelta(seconds=time.monotonic() - self.began_s)
+
+    def tell(self, line: str) -> None:
+        """Say what happens."""
+        log.info("area %s: %s", self.area.name, line)
+        self.night.tell(self.area.name, line)
+
+    def do(self) -> AreaReport:
+        """All of it."""
+        root = Store.at(self.config.out.get_secret_value())
+        if not self.night.dry_run:
+            root.prepare()  # by default the ledger lies in it
+        ledger_url = self.config.ledger.get_secret_value()
+        with Ledger.at(ledger_url, create=not self.night.dry_run) as ledger:
+            look = self._look(ledger)
+            if self.night.dry_run:
+                windows = tuple(_not_done(window) for window in look.due)
+                return AreaReport(area=self.area.name, found=len(look.seen), new=look.new, windows=windows)
+            job = self._job(root, ledger, look)
+            done = []
+            for window in look.due:
+                done.append(do_window(job, window))
+                self.tell(_told(done[-1]))
+                if done[-1].state == "mapped":
+                    publish_area(ledger, root, self.area.name)
+            changes = update_changes(ledger, root, self.area, self.tell)
+            publish_area(ledger, root, self.area.name)
+        return AreaReport(
+            area=self.area.name, found=len(look.seen), new=look.new, windows=tuple(done), changes=changes
+        )
+
+    def _look(self, ledger: Ledger) -> _Look:
+        """Search, enter what is new, and see what is due."""
+        area, model = self.area, self.classifier.weights_sha256
+        shift = solar_shift(self.place)
+        waiting = ledger.windows_to_do(area.name, model, self.clock(), self.config.attempts)
+        first = _first_window(area, self.night, shift, [window.window for window in waiting])
+        found = self._find(window_start_utc(first, shift))
+        known = ledger.scenes(area.name, model)
+        seen = tuple(recognise(found.scenes, known, shift, area.window_days))
+        sightings = [one.sighting for one in seen]
+        new = len({sighting.key for sighting in sightings} - {row.key for row in known})
+        self.tell(f"{len(seen)} scenes since {first}, {new} of them new")
+        if not self.night.dry_run:
+            ledger.note_found(area.name, sightings, model, self.clock())
+        due = ledger.windows_to_do(area.name, model, self.clock(), self.config.attempts, sightings)
+        return _Look(
+            found=found,
+            seen=seen,
+            new=new,
+            due=tuple(window for window in due if window.window >= first.isoformat()),
+        )
+
+    def _find(self, start_utc: datetime) -> Found:
+        """What the source has of the area from a time on; nothing is no failure."""
+        request = MapRequest(
+            source=self.area.source,
+            area=self.place,
+            dates=DateRange(start_utc=start_utc, end_utc=self.night.now_utc),
+            # Cloud counts over the area, not over the whole tile: that is seen when it is mapped.
+            max_cloud_percent=100,
+            retry=self.night.retry,
+        )
+        try:
+            return find_scenes(request, self.classifier.contract)
+        except NothingFoundError as error:
+            log.info("area %s: %s", self.area.name, error)
+            return Found(scenes=(), sources=())
+
+    def _job(self, root: Store, ledger: Ledger, look: _Look) -> Job:
+        folder = root.child(self.area.name)
+        folder.prepare()
+        location = self.config.out.get_secret_value().rstrip("/")
+        return Job(
+            area=self.area,
+            place=self.place,
+            folder=folder,
+            location=folder.path or f"{location}/{self.area.name}",
+            ledger=ledger,
+            classifier=self.classifier,
+            cluster=self.cluster,
+            found=look.found,
+            seen=look.seen,
+            owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            clock=self.clock,
+            attempts=self.config.attempts,
+            lease_minutes=self.config.lease_minutes,
+            retry=self.night.retry,
+        )
+
+
+def _first_window(area: AreaConfig, night: Night, shift: timedelta, due: Sequence[str]) -> date:
+    """The window to look from. What is due from longer ago is looked for too, unless a day is given."""
+    if night.since is not None:
+        noon_utc = datetime(night.since.year, night.since.month, night.since.day, 12, tzinfo=UTC)
+        return window_of(noon_utc - shift, shift, area.window_days)
+    looked = window_of(night.now_utc - timedelta(days=area.look_back_days), shift, area.window_days)
+    return min([looked, *map(date.fromisoformat, due)])
+
+
+def _not_done(window: DueWindow) -> WindowReport:
+    """What a dry run tells of a window."""
+    return WindowReport(
+        window=window.window, state="due", scenes=tuple(key.scene_id for key in window.scenes)
+    )
+
+
+def _told(window: WindowReport) -> str:
+    scenes = f"{len(window.scenes)} scene" + ("s" if len(window.scenes) != 1 else "")
+    if window.state == "mapped":
+        return f"{window.window} mapped of {scenes} in {window.seconds:.0f} s, {window.valid or 0:.1%} valid"
+    return f"{window.window} {window.state} ({scenes}): {window.reason}"

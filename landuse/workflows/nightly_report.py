@@ -1,0 +1,95 @@
+"""What a nightly run did, for people and machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+WindowState = Literal["due", "mapped", "skipped", "failed", "left"]
+
+FAILED_CODE = 10
+"""Exit code of a run in which areas failed, to which their number is added."""
+
+MOST_FAILED = 89
+"""More failed areas than this are told as this many: exit codes end, and 130 means Ctrl-C."""
+
+Tell: TypeAlias = Callable[[str, str], None]
+"""Hears of what happens: the area's name, and a line for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowReport:
+    """What became of one window tonight."""
+
+    window: str
+    """Its first day."""
+    state: WindowState
+    """``mapped``; ``skipped``: none of its scenes can be used; ``failed``: to be tried another night;
+    ``left`` to another run; or, of a dry run, ``due``."""
+    scenes: tuple[str, ...]
+    """Ids of its scenes."""
+    map_id: str | None = None
+    """Its map, where it was mapped."""
+    valid: float | None = None
+    """Share of the map's cells that got a class."""
+    reason: str = ""
+    """Why it was not mapped."""
+    seconds: float = 0.0
+    """How long it took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaReport:
+    """What became of one area tonight."""
+
+    area: str
+    """Its name."""
+    found: int = 0
+    """Scenes that the source has in the days looked at."""
+    new: int = 0
+    """Those that no run had seen."""
+    windows: tuple[WindowReport, ...] = ()
+    """The windows that were due."""
+    changes: tuple[str, ...] = ()
+    """Folders of the change layers made, relative to the root."""
+    error: str = ""
+    """What stopped the area as a whole; empty where nothing did."""
+
+    @property
+    def failed(self) -> int:
+        """What failed: windows, and the area as a whole."""
+        return sum(window.state == "failed" for window in self.windows) + bool(self.error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightReport:
+    """What a run did."""
+
+    began_utc: datetime
+    """The night."""
+    dry_run: bool
+    """Whether it only looked."""
+    areas: tuple[AreaReport, ...]
+    """In the order of the config."""
+    seconds: float
+    """How long it took."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 10 and the number of failed areas."""
+        failed = sum(area.failed > 0 for area in self.areas)
+        return FAILED_CODE + min(failed, MOST_FAILED) if failed else 0
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON."""
+        return {
+            "began_utc": self.began_utc.isoformat(timespec="seconds"),
+            "dry_run": self.dry_run,
+            "seconds": round(self.seconds, 3),
+            "failed_areas": [area.area for area in self.areas if area.failed],
+            "areas": [asdict(area) | {"failed": area.failed} for area in self.areas],
+        }

@@ -1,0 +1,310 @@
+"""Nightly runs over a simulated fortnight, against a real STAC API and a real file server on loopback.
+
+Oracles: what was published and the land as it was drawn (``nightly_world``), the published STAC schemas, the
+maps' own ``run.json``; the ledger's rows as plain SQL has them.
+"""
+
+import json
+import random
+import sqlite3
+import time
+from collections import Counter
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from starlette.responses import PlainTextResponse
+
+from tests.postgres import PASSWORD
+from tests.servers import file_server
+from tests.stac_schemas import stac_errors
+from tests.workflows.nightly_world import (
+    MODELS,
+    Api,
+    Block,
+    land,
+    moment,
+    night,
+    run_here,
+    scene_item,
+    start,
+    window,
+    write_config,
+    write_scene,
+)
+
+VALLEY, HILL = Block(2, 2, 6, 7), Block(11, 8, 5, 6)
+BUILT, BUILT_ON = Block(4, 5, 2, 3), 6
+"""Land in the valley that turns from dark to bright, and the day on which it first does."""
+
+CLOUDY = 8
+"""The day that shows nothing."""
+
+PUBLISHED_ON = {
+    **{day: [day] for day in (1, 2, 4, 6, 8, 9, 10, 11, 12)},
+    3: [9],  # late
+    5: [7],  # out of order: after the scene of day 6
+    7: [7],
+}
+"""Night on which the scene of a day appears."""
+
+LISTED_AGAIN = {4: 8}
+"""Day of a scene that is listed again under another id, and the night from which it is."""
+
+REPROCESSED = {2: 10, 9: 12}
+"""Day of a scene of which a newer baseline appears, and the night from which it is there."""
+
+CATALOGUE_DOWN, IMAGERY_DOWN = 5, 11
+"""Nights."""
+
+NEW_MODEL = 15
+"""Night from which the hill has another model."""
+
+KILLS, KILLED_FROM = 3, (3, 7, 10, 12, 13)
+"""Runs to kill, and the nights on which one is tried until there were so many."""
+
+LAST = 16
+"""The fortnight, and two quiet nights."""
+
+
+def published(url, day):
+    """What the catalogue holds on the night of a day."""
+    items = []
+    for scene_day, (appears,) in PUBLISHED_ON.items():
+        if appears > day:
+            continue
+        items.append(scene_item(scene_day, f"{url}/{scene_day}"))
+        if LISTED_AGAIN.get(scene_day, 99) <= day:
+            again = moment(scene_day) + timedelta(days=4)
+            items.append(scene_item(scene_day, f"{url}/{scene_day}", processed=again))
+        if REPROCESSED.get(scene_day, 99) <= day:
+            later = moment(scene_day) + timedelta(days=8)
+            items.append(scene_item(scene_day, f"{url}/{scene_day}-new", baseline="05.12", processed=later))
+    return items
+
+
+def ground(day):
+    return land(day, BUILT, BUILT_ON)
+
+
+def killed(config, day, rng):
+    """Whether a run could be killed before it was done: at some moment after it has searched."""
+    process = start(config, night(day))
+    try:
+        for line in process.stderr:
+            if " scenes since " in line and not line.split(" since ")[1].endswith(" 0 of them new\n"):
+                break
+        time.sleep(rng.uniform(0, 2.5))
+        alive = process.poll() is None
+        process.kill()
+        process.communicate()
+    finally:
+        process.kill()
+        process.wait()
+    return alive
+
+
+@pytest.fixture(scope="module")
+def fortnight(tmp_path_factory):
+    """The outputs after all nights, with what each night said."""
+    folder = tmp_path_factory.mktemp("fortnight")
+    images = folder / "images"
+    for day in PUBLISHED_ON:
+        write_scene(images / f"{day}", ground(day), cloudy=day == CLOUDY)
+    for day in REPROCESSED:
+        write_scene(images / f"{day}-new", ground(day), baseline="05.12")
+    rng = random.Random(20260601)
+    codes, kills = {}, []
+    api = Api(folder)
+    with file_server(images) as files:
+        for day in range(1, LAST + 1):
+            files.interfere = None
+            if day == IMAGERY_DOWN:
+                files.interfere = lambda request: PlainTextResponse("down", status_code=503)
+            config = write_config(
+                folder / "nightly.yaml",
+                api.url,
+                {
+                    "valley": (VALLEY, {}),
+                    "hill": (HILL, {"model": "second" if day >= NEW_MODEL else "first"}),
+                },
+                change={"threshold": 0.7, "confirm": 1},
+                attempts=6,
+            )
+            if day == CATALOGUE_DOWN:
+                codes[day] = run_here(config, night(day)).exit_code
+                continue
+            with api.serving(published(files.url, day)):
+                if day in KILLED_FROM and len(kills) < KILLS:
+                    if killed(config, day, rng):
+                        kills.append(day)
+                else:
+                    codes[day] = run_here(config, night(day)).exit_code
+    assert len(kills) == KILLS
+    return folder / "out", codes
+
+
+def rows(out, table):
+    with sqlite3.connect(out / "ledger.sqlite") as connection:
+        connection.row_factory = sqlite3.Row
+        found = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+    connection.close()
+    return found
+
+
+@pytest.mark.slow
+def test_every_scene_is_mapped_once_for_its_baseline_and_model(fortnight):
+    out, _ = fortnight
+    clear = [day for day in PUBLISHED_ON if day != CLOUDY]
+    first = MODELS["first"].weights_sha256
+    second = MODELS["second"].weights_sha256
+    expected = Counter()
+    for area in ("valley", "hill"):
+        for day in clear:
+            expected[area, window(day), "05.11", first] += 1
+        for day in REPROCESSED:
+            expected[area, window(day), "05.12", first] += 1
+    for day in clear:  # the new model sees what is there when it comes: of two baselines the newer
+        expected["hill", window(day), "05.12" if day in REPROCESSED else "05.11", second] += 1
+
+    scenes = rows(out, "scenes")
+    mapped = [row for row in scenes if row["state"] == "mapped"]
+    assert Counter((r["area"], r["window"], r["baseline"], r["model_sha256"]) for r in mapped) == expected
+    skipped = [(row["area"], row["window"], row["model_sha256"]) for row in scenes if row not in mapped]
+    assert sorted(skipped) == sorted(
+        (area, window(CLOUDY), sha) for area, sha in (("valley", first), ("hill", first), ("hill", second))
+    )
+    assert all("cloud" in row["reason"] for row in scenes if row not in mapped)
+    assert rows(out, "leases") == []
+
+    # As many maps lie in the folders, each of one scene, and nothing that a killed run left half made.
+    made = Counter()
+    for area in ("valley", "hill"):
+        for folder in (out / area).iterdir():
+            if folder.name in ("changes", "catalog.json"):
+                continue
+            report = json.loads((folder / "run.json").read_text())
+            (scene,) = report["scenes"]
+            made[area, scene["acquired_utc"][:10], scene["baseline"], report["model"]["weights_sha256"]] += 1
+            assert report["cover"]["valid"] == 1
+            assert not list(folder.glob(".*"))
+    assert made == expected
+
+
+@pytest.mark.slow
+def test_nights_without_a_provider_say_so_and_are_made_up_for(fortnight):
+    _, codes = fortnight
+    failed = {day: code for day, code in codes.items() if code}
+    assert failed == {CATALOGUE_DOWN: 12, IMAGERY_DOWN: 12}  # both areas
+    assert codes[LAST] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pystac.errors.DeprecatedWarning")  # pystac's word for superseded
+def test_the_catalogue_is_valid_and_leads_from_each_map_to_the_one_that_supersedes_it(fortnight):
+    out, _ = fortnight
+    documents = [out / "catalog.json", *out.glob("*/catalog.json"), *out.glob("*/*/item.json")]
+    documents += out.glob("*/*/model.json")
+    assert [error for path in documents for error in stac_errors(json.loads(path.read_text()))] == []
+
+    catalog = pystac.Catalog.from_file(str(out / "catalog.json"))
+    assert sorted(child.title for child in catalog.get_children()) == [
+        "Land-use maps of hill",
+        "Land-use maps of valley",
+    ]
+    items = list(catalog.get_items(recursive=True))
+    maps = {row["path"]: row for row in rows(out, "maps")}
+    assert {Path(item.self_href).parent.relative_to(out).as_posix() for item in items} == set(maps)
+    by_map = {row["map_id"]: row for row in maps.values()}
+    for item in items:
+        row = maps[Path(item.self_href).parent.relative_to(out).as_posix()]
+        assert item.properties["deprecated"] == (row["superseded_by"] is not None)
+        successors = [link.get_absolute_href() for link in item.links if link.rel == "successor-version"]
+        expected = by_map.get(row["superseded_by"])
+        assert successors == ([] if expected is None else [str(out / expected["path"] / "item.json")])
+        for asset in item.assets.values():
+            assert Path(asset.get_absolute_href()).is_file()
+        assert item.get_root() is catalog
+    chains = Counter((row["area"], row["window"]) for row in maps.values())
+    assert chains["valley", window(2)] == 2
+    assert chains["hill", window(2)] == 3
+    assert chains["hill", window(1)] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("area", ["valley", "hill"])
+def test_the_change_layers_follow_the_land(fortnight, area):
+    out, _ = fortnight
+    days = sorted(day for day in PUBLISHED_ON if day != CLOUDY)
+    expected = [f"{window(before)}_{window(after)}" for before, after in pairwise(days)]
+    layers = sorted(path.name for path in (out / area / "changes").iterdir())
+    assert layers == expected
+    current = {
+        row["window"]: row
+        for row in rows(out, "maps")
+        if row["superseded_by"] is None and row["area"] == area
+    }
+    for (before, after), name in zip(pairwise(days), layers, strict=True):
+        folder = out / area / "changes" / name
+        report = json.loads((folder / "change.json").read_text())
+        later = [day for day in days if day > after][:1]
+        assert [entry["path"] for entry in report["inputs"]] == [
+            f"../../{current[window(day)]['map_id']}/landuse.tif" for day in (before, after, *later)
+        ]
+        with rasterio.open(folder / "change.tif") as file:
+            codes, grid = file.read(1), file.transform
+        # The land as it was drawn, in the map's cells.
+        moved = np.abs(ground(after) - ground(before)) > 7000
+        col, row = (
+            round((edge - corner) / 160) for edge, corner in ((grid.c, 512_000), (-grid.f, -5_310_080))
+        )
+        inside = moved[row : row + codes.shape[0], col : col + codes.shape[1]]
+        np.testing.assert_array_equal(codes != 0, inside)
+        assert inside.any() == (area == "valley" and after == BUILT_ON)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_two_runs_started_together_share_the_work(kind, tmp_path, request, monkeypatch):
+    days, ledger = range(1, 7), {}
+    if kind == "postgres":
+        server = request.getfixturevalue("postgres")
+        database = server.new_database()
+        monkeypatch.setenv("LEDGER_PASSWORD", PASSWORD)
+        ledger["ledger"] = server.url(database).replace(PASSWORD, "${LEDGER_PASSWORD}")
+    for day in days:
+        write_scene(tmp_path / "images" / f"{day}", ground(day))
+    api = Api(tmp_path)
+    with file_server(tmp_path / "images") as files:
+        areas = {"valley": (VALLEY, {})}
+        config = write_config(tmp_path / "nightly.yaml", api.url, areas, model="slow", **ledger)
+        with api.serving([scene_item(day, f"{files.url}/{day}") for day in days]):
+            runs = [start(config, night(7)) for _ in range(2)]
+            try:
+                told = [run.communicate(timeout=120) for run in runs]
+            finally:
+                for run in runs:
+                    run.kill()
+                    run.wait()
+    assert [run.returncode for run in runs] == [0, 0], told
+    areas = [json.loads(out)["areas"][0] for out, _ in told]
+    mapped = [{entry["window"] for entry in area["windows"] if entry["state"] == "mapped"} for area in areas]
+    assert mapped[0] & mapped[1] == set()
+    assert mapped[0] | mapped[1] == {window(day) for day in days}
+    assert all(mapped)
+    out = tmp_path / "out"
+    if kind == "sqlite":
+        superseded = [row["superseded_by"] for row in rows(out, "maps")]
+    else:
+        assert not (out / "ledger.sqlite").exists()
+        with server.connect(database) as connection:
+            superseded = [row[0] for row in connection.execute("SELECT superseded_by FROM maps")]
+    assert superseded == [None] * len(days)
+    assert len(list((out / "valley").glob("*/run.json"))) == len(days)
+    assert len(list((out / "valley" / "changes").glob("*/change.tif"))) == len(days) - 1
+    listed = pystac.Catalog.from_file(str(out / "catalog.json")).get_items(recursive=True)
+    assert len(list(listed)) == len(days)
