@@ -27,7 +27,8 @@ from landuse.pipeline.area import Area
 from landuse.records import NODATA_ID
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN
 from landuse.workflows.catalog import catalog_rasters
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
 from landuse.workflows.rasters import CatalogRequest
 from landuse.workflows.simulate import BANDS_10M, BANDS_20M, SCL_NODATA, SIZE_PX, SimulatedDate, simulate
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.plan import RunPlan
     from landuse.records import BandAsset, Scene
     from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.map_area import MapRequest
+    from landuse.workflows.map_request import MapRequest
 
 TILE_PX = 512
 """Side of the tiles that COGs of Sentinel-2 are read in; JPEG 2000 has 1024."""

@@ -25,7 +25,8 @@ from landuse.pipeline.ledger import Ledger
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.store import Store
 from landuse.redact import redact
-from landuse.workflows.map_area import MapRequest, find_scenes, load_classifier, requested_cluster
+from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
+from landuse.workflows.map_request import MapRequest
 from landuse.workflows.nightly_area import Job, do_window
 from landuse.workflows.nightly_publish import publish_area, update_changes
 from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport

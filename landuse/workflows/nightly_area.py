@@ -32,7 +32,8 @@ from landuse.pipeline.acquisitions import is_outdated, sighting_of
 from landuse.pipeline.fields import mapping, number, sequence, text
 from landuse.pipeline.ledger_records import NewMap
 from landuse.redact import redact
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
 from landuse.workflows.nightly_report import WindowReport
 from landuse.workflows.publish import span
 

@@ -12,7 +12,8 @@ import rasterio
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import parse_bbox, parse_dates
 from landuse.pipeline.search import SceneQuery, search
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
 
 pytestmark = [
     pytest.mark.online,

@@ -20,7 +20,8 @@ from distributed.protocol import dumps
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
 from landuse.workflows import cluster as cluster_module
 from landuse.workflows.cluster import worker_device
-from landuse.workflows.map_area import MapRequest, load_classifier, map_area, requested_cluster
+from landuse.workflows.map_area import load_classifier, map_area, requested_cluster
+from landuse.workflows.map_request import MapRequest
 from landuse.workflows.run_blocks import BlockDone, Cluster
 from tests.commands import spawn
 from tests.servers import file_server, free_port

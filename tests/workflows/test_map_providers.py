@@ -20,7 +20,8 @@ from landuse.pipeline.area import parse_bbox
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.retry import RetryPolicy
 from landuse.workflows.foresee import foresee
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
 from tests.faults import Storage, Tokens, faulty_api, serving, token_service
 from tests.servers import free_port, stac_api, write_items
 from tests.workflows.world import (

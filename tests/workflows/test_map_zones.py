@@ -13,7 +13,8 @@ from rasterio.warp import reproject, transform_bounds
 
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import parse_bbox
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
 from tests.servers import stac_item
 from tests.workflows.world import BANDS, item_collection
 

@@ -18,7 +18,8 @@ from landuse.model.predict import Predictor
 from landuse.pipeline.area import read_aoi
 from landuse.pipeline.store import Store
 from landuse.records import CellStatus, LevelInput, ModelContract
-from landuse.workflows.map_area import MapRequest, map_area
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
 from landuse.workflows.outputs import OUTPUTS
 from landuse.workflows.vector_layers import VectorOptions
 from tests.browser import chromium

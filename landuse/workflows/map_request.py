@@ -1,0 +1,131 @@
+"""What a user asks for when asking for a map, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import shapely
+
+from landuse.errors import UsageError
+from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
+from landuse.pipeline.failover import split_sources
+from landuse.pipeline.retry import RetryPolicy
+from landuse.redact import redact_href
+from landuse.workflows.vector_layers import VectorOptions
+
+if TYPE_CHECKING:
+    from landuse.pipeline.providers import Provider
+
+MAX_TITLE = 200
+"""Characters of a map's title."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRequest:
+    """What a user asks for."""
+
+    source: str | Provider | tuple[str | Provider, ...]
+    """Provider, its name, a STAC API's URL, or a path to local STAC metadata; several, in a tuple or
+    separated by commas, in the order in which they are tried."""
+    area: Area | None
+    """Where; None maps all that a local source covers."""
+    dates: DateRange | None
+    """When; None takes any date."""
+    out: Path | str | None = None
+    """Folder for the results, or its fsspec URL; None: ``landuse-map``, or a folder in the catalogue's."""
+    catalog: Path | None = None
+    """Folder of the STAC catalogue that lists the map; None: none does."""
+    stride_px: int = 16
+    """Cell size in pixels of 10 m."""
+    max_cloud_percent: float = 40.0
+    """Scenes with more cloud over the area, of what they show of it, are left out."""
+    composite: str = "best"
+    """``"best"`` or ``"median"``."""
+    probabilities: bool = False
+    """Also write every class's probability."""
+    min_valid_percent: float = 10.0
+    """Below this share of classified cells the map counts as incomplete."""
+    title: str = ""
+    """What the map is called; empty names it after the days of its scenes. May hold anything printable."""
+    vectors: VectorOptions = field(default_factory=VectorOptions)
+    """How its vector layers are to be."""
+    overwrite: bool = False
+    """Replace results that are there already."""
+    engine: str = "auto"
+    """``"windows"``: each window goes through the network alone; ``"shared"``: windows share features;
+    ``"auto"``: shared where the model was trained for it, else windows."""
+    block_px: int | None = None
+    """Side of a block; decides memory, not results. None: what suits the engine."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """Patience with catalogues and imagery."""
+
+    @property
+    def sources(self) -> tuple[str | Provider, ...]:
+        """Where to look, in order."""
+        if isinstance(self.source, str):
+            return split_sources(self.source)
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """Those of the sources that are given as such."""
+        return tuple(source for source in self.sources if not isinstance(source, str))
+
+    def folder(self, weights_sha256: str) -> Path | str:
+        """Where the results go: the same request has the same place, so that it can be gone on with."""
+        if self.out is not None:
+            return self.out
+        if self.catalog is None:
+            return Path("landuse-map")
+        decisive = (
+            [source if isinstance(source, str) else source.name for source in self.sources],
+            self.area and shapely.to_wkb(self.area.geometry, hex=True),
+            str(self.dates),
+            [self.stride_px, self.composite, self.engine, self.max_cloud_percent, weights_sha256],
+        )
+        start = self.dates and (self.dates.start_utc or self.dates.end_utc)
+        days = f"{start:%Y-%m-%d}" if start else "any-date"
+        key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
+        return self.catalog / f"landuse-{days}-{key}"
+
+    def __post_init__(self) -> None:
+        if self.catalog is not None and isinstance(self.out, str) and "://" in self.out:
+            raise UsageError(
+                f"--catalog {self.catalog} lists maps on this machine, and --out {redact_href(self.out)} is "
+                "a URL. Give a folder, or leave --catalog out."
+            )
+        if not self.sources:
+            raise UsageError("--source is empty. Name a provider, a URL or a path.")
+        if not 0 <= self.min_valid_percent <= 100:
+            raise UsageError(f"--min-valid {self.min_valid_percent:g} is no percentage. Give 0 to 100.")
+        if len(self.title) > MAX_TITLE or not self.title.isprintable():
+            raise UsageError(
+                f"--title {self.title[:40]!r} of {len(self.title)} characters is no title. Give one line of "
+                f"at most {MAX_TITLE} printable characters."
+            )
+
+
+def requested_area(bbox: str | None, aoi: Path | None) -> Area | None:
+    """The area that ``--bbox`` or ``--aoi`` names; None without either.
+
+    Raises:
+        UsageError: both are given, or the one given is malformed.
+    """
+    if bbox is not None and aoi is not None:
+        raise UsageError("--bbox and --aoi are both given. Give one.")
+    if bbox is not None:
+        return parse_bbox(bbox)
+    return read_aoi(aoi) if aoi is not None else None
+
+
+def requested_dates(date: str | None) -> DateRange | None:
+    """The span that ``--date`` names; None without it.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    return parse_dates(date) if date is not None else None
