@@ -41,6 +41,15 @@ class CellStatus(IntEnum):
     """No scene saw it, or too little of it for a patch."""
 
 
+def percent(share: float) -> str:
+    """A share for people; one that is there never reads 0.0, one that is not whole never 100.0."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    if 0.9995 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelInput:
     """How one processing level enters a network: ``input_dn = gain * dn + offset_dn``, per band."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import typer
 
+from landuse.records import percent
 from landuse.redact import printable
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ SMALL_M2 = 1e7
 """Below 10 km2 in all, areas are told in hectares."""
 
 
-def terminal(stream: TextIO) -> Console | None:
-    """The console of a terminal that can move its cursor; None where plain lines are all that is wanted."""
-    if not stream.isatty():
+def terminal(stream: TextIO | None) -> Console | None:
+    """The console of a terminal that can move its cursor; None where plain lines are wanted, or nothing."""
+    if stream is None or not stream.isatty():
         return None
     from rich.console import Console
 
@@ -275,16 +276,20 @@ def print_report(report: MapReport) -> None:
     if console is None:
         _print_classes(report.classes)
     else:
-        console.print(
-            _class_table(report, swatches=console.color_system is not None and not console.no_color)
-        )
+        # With fewer colours several classes would look the same.
+        many = console.color_system in ("256", "truecolor") and not console.no_color
+        console.print(_class_table(report, swatches=many))
     typer.echo(
-        f"cells   {cover.cells}: {cover.valid:.1%} classified, {cover.cloudy:.1%} cloudy, "
-        f"{cover.failed:.1%} failed, {cover.nodata:.1%} nodata"
+        f"cells   {cover.cells}: {_percent(cover.valid)} classified, {_percent(cover.cloudy)} cloudy, "
+        f"{_percent(cover.failed)} failed, {_percent(cover.nodata)} nodata"
     )
     _print_failures(report)
     for name in report.files:
         typer.echo(f"wrote   {report.out}/{name}{_size_of(report, name)}")
+
+
+def _percent(share: float) -> str:
+    return percent(share).replace(" ", "")
 
 
 def _area_unit(classes: Iterable[ClassArea]) -> tuple[str, float]:
@@ -296,7 +301,7 @@ def _print_classes(classes: tuple[ClassArea, ...]) -> None:
     unit, unit_m2 = _area_unit(classes)
     typer.echo(f"{'class':22} {f'area {unit}':>10} {'share':>7}")
     for entry in classes:
-        typer.echo(f"{printable(entry.name):22} {entry.area_m2 / unit_m2:10.2f} {entry.share:7.1%}")
+        typer.echo(f"{printable(entry.name):22} {entry.area_m2 / unit_m2:10.2f} {_percent(entry.share):>7}")
 
 
 def _class_table(report: MapReport, *, swatches: bool) -> Table:
@@ -315,7 +320,7 @@ def _class_table(report: MapReport, *, swatches: bool) -> Table:
     table.add_column("share", justify="right", no_wrap=True)
     colors = [entry.color for entry in legend(report.plan.classes)]
     for entry in report.classes:
-        row = (Text(printable(entry.name)), f"{entry.area_m2 / unit_m2:,.2f}", f"{entry.share:.1%}")
+        row = (Text(printable(entry.name)), f"{entry.area_m2 / unit_m2:,.2f}", _percent(entry.share))
         swatch = (Text("  ", style="on rgb({},{},{})".format(*colors[entry.id])),) if swatches else ()
         table.add_row(*swatch, *row)
     return table

@@ -96,7 +96,12 @@ def _print_matrix(report: ChangeReport) -> None:
     area_ha = {(row.from_id, row.to_id): row.area_ha for row in report.matrix}
     ids = sorted({index for pair in area_ha for index in pair})
     names = [printable(name) for name in report.names]
-    typer.echo(f"{'ha, from row to column':22} " + " ".join(f"{names[index][:9]:>9}" for index in ids))
+    typer.echo(f"{'ha, from row to column':22} " + " ".join(f"{_head(names[index]):>9}" for index in ids))
     for start in ids:
         cells = (f"{area_ha[start, end]:9.1f}" if (start, end) in area_ha else f"{'.':>9}" for end in ids)
         typer.echo(f"{names[start][:22]:22} {' '.join(cells)}")
+
+
+def _head(name: str) -> str:
+    """A name that fits a column, with a point where it is cut."""
+    return name if len(name) <= 9 else f"{name[:8]}."

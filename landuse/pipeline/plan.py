@@ -98,6 +98,14 @@ class RunPlan:
         """Windows start on multiples of this, so that shared features have a position there."""
         return math.gcd(self.stride_px, self.position_px)
 
+    def scenes_used(self, spares_read: bool) -> tuple[Scene, ...]:
+        """The scenes that may have pixels in the map, in order of preference.
+
+        Args:
+            spares_read: whether some read failed, so that spare scenes were read in its place.
+        """
+        return tuple(scene for scene in self.scenes if spares_read or not scene.spare)
+
     @property
     def picture_step_px(self) -> int:
         """Side in pixels of a pixel of the map's picture; it divides a cell."""

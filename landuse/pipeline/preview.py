@@ -14,7 +14,7 @@ from PIL import Image
 
 from landuse.pipeline.view import NO_CLASS
 from landuse.pipeline.write import atomic_path
-from landuse.records import NODATA_ID
+from landuse.records import NODATA_ID, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,8 +152,9 @@ def _subtitle(view: MapView) -> str:
     used = [scene for scene in view.scenes if not scene.spare] or list(view.scenes)
     days = sorted({f"{scene.acquired_utc:%Y-%m-%d}" for scene in used})
     when = ", ".join(days) if len(days) <= 3 else f"{days[0]} to {days[-1]} ({len(days)} days)"
-    area_km2 = view.cover.cells * view.cell_m**2 / 1e6
-    parts = [when, f"{area_km2:,.1f} km²", f"cells of {view.cell_m:g} m", view.crs]
+    area_m2 = view.cover.cells * view.cell_m**2
+    area = f"{area_m2 / 1e6:,.1f} km²" if area_m2 >= 1e6 else f"{area_m2 / 1e4:,.1f} ha"
+    parts = [when, area, f"cells of {view.cell_m:g} m", view.crs]
     return " · ".join(part for part in parts if part)
 
 
@@ -338,14 +339,5 @@ def _legend_part(figure: Figure, x: int, y: int, head: str, rows: Sequence[_Row]
             # Pictures are placed by whole pixels from the lower left corner.
             figure.figimage(look.astype(np.uint8), xo=x, yo=HEIGHT_PX - y - 4, origin="upper")
         _write(figure, x + SWATCH_PX + 14, y, title, size=14, room_px=LEGEND_PX - SWATCH_PX - 110)
-        _write(figure, x + LEGEND_PX, y, percent(share), size=14, room_px=90, align="right")
+        _write(figure, x + LEGEND_PX, y, percent(share), size=14, room_px=115, align="right")
     return y + ROW_PX
-
-
-def percent(share: float) -> str:
-    """A share for people; one that is there never reads 0.0, one that is not whole never 100.0."""
-    if 0 < share < 0.0005:
-        return "<0.1 %"
-    if 0.9995 < share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.1f} %"

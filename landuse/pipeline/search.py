@@ -276,7 +276,7 @@ def _nothing(provider: Provider, query: SceneQuery, seen: int, removed: Counter[
             f"{provider.name} has no Sentinel-2 scene{where}{when}. Widen --date, or check the order of "
             "--bbox (W,S,E,N)."
         )
-    mends = {"outside the area": "move --bbox", "outside the dates": "widen --date"}
+    mends = {"outside the area": "move --bbox or --aoi", "outside the dates": "widen --date"}
     advice = [mend for reason, mend in mends.items() if removed[reason]]
     if any(reason.startswith("cloudier") for reason in removed):
         advice.append(f"raise --max-cloud (the clearest has {clearest:.1f} % or more)")

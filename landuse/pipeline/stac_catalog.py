@@ -48,7 +48,7 @@ def add_to_catalog(catalog_folder: Path, map_folder: Path) -> Path:
         UsageError: what is there is no catalogue, or the map has no item.
         OutputError: it cannot be written.
     """
-    prepare_folder(catalog_folder)
+    prepare_folder(catalog_folder, "--catalog")
     path, document = catalog_folder / CATALOG_NAME, map_folder / ITEM_NAME
     with _locked(catalog_folder):
         catalog, item = _catalog(path), _item(document)
@@ -66,6 +66,26 @@ def add_to_catalog(catalog_folder: Path, map_folder: Path) -> Path:
         kept = [entry for entry in _links(catalog) if not _is_same(entry, link, catalog_folder)]
         write_json(path, {**catalog, "links": [*kept, link]})
     return path
+
+
+def check_catalog(catalog_folder: Path, map_folder: Path) -> None:
+    """See that a map can be listed, before it is made; nothing is written.
+
+    Raises:
+        UsageError: what is there is no catalogue, or readers could not follow a link to the map.
+        OutputError: it cannot be written.
+    """
+    for folder in (catalog_folder, map_folder):
+        if set("#?") & set(str(folder.absolute())):
+            raise UsageError(
+                f"{folder} has a # or ? in its path, where readers of STAC links stop. Rename it, or leave "
+                "--catalog out."
+            )
+    there = next(path for path in (catalog_folder, *catalog_folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise OutputError(f"Catalogue folder {catalog_folder} cannot be written. Choose another --catalog.")
+    if (catalog_folder / CATALOG_NAME).exists():
+        _catalog(catalog_folder / CATALOG_NAME)
 
 
 def _is_same(entry: Json, link: Json, folder: Path) -> bool:
@@ -93,7 +113,7 @@ def _catalog(path: Path) -> Json:
         }
     catalog = _read(path)
     if catalog.get("type") != "Catalog":
-        raise UsageError(f"{path} is no STAC catalogue. Choose another folder for the catalogue.")
+        raise UsageError(f"{path} is no STAC catalogue. Choose another --catalog.")
     return catalog
 
 

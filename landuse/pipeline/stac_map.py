@@ -20,6 +20,7 @@ from pystac import MediaType
 from pystac.utils import datetime_to_str
 
 from landuse.model.classes import legend
+from landuse.pipeline.clouds import mask_bands
 from landuse.pipeline.hrefs import is_remote
 from landuse.pipeline.lonlat import crosses_antimeridian, cut_at_antimeridian, in_one_piece, surfaces
 from landuse.pipeline.picture import picture_bands
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from shapely import Geometry
 
     from landuse.pipeline.plan import RunPlan
-    from landuse.records import ClassArea, Cover
+    from landuse.records import ClassArea, Cover, Scene
 
 ITEM_NAME = "item.json"
 """The map's item, in the map's folder."""
@@ -107,15 +108,17 @@ class MapFacts:
     """What became of the area's cells."""
     folder: Path | None
     """Where it will lie; None where that is not on this machine."""
+    spares_read: bool = False
+    """Whether a read failed, so that spare scenes may have pixels in it."""
 
     def __post_init__(self) -> None:
         if self.created_utc.utcoffset() != UTC.utcoffset(None):
             raise ValueError(f"created_utc {self.created_utc} is not in UTC")
 
 
-def item_id(plan: RunPlan) -> str:
+def item_id(plan: RunPlan, *, spares_read: bool = False) -> str:
     """What the map's item is called: its first day, its last where it is another, and its plan."""
-    days = sorted(f"{scene.acquired_utc:%Y%m%d}" for scene in plan.scenes)
+    days = sorted(f"{scene.acquired_utc:%Y%m%d}" for scene in plan.scenes_used(spares_read))
     return "-".join(["landuse", *dict.fromkeys((days[0], days[-1])), plan.digest[:8]])
 
 
@@ -128,9 +131,10 @@ def map_item(plan: RunPlan, facts: MapFacts, files: Sequence[MapFile]) -> pystac
         files: what lies in the folder, without ``item.json`` and ``model.json``.
     """
     outline = _outline(plan)
-    moments = sorted({scene.acquired_utc for scene in plan.scenes})
+    used = plan.scenes_used(facts.spares_read)
+    moments = sorted({scene.acquired_utc for scene in used})
     item = pystac.Item(
-        id=item_id(plan),
+        id=item_id(plan, spares_read=facts.spares_read),
         geometry=json.loads(shapely.to_geojson(outline)),
         bbox=_bbox(outline),
         datetime=moments[0] if len(moments) == 1 else None,
@@ -153,7 +157,7 @@ def map_item(plan: RunPlan, facts: MapFacts, files: Sequence[MapFile]) -> pystac
             },
         )
         item.add_asset(key, asset)
-    item.add_links(_links(plan, facts.folder))
+    item.add_links(_links(plan, used, facts.folder))
     return item
 
 
@@ -188,7 +192,7 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
         "processing:datetime": created,
         "processing:software": {"landuse": plan.version},
         "processing:lineage": (
-            f"Pixels under cloud, shadow and snow left out; composite: {plan.composite}; windows of "
+            f"{_masking(plan, facts.spares_read)}; composite: {plan.composite}; windows of "
             f"{plan.patch_px} x {plan.patch_px} px classified by {model}; engine: {plan.engine}; in each "
             f"cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the windows over it."
         ),
@@ -209,9 +213,20 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
                 "provider": printable(redact_href(scene.provider)),
                 "datetime": datetime_to_str(scene.acquired_utc),
             }
-            for scene in plan.scenes
+            for scene in plan.scenes_used(facts.spares_read)
         ],
     }
+
+
+def _masking(plan: RunPlan, spares_read: bool) -> str:
+    """What was left out as cloud, by the masks that there were."""
+    used = plan.scenes_used(spares_read)
+    masked = sum(bool(mask_bands(scene.level, scene.bands)) for scene in used)
+    if not masked:
+        return "No cloud mask: clouds are mapped as land"
+    kinds = "cloud, shadow and snow (SCL)" if plan.level == "L2A" else "cloud (s2cloudless)"
+    some = "" if masked == len(used) else f" in {masked} of {len(used)} scenes, the others without a mask"
+    return f"Pixels under {kinds} left out{some}"
 
 
 def _outline(plan: RunPlan) -> Geometry:
@@ -311,7 +326,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^0-9A-Za-z_-]", "-", name) or "-"
 
 
-def _links(plan: RunPlan, folder: Path | None) -> list[pystac.Link]:
+def _links(plan: RunPlan, used: Sequence[Scene], folder: Path | None) -> list[pystac.Link]:
     """To the items of the scenes, as far as these can be read again, and of the model."""
     links = [
         pystac.Link(
@@ -321,7 +336,7 @@ def _links(plan: RunPlan, folder: Path | None) -> list[pystac.Link]:
             title=f"Model {printable(plan.model)}",
         )
     ]
-    for scene in plan.scenes:
+    for scene in used:
         href = scene.item_href
         if href is not None:
             target = redact_href(href) if is_remote(href) else local_href(href, folder)

@@ -69,8 +69,12 @@ class RasterLayer:
     """Provenance, as dataset metadata."""
 
 
-def prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path, option: str = "--out") -> None:
     """Make the output folder and see that it can be written.
+
+    Args:
+        out: the folder.
+        option: what named it.
 
     Raises:
         OutputError: it cannot.
@@ -81,7 +85,7 @@ def prepare_folder(out: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"Output folder {out} cannot be written ({error.strerror or error}). Choose another --out."
+            f"Output folder {out} cannot be written ({error.strerror or error}). Choose another {option}."
         ) from error
 
 
@@ -91,7 +95,7 @@ def _hidden_folder(parent: Path) -> Path:
     except OSError as error:
         raise OutputError(
             f"{parent} cannot be written ({error.strerror or error}). Is the disk full or the folder gone? "
-            "Free space or choose another --out, then run again; finished blocks are kept."
+            "Free space or choose another --out, then run again."
         ) from error
 
 
@@ -116,7 +120,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except _WRITE_ERRORS as error:
         raise OutputError(
             f"{target} cannot be written ({error}). Is the disk full or the folder read-only? "
-            "Free space or choose another --out, then run again; finished blocks are kept."
+            "Free space or choose another --out, then run again."
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -137,6 +141,9 @@ def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
     folder = _hidden_folder(out)
     try:
         yield folder
+        in_the_way = [name for name in names if (out / name).is_dir()]
+        if in_the_way:
+            raise IsADirectoryError(0, f"{in_the_way[0]} is a folder there")
         for name in names:
             if (folder / name).exists():
                 (folder / name).replace(out / name)

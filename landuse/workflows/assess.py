@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from pyproj.exceptions import ProjError
 
-from landuse.errors import OutputError, UsageError
+from landuse.errors import UsageError
 from landuse.pipeline.accuracy import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.points import MAP_COLUMN, REFERENCE, read_points, texts
 from landuse.pipeline.write import prepare_folder, write_json
@@ -153,6 +153,12 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     mapped = np.full(len(cells), NODATA_ID, np.uint8)
     mapped[inside] = _classes_at(source, cells[inside])
     usable = np.flatnonzero(labelled & (mapped != NODATA_ID))
+    if labelled.any() and not (labelled & inside).any():
+        drawn = "" if own is not False else ", and they were drawn from another map"
+        raise UsageError(
+            f"All {labelled.sum()} labelled points of {samples} lie outside {source.path}{drawn}. Give the "
+            "map that the sample was drawn from."
+        )
     reference = np.array([source.names.index(labels[i]) for i in usable], np.int64)
     kept = _one_a_cell(cells[usable], reference, samples)
     counts = np.zeros((len(source.names), len(source.names)), np.int64)
@@ -180,10 +186,11 @@ def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:
     """Write what ``--json`` prints to a file, atomically.
 
     Raises:
-        OutputError: there is a file already, or it cannot be written.
+        UsageError: there is a file already.
+        OutputError: it cannot be written.
     """
     if out.exists() and (not overwrite or out.samefile(report.samples) or out.samefile(report.source.path)):
-        raise OutputError(f"{out} exists. Choose another --out, or replace an earlier report by --overwrite.")
+        raise UsageError(f"{out} exists. Choose another --out, or replace an earlier report by --overwrite.")
     prepare_folder(out.parent)
     write_json(out, report.to_dict())
 

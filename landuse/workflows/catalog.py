@@ -21,6 +21,7 @@ import numpy as np
 import pystac
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps only some of them
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
@@ -408,7 +409,7 @@ def _write_cog(band: RasterBand, asset: BandAsset, path: Path) -> None:
     try:
         with rasterio.open(_vrt(band, asset)) as source:
             expected = source.checksum(1)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise unreadable(band, error) from error
     try:
         rasterio.shutil.copy(
@@ -423,7 +424,7 @@ def _write_cog(band: RasterBand, asset: BandAsset, path: Path) -> None:
         )
         with rasterio.open(path) as copy:
             found = copy.checksum(1)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise OutputError(
             f"{band.label} cannot be written to {path.parent} ({error}). Free space or choose another --out."
         ) from error

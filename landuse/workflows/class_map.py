@@ -110,8 +110,8 @@ def open_map(path: Path) -> ClassMap:
     foreign = np.flatnonzero(cells[len(names) : NODATA_ID]) + len(names)
     if foreign.size or not cells[: len(names)].any():
         raise UsageError(
-            f"{raster} holds class ids {foreign.tolist()} beyond its {len(names)} classes, or no class at "
-            "all. Make the map again."
+            f"{raster} holds class ids such as {foreign.tolist()[:5]} beyond its {len(names)} classes, or no "
+            "class at all. Give the landuse.tif of `landuse map`, or make the map again."
         )
     return ClassMap(
         path=raster,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import shapely
 
-from landuse.errors import IncompleteError, UsageError
+from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.blocks import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.failover import Found, search_sources
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.plan import RunPlan, make_plan
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.search import SceneQuery
-from landuse.pipeline.stac_catalog import add_to_catalog
+from landuse.pipeline.stac_catalog import add_to_catalog, check_catalog
 from landuse.pipeline.store import Store
 from landuse.pipeline.survey import survey
 from landuse.workflows.outputs import OUTPUTS, assemble
@@ -175,6 +176,8 @@ def map_area(
     began = time.monotonic()
     out = Store.at(request.folder(classifier.weights_sha256))
     _refuse_map(out, request)
+    if request.catalog is not None and out.path is not None:
+        check_catalog(request.catalog, out.path)
     tally = Tally(on_progress)
     tally.enter(Stage.SEARCH)
     found = found or find_scenes(request, classifier.contract)
@@ -182,6 +185,8 @@ def map_area(
     first = plan_map(request, classifier, found.scenes)
     # What is fetched lies beside the results: the system's temporary folder is often memory.
     scratch = out.path and next(path for path in (out.path, *out.path.absolute().parents) if path.is_dir())
+    if scratch is not None and not os.access(scratch, os.W_OK):
+        raise OutputError(f"Output folder {out} cannot be written. Choose another --out.")
     with ExitStack() as held:
         with (
             Remote(request.retry, providers=request.providers, folder=scratch) as remote,
@@ -220,11 +225,20 @@ def map_area(
         mapped = time.monotonic()
         tally.enter(Stage.WRITE)
         with out.replaced(OUTPUTS) as folder:
-            made = assemble(plan, work, folder, probabilities=request.probabilities, vectors=request.vectors)
+            spares_read = tally.failures > 0
+            made = assemble(
+                plan,
+                work,
+                folder,
+                spares_read=spares_read,
+                probabilities=request.probabilities,
+                vectors=request.vectors,
+            )
             report = MapReport(
-                title=request.title or default_title(plan.scenes),
+                title=request.title or default_title(plan.scenes_used(spares_read)),
                 created_utc=datetime.now(UTC),
                 plan=plan,
+                spares_read=spares_read,
                 sources=found.sources,
                 left_out=surveyed.left_out,
                 cover=made.cover,

@@ -98,6 +98,8 @@ class MapRequest:
                 f"--catalog {self.catalog} lists maps on this machine, and --out {redact_href(self.out)} is "
                 "a URL. Give a folder, or leave --catalog out."
             )
+        if self.out == "":
+            raise UsageError("--out is empty. Name a folder; . is this one.")
         if not self.sources:
             raise UsageError("--source is empty. Name a provider, a URL or a path.")
         if not 0 <= self.min_valid_percent <= 100:

@@ -19,12 +19,14 @@ from landuse.pipeline.blocks import read_block
 from landuse.pipeline.picture import DESCRIPTION, picture_bands
 from landuse.pipeline.plan import RunPlan
 from landuse.pipeline.write import RasterLayer, cog_writer
-from landuse.records import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover, ReadFailure
+from landuse.records import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover, ReadFailure, Scene
 from landuse.workflows.block import cells_inside
 from landuse.workflows.publish import attribution
 from landuse.workflows.vector_layers import LAYERS, VectorOptions, write_vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from landuse.pipeline.store import Store
@@ -74,7 +76,13 @@ class Assembled:
 
 
 def assemble(
-    plan: RunPlan, work: Store, folder: Path, *, probabilities: bool, vectors: VectorOptions
+    plan: RunPlan,
+    work: Store,
+    folder: Path,
+    *,
+    spares_read: bool,
+    probabilities: bool,
+    vectors: VectorOptions,
 ) -> Assembled:
     """Make the map's files of its finished blocks, one block or strip of the map in memory at a time.
 
@@ -83,17 +91,17 @@ def assemble(
         OutputError: a file cannot be written.
     """
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
-        made = _assemble_rasters(plan, work, folder, probabilities=probabilities)
+        layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)), probabilities=probabilities)
+        made = _assemble_rasters(plan, work, folder, layers)
         names = write_vectors(plan, folder, made.classes, vectors)
     return replace(made, files=(*made.files, *names))
 
 
-def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, *, probabilities: bool) -> Assembled:
+def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str, RasterLayer]) -> Assembled:
     cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
     cells_of_status = np.zeros(len(CellStatus), np.int64)
     failures: list[ReadFailure] = []
     observed = False
-    layers = _layers(plan, probabilities=probabilities)
     per_cell = plan.stride_px // plan.picture_step_px
     with ExitStack() as stack:
         put = {name: stack.enter_context(cog_writer(folder / name, layers[name])) for name in layers}
@@ -110,7 +118,7 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, *, probabilities
             put["confidence.tif"](*corner, stitch.confidence_raster(scores))
             put["status.tif"](*corner, status)
             put["image.tif"](corner[0] * per_cell, corner[1] * per_cell, content.picture)
-            if probabilities:
+            if "probabilities.tif" in layers:
                 put["probabilities.tif"](*corner, stitch.probability_rasters(scores))
             cells_of_class += np.bincount(classes.ravel(), minlength=len(cells_of_class))
             cells_of_status += np.bincount(status.ravel(), minlength=len(cells_of_status))
@@ -128,8 +136,8 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, *, probabilities
     )
 
 
-def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
-    geobox, tags = plan.cell_geobox, _tags(plan)
+def _layers(plan: RunPlan, tags: dict[str, str], *, probabilities: bool) -> dict[str, RasterLayer]:
+    geobox = plan.cell_geobox
     entries = class_table.legend(plan.classes)
     share = RasterLayer(
         dtype="uint8",
@@ -181,11 +189,11 @@ def _layers(plan: RunPlan, *, probabilities: bool) -> dict[str, RasterLayer]:
     return layers
 
 
-def _tags(plan: RunPlan) -> dict[str, str]:
+def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
     """Where a raster comes from. Names are in JSON, which keeps them apart whatever is in them."""
     return {
         "TIFFTAG_SOFTWARE": f"landuse {landuse.__version__}",
-        "TIFFTAG_COPYRIGHT": attribution(plan.scenes),
+        "TIFFTAG_COPYRIGHT": attribution(used),
         "landuse_version": landuse.__version__,
         "classes": json.dumps(plan.classes),
         "model": json.dumps(plan.model)[1:-1],
@@ -194,8 +202,8 @@ def _tags(plan: RunPlan) -> dict[str, str]:
         "composite": plan.composite,
         "level": plan.level,
         "plan_sha256": plan.digest,
-        "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in plan.scenes})),
-        "scenes": json.dumps([scene.id for scene in plan.scenes]),
+        "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in used})),
+        "scenes": json.dumps([scene.id for scene in used]),
     }
 
 

@@ -64,13 +64,14 @@ def publish(report: MapReport, folder: Path, classifier: PatchClassifier) -> Non
         classes=report.classes,
         cover=report.cover,
         folder=report.out if isinstance(report.out, Path) else None,
+        spares_read=report.spares_read,
     )
     write_stac(folder, report.plan, facts, classifier.contract, classifier.weights_path)
 
 
 def map_view(report: MapReport, folder: Path) -> MapView:
     """The view of the rasters in a folder; of a large map, of their overviews."""
-    plan = report.plan
+    plan, used = report.plan, report.plan.scenes_used(report.spares_read)
     return MapView(
         title=report.title,
         crs=plan.crs,
@@ -84,19 +85,19 @@ def map_view(report: MapReport, folder: Path) -> MapView:
         legend=legend(plan.classes),
         areas=report.classes,
         cover=report.cover,
-        scenes=tuple(_view_scene(scene) for scene in plan.scenes),
+        scenes=tuple(_view_scene(scene, spare=scene not in used) for scene in plan.scenes),
         composite=plan.composite,
         model=plan.model,
         weights_sha256=plan.weights_sha256,
         version=landuse.__version__,
         created_utc=report.created_utc,
         files=report.files,
-        attribution=attribution(plan.scenes),
+        attribution=attribution(used),
         citation=(
             f"{report.title}. Land-use map in cells of {plan.cell_m:g} m, made on "
             f"{report.created_utc:%Y-%m-%d} with landuse {landuse.__version__} (network {plan.model}, "
             f"weights {plan.weights_sha256[:12]}) from Copernicus Sentinel-2 {plan.level} data of "
-            f"{span(plan.scenes)}."
+            f"{span(used)}."
         ),
     )
 
@@ -123,7 +124,7 @@ def _days(scenes: Iterable[Scene]) -> list[date]:
     return sorted({scene.acquired_utc.date() for scene in scenes})
 
 
-def _view_scene(scene: Scene) -> ViewScene:
+def _view_scene(scene: Scene, *, spare: bool) -> ViewScene:
     return ViewScene(
         id=scene.id,
         provider=scene.provider,
@@ -131,7 +132,7 @@ def _view_scene(scene: Scene) -> ViewScene:
         level=scene.level,
         tile=scene.tile,
         cloud_percent=scene.cloud_percent if scene.view is None else scene.view.cloud_percent,
-        spare=scene.spare,
+        spare=spare,
     )
 
 

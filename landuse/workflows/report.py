@@ -31,6 +31,8 @@ class MapReport:
     """When it was made."""
     plan: RunPlan
     """What was mapped."""
+    spares_read: bool
+    """Whether a read failed, so that spare scenes may have pixels in the map."""
     sources: tuple[SourceOutcome, ...]
     """What became of each source."""
     left_out: tuple[Scene, ...]
@@ -80,7 +82,9 @@ class MapReport:
             "engine": plan.engine,
             "composite": plan.composite,
             "sources": [asdict(source) for source in self.sources],
-            "scenes": [_scene_entry(scene) for scene in plan.scenes],
+            "scenes": [
+                {**_scene_entry(scene), "used": self.spares_read or not scene.spare} for scene in plan.scenes
+            ],
             "left_out": [
                 {"id": scene.id, "provider": scene.provider, "area": _area_entry(scene)}
                 for scene in self.left_out

@@ -104,6 +104,7 @@ class Tally:
         self.blocks = 0
         self.blocks_done = 0
         self.patches = 0
+        self.failures = 0
         self._on_progress = on_progress
 
     def enter(self, stage: Stage) -> None:
@@ -115,6 +116,7 @@ class Tally:
         """One more block is finished; an earlier run did it."""
         self.blocks_done += 1
         self.patches += done.patches
+        self.failures += done.failures
 
     def add(self, done: BlockDone) -> None:
         """One more block is finished, by this run."""

@@ -12,7 +12,7 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from landuse.errors import OutputError, UsageError
+from landuse.errors import UsageError
 from landuse.model import classes as class_table
 from landuse.pipeline.accuracy import CITATION
 from landuse.pipeline.label_form import label_form
@@ -67,13 +67,13 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
         overwrite: replace what is at ``out``, labels and all.
 
     Raises:
-        UsageError: map or design do not suit.
-        OutputError: ``out`` is there already or cannot be written.
+        UsageError: map or design do not suit, or ``out`` is there already.
+        OutputError: it cannot be written.
     """
     if out.suffix.lower() != ".gpkg":
         raise UsageError(f"--out {out} is no GeoPackage. Give a name that ends in .gpkg.")
     if out.exists() and not overwrite:
-        raise OutputError(
+        raise UsageError(
             f"{out} exists{_labels_in(out)}. Choose another --out, or replace it by --overwrite."
         )
     if seed < 0:

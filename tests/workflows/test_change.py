@@ -363,8 +363,10 @@ def test_command_prints_the_matrix_and_as_json(tmp_path, run):
         for head, value in zip(heads, line.split()[1:], strict=True)
         if value != "."
     }
+    cut = {row["to_class"]: row["to_class"] for row in told["matrix"]}
+    cut |= {name: f"{name[:8]}." for name in cut if len(name) > 9}
     expected = {
-        (row["from_class"], row["to_class"][:9]): pytest.approx(row["area_ha"], abs=0.051)
+        (row["from_class"], cut[row["to_class"]]): pytest.approx(row["area_ha"], abs=0.051)
         for row in told["matrix"]
     }
     assert shown == expected

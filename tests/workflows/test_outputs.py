@@ -52,7 +52,8 @@ ASSEMBLE_TWO_MAPS = """
             cells = CellScores(probabilities=scores, mapped=yes, observed=yes, clouded=no, failed=no)
             picture = np.zeros((3, *block.shape), np.uint8)
             write_block(store, block, BlockFile(scores=cells, picture=picture, failures=(), patches=1))
-        made = assemble(plan, store, out, probabilities=True, vectors=VectorOptions())
+        options = {"spares_read": False, "probabilities": True, "vectors": VectorOptions()}
+        made = assemble(plan, store, out, **options)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         assert made.cover.cells == plan.rows * plan.cols
         assert sum(entry.cells for entry in made.classes) == plan.rows * plan.cols

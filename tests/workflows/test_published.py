@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import datetime
 
 import geopandas as gpd
 import numpy as np
@@ -14,13 +15,16 @@ from affine import Affine
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
+from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import read_aoi
 from landuse.pipeline.store import Store
 from landuse.records import CellStatus, LevelInput, ModelContract
+from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
 from landuse.workflows.outputs import OUTPUTS
+from landuse.workflows.rasters import CatalogRequest
 from landuse.workflows.vector_layers import VectorOptions
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
@@ -267,3 +271,72 @@ def test_an_address_elsewhere_gets_every_file_too(tmp_path):
     item = json.loads(store.read("item.json"))
     assert stac_errors(item) == []
     store.remove()
+
+
+def test_a_scene_that_was_not_read_is_no_part_of_the_map(tmp_path):
+    """Two clear dates of one place: of the second no pixel is needed, so the map is not of its day."""
+    raster = red_raster(tmp_path / "red.tif", np.full((200, 200), 900, np.uint16))
+    mask = red_raster(tmp_path / "scl.tif", np.full((200, 200), 4, np.uint16))  # vegetation
+    with rasterio.open(mask, "r+") as file:
+        file.set_band_description(1, "SCL")
+    for day in ("2024-06-01", "2024-06-11"):
+        catalog = catalog_rasters(
+            CatalogRequest(
+                rasters=(raster, mask),
+                level="L2A",
+                acquired_utc=datetime.fromisoformat(f"{day}T10:00:00+00:00"),
+                out=tmp_path / "catalog",
+                baseline="03.00",
+                item_id=f"S{day}",
+            )
+        )
+    out = map_area(request(tmp_path, str(catalog.catalog)), BrightnessClassifier(64)).out
+    run = json.loads((out / "run.json").read_text())
+    (used,) = [scene["acquired_utc"] for scene in run["scenes"] if scene["used"]]
+    assert [scene["used"] for scene in run["scenes"]] == [True, False]
+    assert run["title"] == f"Land use, {used[:10]}"
+    item = pystac.Item.from_file(str(out / "item.json"))
+    assert item.datetime.isoformat() == used
+    assert item.id.startswith(f"landuse-{used[:10].replace('-', '')}-")
+    assert sum(link.rel == "derived_from" for link in item.links) == 2  # the model, and one scene
+    assert "snow (SCL) left out" in item.properties["processing:lineage"]
+    with rasterio.open(out / "landuse.tif") as file:
+        assert file.tags()["acquired_utc"] == used
+        assert json.loads(file.tags()["scenes"]) == [run["scenes"][0]["id"]]
+    assert len(gpd.read_file(out / "landuse.gpkg", layer="scenes")) == 2
+
+
+@pytest.mark.parametrize(
+    ("catalog", "out", "message"),
+    [
+        ("foreign", "map", r"foreign/catalog\.json is no STAC catalogue. Choose another --catalog"),
+        ("file", "map", r"file cannot be written. Choose another --catalog"),
+        ("maps", "map #1", r"map #1 has a # or \? in its path"),
+    ],
+)
+def test_a_catalogue_that_cannot_list_the_map_is_refused_before_it_is_made(tmp_path, catalog, out, message):
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((100, 100), 900, np.uint16)))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "catalog.json").write_text('{"type": "Feature"}')
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(LanduseError, match=message):
+        map_area(
+            request(tmp_path, source, out=tmp_path / out, catalog=tmp_path / catalog),
+            BrightnessClassifier(64),
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_in_the_place_of_a_file_leaves_all_as_it_was(tmp_path):
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((100, 100), 900, np.uint16)))
+    (tmp_path / "map" / "index.html").mkdir(parents=True)
+    (tmp_path / "map" / "landuse.tif").write_text("before")
+    with pytest.raises(OutputError, match=r"index\.html is a folder there"):
+        map_area(request(tmp_path, source, overwrite=True), BrightnessClassifier(64))
+    assert (tmp_path / "map" / "landuse.tif").read_text() == "before"
+
+
+def test_an_empty_out_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--out is empty"):
+        request(tmp_path, "catalog", out="")
