@@ -1,5 +1,6 @@
 """What the tests of the workflows share: the command as a function."""
 
+import logging
 import sys
 
 import pytest
@@ -15,8 +16,16 @@ def run(capfd, monkeypatch):
 
     def call(*arguments):
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app([str(argument) for argument in arguments], prog_name="landuse")
+        # The command ends its process as a rule: what it sets of the log would stay for other tests.
+        loggers = [logging.getLogger(name) for name in (None, "rasterio", "urllib3")]
+        before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+        try:
+            with pytest.raises(SystemExit) as ended:
+                app([str(argument) for argument in arguments], prog_name="landuse")
+        finally:
+            for logger, level, handlers in before:
+                logger.setLevel(level)
+                logger.handlers[:] = handlers
         return Ran(ended.value.code or 0, *capfd.readouterr())
 
     return call
