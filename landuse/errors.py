@@ -69,6 +69,10 @@ class OutputError(LanduseError):
     """The output folder or a file in it cannot be written."""
 
 
+class BusyError(OutputError):
+    """Another run is at work in the folder."""
+
+
 class ClusterError(LanduseError):
     """The processes or machines that a run is shared between cannot be reached, or gave up."""
 

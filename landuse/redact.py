@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from urllib.parse import urlsplit, urlunsplit
 
 _URL = re.compile(
@@ -29,6 +30,11 @@ def redact_href(href: str) -> str:
         # A malformed host: nothing in it can be told from a password.
         return href.partition("://")[0] + "://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def redacted_traceback(error: BaseException) -> str:
+    """How an error that nobody foresaw came about, with its causes, for a log."""
+    return redact("".join(traceback.format_exception(error)))
 
 
 def printable(text: str) -> str:

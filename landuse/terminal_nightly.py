@@ -11,6 +11,7 @@ from landuse.redact import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from landuse.errors import LanduseError
     from landuse.workflows.nightly_report import NightReport
     from landuse.workflows.nightly_status import AreaHealth
 
@@ -25,6 +26,11 @@ def tell_area(*, quiet: bool) -> Callable[[str, str], None]:
     return tell
 
 
+def print_error(error: LanduseError) -> None:
+    """What went wrong beside what the exit code tells, on stderr."""
+    typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+
+
 def print_night(report: NightReport) -> None:
     """What a run did, on stdout: a line for each area, then those for what is left undone."""
     for area in report.areas:
@@ -34,9 +40,10 @@ def print_night(report: NightReport) -> None:
         }
         told = [f"{count} {state}" for state, count in counts.items() if count]
         changes = [f"{len(area.changes)} change layers"] if area.changes else []
-        windows = ", ".join([*told, *changes]) or "nothing to do"
+        earlier = [f"{len(area.earlier)} failed earlier tonight"] if area.earlier else []
+        windows = ", ".join([*told, *changes, *earlier]) or "nothing to do"
         typer.echo(f"{area.area:20} {area.found} scenes, {area.new} new; windows: {windows}")
-        for window in area.windows:
+        for window in (*area.windows, *area.earlier):
             if window.state == "due":
                 typer.echo(f"  due     {window.window}  {', '.join(map(printable, window.scenes))}")
             if window.state == "failed":

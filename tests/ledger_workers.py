@@ -11,10 +11,18 @@ import sqlalchemy as sa
 
 from landuse.errors import LeaseLostError
 from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import NewMap, Sighting
+from landuse.pipeline.ledger_records import NewMap, Recipe, Sighting
 from landuse.pipeline.ledger_schema import SCENES
 
-AREA, MODEL, ATTEMPTS = "valley", "m" * 64, 100
+AREA, ATTEMPTS = "valley", 100
+RECIPE = Recipe(
+    model_sha256="m" * 64,
+    place_sha256="p" * 64,
+    stride_px=16,
+    composite="best",
+    max_cloud=40.0,
+    window_days=1,
+)
 START_UTC = datetime(2024, 6, 1, tzinfo=UTC)
 
 
@@ -40,9 +48,9 @@ def share(url: str, owner: str, log: Path, windows: int, lease_seconds: float, g
     while not go.exists():  # all begin at once, so that they also make the tables at once
         time.sleep(0.005)
     with Ledger.at(url) as ledger:
-        ledger.note_found(AREA, sightings, MODEL, datetime.now(UTC))
+        ledger.note_found(AREA, sightings, RECIPE, datetime.now(UTC))
         while True:
-            todo = list(ledger.windows_to_do(AREA, MODEL, datetime.now(UTC), ATTEMPTS))
+            todo = list(ledger.windows_to_do(AREA, RECIPE, datetime.now(UTC), ATTEMPTS))
             random.shuffle(todo)
             for window in todo:
                 lease = ledger.lease(
@@ -69,7 +77,7 @@ def share(url: str, owner: str, log: Path, windows: int, lease_seconds: float, g
                 except LeaseLostError:
                     continue
                 _log(log, f"settled {window.window} {owner}")
-            if all(row.state == "mapped" for row in ledger.scenes(AREA, MODEL)):
+            if all(row.state == "mapped" for row in ledger.scenes(AREA, RECIPE)):
                 return
             time.sleep(0.02)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from landuse.commands.options import DeviceOption, JsonOption, QuietOption
 from landuse.commands.stopping import terminable
+from landuse.errors import LanduseError
 from landuse.terminal import print_json
-from landuse.terminal_nightly import print_health, print_night, tell_area
+from landuse.terminal_nightly import print_error, print_health, print_night, tell_area
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 nightly_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Map what is new in many areas, night after night."
@@ -54,13 +59,13 @@ def run_command(
     night = Night(since=requested_day(since), dry_run=dry_run, device=device, tell=tell_area(quiet=quiet))
     with terminable():
         report = run_nightly(settings, night, area or ())
-    if not dry_run:
-        write_own_metrics(settings)
     if as_json:
         print_json(report.to_dict())
     else:
         print_night(report)
-    raise typer.Exit(report.exit_code)
+    with _ending(report.exit_code):
+        if not dry_run:
+            write_own_metrics(settings)
 
 
 @nightly_app.command("status")
@@ -86,10 +91,22 @@ def status_command(
     from landuse.workflows.nightly_status import STALE_CODE, nightly_status, write_metrics
 
     areas = nightly_status(load_config(config), datetime.now(UTC), max_age_days)
-    if metrics is not None:
-        write_metrics(metrics, areas)
     if as_json:
         print_json({"areas": [area.to_dict() for area in areas]})
     else:
         print_health(areas)
-    raise typer.Exit(STALE_CODE if any(area.stale for area in areas) else 0)
+    with _ending(STALE_CODE if any(area.stale for area in areas) else 0):
+        if metrics is not None:
+            write_metrics(metrics, areas)
+
+
+@contextmanager
+def _ending(code: int) -> Iterator[None]:
+    """End with an exit code that already has something to tell: what fails in the block is only told then."""
+    try:
+        yield
+    except LanduseError as error:
+        if not code:
+            raise
+        print_error(error)
+    raise typer.Exit(code)

@@ -8,16 +8,14 @@ once, whatever it is called tonight.
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import shapely
 
-from landuse.errors import UsageError
 from landuse.pipeline.duplicates import same_acquisition
-from landuse.pipeline.ledger_records import SceneState, Sighting
+from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
 from landuse.pipeline.lonlat import in_one_piece, outer_rings, outline
 from landuse.records import Scene
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.area import Area
     from landuse.pipeline.ledger_records import SceneRow
-
-log = logging.getLogger(__name__)
 
 OUTLINE_DEGREES = 0.01
 """How far the outline that the ledger keeps of a scene may be from the true one: a kilometre of a hundred."""
@@ -74,12 +70,9 @@ def recognise(
 
     Args:
         scenes: found tonight.
-        rows: all that the ledger holds of the area and the model.
+        rows: all that the ledger holds of the area and the recipe.
         shift: of solar time.
         window_days: length of the windows.
-
-    Returns:
-        The scenes but for those, each told of in the log, whose id or baseline no ledger can keep.
     """
     by_key = {row.key: row for row in rows}
     by_tile: dict[str, list[tuple[SceneRow, Scene]]] = {}
@@ -89,17 +82,13 @@ def recognise(
             by_tile.setdefault(known.tile, []).append((row, known))
     found = []
     for scene in scenes:
-        try:
-            own = Sighting(
-                scene_id=scene.id,
-                baseline=scene.baseline or "",
-                acquired_utc=scene.acquired_utc,
-                window=window_of(scene.acquired_utc, shift, window_days).isoformat(),
-                acquisition=_acquisition_of(scene),
-            )
-        except UsageError as error:  # one odd item must not stop the others
-            log.warning("%s", error)
-            continue
+        own = Sighting(
+            scene_id=kept_id(scene.id),
+            baseline=scene.baseline or "",
+            acquired_utc=scene.acquired_utc,
+            window=window_of(scene.acquired_utc, shift, window_days).isoformat(),
+            acquisition=_acquisition_of(scene),
+        )
         same = by_key.get(own.key) or _same(scene, own.baseline, by_tile.get(scene.tile, ()))
         found.append(Seen(scene=scene, sighting=own if same is None else sighting_of(same)))
     return found

@@ -2,7 +2,8 @@
 
 A window is the unit of work: all its scenes make one map. A run takes a lease on it, maps it, and settles
 it in one transaction. A run that dies leaves a lease that lapses; a run that comes too late settles
-nothing. The clock is the caller's: every method that needs it takes ``now_utc``.
+nothing. What is done is done under a recipe: under another one nothing is, and the maps of the one in force
+are the current ones. The clock is the caller's: every method that needs it takes ``now_utc``.
 """
 
 from __future__ import annotations
@@ -24,25 +25,30 @@ from landuse.pipeline.ledger_records import (
 )
 from landuse.pipeline.ledger_rows import (
     check_held,
+    count_tries,
     enter_scenes,
     give_back,
     is_due,
     lease_on,
-    of_model,
+    look_by,
+    of_recipe,
     of_window,
     park_spent,
+    put_in_succession,
     read_maps,
     read_scenes,
     read_status,
+    recipe_in_force,
     scene,
     settle_scene,
+    skip_scenes,
 )
 from landuse.pipeline.ledger_schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from landuse.pipeline.ledger_records import AreaStatus, NewMap, Sighting
+    from landuse.pipeline.ledger_records import AreaStatus, NewMap, Recipe, Sighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,34 +73,33 @@ class Ledger:
         with open_database(url, create=create) as database:
             yield cls(database=database)
 
-    def note_found(
-        self, area: str, sightings: Iterable[Sighting], model_sha256: str, now_utc: datetime
-    ) -> int:
-        """Enter the scenes that are new under this model, and that the area was looked at.
+    def note_found(self, area: str, sightings: Iterable[Sighting], recipe: Recipe, now_utc: datetime) -> int:
+        """Enter the scenes that are new under this recipe, and that the area was looked at.
 
-        Those known stay as they are, so it does no harm to note one twice, late or out of order.
+        The recipe is in force from now on: the maps made by it are current where there are any. Scenes that
+        are known stay as they are, so it does no harm to note one twice, late or out of order.
 
         Returns:
             How many were new.
         """
         with self.database.writing() as connection:
-            known = connection.execute(sa.select(AREAS.c.looked_utc).where(AREAS.c.area == area)).scalar()
-            if known is None:
-                connection.execute(
-                    sa.insert(AREAS).values(area=area, model_sha256=model_sha256, looked_utc=now_utc)
-                )
-            elif known <= now_utc:  # a run that began earlier may come later
-                connection.execute(
-                    sa.update(AREAS)
-                    .where(AREAS.c.area == area)
-                    .values(model_sha256=model_sha256, looked_utc=now_utc)
-                )
-            return enter_scenes(connection, area, sightings, model_sha256, now_utc)
+            look_by(connection, area, recipe, now_utc)
+            return enter_scenes(connection, area, sightings, recipe, now_utc)
+
+    def recipe_of(self, area: str) -> Recipe | None:
+        """The recipe in force: that by which the area was last looked at; None where it never was."""
+        with self.database.reading() as connection:
+            return recipe_in_force(connection, area)
+
+    def park_spent(self, area: str, recipe: Recipe, now_utc: datetime, attempts: int) -> None:
+        """Park the scenes whose tries are used up: by crashes, or as fewer are allowed than there were."""
+        with self.database.writing() as connection:
+            park_spent(connection, area, recipe, now_utc, attempts)
 
     def windows_to_do(
         self,
         area: str,
-        model_sha256: str,
+        recipe: Recipe,
         now_utc: datetime,
         attempts: int,
         sightings: Iterable[Sighting] = (),
@@ -103,7 +108,7 @@ class Ledger:
 
         Args:
             area: name of the area.
-            model_sha256: hash of the model's weights.
+            recipe: what its maps are made by.
             now_utc: the time.
             attempts: tries before a scene is parked; one parked after fewer is due again.
             sightings: taken as noted, though they are not: what a run would do, for a dry one.
@@ -112,13 +117,12 @@ class Ledger:
             leased = connection.execute(
                 sa.select(LEASES.c.window).where(
                     LEASES.c.area == area,
-                    LEASES.c.model_sha256 == model_sha256,
                     LEASES.c.expires_utc > now_utc,
                 )
             )
             busy = set(leased.scalars())
-            rows = read_scenes(connection, of_model(area, model_sha256))
-            due = read_scenes(connection, of_model(area, model_sha256) & is_due(now_utc, attempts))
+            rows = read_scenes(connection, of_recipe(area, recipe))
+            due = read_scenes(connection, of_recipe(area, recipe) & is_due(now_utc, attempts))
         known = {row.key for row in rows}
         fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
         waiting: list[SceneRow | Sighting] = [*due, *fresh.values()]
@@ -127,7 +131,7 @@ class Ledger:
             DueWindow(
                 area=area,
                 window=window,
-                model_sha256=model_sha256,
+                recipe=recipe,
                 scenes=tuple(entry.key for entry in group),
             )
             for window, group in groupby(waiting, key=lambda entry: entry.window)
@@ -137,12 +141,11 @@ class Ledger:
     def lease(
         self, window: DueWindow, owner: str, *, now_utc: datetime, minutes: float, attempts: int
     ) -> Lease | None:
-        """Take a window; a try of each of its due scenes is counted.
-
-        A scene whose tries are used up, the last of them cut off by a crash, is parked instead.
+        """Take a window, for one recipe at a time; a try of each of its due scenes is counted.
 
         Args:
-            window: one of ``windows_to_do``; what is due in it is looked up anew.
+            window: one of ``windows_to_do``. Whether its scenes are still due is looked up anew; others that
+                were noted since are not the lease's.
             owner: names this run; no two have the same name.
             now_utc: the time.
             minutes: how long, unless it is renewed.
@@ -156,24 +159,19 @@ class Ledger:
             held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(window))).scalar()
             if held is not None and held > now_utc:
                 return None
-            park_spent(connection, window, now_utc, attempts)
-            due = of_window(window) & is_due(now_utc, attempts)
-            rows = read_scenes(connection, due)
             connection.execute(sa.delete(LEASES).where(lease_on(window)))
-            if not rows:
+            due = read_scenes(connection, of_window(window) & is_due(now_utc, attempts))
+            keys = tuple(row.key for row in due if row.key in window.scenes)
+            if not keys:
                 return None
-            connection.execute(sa.update(SCENES).where(due).values(attempts=SCENES.c.attempts + 1))
+            for key in keys:
+                count_tries(connection, window, key, 1)
             connection.execute(
                 sa.insert(LEASES).values(
-                    area=window.area,
-                    window=window.window,
-                    model_sha256=window.model_sha256,
-                    owner=owner,
-                    expires_utc=expires_utc,
+                    area=window.area, window=window.window, owner=owner, expires_utc=expires_utc
                 )
             )
-        taken = replace(window, scenes=tuple(row.key for row in rows))
-        return Lease(on=taken, owner=owner, expires_utc=expires_utc)
+        return Lease(on=replace(window, scenes=keys), owner=owner, expires_utc=expires_utc)
 
     def renew(self, lease: Lease, *, now_utc: datetime, minutes: float) -> Lease:
         """Hold a window for longer.
@@ -195,11 +193,7 @@ class Ledger:
                 return
             give_back(connection, lease)
             for key in lease.on.scenes:
-                connection.execute(
-                    sa.update(SCENES)
-                    .where(scene(lease.on.area, key, lease.on.model_sha256))
-                    .values(attempts=SCENES.c.attempts - 1)
-                )
+                count_tries(connection, lease.on, key, -1)
 
     def settle_mapped(
         self,
@@ -212,6 +206,8 @@ class Ledger:
         seconds: float,
     ) -> MapRow:
         """Enter the window's map, which supersedes the one before it, and give the lease back.
+
+        Where another recipe has come into force since, a map of that stays the current one.
 
         A scene that is in an earlier map keeps that one as its ``map_id``. One of the window that is named
         in neither ``mapped`` nor ``skipped`` stays due.
@@ -230,33 +226,29 @@ class Ledger:
         if not mapped:
             raise ValueError(f"map {made.map_id!r} is of no scene")
         by_time = sorted(mapped, key=lambda sighting: (sighting.acquired_utc, sighting.scene_id))
-        row = MapRow(
-            map_id=made.map_id,
-            area=lease.on.area,
-            window=lease.on.window,
-            created_utc=made.created_utc,
-            model_sha256=lease.on.model_sha256,
-            path=made.path,
-            scene_ids=tuple(sighting.scene_id for sighting in by_time),
-            valid=made.valid,
-            superseded_by=None,
-            change_paths=made.change_paths,
-        )
+        area, recipe = lease.on.area, lease.on.recipe
         with self._settling(lease, now_utc) as connection:
-            enter_scenes(connection, lease.on.area, (*mapped, *skipped), lease.on.model_sha256, now_utc)
+            enter_scenes(connection, area, (*mapped, *skipped), recipe, now_utc)
+            last = connection.execute(sa.select(sa.func.max(MAPS.c.number)).where(MAPS.c.area == area))
+            row = MapRow(
+                map_id=made.map_id,
+                area=area,
+                window=lease.on.window,
+                window_days=recipe.window_days,
+                number=(last.scalar() or 0) + 1,
+                created_utc=made.created_utc,
+                model_sha256=recipe.model_sha256,
+                recipe=recipe.digest,
+                path=made.path,
+                scene_ids=tuple(sighting.scene_id for sighting in by_time),
+                valid=made.valid,
+                superseded_by=None,
+                change_paths=made.change_paths,
+            )
             connection.execute(
                 sa.insert(MAPS).values({column.name: getattr(row, column.name) for column in MAPS.columns})
             )
-            connection.execute(
-                sa.update(MAPS)
-                .where(
-                    MAPS.c.area == row.area,
-                    MAPS.c.window == row.window,
-                    MAPS.c.superseded_by.is_(None),
-                    MAPS.c.map_id != row.map_id,
-                )
-                .values(superseded_by=row.map_id)
-            )
+            put_in_succession(connection, area)
             for sighting in mapped:
                 settle_scene(
                     connection,
@@ -267,8 +259,9 @@ class Ledger:
                     now_utc=now_utc,
                     seconds=seconds,
                 )
-            _skip(connection, lease, skipped, now_utc, seconds)
-        return row
+            skip_scenes(connection, lease, skipped, now_utc, seconds)
+            (entered,) = read_maps(connection, MAPS.c.map_id == row.map_id)
+        return entered
 
     def settle_skipped(
         self, lease: Lease, skipped: Mapping[Sighting, str], *, now_utc: datetime, seconds: float
@@ -279,8 +272,8 @@ class Ledger:
             LeaseLostError: the lease is not held any more; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
-            enter_scenes(connection, lease.on.area, skipped, lease.on.model_sha256, now_utc)
-            _skip(connection, lease, skipped, now_utc, seconds)
+            enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
+            skip_scenes(connection, lease, skipped, now_utc, seconds)
 
     def settle_failed(
         self, lease: Lease, reason: str, *, now_utc: datetime, attempts: int, seconds: float
@@ -294,7 +287,7 @@ class Ledger:
         """
         with self._settling(lease, now_utc) as connection:
             for key in lease.on.scenes:
-                row = scene(lease.on.area, key, lease.on.model_sha256)
+                row = scene(lease.on.area, key, lease.on.recipe)
                 tried = connection.execute(sa.select(SCENES.c.attempts).where(row)).scalar_one()
                 settle_scene(
                     connection,
@@ -317,27 +310,34 @@ class Ledger:
                         .values(change_paths=paths.get(row.map_id, ()))
                     )
 
-    def scenes(self, area: str, model_sha256: str) -> tuple[SceneRow, ...]:
-        """All scenes of an area under a model, by window and time."""
+    def scenes(self, area: str, recipe: Recipe) -> tuple[SceneRow, ...]:
+        """All scenes of an area under a recipe, by window and time."""
         with self.database.reading() as connection:
-            return read_scenes(connection, of_model(area, model_sha256))
+            return read_scenes(connection, of_recipe(area, recipe))
 
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area that no later one supersedes: one a window, by window."""
+        """The maps of an area that no other one supersedes: at most one of each day, by window."""
         with self.database.reading() as connection:
             return read_maps(connection, (MAPS.c.area == area) & MAPS.c.superseded_by.is_(None))
 
     def all_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area with those that are superseded, by window and the time they were made."""
+        """The maps of an area with those that are superseded, by window and in the order of entry."""
         with self.database.reading() as connection:
             return read_maps(connection, MAPS.c.area == area)
+
+    def mapped_areas(self) -> tuple[str, ...]:
+        """Names of the areas that have a map."""
+        with self.database.reading() as connection:
+            return tuple(connection.execute(sa.select(MAPS.c.area).distinct()).scalars())
 
     def status(self, now_utc: datetime) -> tuple[AreaStatus, ...]:
         """How each area fares that was ever looked at, by name."""
         with self.database.reading() as connection:
             areas = connection.execute(sa.select(AREAS).order_by(AREAS.c.area)).all()
             return tuple(
-                read_status(connection, row.area, row.model_sha256, row.looked_utc, now_utc) for row in areas
+                read_status(connection, row.area, recipe, row.looked_utc, now_utc)
+                for row in areas
+                if (recipe := recipe_in_force(connection, row.area)) is not None
             )
 
     @contextmanager
@@ -347,22 +347,3 @@ class Ledger:
             check_held(connection, lease, now_utc)
             yield connection
             give_back(connection, lease)
-
-
-def _skip(
-    connection: sa.Connection,
-    lease: Lease,
-    skipped: Mapping[Sighting, str],
-    now_utc: datetime,
-    seconds: float,
-) -> None:
-    for sighting, reason in skipped.items():
-        settle_scene(
-            connection,
-            lease,
-            sighting.key,
-            SceneState.SKIPPED,
-            reason=reason,
-            now_utc=now_utc,
-            seconds=seconds,
-        )

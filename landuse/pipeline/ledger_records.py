@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -15,6 +17,17 @@ MAX_ID = 200
 
 MAX_BASELINE = 20
 """Characters of a processing baseline; ``"05.11"`` has five."""
+
+
+def kept_id(scene_id: str) -> str:
+    """A scene's id; its SHA-256 where it is nothing that a ledger can keep."""
+    if _can_be_kept(scene_id):
+        return scene_id
+    return f"sha256-{hashlib.sha256(scene_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def _can_be_kept(scene_id: str) -> bool:
+    return 0 < len(scene_id) <= MAX_ID and scene_id.isprintable()
 
 
 class SceneState(StrEnum):
@@ -33,11 +46,44 @@ class SceneState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that decides a map beside its scenes: what is done is done under one recipe."""
+
+    model_sha256: str
+    """Hash of the model's weights."""
+    place_sha256: str
+    """Hash of the area's geometry."""
+    stride_px: int
+    """Cell size in pixels of 10 m."""
+    composite: str
+    """How several scenes become one image."""
+    max_cloud: float
+    """Scenes with more cloud over the area are left out; percent."""
+    window_days: int
+    """Scenes of so many days make one map."""
+
+    @property
+    def digest(self) -> str:
+        """What the ledger calls it: SHA-256 in hex."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def changes_from(self, other: Recipe) -> str:
+        """What is otherwise than in another one, for people: ``stride_px 16 -> 8``."""
+        before, after = asdict(other), asdict(self)
+        return ", ".join(
+            f"{name.removesuffix('_sha256')} {str(before[name])[:12]} -> {str(value)[:12]}"
+            for name, value in after.items()
+            if value != before[name]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SceneKey:
-    """What names a scene within an area and a model."""
+    """What names a scene within an area and a recipe."""
 
     scene_id: str
-    """The item's id, as its provider spells it. Hostile: never part of a path or of markup."""
+    """The item's id, as its provider spells it, or ``kept_id`` of it. Hostile: never part of a path or of
+    markup."""
     baseline: str
     """Processing baseline such as ``"05.11"``; empty where the item states none."""
 
@@ -62,7 +108,7 @@ class Sighting:
     """What tells its acquisition from others, as ``acquisitions`` writes it; empty where it is unknown."""
 
     def __post_init__(self) -> None:
-        if not self.scene_id or len(self.scene_id) > MAX_ID or not self.scene_id.isprintable():
+        if not _can_be_kept(self.scene_id):
             raise UsageError(
                 f"Scene id {printable(self.scene_id[:60])!r} of {len(self.scene_id)} characters cannot be "
                 f"kept in the ledger: 1 to {MAX_ID} printable characters can. Mend the item's metadata."
@@ -84,7 +130,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneRow:
-    """What the ledger holds of one scene in one area under one model."""
+    """What the ledger holds of one scene in one area under one recipe."""
 
     area: str
     """Name of the area."""
@@ -92,8 +138,8 @@ class SceneRow:
     """The item's id. Hostile: never part of a path or of markup."""
     baseline: str
     """Processing baseline; empty where the item states none."""
-    model_sha256: str
-    """Hash of the model's weights."""
+    recipe: str
+    """Digest of the recipe."""
     acquired_utc: datetime
     """Acquisition time, timezone-aware UTC."""
     window: str
@@ -117,7 +163,7 @@ class SceneRow:
 
     @property
     def key(self) -> SceneKey:
-        """What names it within the area and the model."""
+        """What names it within the area and the recipe."""
         return SceneKey(scene_id=self.scene_id, baseline=self.baseline)
 
 
@@ -129,8 +175,8 @@ class DueWindow:
     """Name of the area."""
     window: str
     """Its first day."""
-    model_sha256: str
-    """Hash of the model's weights."""
+    recipe: Recipe
+    """What its map is to be made by."""
     scenes: tuple[SceneKey, ...]
     """The scenes that are due, by time; the window may hold others that are mapped already."""
 
@@ -187,10 +233,16 @@ class MapRow:
     """Name of the area."""
     window: str
     """First day of its window."""
+    window_days: int
+    """How many days that has."""
+    number: int
+    """Counts the area's maps in the order in which they were entered, whatever the clocks say."""
     created_utc: datetime
     """When it was made."""
     model_sha256: str
     """Hash of the model's weights."""
+    recipe: str
+    """Digest of the recipe that it was made by."""
     path: str
     """Its folder, relative to the outputs' root."""
     scene_ids: tuple[str, ...]
@@ -198,7 +250,8 @@ class MapRow:
     valid: float
     """Share of its cells that got a class, 0..1."""
     superseded_by: str | None
-    """The next map of the same area and window; None for the latest."""
+    """The map of the same days that came into force after it, mostly of the same window; None: it is
+    current."""
     change_paths: tuple[str, ...]
     """Files of the change against earlier maps, relative to the root."""
 
@@ -221,21 +274,21 @@ class StateCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AreaStatus:
-    """How an area fares under the model that it was last looked at with."""
+    """How an area fares under the recipe that it was last looked at with."""
 
     area: str
     """Its name."""
     model_sha256: str
-    """Hash of the model's weights."""
+    """Hash of the recipe's model."""
     looked_utc: datetime
     """When its catalogue was last searched with success."""
     counts: StateCounts
-    """Its scenes under this model."""
+    """Its scenes under this recipe."""
     running: int
     """Windows that a run is at."""
     last_map: MapRow | None
-    """The map made last, whatever its model; None before the first."""
+    """Of the current maps the one made last, whatever its recipe; None before the first."""
     newest_utc: datetime | None
-    """Acquisition of the newest scene that is mapped, whatever the model."""
+    """Acquisition of the newest scene that is mapped, whatever the recipe."""
     failures: tuple[SceneRow, ...] = field(default=())
     """The failed and the parked scenes, by window."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from landuse.errors import LeaseLostError
-from landuse.pipeline.ledger_records import AreaStatus, MapRow, SceneKey, SceneRow, SceneState, StateCounts
-from landuse.pipeline.ledger_schema import LEASES, MAPS, SCENES
+from landuse.pipeline.ledger_records import (
+    AreaStatus,
+    MapRow,
+    Recipe,
+    SceneKey,
+    SceneRow,
+    SceneState,
+    StateCounts,
+)
+from landuse.pipeline.ledger_schema import AREAS, LEASES, MAPS, RECIPES, SCENES
+from landuse.pipeline.succession import succession
 from landuse.redact import printable, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from landuse.pipeline.ledger_records import DueWindow, Lease, Sighting
 
@@ -29,39 +39,37 @@ def is_due(now_utc: datetime, attempts: int) -> sa.ColumnElement[bool]:
 
     A parked one is due again once more attempts are allowed than it was given.
     """
-    return sa.or_(
-        SCENES.c.state == SceneState.FOUND,
-        sa.and_(
-            SCENES.c.state.in_([SceneState.FAILED, SceneState.PARKED]),
-            SCENES.c.attempts < attempts,
-            SCENES.c.updated_utc <= now_utc - NIGHT,
+    return sa.and_(
+        SCENES.c.attempts < attempts,
+        sa.or_(
+            SCENES.c.state == SceneState.FOUND,
+            sa.and_(
+                SCENES.c.state.in_([SceneState.FAILED, SceneState.PARKED]),
+                SCENES.c.updated_utc <= now_utc - NIGHT,
+            ),
         ),
     )
 
 
-def of_model(area: str, model_sha256: str) -> sa.ColumnElement[bool]:
-    """The scenes of an area under a model."""
-    return sa.and_(SCENES.c.area == area, SCENES.c.model_sha256 == model_sha256)
+def of_recipe(area: str, recipe: Recipe) -> sa.ColumnElement[bool]:
+    """The scenes of an area under a recipe."""
+    return sa.and_(SCENES.c.area == area, SCENES.c.recipe == recipe.digest)
 
 
 def of_window(window: DueWindow) -> sa.ColumnElement[bool]:
-    """The scenes of a window under its model."""
-    return sa.and_(of_model(window.area, window.model_sha256), SCENES.c.window == window.window)
+    """The scenes of a window under its recipe."""
+    return sa.and_(of_recipe(window.area, window.recipe), SCENES.c.window == window.window)
 
 
 def lease_on(window: DueWindow) -> sa.ColumnElement[bool]:
-    """The lease on a window, whoever holds it."""
-    return sa.and_(
-        LEASES.c.area == window.area,
-        LEASES.c.window == window.window,
-        LEASES.c.model_sha256 == window.model_sha256,
-    )
+    """The lease on a window, whoever holds it, and whatever recipe they follow."""
+    return sa.and_(LEASES.c.area == window.area, LEASES.c.window == window.window)
 
 
-def scene(area: str, key: SceneKey, model_sha256: str) -> sa.ColumnElement[bool]:
+def scene(area: str, key: SceneKey, recipe: Recipe) -> sa.ColumnElement[bool]:
     """One scene."""
     return sa.and_(
-        of_model(area, model_sha256), SCENES.c.scene_id == key.scene_id, SCENES.c.baseline == key.baseline
+        of_recipe(area, recipe), SCENES.c.scene_id == key.scene_id, SCENES.c.baseline == key.baseline
     )
 
 
@@ -73,8 +81,8 @@ def read_scenes(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tup
 
 
 def read_maps(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[MapRow, ...]:
-    """Rows of maps, by window and the time that they were made."""
-    query = sa.select(MAPS).where(where).order_by(MAPS.c.window, MAPS.c.created_utc, MAPS.c.map_id)
+    """Rows of maps, by window and in the order in which they were entered."""
+    query = sa.select(MAPS).where(where).order_by(MAPS.c.window, MAPS.c.number)
     return tuple(
         MapRow(**row._asdict() | {"scene_ids": tuple(row.scene_ids), "change_paths": tuple(row.change_paths)})
         for row in connection.execute(query)
@@ -85,11 +93,11 @@ def enter_scenes(
     connection: sa.Connection,
     area: str,
     sightings: Iterable[Sighting],
-    model_sha256: str,
+    recipe: Recipe,
     now_utc: datetime,
 ) -> int:
     """Enter the scenes that are not there yet, as found; return how many."""
-    keys = sa.select(SCENES.c.scene_id, SCENES.c.baseline).where(of_model(area, model_sha256))
+    keys = sa.select(SCENES.c.scene_id, SCENES.c.baseline).where(of_recipe(area, recipe))
     known = {SceneKey(scene_id=row.scene_id, baseline=row.baseline) for row in connection.execute(keys)}
     fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
     if fresh:
@@ -100,7 +108,7 @@ def enter_scenes(
                     "area": area,
                     "scene_id": sighting.scene_id,
                     "baseline": sighting.baseline,
-                    "model_sha256": model_sha256,
+                    "recipe": recipe.digest,
                     "acquired_utc": sighting.acquired_utc,
                     "window": sighting.window,
                     "acquisition": sighting.acquisition,
@@ -116,15 +124,61 @@ def enter_scenes(
     return len(fresh)
 
 
-def park_spent(connection: sa.Connection, window: DueWindow, now_utc: datetime, attempts: int) -> None:
-    """Park the scenes of a window that were tried as often as allowed: the last tries ended in crashes."""
+def look_by(connection: sa.Connection, area: str, recipe: Recipe, now_utc: datetime) -> None:
+    """Enter that an area was looked at, and put the recipe in force, unless a later look did another."""
+    known = connection.execute(sa.select(AREAS).where(AREAS.c.area == area)).one_or_none()
+    looked = {"recipe": recipe.digest, "looked_utc": now_utc}
+    if known is None:
+        connection.execute(sa.insert(AREAS).values(area=area, **looked))
+    elif known.looked_utc <= now_utc:  # a run that began earlier may come later
+        connection.execute(sa.update(AREAS).where(AREAS.c.area == area).values(**looked))
+    else:
+        return
+    if known is None or known.recipe != recipe.digest:
+        own = sa.and_(RECIPES.c.area == area, RECIPES.c.recipe == recipe.digest)
+        last = connection.execute(sa.select(sa.func.max(RECIPES.c.turn)).where(RECIPES.c.area == area))
+        turn = (last.scalar() or 0) + 1
+        if not connection.execute(sa.update(RECIPES).where(own).values(turn=turn)).rowcount:
+            values = {"area": area, "recipe": recipe.digest, "settings": asdict(recipe), "turn": turn}
+            connection.execute(sa.insert(RECIPES).values(**values))
+        put_in_succession(connection, area)
+
+
+def put_in_succession(connection: sa.Connection, area: str) -> None:
+    """Have every map of an area superseded by the right one."""
+    turns = connection.execute(sa.select(RECIPES.c.recipe, RECIPES.c.turn).where(RECIPES.c.area == area))
+    rows = read_maps(connection, MAPS.c.area == area)
+    successors = succession(rows, {row.recipe: row.turn for row in turns})
+    for row in rows:
+        if row.superseded_by != successors[row.map_id]:
+            connection.execute(
+                sa.update(MAPS)
+                .where(MAPS.c.map_id == row.map_id)
+                .values(superseded_by=successors[row.map_id])
+            )
+
+
+def recipe_in_force(connection: sa.Connection, area: str) -> Recipe | None:
+    """The recipe that an area was last looked at with; None for an area that never was."""
+    joined = AREAS.join(RECIPES, (AREAS.c.area == RECIPES.c.area) & (AREAS.c.recipe == RECIPES.c.recipe))
+    query = sa.select(RECIPES.c.settings).select_from(joined).where(AREAS.c.area == area)
+    settings = connection.execute(query).scalar()
+    return None if settings is None else Recipe(**settings)
+
+
+def park_spent(
+    connection: sa.Connection, area: str, recipe: Recipe, now_utc: datetime, attempts: int
+) -> None:
+    """Park the scenes that nobody is at and that were tried as often as allowed."""
     crashed = f"{attempts} tries were cut off: the run was killed, or took longer than its lease"
+    leased = sa.select(LEASES.c.window).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
     connection.execute(
         sa.update(SCENES)
         .where(
-            of_window(window),
+            of_recipe(area, recipe),
             SCENES.c.state.in_([SceneState.FOUND, SceneState.FAILED]),
             SCENES.c.attempts >= attempts,
+            SCENES.c.window.not_in(leased),
         )
         .values(
             state=SceneState.PARKED,
@@ -163,7 +217,7 @@ def settle_scene(
     """Write what became of a scene; one that is mapped already stays as it is."""
     connection.execute(
         sa.update(SCENES)
-        .where(scene(lease.on.area, key, lease.on.model_sha256), SCENES.c.state != SceneState.MAPPED)
+        .where(scene(lease.on.area, key, lease.on.recipe), SCENES.c.state != SceneState.MAPPED)
         .values(
             state=state,
             reason=printable(" ".join(redact(reason).split()))[:MAX_REASON],
@@ -174,18 +228,47 @@ def settle_scene(
     )
 
 
+def skip_scenes(
+    connection: sa.Connection,
+    lease: Lease,
+    skipped: Mapping[Sighting, str],
+    now_utc: datetime,
+    seconds: float,
+) -> None:
+    """Write that scenes are in no map, each with the reason."""
+    for sighting, reason in skipped.items():
+        settle_scene(
+            connection,
+            lease,
+            sighting.key,
+            SceneState.SKIPPED,
+            reason=reason,
+            now_utc=now_utc,
+            seconds=seconds,
+        )
+
+
+def count_tries(connection: sa.Connection, window: DueWindow, key: SceneKey, tries: int) -> None:
+    """Add to the tries of a scene."""
+    connection.execute(
+        sa.update(SCENES)
+        .where(scene(window.area, key, window.recipe))
+        .values(attempts=SCENES.c.attempts + tries)
+    )
+
+
 def give_back(connection: sa.Connection, lease: Lease) -> None:
     """End a lease."""
     connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
 
 
 def read_status(
-    connection: sa.Connection, area: str, model_sha256: str, looked_utc: datetime, now_utc: datetime
+    connection: sa.Connection, area: str, recipe: Recipe, looked_utc: datetime, now_utc: datetime
 ) -> AreaStatus:
-    """How an area fares under the model that it was last looked at with."""
+    """How an area fares under the recipe that it was last looked at with."""
     counted = (
         sa.select(SCENES.c.state, sa.func.count().label("scenes"))
-        .where(of_model(area, model_sha256))
+        .where(of_recipe(area, recipe))
         .group_by(SCENES.c.state)
     )
     counts = {row.state.value: row.scenes for row in connection.execute(counted)}
@@ -196,7 +279,7 @@ def read_status(
     maps = read_maps(connection, (MAPS.c.area == area) & MAPS.c.superseded_by.is_(None))
     return AreaStatus(
         area=area,
-        model_sha256=model_sha256,
+        model_sha256=recipe.model_sha256,
         looked_utc=looked_utc,
         counts=StateCounts(**counts),
         running=connection.execute(leased).scalar_one(),
@@ -204,6 +287,6 @@ def read_status(
         newest_utc=connection.execute(newest).scalar(),
         failures=read_scenes(
             connection,
-            of_model(area, model_sha256) & SCENES.c.state.in_([SceneState.FAILED, SceneState.PARKED]),
+            of_recipe(area, recipe) & SCENES.c.state.in_([SceneState.FAILED, SceneState.PARKED]),
         ),
     )

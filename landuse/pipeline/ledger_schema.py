@@ -6,6 +6,7 @@ and writes of one transaction need no thought of others, and both databases beha
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,8 +67,18 @@ AREAS = sa.Table(
     "areas",
     METADATA,
     sa.Column("area", sa.Text, primary_key=True),
-    sa.Column("model_sha256", sa.Text, nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("looked_utc", UtcDateTime, nullable=False),
+)
+
+RECIPES = sa.Table(
+    "recipes",
+    METADATA,
+    sa.Column("area", sa.Text, primary_key=True),
+    sa.Column("recipe", sa.Text, primary_key=True),
+    sa.Column("settings", sa.JSON, nullable=False),
+    # Counts how often an area's recipe changed: the one with the highest turn is in force.
+    sa.Column("turn", sa.Integer, nullable=False),
 )
 
 MAPS = sa.Table(
@@ -76,8 +87,11 @@ MAPS = sa.Table(
     sa.Column("map_id", sa.Text, primary_key=True),
     sa.Column("area", sa.Text, nullable=False),
     sa.Column("window", sa.Text, nullable=False),
+    sa.Column("window_days", sa.Integer, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
     sa.Column("created_utc", UtcDateTime, nullable=False),
     sa.Column("model_sha256", sa.Text, nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("scene_ids", sa.JSON, nullable=False),
     sa.Column("valid", sa.Float, nullable=False),
@@ -92,7 +106,7 @@ SCENES = sa.Table(
     sa.Column("area", sa.Text, primary_key=True),
     sa.Column("scene_id", sa.Text, primary_key=True),
     sa.Column("baseline", sa.Text, primary_key=True),
-    sa.Column("model_sha256", sa.Text, primary_key=True),
+    sa.Column("recipe", sa.Text, primary_key=True),
     sa.Column("acquired_utc", UtcDateTime, nullable=False),
     sa.Column("window", sa.Text, nullable=False),
     sa.Column("acquisition", sa.Text, nullable=False),
@@ -113,7 +127,7 @@ SCENES = sa.Table(
     sa.Column("updated_utc", UtcDateTime, nullable=False),
     sa.Column("seconds", sa.Float),
     sa.Column("map_id", sa.Text, sa.ForeignKey("maps.map_id")),
-    sa.Index("scenes_by_window", "area", "model_sha256", "window"),
+    sa.Index("scenes_by_window", "area", "recipe", "window"),
 )
 
 LEASES = sa.Table(
@@ -121,7 +135,6 @@ LEASES = sa.Table(
     METADATA,
     sa.Column("area", sa.Text, primary_key=True),
     sa.Column("window", sa.Text, primary_key=True),
-    sa.Column("model_sha256", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("expires_utc", UtcDateTime, nullable=False),
 )
@@ -254,6 +267,8 @@ def open_database(url: str, *, create: bool) -> Iterator[Database]:
         with _in_memory(shown) as database:
             yield database
         return
+    if is_file and not create:
+        parsed = _readable(parsed, Path(shown))
     with _connected(parsed, shown) as database:
         if database.has_tables():
             yield database
@@ -263,6 +278,17 @@ def open_database(url: str, *, create: bool) -> Iterator[Database]:
         else:
             with _in_memory(shown) as empty:
                 yield empty
+
+
+def _readable(url: sa.URL, path: Path) -> sa.URL:
+    """The URL of a ledger's file for one who may not write beside it.
+
+    SQLite makes files there even to read. Where another process has made them they can be used; without
+    them nothing is being written, and the file can be read as one that nobody changes.
+    """
+    if os.access(path.absolute().parent, os.W_OK) or Path(f"{path}-wal").exists():
+        return url
+    return url.set(database=path.absolute().as_uri()).update_query_dict({"immutable": "1", "uri": "true"})
 
 
 def _without_secrets(url: sa.URL) -> str:
@@ -279,6 +305,8 @@ def _parse(url: str) -> sa.URL:
             f"ledger: {shown!r} is no database URL. Give sqlite:////folder/ledger.sqlite or "
             "postgresql://user@host/name."
         ) from None
+    if "@" in (parsed.host or ""):
+        raise UsageError("ledger: an @ in its password ends the password. Write %40 in its place.")
     backend = parsed.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from landuse.errors import OutputError, UsageError
+from landuse.errors import BusyError, OutputError, UsageError
 from landuse.pipeline.write import atomic_path, clear_staged, prepare_folder, staged
 from landuse.redact import redact, redact_href
 
@@ -201,7 +201,7 @@ class Store:
         Only a folder on this machine can be locked: elsewhere nothing holds two runs apart.
 
         Raises:
-            OutputError: another run is at work in the folder.
+            BusyError: another run is at work in the folder.
         """
         if self.path is None:
             yield
@@ -211,7 +211,7 @@ class Store:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OutputError(
+                raise BusyError(
                     f"Another run is at work in {self}. Wait for it or end it, or choose another --out."
                 ) from None
             except OSError:

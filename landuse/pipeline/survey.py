@@ -101,7 +101,7 @@ def survey(
 
     Raises:
         NothingFoundError: no scene is left.
-        ReadError: no mask could be read, and no scene is left without.
+        ReadError: no scene is left, and some were left out whose masks could not be read.
     """
     ground = project(area, "EPSG:4326", crs)
     grid = _coarse_grid(ground, crs, FINEST_M[scenes[0].level])
@@ -124,8 +124,13 @@ def _none_left(
     scenes: Sequence[Scene], failures: Sequence[ReadFailure], max_cloud_percent: float
 ) -> LanduseError:
     views = [scene.view for scene in scenes if scene.view is not None]
-    if failures and not views:
-        return ReadError(f"No cloud mask could be read. {failures[0].reason}")
+    unread = {failure.scene_id: failure for failure in failures if failure.replaced_by is None}
+    if unread:
+        reason = next(iter(unread.values())).reason
+        return ReadError(
+            f"None of the {len(scenes)} scenes is known to be clear enough over the area: the cloud masks of "
+            f"{len(unread)} could not be read. {reason}"
+        )
     least = min((view.cloud_percent for view in views if view.seen), default=None)
     if least is None:
         return NothingFoundError(

@@ -9,6 +9,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +40,8 @@ At: TypeAlias = tuple[str | int, ...]
 """The way to a value: keys, and positions in lists from 0."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET_PARTS = re.compile(r"(?<=://)[^/?#@]*(?=@)|\?.*")
+"""User and password of a URL, and its query."""
 _PASSWORD = re.compile(
     r"://[^/@]*:[^@]+@|[?&][^=&#]*(?:pass|pwd|secret|token|key|sig)[^=&#]*=[^&#]", re.IGNORECASE
 )
@@ -166,10 +169,20 @@ def expand(
         elif "${" in _REFERENCE.sub("", text):
             told = "a ${ without a name and }. Write ${NAME}."
         else:
-            values[key] = _REFERENCE.sub(lambda match: environ[match[1]], text)
+            values[key] = _filled(text, environ)
             continue
         problems.append(Problem(at=(key,), text=told))
     return values, problems
+
+
+def _filled(text: str, environ: Mapping[str, str]) -> str:
+    """The text with its references replaced; in a URL's user, password and query they are encoded."""
+
+    def encoded(part: re.Match[str]) -> str:
+        return _REFERENCE.sub(lambda match: quote(environ[match[1]], safe=""), part[0])
+
+    text = _SECRET_PARTS.sub(encoded, text)
+    return _REFERENCE.sub(lambda match: environ[match[1]], text)
 
 
 def wrong(problem: str, at: At = ()) -> PydanticCustomError:

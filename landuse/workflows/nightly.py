@@ -7,40 +7,50 @@ by the next.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
-from landuse.errors import LanduseError, NothingFoundError, UsageError
+import shapely
+
+from landuse.errors import ClusterError, LanduseError, NothingFoundError, OutputError, ReadError, UsageError
 from landuse.pipeline.acquisitions import recognise, solar_shift, window_of, window_start_utc
 from landuse.pipeline.area import DateRange
 from landuse.pipeline.failover import Found
 from landuse.pipeline.ledger import Ledger
+from landuse.pipeline.ledger_records import Recipe
+from landuse.pipeline.ledger_rows import NIGHT
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.store import Store
-from landuse.redact import redact
+from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
 from landuse.workflows.map_request import MapRequest
-from landuse.workflows.nightly_area import Job, do_window
+from landuse.workflows.nightly_area import Job, count_try, do_window
 from landuse.workflows.nightly_publish import publish_area, update_changes
-from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport
+from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport, failed_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from landuse.pipeline.acquisitions import Seen
+    from landuse.pipeline.area import Area
     from landuse.pipeline.ledger_records import DueWindow
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.nightly_config import AreaConfig, NightlyConfig
     from landuse.workflows.nightly_report import Tell
 
 log = logging.getLogger(__name__)
+
+LAUNCH = date(2015, 6, 23)
+"""Of Sentinel-2A: there are no scenes from before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +77,20 @@ def requested_day(day: str | None) -> date | None:
     """The day that ``--since`` names; None without it.
 
     Raises:
-        UsageError: it names none.
+        UsageError: it names none on which there were both Sentinel-2 and a night to come.
     """
+    if day is None:
+        return None
     try:
-        return None if day is None else date.fromisoformat(day)
+        found = date.fromisoformat(day)
     except ValueError as error:
         raise UsageError(f"--since {day!r} is no day ({error}). Give one such as 2024-06-30.") from error
+    if not LAUNCH <= found <= datetime.now(UTC).date():
+        raise UsageError(
+            f"--since {found} is no day between Sentinel-2's launch ({LAUNCH}) and today. Give one such as "
+            "2024-06-30."
+        )
+    return found
 
 
 def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequence[str] = ()) -> NightReport:
@@ -85,17 +103,14 @@ def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequenc
     night = night or Night()
     areas = [config.area(name) for name in dict.fromkeys(only)] or list(config.areas)
     load = cache(night.load)  # areas share a model
-    began = time.monotonic()
+    clock = Clock(night.now_utc)
     reports = []
     for area in areas:
         try:
-            report = _AreaRun(config, area, night, load, began).do()
+            report = _AreaRun(config, area, night, load, clock).do()
         # Whatever goes wrong in one area, the others are mapped all the same.
         except Exception as error:
-            reason = str(error)
-            if not isinstance(error, LanduseError):
-                reason = redact(f"{type(error).__name__}: {error}")
-                log.exception("area %s failed", area.name)
+            reason = _reason(area, error)
             night.tell(area.name, f"failed: {reason}")
             report = AreaReport(area=area.name, error=reason)
         reports.append(report)
@@ -103,7 +118,7 @@ def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequenc
         began_utc=night.now_utc,
         dry_run=night.dry_run,
         areas=tuple(reports),
-        seconds=time.monotonic() - began,
+        seconds=(clock() - night.now_utc).total_seconds(),
     )
 
 
@@ -112,10 +127,43 @@ def run_area(config: NightlyConfig, area: AreaConfig, night: Night | None = None
 
     Raises:
         LanduseError: the area could not be worked on, or not to its end; a window that failed is in the
-            report instead.
+            report instead. It comes without its causes: a scheduler logs them, and they may quote a URL
+            with its token.
     """
     night = night or Night()
-    return _AreaRun(config, area, night, night.load, time.monotonic()).do()
+    try:
+        return _AreaRun(config, area, night, night.load, Clock(night.now_utc)).do()
+    except LanduseError as error:
+        raise error from None
+    except Exception as error:
+        raise LanduseError(_reason(area, error)) from None
+
+
+def _reason(area: AreaConfig, error: Exception) -> str:
+    """Why an area failed, for people; what nobody foresaw goes to the log."""
+    if isinstance(error, LanduseError):
+        return str(error)
+    log.error("area %s failed: %s", area.name, redacted_traceback(error))
+    return redact(f"{type(error).__name__}: {error}")
+
+
+class Clock:
+    """The time, counted from when a night began. It goes on while the machine sleeps, and never back.
+
+    Others read the same hours in the ledger: a machine that wakes up has to see that its lease has lapsed.
+    """
+
+    def __init__(self, now_utc: datetime) -> None:
+        self._now_utc = now_utc
+        self._began_s = time.time(), time.monotonic()
+        self._passed_s = 0.0
+
+    def __call__(self) -> datetime:
+        """It."""
+        wall_s, steady_s = self._began_s
+        # The wall clock may be set back; the steady one may stand still in a sleep.
+        self._passed_s = max(self._passed_s, time.time() - wall_s, time.monotonic() - steady_s)
+        return self._now_utc + timedelta(seconds=self._passed_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +174,7 @@ class _Look:
     seen: tuple[Seen, ...]
     new: int
     due: tuple[DueWindow, ...]
+    earlier: tuple[WindowReport, ...]
 
 
 class _AreaRun:
@@ -137,22 +186,26 @@ class _AreaRun:
         area: AreaConfig,
         night: Night,
         load: Callable[[str, str], PatchClassifier],
-        began_s: float,
+        clock: Clock,
     ) -> None:
         self.config = config
         self.area = area
         self.night = night
-        self.began_s = began_s
+        self.clock = clock
         self.place = area.place()
         scheduler = None if config.scheduler is None else config.scheduler.get_secret_value()
         cluster = requested_cluster(scheduler, config.workers, area.model, night.device)
         # On a cluster the workers compute: this process only asks the model what it needs.
         self.classifier = load(area.model, night.device if cluster is None else "cpu")
         self.cluster = cluster and replace(cluster, load=night.load)
-
-    def clock(self) -> datetime:
-        """The time, counted from when the night began."""
-        return self.night.now_utc + timedelta(seconds=time.monotonic() - self.began_s)
+        self.recipe = Recipe(
+            model_sha256=self.classifier.weights_sha256,
+            place_sha256=_digest(self.place),
+            stride_px=area.stride_px,
+            composite=area.composite,
+            max_cloud=area.max_cloud,
+            window_days=area.window_days,
+        )
 
     def tell(self, line: str) -> None:
         """Say what happens."""
@@ -171,38 +224,76 @@ class _AreaRun:
                 windows = tuple(_not_done(window) for window in look.due)
                 return AreaReport(area=self.area.name, found=len(look.seen), new=look.new, windows=windows)
             job = self._job(root, ledger, look)
-            done = []
-            for window in look.due:
-                done.append(do_window(job, window))
-                self.tell(_told(done[-1]))
-                if done[-1].state == "mapped":
-                    publish_area(ledger, root, self.area.name)
-            changes = update_changes(ledger, root, self.area, self.tell)
-            publish_area(ledger, root, self.area.name)
+            done, error = self._do_windows(job, root, look.due)
+            changes: tuple[str, ...] = ()
+            try:
+                changes = update_changes(ledger, root, self.area, self.tell)
+                publish_area(ledger, root, self.area.name)
+            except (OutputError, ReadError) as failure:  # what is mapped is reported all the same
+                error = error or str(failure)
+        if error:
+            self.tell(f"failed: {error}")
         return AreaReport(
-            area=self.area.name, found=len(look.seen), new=look.new, windows=tuple(done), changes=changes
+            area=self.area.name,
+            found=len(look.seen),
+            new=look.new,
+            windows=tuple(done),
+            changes=changes,
+            earlier=look.earlier,
+            error=error,
         )
+
+    def _do_windows(self, job: Job, root: Store, due: Sequence[DueWindow]) -> tuple[list[WindowReport], str]:
+        """What became of the windows, and what kept some from being done at all; empty where nothing did."""
+        done: list[WindowReport] = []
+        stuck: list[tuple[DueWindow, str]] = []
+        for window in due:
+            try:
+                done.append(do_window(job, window))
+            except (OutputError, ClusterError) as error:  # a full disk, or this window's own trouble
+                stuck.append((window, str(error)))
+                self.tell(f"{window.window} cannot be done: {error}")
+                continue
+            self.tell(_told(done[-1]))
+            if done[-1].state == "mapped":
+                with suppress(OutputError):  # in the end it is tried again, and told
+                    publish_area(job.ledger, root, self.area.name)
+                done += [count_try(job, one, reason) for one, reason in stuck]
+                stuck = []
+        return sorted(done, key=lambda report: report.window), stuck[0][1] if stuck else ""
 
     def _look(self, ledger: Ledger) -> _Look:
         """Search, enter what is new, and see what is due."""
-        area, model = self.area, self.classifier.weights_sha256
+        area, recipe = self.area, self.recipe
         shift = solar_shift(self.place)
-        waiting = ledger.windows_to_do(area.name, model, self.clock(), self.config.attempts)
+        before = ledger.recipe_of(area.name)
+        if before is not None and before != recipe:
+            self.tell(
+                f"other settings than before ({recipe.changes_from(before)}): what was not mapped with these "
+                f"of the last {area.look_back_days} days is mapped anew"
+            )
+        if not self.night.dry_run:
+            ledger.park_spent(area.name, recipe, self.clock(), self.config.attempts)
+        waiting = ledger.windows_to_do(area.name, recipe, self.clock(), self.config.attempts)
         first = _first_window(area, self.night, shift, [window.window for window in waiting])
         found = self._find(window_start_utc(first, shift))
-        known = ledger.scenes(area.name, model)
+        known = ledger.scenes(area.name, recipe)
         seen = tuple(recognise(found.scenes, known, shift, area.window_days))
         sightings = [one.sighting for one in seen]
         new = len({sighting.key for sighting in sightings} - {row.key for row in known})
         self.tell(f"{len(seen)} scenes since {first}, {new} of them new")
         if not self.night.dry_run:
-            ledger.note_found(area.name, sightings, model, self.clock())
-        due = ledger.windows_to_do(area.name, model, self.clock(), self.config.attempts, sightings)
+            ledger.note_found(area.name, sightings, recipe, self.clock())
+        due = ledger.windows_to_do(area.name, recipe, self.clock(), self.config.attempts, sightings)
+        since = "" if self.night.since is None else first.isoformat()
+        due_windows = {window.window for window in due}
+        left = [row for row in known if row.window >= since and row.window not in due_windows]
         return _Look(
             found=found,
             seen=seen,
             new=new,
             due=tuple(window for window in due if window.window >= first.isoformat()),
+            earlier=failed_since(left, self.clock() - NIGHT),
         )
 
     def _find(self, start_utc: datetime) -> Found:
@@ -241,6 +332,12 @@ class _AreaRun:
             lease_minutes=self.config.lease_minutes,
             retry=self.night.retry,
         )
+
+
+def _digest(place: Area) -> str:
+    """SHA-256 of an area's outline, however its corners are listed, and of whether maps are cut to it."""
+    outline = shapely.to_wkb(shapely.normalize(place.geometry))
+    return hashlib.sha256(outline + bytes([place.clip])).hexdigest()
 
 
 def _first_window(area: AreaConfig, night: Night, shift: timedelta, due: Sequence[str]) -> date:

@@ -28,6 +28,7 @@ from landuse.model import MAP_MODEL
 from landuse.pipeline.area import Area, parse_bbox, read_aoi
 from landuse.pipeline.failover import split_sources
 from landuse.pipeline.providers import PROVIDERS
+from landuse.pipeline.sources import exists
 from landuse.records import CHANGE_THRESHOLD
 from landuse.workflows.config_file import Settings, expand, explain, read_document, shown, wrong
 
@@ -88,7 +89,7 @@ def _sources(value: object, info: ValidationInfo) -> object:
     for source in value:
         if isinstance(source, str) and source and source not in PROVIDERS and "://" not in source:
             path = _folder(info) / source
-            if not path.exists():
+            if not exists(str(path)):
                 near = difflib.get_close_matches(source, PROVIDERS, 1)
                 mend = f"Did you mean {near[0]}?" if near else f"Give {_SOURCE}."
                 raise wrong(f"{shown(source)} is neither a provider nor a path that exists. {mend}")
@@ -179,7 +180,7 @@ class AreaConfig(AreaSettings):
         if box is not None:
             raise wrong("it is given beside `bbox`. Give one of them.")
         path = _folder(info) / value
-        if not path.exists():
+        if not exists(str(path)):
             raise wrong(f"{shown(str(path))} does not exist. Give a vector file of polygons.")
         return path
 

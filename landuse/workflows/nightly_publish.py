@@ -22,15 +22,16 @@ from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.redact import printable, redact
 from landuse.workflows.change import compare_maps
 from landuse.workflows.change_report import OUTPUTS, ChangeRequest
+from landuse.workflows.map_files import check_order, opened_map, overlap_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from landuse.pipeline.fields import Json
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import MapRow
     from landuse.pipeline.store import Store
-    from landuse.workflows.nightly_config import AreaConfig
+    from landuse.workflows.nightly_config import AreaConfig, ChangeConfig
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 
@@ -61,7 +62,7 @@ def publish_area(ledger: Ledger, root: Store, area: str) -> None:
     folder = root.child(area)
     while rows := ledger.all_maps(area):
         _write_area(folder, area, rows)
-        _write_root(root, area)
+        _write_root(ledger, root)
         if ledger.all_maps(area) == rows:  # else another run has settled a map since, and may be done
             break
 
@@ -72,18 +73,25 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
     ]
     before = _read(folder, CATALOG_NAME)
     listed = [mapping(link) for link in sequence(before.get("links"))]
+    superseded_by = {row.map_id: row.superseded_by for row in rows}
     for _, group in groupby(rows, key=lambda row: row.window):
-        chain = list(group)
+        # The map that most others came after is the first. Times do not tell: clocks differ.
+        chain = sorted(group, key=lambda row: -len(_successors(row.map_id, superseded_by)))
         for index, row in enumerate(chain):
+            versions: dict[str, str] = {"version": str(index + 1)}
+            if index:
+                versions["predecessor-version"] = chain[index - 1].map_id
+            if after := _successors(row.map_id, superseded_by):
+                versions |= {"successor-version": after[0], "latest-version": after[-1]}
             link = {
                 "rel": "item",
                 "href": f"./{row.map_id}/{ITEM_NAME}",
                 "type": "application/geo+json",
                 "title": f"{area}, {row.window}" + (", superseded" if row.superseded_by else ""),
                 # Of these the map's item is made: where they are the same, so is it.
-                "landuse:versions": [other.map_id for other in chain],
+                "landuse:versions": versions,
             }
-            if link in listed or _write_item(folder.child(row.map_id), chain, index):
+            if link in listed or _write_item(folder.child(row.map_id), versions):
                 links.append(link)
     for row in rows:
         for path in row.change_paths:
@@ -106,7 +114,17 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
     )
 
 
-def _write_item(folder: Store, chain: Sequence[MapRow], index: int) -> bool:
+def _successors(map_id: str, superseded_by: Mapping[str, str | None]) -> list[str]:
+    """The maps that came after one, each superseded by the next; the last is current."""
+    found: list[str] = []
+    following = superseded_by.get(map_id)
+    while following is not None and following not in found:  # ends even in a ledger that goes in a circle
+        found.append(following)
+        following = superseded_by.get(following)
+    return found
+
+
+def _write_item(folder: Store, versions: Mapping[str, str]) -> bool:
     """Give a map's item its place in the catalogue and among the versions; False where there is no item."""
     item = _read(folder, ITEM_NAME)
     if not item:  # somebody has removed the map
@@ -115,10 +133,9 @@ def _write_item(folder: Store, chain: Sequence[MapRow], index: int) -> bool:
         {"rel": "root", "href": f"../../{CATALOG_NAME}", "type": "application/json"},
         {"rel": "parent", "href": f"../{CATALOG_NAME}", "type": "application/json"},
     ]
-    others = (chain[index - 1 : index], chain[index + 1 : index + 2], chain[index + 1 :][-1:])
-    for rel, other in zip(_VERSION_LINKS, others, strict=True):
-        for row in other:
-            href = f"../{row.map_id}/{ITEM_NAME}"
+    for rel in _VERSION_LINKS:
+        if rel in versions:
+            href = f"../{versions[rel]}/{ITEM_NAME}"
             links.append({"rel": rel, "href": href, "type": "application/geo+json"})
     own = {"root", "parent", "self", *_VERSION_LINKS}
     kept = [link for link in map(mapping, sequence(item.get("links"))) if link.get("rel") not in own]
@@ -128,8 +145,8 @@ def _write_item(folder: Store, chain: Sequence[MapRow], index: int) -> bool:
         "stac_extensions": [*extensions, VERSION_EXTENSION],
         "properties": {
             **mapping(item.get("properties")),
-            "version": str(index + 1),
-            "deprecated": index + 1 < len(chain),
+            "version": versions["version"],
+            "deprecated": "successor-version" in versions,
         },
         "links": [*links, *kept],
     }
@@ -138,26 +155,32 @@ def _write_item(folder: Store, chain: Sequence[MapRow], index: int) -> bool:
     return True
 
 
-def _write_root(root: Store, area: str) -> None:
-    """List an area in the catalogue at the root."""
-    before = _read(root, CATALOG_NAME)
+def _write_root(ledger: Ledger, root: Store) -> None:
+    """List in the catalogue at the root the areas whose catalogues are there.
+
+    Runs over other areas do so at the same time, and no lock holds in an object store. So each lists them
+    all, and looks again after it has written: whoever is last to write has seen every area of the others.
+    """
+    while (before := _read(root, CATALOG_NAME)) != (document := _root_catalog(ledger, root, before)):
+        root.write(CATALOG_NAME, _encoded(document))
+
+
+def _root_catalog(ledger: Ledger, root: Store, before: Json) -> Json:
     listed = {link.get("href"): link for link in map(mapping, sequence(before.get("links")))}
-    href = f"./{area}/{CATALOG_NAME}"
-    listed[href] = {"rel": "child", "href": href, "type": "application/json", "title": area}
+    for area in ledger.mapped_areas():
+        href = f"./{area}/{CATALOG_NAME}"
+        if href not in listed and _read(root.child(area), CATALOG_NAME):
+            listed[href] = {"rel": "child", "href": href, "type": "application/json", "title": area}
     children = sorted((link for link in listed.values() if link.get("rel") == "child"), key=_href)
-    own = {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"}
-    _write_changed(
-        root,
-        before,
-        {
-            "type": "Catalog",
-            "stac_version": "1.1.0",
-            "id": "landuse-nightly",
-            "title": "Land-use maps",
-            "description": "Land-use maps made with landuse, night after night, by area.",
-            "links": [own, *children],
-        },
-    )
+    own: Json = {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"}
+    return {
+        "type": "Catalog",
+        "stac_version": "1.1.0",
+        "id": "landuse-nightly",
+        "title": "Land-use maps",
+        "description": "Land-use maps made with landuse, night after night, by area.",
+        "links": [own, *children],
+    }
 
 
 def _href(link: Json) -> str:
@@ -191,7 +214,7 @@ def update_changes(
 
     There is one between each map and the next that has enough valid cells and is of the same model. One that
     a later map confirms, or whose map was superseded, is made again; one between maps that are no
-    longer neighbours goes.
+    longer neighbours goes. Where the area wants no change layers, none is made and those there stay.
 
     Returns:
         The folders that were made, relative to the root.
@@ -201,10 +224,12 @@ def update_changes(
         OutputError: a layer cannot be written.
         LedgerError: the ledger cannot be read.
     """
+    if area.change is None:
+        return ()
     store = root.child(area.name)
     changes = store.child(CHANGES)
     made: list[str] = []
-    while _due(pairs := _pairs(ledger, area), changes):
+    while _due(pairs := _pairs(ledger, area, area.change), changes):
         changes.prepare()
         with ExitStack() as stack:
             try:
@@ -228,18 +253,14 @@ def update_changes(
     return tuple(dict.fromkeys(made))
 
 
-def _pairs(ledger: Ledger, area: AreaConfig) -> list[_Pair]:
-    if area.change is None:
-        return []
+def _pairs(ledger: Ledger, area: AreaConfig, change: ChangeConfig) -> list[_Pair]:
     pairs = []
     maps = [row for row in ledger.latest_maps(area.name) if row.valid * 100 >= area.min_valid]
     for index in range(len(maps) - 1):
-        before, after, *later = maps[index : index + 2 + area.change.confirm]
+        before, after, *later = maps[index : index + 2 + change.confirm]
         of_model = [row for row in later if row.model_sha256 == after.model_sha256]
         if before.model_sha256 == after.model_sha256:
-            pairs.append(
-                _Pair(before=before, after=after, later=tuple(of_model), threshold=area.change.threshold)
-            )
+            pairs.append(_Pair(before=before, after=after, later=tuple(of_model), threshold=change.threshold))
     return pairs
 
 
@@ -266,25 +287,52 @@ def _compare(pair: _Pair, maps: Store, target: Store) -> None:
     target.prepare()
     names = (*OUTPUTS[:-1], REFUSAL_NAME, OUTPUTS[-1])
     with target.replaced(names) as folder, tempfile.TemporaryDirectory(prefix="landuse-") as temporary:
-        rows = (pair.before, pair.after, *pair.later)
-        before, after, *later = (_at_hand(maps, row.map_id, Path(temporary)) for row in rows)
+
+        def told(error: UsageError) -> str:
+            return printable(redact(str(error)).replace(f"{temporary}/", "").replace(f"{maps}/", ""))
+
+        rows = [pair.before, pair.after]
+        before, after = (_at_hand(maps, row.map_id, Path(temporary)) for row in rows)
+        later, warnings = [], []
         try:
+            for row in pair.later:
+                path = _at_hand(maps, row.map_id, Path(temporary))
+                try:
+                    _check_suited(before, after, path)
+                except UsageError as error:  # made with other settings: it takes nothing from the two before
+                    warnings.append(f"The map of {row.window} confirms nothing: {told(error)}")
+                else:
+                    rows.append(row)
+                    later.append(path)
             compare_maps(
                 ChangeRequest(
                     before=before, after=after, later=tuple(later), threshold=pair.threshold, out=folder
                 )
             )
         except UsageError as error:
-            # The maps do not suit each other, tonight or ever: other cells, or no land that both see.
-            reason = printable(redact(str(error)).replace(f"{temporary}/", "").replace(f"{maps}/", ""))
-            (folder / REFUSAL_NAME).write_bytes(_encoded({"made_of": pair.origin, "reason": reason}))
+            # The two do not suit each other, tonight or ever: other cells, or no land that both see.
+            (folder / REFUSAL_NAME).write_bytes(_encoded({"made_of": pair.origin, "reason": told(error)}))
             return
         report = mapping(json.loads((folder / CHANGE_NAME).read_bytes()))
-        inputs = [
-            {**mapping(entry), "path": f"../../{row.map_id}/landuse.tif"}
-            for entry, row in zip(sequence(report["inputs"]), rows, strict=True)
-        ]
-        (folder / CHANGE_NAME).write_bytes(_encoded({**report, "inputs": inputs, "made_of": pair.origin}))
+        added = {
+            "inputs": [
+                {**mapping(entry), "path": f"../../{row.map_id}/landuse.tif"}
+                for entry, row in zip(sequence(report["inputs"]), rows, strict=True)
+            ],
+            "warnings": [*sequence(report["warnings"]), *warnings],
+            "made_of": pair.origin,
+        }
+        (folder / CHANGE_NAME).write_bytes(_encoded({**report, **added}))
+
+
+def _check_suited(*maps: Path) -> None:
+    """See that maps can be compared.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    with ExitStack() as stack:
+        check_order(overlap_of([stack.enter_context(opened_map(path)) for path in maps]).maps)
 
 
 def _at_hand(maps: Store, map_id: str, temporary: Path) -> Path:

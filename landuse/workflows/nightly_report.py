@@ -6,8 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from landuse.pipeline.ledger_records import SceneState
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
+
+    from landuse.pipeline.ledger_records import SceneRow
 
 WindowState = Literal["due", "mapped", "skipped", "failed", "left"]
 
@@ -54,6 +59,8 @@ class AreaReport:
     """Those that no run had seen."""
     windows: tuple[WindowReport, ...] = ()
     """The windows that were due."""
+    earlier: tuple[WindowReport, ...] = ()
+    """Windows that failed earlier in the same night, and that this run left to the next one."""
     changes: tuple[str, ...] = ()
     """Folders of the change layers made, relative to the root."""
     error: str = ""
@@ -61,8 +68,9 @@ class AreaReport:
 
     @property
     def failed(self) -> int:
-        """What failed: windows, and the area as a whole."""
-        return sum(window.state == "failed" for window in self.windows) + bool(self.error)
+        """What failed this night: windows, and the area as a whole."""
+        windows = sum(window.state == "failed" for window in self.windows)
+        return windows + len(self.earlier) + bool(self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,3 +101,25 @@ class NightReport:
             "failed_areas": [area.area for area in self.areas if area.failed],
             "areas": [asdict(area) | {"failed": area.failed} for area in self.areas],
         }
+
+
+def failed_since(rows: Iterable[SceneRow], moment_utc: datetime) -> tuple[WindowReport, ...]:
+    """The windows that failed after a time, of an area's scenes in the ledger.
+
+    A run that is started again the same night, by Prefect or by hand, tries none of them and must not
+    pass for a night in which all went well.
+    """
+    failed: dict[str, list[SceneRow]] = {}
+    for row in rows:
+        if row.state in (SceneState.FAILED, SceneState.PARKED) and row.updated_utc > moment_utc:
+            failed.setdefault(row.window, []).append(row)
+    return tuple(
+        WindowReport(
+            window=window,
+            state="failed",
+            scenes=tuple(row.scene_id for row in scenes),
+            reason=scenes[0].reason,
+            seconds=scenes[0].seconds or 0.0,
+        )
+        for window, scenes in failed.items()
+    )

@@ -81,9 +81,13 @@ def nightly_flow(config: Path, areas: list[str] | None = None) -> None:
     names = [settings.area(name).name for name in dict.fromkeys(areas or ())]
     names = names or [area.name for area in settings.areas]
     states = {name: nightly_area(config, name, return_state=True) for name in names}
-    write_own_metrics(settings)
     failed = [name for name, state in states.items() if not state.is_completed()]
+    told = f"{len(failed)} of {len(names)} areas failed: {', '.join(failed)}. Their task runs say why."
+    try:
+        write_own_metrics(settings)
+    except LanduseError as error:
+        if not failed:
+            raise error from None  # Prefect logs the causes of what is raised: they may quote a password
+        told = f"{told} Nor is there a metrics_file: {error}"
     if failed:
-        raise AreasFailedError(
-            f"{len(failed)} of {len(names)} areas failed: {', '.join(failed)}. Their task runs say why."
-        )
+        raise AreasFailedError(told) from None

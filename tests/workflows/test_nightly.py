@@ -140,7 +140,7 @@ def _recognised(tmp_path, known, item, state=SceneState.MAPPED):
     (first,) = recognise(found[:1], [], timedelta(hours=1), 1)
     entered = {name: getattr(first.sighting, name) for name in first.sighting.__slots__}
     row = SceneRow(
-        area="valley", model_sha256="0", state=state, reason="", attempts=1, first_seen_utc=night(1),
+        area="valley", recipe="0", state=state, reason="", attempts=1, first_seen_utc=night(1),
         updated_utc=night(1), seconds=None, map_id=None, **entered,
     )  # fmt: skip
     (second,) = recognise(found[1:], [row], timedelta(hours=1), 1)
@@ -476,15 +476,15 @@ def test_a_later_map_confirms_a_change_or_contradicts_it(world):
 def test_maps_that_do_not_suit_each_other_are_told_of_once(world):
     world.publish(world.scene(1))
     world.one(1)
-    world.configure(stride_px=8)
-    world.publish(world.scene(1), world.scene(2))
-    assert len(world.one(2).changes) == 1
-    folder = world.out / "valley" / "changes" / f"{window(1)}_{window(2)}"
+    world.configure(stride_px=8, look_back_days=3)  # the map of day 1 is too old to be made anew
+    world.publish(world.scene(1), world.scene(9))
+    assert len(world.one(9).changes) == 1
+    folder = world.out / "valley" / "changes" / f"{window(1)}_{window(9)}"
     assert [path.name for path in folder.iterdir()] == ["not-compared.json"]
     reason = json.loads((folder / "not-compared.json").read_text())["reason"]
     assert "cells of" in reason
     assert str(world.folder) not in reason
-    assert world.one(3).changes == ()
+    assert world.one(10).changes == ()
 
 
 def test_without_change_there_is_none(world):

@@ -53,7 +53,7 @@ areas:
     source: earth-search-l1c,https://stac.example/v1
     change: yes
 """
-ENVIRON = {"LEDGER_PASSWORD": "gehe1m%2F", "DASK_HOST": "10.0.0.5"}
+ENVIRON = {"LEDGER_PASSWORD": "ge@he:1%41/", "DASK_HOST": "10.0.0.5"}
 
 
 def written(folder, text, name="nightly.yaml"):
@@ -97,7 +97,7 @@ def test_every_key_and_what_areas_say_for_themselves(tmp_path):
     url = make_url(config.ledger.get_secret_value())
     assert (url.username, url.password, url.host, url.database) == (
         "landuse",
-        "gehe1m/",
+        "ge@he:1%41/",
         "db.example",
         "landuse",
     )

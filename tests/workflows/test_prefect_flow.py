@@ -133,6 +133,75 @@ def test_one_areas_failure_stops_no_other(server, config, areas):
         state.result()
 
 
+def test_a_failure_from_before_the_retry_is_one(server, config, areas):
+    """The second try has nothing left to do: the night is no success for that."""
+    from landuse.workflows.prefect_flow import AreasFailedError, nightly_flow
+
+    areas(south=[ProviderError("busy"), AreaReport(area="south", earlier=FAILED.windows)])
+    state = nightly_flow(config, ["south"], return_state=True)
+    assert task_runs(state) == [("south", "FAILED", 2)]
+    with pytest.raises(AreasFailedError, match="1 of 1 areas failed: south"):
+        state.result()
+
+
+def test_metrics_that_cannot_be_written_hide_no_failure(server, config, areas, tmp_path):
+    from landuse.errors import OutputError
+    from landuse.workflows.prefect_flow import AreasFailedError, nightly_flow
+
+    config.write_text(f"{CONFIG}metrics_file: landuse.prom\n")
+    (tmp_path / "maps" / "landuse.prom").mkdir(parents=True)
+    areas(west=[FAILED])
+    with pytest.raises(AreasFailedError, match="1 of 3 areas failed: west") as failed:
+        nightly_flow(config)
+    assert "landuse.prom cannot be written" in str(failed.value)
+    areas()
+    with pytest.raises(OutputError, match=r"landuse\.prom cannot be written"):
+        nightly_flow(config)
+
+
+def test_no_secret_reaches_prefects_log(server, config, tmp_path):
+    """Neither by what nobody foresaw, nor by the causes of what is told; its server keeps the log.
+
+    In a process of its own, as Prefect sets its loggers up once.
+    """
+    script = tmp_path / "night.py"
+    script.write_text(LEAKY)
+    environ = os.environ | {"PREFECT_LOGGING_EXTRA_LOGGERS": "landuse"}
+    command = [sys.executable, script, config]
+    ran = subprocess.run(command, env=environ, capture_output=True, encoding="utf-8", timeout=120)
+    shown = ran.stdout + ran.stderr
+    assert "RuntimeError: GET https://host/x failed" in shown
+    assert "ProviderError: gone" in shown
+    assert "2 of 2 areas failed: north, south" in shown
+    assert "hunter2" not in shown
+    assert "sig=abc" not in shown
+
+
+LEAKY = """
+import sys
+from pathlib import Path
+from landuse.errors import ProviderError
+from landuse.workflows import nightly
+from landuse.workflows.prefect_flow import nightly_area, nightly_flow
+
+class Broken:
+    def __init__(self, config, area, *rest):
+        self.area = area.name
+
+    def do(self):
+        try:
+            raise RuntimeError("GET https://u:hunter2@host/x?sig=abc failed")
+        except RuntimeError as error:
+            if self.area == "south":
+                raise ProviderError("gone") from error
+            raise
+
+nightly._AreaRun = Broken
+nightly_area.retry_delay_seconds = [0, 0]
+nightly_flow(Path(sys.argv[1]), ["north", "south"])
+"""
+
+
 @pytest.mark.slow
 def test_a_night_on_simulated_scenes(server, tmp_path):
     """The whole of it: flow, task, search, map, ledger, metrics; a second night has nothing to do."""

@@ -4,6 +4,7 @@ Oracles: Python's own sqlite3 and psycopg as independent readers, other processe
 real, and in the property a small model of who may hold what, written out anew.
 """
 
+import hashlib
 import random
 import sqlite3
 import subprocess
@@ -23,12 +24,14 @@ from hypothesis import strategies as st
 from landuse.errors import LeaseLostError, LedgerError, UsageError
 from landuse.pipeline import ledger_schema
 from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import DueWindow, NewMap, SceneState, Sighting
-from tests.ledger_workers import AREA, ATTEMPTS, MODEL, many_sightings
+from landuse.pipeline.ledger_records import DueWindow, MapRow, NewMap, SceneState, Sighting, kept_id
+from landuse.pipeline.succession import succession
+from tests.ledger_workers import AREA, ATTEMPTS, RECIPE, many_sightings
 from tests.postgres import PASSWORD
 
 NOW = datetime(2024, 6, 20, 2, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
+OTHER = replace(RECIPE, model_sha256="n" * 64)
 MINUTES = 240
 
 
@@ -63,8 +66,8 @@ def new_map(name=None, created_utc=NOW):
     return NewMap(map_id=name or f"map-{next(_ids)}", created_utc=created_utc, path="maps/2024", valid=0.75)
 
 
-def due(ledger, now_utc=NOW, *, model=MODEL, attempts=ATTEMPTS, area=AREA):
-    return ledger.windows_to_do(area, model, now_utc, attempts)
+def due(ledger, now_utc=NOW, *, recipe=RECIPE, attempts=ATTEMPTS, area=AREA):
+    return ledger.windows_to_do(area, recipe, now_utc, attempts)
 
 
 def take(ledger, window, now_utc=NOW, *, owner="a", minutes=MINUTES, attempts=ATTEMPTS):
@@ -81,20 +84,20 @@ def map_it(ledger, lease, sightings, *, now_utc=NOW, made=None, skipped=None):
     )
 
 
-def states(ledger, model=MODEL):
-    return {(row.scene_id, row.baseline): row.state.value for row in ledger.scenes(AREA, model)}
+def states(ledger, recipe=RECIPE):
+    return {(row.scene_id, row.baseline): row.state.value for row in ledger.scenes(AREA, recipe)}
 
 
 def test_a_scene_is_found_mapped_and_then_left_alone(ledger):
     scene = sighting()
-    assert ledger.note_found(AREA, [scene], MODEL, NOW) == 1
+    assert ledger.note_found(AREA, [scene], RECIPE, NOW) == 1
     (window,) = due(ledger)
-    assert (window.area, window.window, window.model_sha256) == (AREA, "2024-06-01", MODEL)
+    assert (window.area, window.window, window.recipe) == (AREA, "2024-06-01", RECIPE)
     assert window.scenes == (scene.key,)
     lease = take(ledger, window)
     assert lease.expires_utc == NOW + timedelta(minutes=MINUTES)
     made = map_it(ledger, lease, [scene], now_utc=NOW + timedelta(minutes=5))
-    (row,) = ledger.scenes(AREA, MODEL)
+    (row,) = ledger.scenes(AREA, RECIPE)
     assert row.state is SceneState.MAPPED
     assert (row.map_id, row.attempts, row.seconds, row.reason) == (made.map_id, 1, 60.0, "")
     assert (row.first_seen_utc, row.updated_utc) == (NOW, NOW + timedelta(minutes=5))
@@ -102,7 +105,7 @@ def test_a_scene_is_found_mapped_and_then_left_alone(ledger):
     assert row.acquired_utc.tzinfo is UTC
     assert ledger.latest_maps(AREA) == (made,)
     for night in range(3):
-        ledger.note_found(AREA, [scene], MODEL, NOW + night * DAY)
+        ledger.note_found(AREA, [scene], RECIPE, NOW + night * DAY)
         assert due(ledger, NOW + night * DAY) == ()
         assert take(ledger, window, NOW + night * DAY) is None
 
@@ -110,13 +113,13 @@ def test_a_scene_is_found_mapped_and_then_left_alone(ledger):
 def test_noting_scenes_late_twice_and_out_of_order_changes_nothing(ledger):
     scenes = [sighting(f"S{day}", day=day) for day in range(1, 6)]
     for batch in (scenes[3:], scenes[3:] * 2, scenes[:2], list(reversed(scenes)), []):
-        ledger.note_found(AREA, batch, MODEL, NOW)
-    noted = ledger.scenes(AREA, MODEL)
+        ledger.note_found(AREA, batch, RECIPE, NOW)
+    noted = ledger.scenes(AREA, RECIPE)
     assert [row.scene_id for row in noted] == ["S1", "S2", "S3", "S4", "S5"]
     # Even where a provider changed its mind about the time, or the window's length was changed.
     moved = [replace(scene, window="2024-05-30", acquired_utc=scene.acquired_utc + DAY) for scene in scenes]
-    assert ledger.note_found(AREA, moved, MODEL, NOW + DAY) == 0
-    assert ledger.scenes(AREA, MODEL) == noted
+    assert ledger.note_found(AREA, moved, RECIPE, NOW + DAY) == 0
+    assert ledger.scenes(AREA, RECIPE) == noted
     assert [window.window for window in due(ledger)] == [scene.window for scene in scenes]
 
 
@@ -124,22 +127,22 @@ def test_reprocessing_backfill_and_a_new_model_are_each_mapped_again_and_superse
     first, late = sighting("S2A_33UUP"), sighting("S2A_33UVP")
     newer = replace(first, baseline="05.11")
     chain = []
-    for scenes, model in (
-        ([first], MODEL),
-        ([first, late], MODEL),
-        ([newer, late], MODEL),
-        ([newer, late], "another model"),
+    for scenes, recipe in (
+        ([first], RECIPE),
+        ([first, late], RECIPE),
+        ([newer, late], RECIPE),
+        ([newer, late], OTHER),
     ):
-        ledger.note_found(AREA, [first, *scenes], model, NOW)
-        (window,) = due(ledger, model=model)
+        ledger.note_found(AREA, [first, *scenes], recipe, NOW)
+        (window,) = due(ledger, recipe=recipe)
         chain.append(map_it(ledger, take(ledger, window), scenes))
-        if model != MODEL:  # the old baseline would be due for ever, if nothing were said of it
-            (window,) = due(ledger, model=model)
+        if recipe != RECIPE:  # the old baseline would be due for ever, if nothing were said of it
+            (window,) = due(ledger, recipe=recipe)
             assert window.scenes == (first.key,)
             ledger.settle_skipped(
                 take(ledger, window), {first: "superseded by baseline 05.11"}, now_utc=NOW, seconds=0.0
             )
-        assert due(ledger, model=model) == ()
+        assert due(ledger, recipe=recipe) == ()
     assert [row.superseded_by for row in ledger.all_maps(AREA)] == [
         *(row.map_id for row in chain[1:]),
         None,
@@ -147,21 +150,104 @@ def test_reprocessing_backfill_and_a_new_model_are_each_mapped_again_and_superse
     assert ledger.latest_maps(AREA) == (chain[-1],)
     assert chain[-1].scene_ids == ("S2A_33UUP", "S2A_33UVP")
     # A scene's map is the one that it first went into: it was mapped once.
-    first_in = {row.key: row.map_id for row in ledger.scenes(AREA, MODEL)}
+    first_in = {row.key: row.map_id for row in ledger.scenes(AREA, RECIPE)}
     assert first_in == {
         scene.key: row.map_id for scene, row in zip((first, late, newer), chain[:3], strict=True)
     }
-    assert states(ledger, "another model") == {
+    assert states(ledger, OTHER) == {
         ("S2A_33UUP", "05.10"): "skipped",
         ("S2A_33UUP", "05.11"): "mapped",
         ("S2A_33UVP", "05.10"): "mapped",
     }
 
 
+def current(ledger):
+    return {row.map_id for row in ledger.latest_maps(AREA)}
+
+
+def map_day(ledger, name, recipe, *days, window=None, noted_utc=NOW):
+    """A map of the scenes of some days, of their window."""
+    scenes = [sighting(f"{name}-{day}", day=day, window=window) for day in days]
+    ledger.note_found(AREA, scenes, recipe, noted_utc)
+    (found,) = due(ledger, recipe=recipe)
+    return map_it(ledger, take(ledger, found), scenes, made=new_map(name))
+
+
+def test_the_recipe_in_force_decides_which_maps_are_current(ledger):
+    for name, day in (("a1", 1), ("a2", 2)):
+        map_day(ledger, name, RECIPE, day)
+    assert ledger.recipe_of(AREA) == RECIPE
+    map_day(ledger, "b1", OTHER, 1)
+    assert ledger.recipe_of(AREA) == OTHER
+    assert current(ledger) == {"b1", "a2"}  # day 2 was not mapped anew: its map stays
+    ledger.note_found(AREA, [], RECIPE, NOW)
+    assert current(ledger) == {"a1", "a2"}
+    map_day(ledger, "a1+", RECIPE, 1)
+    assert current(ledger) == {"a1+", "a2"}
+    ledger.note_found(AREA, [], OTHER, NOW)
+    assert current(ledger) == {"b1", "a2"}
+    chain = {row.map_id: row.superseded_by for row in ledger.all_maps(AREA)}
+    assert chain == {"a1": "a1+", "a1+": "b1", "b1": None, "a2": None}
+
+
+def test_a_run_with_settings_that_are_over_takes_nothing_from_those_in_force(ledger):
+    map_day(ledger, "b1", OTHER, 1, noted_utc=NOW)
+    made = map_day(ledger, "a1", RECIPE, 1, noted_utc=NOW - DAY)  # a slow run of the night before
+    assert ledger.recipe_of(AREA) == OTHER
+    assert made.superseded_by == "b1"
+    assert current(ledger) == {"b1"}
+
+
+def test_windows_of_another_length_supersede_those_that_they_overlap(ledger):
+    for day in (1, 2, 3, 7):
+        map_day(ledger, f"a{day}", RECIPE, day)
+    three = replace(RECIPE, window_days=3)
+    map_day(ledger, "b", three, 2, 3, window="2024-06-01")
+    assert current(ledger) == {"b", "a7"}
+    assert {row.superseded_by for row in ledger.all_maps(AREA) if row.map_id in ("a1", "a2", "a3")} == {"b"}
+    ledger.note_found(AREA, [], RECIPE, NOW)
+    assert current(ledger) == {"a1", "a2", "a3", "a7"}
+
+
+@given(
+    maps=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 5])), min_size=1, max_size=12),
+    turns=st.permutations([1, 2, 5]),
+)
+def test_each_day_has_at_most_one_current_map(maps, turns):
+    """Oracle: the ranks, looked up anew for every day."""
+    rows = [
+        MapRow(
+            map_id=str(number), area=AREA, window=f"2024-06-{day - (day - 1) % days:02}", window_days=days,
+            number=number, created_utc=NOW, model_sha256="", recipe=str(days), path="p", scene_ids=(),
+            valid=1.0, superseded_by=None, change_paths=(),
+        )
+        for number, (day, days) in enumerate(maps)
+    ]  # fmt: skip
+    found = succession(rows, {str(days): turn for turn, days in enumerate(turns)})
+    latest = [row for row in rows if found[row.map_id] is None]
+    for day in range(1, 31):
+        shown = [row for row in rows if int(row.window[-2:]) <= day < int(row.window[-2:]) + row.window_days]
+        there = [row for row in latest if row in shown]
+        assert len(there) <= 1
+        if shown:
+            best = max(shown, key=lambda row: (turns.index(row.window_days), row.number))
+            assert there in ([], [best])
+    for row in rows:  # whatever is superseded leads to a map that is not
+        name, steps = row.map_id, 0
+        while found[name] is not None:
+            name, steps = found[name], steps + 1
+            assert steps < len(rows)
+
+
+def test_a_recipe_says_what_is_otherwise():
+    told = replace(RECIPE, stride_px=8, model_sha256="n" * 64).changes_from(RECIPE)
+    assert told == "model mmmmmmmmmmmm -> nnnnnnnnnnnn, stride_px 16 -> 8"
+
+
 def test_maps_of_other_windows_and_areas_supersede_nothing(ledger):
     for area, day in (("valley", 1), ("valley", 2), ("coast", 1)):
         scene = sighting(f"S{day}", day=day)
-        ledger.note_found(area, [scene], MODEL, NOW)
+        ledger.note_found(area, [scene], RECIPE, NOW)
         (window,) = due(ledger, area=area)
         map_it(ledger, take(ledger, window), [scene])
     assert [row.window for row in ledger.latest_maps("valley")] == ["2024-06-01", "2024-06-02"]
@@ -169,7 +255,7 @@ def test_maps_of_other_windows_and_areas_supersede_nothing(ledger):
 
 
 def test_a_lease_is_of_one_run_until_it_lapses(ledger):
-    ledger.note_found(AREA, [sighting()], MODEL, NOW)
+    ledger.note_found(AREA, [sighting()], RECIPE, NOW)
     (window,) = due(ledger)
     assert take(ledger, window, owner="a") is not None
     last = NOW + timedelta(minutes=MINUTES) - timedelta(seconds=1)
@@ -181,22 +267,27 @@ def test_a_lease_is_of_one_run_until_it_lapses(ledger):
     assert take(ledger, window, last + timedelta(seconds=1), owner="b") is not None
 
 
-def test_windows_areas_and_models_are_leased_apart(ledger):
-    for area, model, day in (("valley", "m", 1), ("valley", "m", 2), ("coast", "m", 1), ("valley", "n", 1)):
-        ledger.note_found(area, [sighting(f"S{day}", day=day)], model, NOW)
-        window = next(w for w in due(ledger, area=area, model=model) if w.window == sighting(day=day).window)
-        assert take(ledger, window, owner=f"{area} {model} {day}") is not None
+def test_windows_and_areas_are_leased_apart_and_recipes_are_not(ledger):
+    for area, day in (("valley", 1), ("valley", 2), ("coast", 1)):
+        ledger.note_found(area, [sighting(f"S{day}", day=day)], RECIPE, NOW)
+        window = next(w for w in due(ledger, area=area) if w.window == sighting(day=day).window)
+        assert take(ledger, window, owner=f"{area} {day}") is not None
+    # Runs with other settings work in the same folders: one after the other.
+    ledger.note_found("valley", [sighting("S1", day=1)], OTHER, NOW)
+    assert due(ledger, recipe=OTHER) == ()
+    assert take(ledger, replace(any_window("valley"), recipe=OTHER, scenes=(sighting("S1").key,))) is None
+    assert len(due(ledger, NOW + DAY, recipe=OTHER)) == 1
 
 
 @pytest.mark.parametrize("is_taken", [False, True])
 def test_a_run_that_comes_too_late_changes_nothing(ledger, is_taken):
     scene = sighting()
-    ledger.note_found(AREA, [scene], MODEL, NOW)
+    ledger.note_found(AREA, [scene], RECIPE, NOW)
     lease = take_first(ledger, owner="a")
     late = lease.expires_utc
     if is_taken:
         assert take_first(ledger, late, owner="b") is not None
-    before = ledger.scenes(AREA, MODEL)
+    before = ledger.scenes(AREA, RECIPE)
     for settle in (
         lambda: map_it(ledger, lease, [scene], now_utc=late),
         lambda: ledger.settle_failed(lease, "too late", now_utc=late, attempts=1, seconds=1.0),
@@ -207,14 +298,14 @@ def test_a_run_that_comes_too_late_changes_nothing(ledger, is_taken):
             settle()
     if is_taken:
         ledger.release(lease)
-    assert ledger.scenes(AREA, MODEL) == before
+    assert ledger.scenes(AREA, RECIPE) == before
     assert ledger.all_maps(AREA) == ()
     assert len(due(ledger, late)) == (0 if is_taken else 1)
 
 
 def test_a_lease_is_settled_once(ledger):
     scene = sighting()
-    ledger.note_found(AREA, [scene], MODEL, NOW)
+    ledger.note_found(AREA, [scene], RECIPE, NOW)
     lease = take_first(ledger)
     map_it(ledger, lease, [scene])
     with pytest.raises(LeaseLostError):
@@ -224,7 +315,7 @@ def test_a_lease_is_settled_once(ledger):
 
 def test_a_renewed_lease_lasts_longer(ledger):
     scene = sighting()
-    ledger.note_found(AREA, [scene], MODEL, NOW)
+    ledger.note_found(AREA, [scene], RECIPE, NOW)
     lease = take_first(ledger)
     later = NOW + timedelta(minutes=200)
     renewed = ledger.renew(lease, now_utc=later, minutes=MINUTES)
@@ -235,14 +326,14 @@ def test_a_renewed_lease_lasts_longer(ledger):
 
 
 def test_a_window_released_is_due_at_once_and_its_try_not_counted(ledger):
-    ledger.note_found(AREA, [sighting()], MODEL, NOW)
+    ledger.note_found(AREA, [sighting()], RECIPE, NOW)
     for _ in range(3):
         ledger.release(take_first(ledger, attempts=1))
-    assert [row.attempts for row in ledger.scenes(AREA, MODEL)] == [0]
+    assert [row.attempts for row in ledger.scenes(AREA, RECIPE)] == [0]
 
 
 def test_what_failed_is_tried_once_a_night_and_then_parked(ledger):
-    ledger.note_found(AREA, [sighting("A"), sighting("B")], MODEL, NOW)
+    ledger.note_found(AREA, [sighting("A"), sighting("B")], RECIPE, NOW)
     for night in range(3):
         now_utc = NOW + night * DAY
         assert due(ledger, now_utc, attempts=3) != ()
@@ -252,7 +343,7 @@ def test_what_failed_is_tried_once_a_night_and_then_parked(ledger):
             lease, f"no imagery\n\x1b[31m at https://me:pw@host/x?sig=secret, {night}", now_utc=failed,
             attempts=3, seconds=7200.0,
         )  # fmt: skip
-        rows = ledger.scenes(AREA, MODEL)
+        rows = ledger.scenes(AREA, RECIPE)
         expected = "parked" if night == 2 else "failed"
         assert [(row.state.value, row.attempts) for row in rows] == [(expected, night + 1)] * 2
         assert {row.reason for row in rows} == {f"no imagery ?[31m at https://host/x {night}"}
@@ -264,26 +355,52 @@ def test_what_failed_is_tried_once_a_night_and_then_parked(ledger):
 
 
 def test_a_window_that_kills_every_run_is_parked(ledger):
-    ledger.note_found(AREA, [sighting()], MODEL, NOW)
+    ledger.note_found(AREA, [sighting()], RECIPE, NOW)
     now_utc = NOW
     for tried in range(3):
         assert take_first(ledger, now_utc, attempts=3) is not None
-        assert [row.attempts for row in ledger.scenes(AREA, MODEL)] == [tried + 1]
+        assert [row.attempts for row in ledger.scenes(AREA, RECIPE)] == [tried + 1]
+        ledger.park_spent(AREA, RECIPE, now_utc, 3)  # another run comes by: the last try may yet succeed
+        assert states(ledger) == {("S2A_33UUP", "05.10"): "found"}
         now_utc += timedelta(minutes=MINUTES)
-    (window,) = due(ledger, now_utc, attempts=3)
-    assert take(ledger, window, now_utc, attempts=3) is None
-    (row,) = ledger.scenes(AREA, MODEL)
+    assert due(ledger, now_utc, attempts=3) == ()
+    ledger.park_spent(AREA, RECIPE, now_utc, 3)
+    (row,) = ledger.scenes(AREA, RECIPE)
     assert row.state is SceneState.PARKED
+    assert row.updated_utc == now_utc
     assert row.reason.startswith("3 tries were cut off")
     assert due(ledger, now_utc + DAY, attempts=3) == ()
 
 
+def test_fewer_attempts_than_there_were_park_what_failed(ledger):
+    ledger.note_found(AREA, [sighting()], RECIPE, NOW)
+    for night in range(3):
+        lease = take_first(ledger, NOW + night * DAY, attempts=5)
+        ledger.settle_failed(lease, "broken", now_utc=NOW + night * DAY, attempts=5, seconds=1.0)
+    ledger.park_spent(AREA, RECIPE, NOW + 3 * DAY, 2)
+    (row,) = ledger.scenes(AREA, RECIPE)
+    assert (row.state, row.reason) == (SceneState.PARKED, "broken")
+    assert len(due(ledger, NOW + 4 * DAY, attempts=4)) == 1
+
+
+def test_a_lease_is_on_what_was_due_and_not_on_what_was_noted_since(ledger):
+    scene, late = sighting("A"), sighting("B")
+    ledger.note_found(AREA, [scene], RECIPE, NOW)
+    (window,) = due(ledger)
+    ledger.note_found(AREA, [late], RECIPE, NOW)
+    lease = take(ledger, window)
+    assert lease.on.scenes == (scene.key,)
+    assert {row.scene_id: row.attempts for row in ledger.scenes(AREA, RECIPE)} == {"A": 1, "B": 0}
+    ledger.settle_failed(lease, "broken", now_utc=NOW, attempts=5, seconds=1.0)
+    assert states(ledger) == {("A", "05.10"): "failed", ("B", "05.10"): "found"}
+
+
 def test_a_parked_scene_is_mapped_with_a_late_one_of_its_window(ledger):
     old, late = sighting("A"), sighting("B")
-    ledger.note_found(AREA, [old], MODEL, NOW)
+    ledger.note_found(AREA, [old], RECIPE, NOW)
     ledger.settle_failed(take_first(ledger), "broken", now_utc=NOW, attempts=1, seconds=1.0)
     assert states(ledger) == {("A", "05.10"): "parked"}
-    ledger.note_found(AREA, [late], MODEL, NOW + DAY)
+    ledger.note_found(AREA, [late], RECIPE, NOW + DAY)
     (window,) = due(ledger, NOW + DAY, attempts=1)
     assert window.scenes == (late.key,)
     lease = take(ledger, window, NOW + DAY, attempts=1)
@@ -293,11 +410,10 @@ def test_a_parked_scene_is_mapped_with_a_late_one_of_its_window(ledger):
 
 def test_a_scene_found_while_its_window_is_mapped_stays_due(ledger):
     scene, late = sighting("A"), sighting("B")
-    ledger.note_found(AREA, [scene], MODEL, NOW)
+    ledger.note_found(AREA, [scene], RECIPE, NOW)
     lease = take_first(ledger)
-    ledger.note_found(AREA, [late], MODEL, NOW)
+    ledger.note_found(AREA, [late], RECIPE, NOW)
     ledger.settle_failed(lease, "broken", now_utc=NOW, attempts=5, seconds=1.0)
-    assert states(ledger) == {("A", "05.10"): "failed", ("B", "05.10"): "found"}
     map_it(ledger, take_first(ledger, NOW + DAY), [scene], now_utc=NOW + DAY)
     (window,) = due(ledger, NOW + DAY)
     assert window.scenes == (late.key,)
@@ -305,24 +421,24 @@ def test_a_scene_found_while_its_window_is_mapped_stays_due(ledger):
 
 def test_a_scene_in_a_map_that_nobody_noted_is_entered(ledger):
     scene, unknown, skipped = sighting("A"), sighting("B"), sighting("C")
-    ledger.note_found(AREA, [scene], MODEL, NOW)
+    ledger.note_found(AREA, [scene], RECIPE, NOW)
     map_it(ledger, take_first(ledger), [scene, unknown], skipped={skipped: "cloud 97 %"})
-    ledger.note_found(AREA, [scene, unknown, skipped], MODEL, NOW)
+    ledger.note_found(AREA, [scene, unknown, skipped], RECIPE, NOW)
     assert due(ledger) == ()
-    rows = {row.scene_id: (row.state.value, row.reason) for row in ledger.scenes(AREA, MODEL)}
+    rows = {row.scene_id: (row.state.value, row.reason) for row in ledger.scenes(AREA, RECIPE)}
     assert rows == {"A": ("mapped", ""), "B": ("mapped", ""), "C": ("skipped", "cloud 97 %")}
 
 
 def test_a_dry_run_foresees_what_noting_would_make_due(url, ledger):
     noted, more = [sighting(f"S{day}", day=day) for day in (1, 2, 3)], sighting("T2", day=2)
-    ledger.note_found(AREA, noted, MODEL, NOW)
+    ledger.note_found(AREA, noted, RECIPE, NOW)
     map_it(ledger, take_first(ledger), noted[:1])
     take_first(ledger)
     fresh = [noted[0], more, sighting("S9", day=9), sighting("S4", day=4)]
     with Ledger.at(url, create=False) as reader:
-        foreseen = reader.windows_to_do(AREA, MODEL, NOW, ATTEMPTS, fresh)
-    assert [row.scene_id for row in ledger.scenes(AREA, MODEL)] == ["S1", "S2", "S3"]
-    ledger.note_found(AREA, fresh, MODEL, NOW)
+        foreseen = reader.windows_to_do(AREA, RECIPE, NOW, ATTEMPTS, fresh)
+    assert [row.scene_id for row in ledger.scenes(AREA, RECIPE)] == ["S1", "S2", "S3"]
+    ledger.note_found(AREA, fresh, RECIPE, NOW)
     assert foreseen == due(ledger)
     assert [window.window for window in foreseen] == ["2024-06-03", "2024-06-04", "2024-06-09"]
 
@@ -330,7 +446,7 @@ def test_a_dry_run_foresees_what_noting_would_make_due(url, ledger):
 def test_without_create_a_ledger_that_is_not_there_reads_as_empty(url, tmp_path):
     with Ledger.at(url, create=False) as ledger:
         assert ledger.status(NOW) == ()
-        assert len(ledger.windows_to_do(AREA, MODEL, NOW, ATTEMPTS, [sighting()])) == 1
+        assert len(ledger.windows_to_do(AREA, RECIPE, NOW, ATTEMPTS, [sighting()])) == 1
     assert list(tmp_path.iterdir()) == []
     with Ledger.at(url, create=False) as ledger:
         assert ledger.latest_maps(AREA) == ()
@@ -338,12 +454,12 @@ def test_without_create_a_ledger_that_is_not_there_reads_as_empty(url, tmp_path)
 
 def test_status_tells_of_each_area_under_its_model(ledger):
     valley = [sighting(f"S{day}", day=day) for day in range(1, 7)]
-    ledger.note_found("coast", [], "n", NOW - DAY)
-    ledger.note_found(AREA, valley, "old model", NOW - 2 * DAY)
-    for step, window in enumerate(due(ledger, NOW, model="old model")[:1]):
+    ledger.note_found("coast", [], OTHER, NOW - DAY)
+    ledger.note_found(AREA, valley, OTHER, NOW - 2 * DAY)
+    for step, window in enumerate(due(ledger, NOW, recipe=OTHER)[:1]):
         map_it(ledger, take(ledger, window), [valley[step]])
-    ledger.note_found(AREA, valley, MODEL, NOW)
-    ledger.note_found(AREA, valley, "old model", NOW - DAY)  # a slow run of the night before
+    ledger.note_found(AREA, valley, RECIPE, NOW)
+    ledger.note_found(AREA, valley, OTHER, NOW - DAY)  # a slow run of the night before
     windows = due(ledger)
     late_map = map_it(ledger, take(ledger, windows[4]), [valley[4]], now_utc=NOW + timedelta(hours=1))
     ledger.settle_skipped(take(ledger, windows[0]), {valley[0]: "cloud"}, now_utc=NOW, seconds=0.0)
@@ -353,7 +469,7 @@ def test_status_tells_of_each_area_under_its_model(ledger):
     coast, area = ledger.status(NOW)
     assert (coast.area, coast.last_map, coast.newest_utc, coast.counts.found) == ("coast", None, None, 0)
     assert coast.looked_utc == NOW - DAY
-    assert (area.area, area.model_sha256, area.looked_utc) == (AREA, MODEL, NOW)
+    assert (area.area, area.model_sha256, area.looked_utc) == (AREA, RECIPE.model_sha256, NOW)
     counts = area.counts
     assert (counts.found, counts.mapped, counts.skipped, counts.failed, counts.parked) == (2, 1, 1, 1, 1)
     assert area.running == 1
@@ -370,18 +486,26 @@ def test_hostile_ids_and_names_are_kept_as_they_are(ledger):
     names = ["'; DROP TABLE scenes; --", "../../etc/passwd", "<script>", "Größe 測試 🛰", "%s %(x)s :y"]
     area = "a'; DELETE FROM areas; --"
     scenes = [sighting(name) for name in names]
-    ledger.note_found(area, scenes, MODEL, NOW)
+    ledger.note_found(area, scenes, RECIPE, NOW)
     (window,) = due(ledger, area=area)
     made = map_it(ledger, take(ledger, window), scenes)
     assert sorted(made.scene_ids) == sorted(names)
     assert ledger.latest_maps(area) == (made,)
-    assert {row.scene_id for row in ledger.scenes(area, MODEL)} == set(names)
+    assert {row.scene_id for row in ledger.scenes(area, RECIPE)} == set(names)
 
 
 @pytest.mark.parametrize("scene_id", ["", "x" * 201, "a\0b", "a\nb", "\ud800"])
 def test_an_id_that_no_database_keeps_is_refused(scene_id):
     with pytest.raises(UsageError, match="Mend the item's metadata"):
         sighting(scene_id)
+
+
+def test_what_no_database_keeps_goes_by_its_digest():
+    odd = ["", "x" * 201, "x" * 202, "a\0b", "a\nb", "\ud800"]
+    kept = [kept_id(scene_id) for scene_id in odd]
+    assert len({sighting(scene_id).key for scene_id in kept}) == len(odd)
+    assert kept_id("x" * 200) == "x" * 200
+    assert kept_id("x" * 201) == f"sha256-{hashlib.sha256(b'x' * 201).hexdigest()}"
 
 
 @pytest.mark.parametrize("path", ["", ".", "/etc", "a/../../b", "a\\b", "s3://bucket/x", "C:x", "a\nb"])
@@ -395,13 +519,13 @@ def test_times_have_to_be_in_utc(ledger):
     with pytest.raises(ValueError, match="not in UTC"):
         replace(sighting(), acquired_utc=local)
     with pytest.raises(Exception, match="not in UTC"):
-        ledger.note_found(AREA, [], MODEL, NOW.replace(tzinfo=None))
+        ledger.note_found(AREA, [], RECIPE, NOW.replace(tzinfo=None))
 
 
 def test_other_readers_find_the_rows_in_sqlite(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with Ledger.at(f"sqlite:///{path}") as ledger:
-        ledger.note_found(AREA, [sighting()], MODEL, NOW)
+        ledger.note_found(AREA, [sighting()], RECIPE, NOW)
         map_it(ledger, take_first(ledger), [sighting()], made=new_map("m1"))
         with closing(sqlite3.connect(path)) as other:
             assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -416,7 +540,7 @@ def test_other_readers_find_the_rows_in_sqlite(tmp_path):
 def test_other_readers_find_the_rows_in_postgresql(postgres):
     name = postgres.new_database()
     with Ledger.at(postgres.url(name)) as ledger:
-        ledger.note_found(AREA, [sighting()], MODEL, NOW)
+        ledger.note_found(AREA, [sighting()], RECIPE, NOW)
         map_it(ledger, take_first(ledger), [sighting()], made=new_map("m1"))
     with postgres.connect(name) as other:
         assert other.execute("SHOW timezone").fetchone() == ("America/St_Johns",)
@@ -534,7 +658,7 @@ def test_another_writer_that_stays_too_long_is_told(url, monkeypatch):
     with Ledger.at(url) as ledger, ledger.database.writing():
         assert ledger.status(NOW) == ()  # readers do not wait
         with pytest.raises(LedgerError, match="lock"):
-            ledger.note_found(AREA, [], MODEL, NOW)
+            ledger.note_found(AREA, [], RECIPE, NOW)
 
 
 # Other processes.
@@ -576,14 +700,14 @@ def test_processes_share_the_windows_without_overlap(url, tmp_path):
     assert len({line.split()[2] for line in lines}) >= 2, "one process did everything: nothing was shared"
     with Ledger.at(url) as ledger:
         assert len(ledger.all_maps(AREA)) == windows
-        assert {row.state for row in ledger.scenes(AREA, MODEL)} == {SceneState.MAPPED}
+        assert {row.state for row in ledger.scenes(AREA, RECIPE)} == {SceneState.MAPPED}
 
 
 def test_what_a_killed_process_held_is_done_by_others_after_it_lapses(url, tmp_path):
     log, go, windows = tmp_path / "log", tmp_path / "go", 6
     go.touch()
     with Ledger.at(url) as ledger:
-        ledger.note_found(AREA, many_sightings(windows), MODEL, datetime.now(UTC))
+        ledger.note_found(AREA, many_sightings(windows), RECIPE, datetime.now(UTC))
         with workers(("share", url, "victim", log, windows, 3, go)) as (victim,):
             wait_for(log, "took")
             victim.kill()  # SIGKILL: nothing is tidied up
@@ -592,19 +716,19 @@ def test_what_a_killed_process_held_is_done_by_others_after_it_lapses(url, tmp_p
         maps = ledger.all_maps(AREA)
         assert len(maps) == windows
         assert len({row.window for row in maps}) == windows
-        assert {row.state for row in ledger.scenes(AREA, MODEL)} == {SceneState.MAPPED}
+        assert {row.state for row in ledger.scenes(AREA, RECIPE)} == {SceneState.MAPPED}
 
 
 def test_a_process_killed_in_a_write_leaves_nothing_of_it_and_no_lock(url, tmp_path):
     log = tmp_path / "log"
     with Ledger.at(url) as ledger:
-        ledger.note_found(AREA, [sighting()], MODEL, NOW)
+        ledger.note_found(AREA, [sighting()], RECIPE, NOW)
         with workers(("hang", url, log)) as (victim,):
             wait_for(log, "hangs")
-            assert [row.reason for row in ledger.scenes(AREA, MODEL)] == [""]
+            assert [row.reason for row in ledger.scenes(AREA, RECIPE)] == [""]
             victim.kill()
-        assert ledger.note_found(AREA, [sighting("another")], MODEL, NOW) == 1
-        assert [row.reason for row in ledger.scenes(AREA, MODEL)] == ["", ""]
+        assert ledger.note_found(AREA, [sighting("another")], RECIPE, NOW) == 1
+        assert [row.reason for row in ledger.scenes(AREA, RECIPE)] == ["", ""]
 
 
 # Whatever runs do, each scene is mapped once.
@@ -650,7 +774,7 @@ class Runs:
     def note(self, index):
         if SCENES[index] not in self.noted:
             self.noted.append(SCENES[index])
-        self.ledger.note_found(self.area, [SCENES[index]], MODEL, self.now_utc)
+        self.ledger.note_found(self.area, [SCENES[index]], RECIPE, self.now_utc)
 
     def wait(self, minutes):
         self.now_utc += timedelta(minutes=minutes)
@@ -659,7 +783,8 @@ class Runs:
         if number in self.leases:
             return
         for name in random.sample(WINDOWS, len(WINDOWS)):
-            window = replace(any_window(self.area), window=name)
+            keys = tuple(scene.key for scene in self.noted if scene.window == name)
+            window = replace(any_window(self.area), window=name, scenes=keys)
             lease = take(self.ledger, window, self.now_utc, owner=f"run {next(_ids)}")
             held_by_other = self.holders.get(name, (None, NOW))[1] > self.now_utc
             assert not (lease is not None and held_by_other)
@@ -726,7 +851,7 @@ class Runs:
 
 
 def any_window(area):
-    return DueWindow(area=area, window=WINDOWS[0], model_sha256=MODEL, scenes=())
+    return DueWindow(area=area, window=WINDOWS[0], recipe=RECIPE, scenes=())
 
 
 def test_each_scene_is_mapped_once_whatever_runs_do(url, ledger):
@@ -742,7 +867,7 @@ def check_steps(ledger, steps):
     runs = Runs(ledger, f"area {next(_ids)}")
     for name, value in steps:
         getattr(runs, "wait" if name == "pass" else name)(value)
-        found = {row.key: row.map_id for row in ledger.scenes(runs.area, MODEL) if row.map_id}
+        found = {row.key: row.map_id for row in ledger.scenes(runs.area, RECIPE) if row.map_id}
         assert found == runs.first_map
     for index in range(len(SCENES)):
         runs.note(index)
@@ -752,7 +877,7 @@ def check_steps(ledger, steps):
             runs.crash(number)
             runs.take(number)
             runs.map(number)
-    rows = ledger.scenes(runs.area, MODEL)
+    rows = ledger.scenes(runs.area, RECIPE)
     assert {row.key for row in rows} == {scene.key for scene in SCENES}
     assert {row.state for row in rows} == {SceneState.MAPPED}
     assert {row.key: row.map_id for row in rows} == runs.first_map

@@ -122,9 +122,18 @@ def test_when_no_mask_can_be_read_that_is_a_failed_read_and_not_nothing_found(tm
     scenes = [scene(tmp_path, "a", 1, ALL, cloud=60.0), scene(tmp_path, "b", 2, ALL, cloud=70.0)]
     for path in tmp_path.glob("*.tif"):
         path.unlink()
-    with pytest.raises(ReadError, match="No cloud mask could be read") as caught:
+    with pytest.raises(ReadError, match="the cloud masks of 2 could not be read") as caught:
         look(scenes, max_cloud_percent=40)
     assert caught.value.exit_code == 5
+
+
+def test_a_mask_that_cannot_be_read_may_hide_the_one_clear_scene(tmp_path):
+    scenes = [scene(tmp_path, "cloudy", 1, NONE), scene(tmp_path, "lost", 2, ALL, cloud=60.0)]
+    (tmp_path / "lost.tif").unlink()
+    with pytest.raises(
+        ReadError, match=r"None of the 2 scenes.* the cloud masks of 1 could not be read.*lost"
+    ):
+        look(scenes, max_cloud_percent=40)
 
 
 def test_a_scene_that_shows_nothing_of_the_area_is_no_cloudy_one(tmp_path):

@@ -1,0 +1,262 @@
+"""A leased window on its way from scenes to the ledger: what is in its map, and what is not and why.
+
+What a run that was killed left in the window's folder is gone on with: it is named by all that decides the
+map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError
+from landuse.pipeline.acquisitions import is_outdated, sighting_of
+from landuse.pipeline.fields import mapping, number, sequence, text
+from landuse.pipeline.ledger_records import NewMap, SceneState
+from landuse.pipeline.stac_map import ITEM_NAME
+from landuse.workflows.map_area import map_area
+from landuse.workflows.map_request import MapRequest
+from landuse.workflows.nightly_report import WindowReport
+from landuse.workflows.publish import span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from landuse.pipeline.acquisitions import Seen
+    from landuse.pipeline.fields import Json
+    from landuse.pipeline.ledger_records import Lease, Sighting
+    from landuse.pipeline.store import Store
+    from landuse.workflows.nightly_area import Job
+    from landuse.workflows.run_blocks import Progress
+
+RUN_NAME = "run.json"
+"""Tells that a map's other files are whole."""
+
+MAP_FOLDER = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}")
+"""Names of the maps' folders: their window and a digest."""
+
+_UNLISTED = "The source does not list it any more."
+_LOST = "The source does not list {!r} any more, which is in the window's map: a new map would lose it."
+_OUTDATED = "The source lists a newer processing baseline of it."
+_SPARE = "The clearer scenes of its window show all that it shows."
+
+
+class WindowWork:
+    """A leased window on its way from scenes to the ledger."""
+
+    def __init__(self, job: Job, lease: Lease, check_held: Callable[[], None]) -> None:
+        self.job = job
+        self.lease = lease
+        self.check_held = check_held
+        self.began = time.monotonic()
+        self.seen = [one for one in job.seen if one.sighting.window == lease.on.window]
+        # An older baseline than what is mapped goes by the mapped one's name, but is not it.
+        listed = {
+            one.sighting.key for one in self.seen if (one.scene.baseline or "") >= one.sighting.baseline
+        }
+        rows = {
+            row.key: row
+            for row in job.ledger.scenes(job.area.name, lease.on.recipe)
+            if row.window == lease.on.window
+        }
+        self.due = [rows[key] for key in lease.on.scenes]
+        self.mapped = [row for row in rows.values() if row.state is SceneState.MAPPED]
+        self.unlisted = [row for row in self.due if row.key not in listed]
+        self.outdated = {sighting_of(row): _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
+        self.lost = [row for row in self.mapped if row.key not in listed and not is_outdated(row, self.seen)]
+        self.map_id = _map_id(lease, self.seen)
+
+    def settle(self) -> WindowReport:
+        """Map the window and enter what became of it."""
+        if self.lost:
+            raise ReadError(_LOST.format(self.lost[0].scene_id))
+        if not self.seen or self.map_id in self._known_maps():
+            # What is listed is in its map. Catalogues have gaps: what is not is waited for.
+            if len(self.outdated) < len(self.unlisted) or not self.unlisted:
+                raise ReadError(_UNLISTED)
+            return self._skip(self.outdated, _OUTDATED)
+        try:
+            report = self._report()
+        except NothingFoundError as error:
+            reason = str(error)
+            return self._skip(self.outdated | {one.sighting: reason for one in self.seen}, reason)
+        self.check_held()
+        self._sweep()
+        valid = number(mapping(report["cover"]).get("valid")) or 0.0
+        mapped, skipped = _sorted_out(self.seen, report, self.job.area.max_cloud)
+        self.job.ledger.settle_mapped(
+            self.lease,
+            NewMap(
+                map_id=self.map_id,
+                created_utc=self.job.clock(),
+                path=f"{self.job.area.name}/{self.map_id}",
+                valid=valid,
+            ),
+            mapped,
+            self.outdated | skipped,
+            now_utc=self.job.clock(),
+            seconds=self.seconds,
+        )
+        return WindowReport(
+            window=self.lease.on.window,
+            state="mapped",
+            scenes=tuple(sighting.scene_id for sighting in mapped),
+            map_id=self.map_id,
+            valid=valid,
+            seconds=self.seconds,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Since the window was begun."""
+        return time.monotonic() - self.began
+
+    def _report(self) -> Json:
+        """What ``run.json`` says of the window's map, which is made unless a run that died had finished it.
+
+        Raises:
+            NothingFoundError: none of the scenes can be used.
+            ReadError: something could not be read, and another night may have it. After the last try what
+                there is must do, unless the window has a map that has it.
+        """
+        report = _read(self.job.folder.child(self.map_id), RUN_NAME) or {}
+        if not report or _missing(report):
+            report = self._mapped()
+        missing = _missing(report)
+        last_try = max(row.attempts for row in self.due) >= self.job.attempts
+        mapped = {row.key for row in self.mapped}
+        in_map = {one.scene.id for one in self.seen if one.sighting.key in mapped}
+        lost = [entry for entry in missing if text(entry.get("scene_id")) in in_map]
+        if lost or (missing and not last_try):
+            first = (lost or missing)[0]
+            raise ReadError(
+                f"{len(missing)} reads failed, such as {text(first.get('band'))} of "
+                f"{text(first.get('scene_id'))!r}: {text(first.get('reason'))}"
+            )
+        return report
+
+    def _mapped(self) -> Json:
+        job = self.job
+        scenes = tuple(one.scene for one in self.seen)
+        location = job.location
+        request = MapRequest(
+            source=job.area.source,
+            area=job.place,
+            dates=None,
+            out=f"{location}/{self.map_id}" if isinstance(location, str) else location / self.map_id,
+            stride_px=job.area.stride_px,
+            max_cloud_percent=job.area.max_cloud,
+            composite=job.area.composite,
+            probabilities=True,  # for the comparison with other nights
+            min_valid_percent=job.area.min_valid,
+            title=f"Land use of {job.area.name}, {span(scenes)}",
+            overwrite=True,  # what is there is of a run that died, or lacks pixels
+            retry=job.retry,
+        )
+
+        def on_progress(progress: Progress) -> None:
+            self.check_held()
+
+        try:
+            report = map_area(
+                request, job.classifier, on_progress, job.cluster, replace(job.found, scenes=scenes)
+            )
+        except IncompleteError as error:
+            return error.report
+        return report.to_dict()
+
+    def _skip(self, skipped: Mapping[Sighting, str], reason: str) -> WindowReport:
+        self.check_held()
+        self.job.ledger.settle_skipped(self.lease, skipped, now_utc=self.job.clock(), seconds=self.seconds)
+        return WindowReport(
+            window=self.lease.on.window,
+            state="skipped",
+            scenes=tuple(sighting.scene_id for sighting in skipped),
+            reason=reason,
+            seconds=self.seconds,
+        )
+
+    def _known_maps(self) -> set[str]:
+        return {row.map_id for row in self.job.ledger.all_maps(self.job.area.name)}
+
+    def _sweep(self) -> None:
+        """Remove what runs that died left of maps of this window that are made otherwise by now.
+
+        Under the lease, which is no other run's whatever its settings: so what is in the ledger by now is
+        all that was finished. A ledger that was lost knows nothing of what was published under it.
+        """
+        known = self._known_maps() | {self.map_id}
+        for name in self.job.folder.names():
+            is_ours = MAP_FOLDER.fullmatch(name) and name.startswith(self.lease.on.window)
+            folder = self.job.folder.child(name)
+            if not is_ours or name in known or not folder.names() or _is_published(folder):
+                continue
+            with suppress(BusyError), folder.locked():  # else a run whose lease has lapsed is still at it
+                folder.remove()
+
+
+def _map_id(lease: Lease, seen: list[Seen]) -> str:
+    """What a map is called: its window, and a digest of all that decides it."""
+    scenes = sorted((one.scene.provider, one.scene.id, one.scene.baseline or "") for one in seen)
+    decisive = json.dumps((lease.on.area, lease.on.recipe.digest, scenes))
+    return f"{lease.on.window}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
+
+
+def _read(folder: Store, name: str) -> Json | None:
+    """A JSON document; an empty one where what is there is none, as a full disk leaves it; None: nothing."""
+    content = folder.read(name)
+    try:
+        return None if content is None else mapping(json.loads(content))
+    except ValueError:
+        return {}
+
+
+def _is_published(folder: Store) -> bool:
+    """Whether a map's item has its place among the versions, or cannot be read to see."""
+    item = _read(folder, ITEM_NAME)
+    return item is not None and (not item or "version" in mapping(item.get("properties")))
+
+
+def _missing(report: Json) -> list[Json]:
+    """Reads that failed for good: pixels are missing, or whether a scene is clear is not known."""
+    failures = (mapping(entry) for entry in sequence(report.get("failures")))
+    return [entry for entry in failures if entry.get("replaced_by") is None]
+
+
+def _sorted_out(
+    seen: list[Seen], report: Json, max_cloud: float
+) -> tuple[list[Sighting], dict[Sighting, str]]:
+    """The scenes in a map, and those that are not with the reason."""
+    mapped: list[Sighting] = []
+    skipped: dict[Sighting, str] = {}
+    used = {text(entry.get("id")): entry for entry in map(mapping, sequence(report.get("scenes")))}
+    left_out = {text(entry.get("id")): entry for entry in map(mapping, sequence(report.get("left_out")))}
+    unread = {text(entry.get("scene_id")): text(entry.get("reason")) for entry in _missing(report)}
+    for one in seen:
+        entry = used.get(one.scene.id)
+        if entry is None:
+            view = mapping(left_out.get(one.scene.id, {}).get("area"))
+            why = _why(view, one.scene.cloud_percent, max_cloud)
+            failure = unread.get(one.scene.id)
+            skipped[one.sighting] = why if failure is None else f"{why} Its mask cannot be read: {failure}"
+        elif entry.get("spare"):
+            skipped[one.sighting] = _SPARE
+        else:
+            mapped.append(one.sighting)
+    return mapped, skipped
+
+
+def _why(view: Json, stated_percent: float | None, max_cloud: float) -> str:
+    """Why a scene was left out."""
+    if not view:
+        return f"{stated_percent or 0:.1f} % cloud over its tile, above max_cloud {max_cloud:g}."
+    if not number(view.get("seen_percent")):
+        return "It shows nothing of the area."
+    return (
+        f"{number(view.get('cloud_percent')) or 0:.1f} % cloud over the area, above max_cloud {max_cloud:g}."
+    )

@@ -1,0 +1,58 @@
+"""A map whose folder is a bucket. The service is moto's S3 on loopback; oracle: the same map in a folder."""
+
+import boto3
+import numpy as np
+import pytest
+import rasterio
+from moto.server import ThreadedMotoServer
+
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.store import Store
+from landuse.workflows.map_area import map_area
+
+from .mapping import BrightnessClassifier, catalog_of, read, red_raster, request
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAUSERSOWN00000000", "AWS_SECRET_ACCESS_KEY": "users+s3cret/key"}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A client of a service with the bucket ``maps``; s3fs is told of it by the environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="maps")
+    yield client
+    client.close()
+    server.stop()
+
+
+def test_a_map_in_a_bucket_is_the_map_in_a_folder(bucket, tmp_path):
+    values = np.random.default_rng(0).integers(1, 9000, (300, 400)).astype(np.uint16)
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", values))
+    here = map_area(request(tmp_path, source, block_px=128), BrightnessClassifier(64))
+    there = map_area(request(tmp_path, source, block_px=128, out="s3://maps/one"), BrightnessClassifier(64))
+    listed = bucket.list_objects_v2(Bucket="maps")["Contents"]
+    assert {entry["Key"] for entry in listed} == {f"one/{name}" for name in here.files}
+    assert there.out == "s3://maps/one"
+    for name in ("landuse.tif", "confidence.tif", "image.tif"):
+        bucket.download_file("maps", f"one/{name}", str(tmp_path / name))
+        np.testing.assert_array_equal(read(tmp_path / name), read(tmp_path / "map" / name))
+    with rasterio.open(tmp_path / "landuse.tif") as file:
+        assert file.tags()["plan_sha256"] == here.plan.digest
+    with pytest.raises(UsageError, match=r"s3://maps/one already holds landuse\.tif"):
+        map_area(request(tmp_path, source, out="s3://maps/one"), BrightnessClassifier(64))
+    Store.at("s3://maps/one").remove()
+
+
+def test_a_bucket_that_is_not_there_is_not_made(bucket, tmp_path):
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((100, 100), 900, np.uint16)))
+    with pytest.raises(OutputError, match=r"s3://slip-of-the-pen/map cannot be .*Check the address") as told:
+        map_area(request(tmp_path, source, out="s3://slip-of-the-pen/map"), BrightnessClassifier(64))
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+    assert [entry["Name"] for entry in bucket.list_buckets()["Buckets"]] == ["maps"]

@@ -1,0 +1,313 @@
+"""What a night leaves behind when things go wrong: catalogues, change layers, reports, exit codes, logs.
+
+Oracles: the ledger's rows as plain SQL has them, and the files as they were before.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landuse.errors import LanduseError, LedgerError, OutputError
+from landuse.pipeline.store import Store
+from landuse.workflows import nightly, nightly_window
+from landuse.workflows.nightly import Clock, Night, run_area
+from landuse.workflows.nightly_config import load_config
+from landuse.workflows.nightly_status import nightly_status
+from tests.workflows.nightly_world import RETRY, Cells, land, load, night, run_here, window
+from tests.workflows.test_nightly import EAST, VALLEY, Faulty, Interfering, World, told
+
+BRIGHT = np.full_like(land(1), 9000)
+SECRET = "GET https://u:hunter2@host/x?sig=abc failed"
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    made.configure()
+    return made
+
+
+def items(world):
+    """The maps' items by map."""
+    return {path.parent.name: json.loads(path.read_text()) for path in world.out.glob("valley/*/item.json")}
+
+
+def layer(world, before, after):
+    """Names of the files of a change layer."""
+    folder = world.out / "valley" / "changes" / f"{window(before)}_{window(after)}"
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_map_made_otherwise_confirms_nothing_and_takes_nothing(world):
+    """Older maps stay as they are when the settings change."""
+    settings = {"change": {"threshold": 0.7, "confirm": 2}, "look_back_days": 5}
+    stays = np.full((20, 20), 600)
+    stays[3:5, 3:5] = 9400
+    scenes = [world.scene(1, dn=np.full((20, 20), 600)), *(world.scene(day, dn=stays) for day in (2, 20, 40))]
+    world.configure(**settings)
+    world.publish(*scenes[:2])
+    world.one(2)
+    assert world.changed(1, 2) == 4
+    world.configure(**settings, stride_px=8)
+    world.publish(*scenes[:3])
+    world.one(20)
+    assert world.changed(1, 2) == 4
+    report = json.loads(layer(world, 1, 2)["change.json"])
+    assert [entry["role"] for entry in report["inputs"]] == ["before", "after"]
+    (warning,) = [text for text in report["warnings"] if "confirms nothing" in text]
+    assert f"The map of {window(20)} confirms nothing" in warning
+    assert str(world.folder) not in warning
+    world.configure(**settings)
+    world.publish(*scenes)
+    world.one(40)
+    report = json.loads(layer(world, 1, 2)["change.json"])
+    paths = [entry["path"].removeprefix("../../")[:10] for entry in report["inputs"]]
+    assert paths == [window(day) for day in (1, 2, 40)]
+    assert set(layer(world, 2, 20)) == {"not-compared.json"}
+    assert world.one(41).changes == ()
+
+
+def test_layers_stay_while_an_area_wants_none(world):
+    world.publish(world.scene(1), world.scene(2))
+    world.one(2)
+    before = layer(world, 1, 2)
+    assert "change.tif" in before
+    world.configure(change=False)
+    assert world.one(3).changes == ()
+    assert layer(world, 1, 2) == before
+    assert [json.loads(row["change_paths"]) for row in world.rows("maps")][1]
+    world.configure()
+    assert world.one(4).changes == ()
+    assert layer(world, 1, 2) == before
+
+
+def test_versions_follow_the_ledger_and_not_the_clocks(world):
+    """As three machines make them whose clocks differ by days."""
+    scenes = [world.scene(1), world.scene(1, "east", tile=EAST), world.scene(1, "north", tile="33UWQ")]
+    for count, day in enumerate((5, 3, 4), 1):
+        world.publish(*scenes[:count])
+        assert told(world.one(day)) == [(window(1), "mapped")]
+    superseded_by = {row["map_id"]: row["superseded_by"] for row in world.rows("maps")}
+    (first,) = set(superseded_by) - set(superseded_by.values())
+    chain = [first, superseded_by[first], superseded_by[superseded_by[first]]]
+    assert superseded_by[chain[-1]] is None
+    found = items(world)
+    assert [found[name]["properties"]["version"] for name in chain] == ["1", "2", "3"]
+    assert [found[name]["properties"]["deprecated"] for name in chain] == [True, True, False]
+    for name, following in superseded_by.items():
+        links = {link["rel"]: link["href"] for link in found[name]["links"]}
+        assert links.get("successor-version") == (following and f"../{following}/item.json")
+    links = json.loads((world.out / "valley" / "catalog.json").read_text())["links"]
+    titles = [link["title"] for link in links if link["rel"] == "item"]
+    assert titles == [f"valley, {window(1)}, superseded"] * 2 + [f"valley, {window(1)}"]
+
+
+def test_a_map_of_more_days_follows_those_of_its_days(world):
+    world.publish(world.scene(1), world.scene(2))
+    world.one(2)
+    days = {path.parent.name for path in world.out.glob("valley/*/item.json")}
+    world.configure(window_days=3, composite="median")
+    world.one(3)
+    found = items(world)
+    (longer,) = set(found) - days
+    assert found[longer]["properties"]["deprecated"] is False
+    for name in days:
+        links = {link["rel"]: link["href"] for link in found[name]["links"]}
+        assert found[name]["properties"]["deprecated"] is True
+        assert links["successor-version"] == links["latest-version"] == f"../{longer}/item.json"
+
+
+def test_runs_over_two_areas_at_once_are_both_in_the_catalogue(world, monkeypatch):
+    """One writes what it read before the other, which is done by then."""
+    world.configure({"a": (VALLEY, {}), "b": (VALLEY, {})})
+    world.publish(world.scene(1))
+    write = Store.write
+    began, ran = [], []
+
+    def late(store, name, content):
+        if store.path == world.out and not began:
+            began.append(name)
+            ran.append(world.night(1, ["b"]))
+        write(store, name, content)
+
+    monkeypatch.setattr(Store, "write", late)
+    world.night(1, ["a"])
+    assert [report.exit_code for report in ran] == [0]
+    links = json.loads((world.out / "catalog.json").read_text())["links"]
+    assert [link["title"] for link in links if link["rel"] == "child"] == ["a", "b"]
+
+
+def test_a_failure_is_told_by_every_run_of_its_night(world):
+    world.publish(world.scene(1, dn=BRIGHT), world.scene(2, dn=BRIGHT // 9))
+    faulty = {"load": lambda model, device: Faulty()}
+    assert world.night(2, **faulty).exit_code == 11
+    again = run_here(world.config, night(2) + timedelta(minutes=10), **faulty)
+    assert again.exit_code == 11
+    (area,) = again.areas
+    assert area.windows == ()
+    (failed,) = area.earlier
+    assert (failed.window, failed.reason) == (window(1), "ZeroDivisionError: by bright ground")
+    assert again.to_dict()["failed_areas"] == ["valley"]
+    assert world.one(2, since=night(2).date()).failed == 0  # asks for nothing of that day
+    # The last try parks it; that too is told by the runs after it, that night.
+    world.configure(attempts=2)
+    parked = world.night(3, **faulty)
+    assert (told(parked.areas[0]), parked.exit_code) == ([(window(1), "failed")], 11)
+    assert run_here(world.config, night(3) + timedelta(hours=1)).exit_code == 11
+    assert world.night(4).exit_code == 0
+
+
+def test_a_try_again_after_an_error_hides_no_failure(world, monkeypatch):
+    """As Prefect tries an area again minutes after something stopped it."""
+    world.publish(world.scene(1, dn=BRIGHT), world.scene(2, dn=BRIGHT // 9))
+    settings = load_config(world.config)
+    whole = nightly_window.map_area
+
+    def broken(request, *rest):
+        if window(2) in str(request.out):
+            raise LedgerError("the server is gone")
+        return whole(request, *rest)
+
+    def once(minutes):
+        options = Night(
+            now_utc=night(2) + timedelta(minutes=minutes), load=lambda model, device: Faulty(), retry=RETRY
+        )
+        return run_area(settings, settings.areas[0], options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nightly_window, "map_area", broken)
+        with pytest.raises(LedgerError, match="gone"):
+            once(0)
+    area = once(1)
+    assert [entry.window for entry in area.earlier] == [window(1)]
+    assert area.failed == 1
+
+
+def test_what_nobody_foresaw_tells_no_secret_to_a_scheduler(world, monkeypatch, caplog):
+    """It logs what is raised with its traceback, and with those of its causes."""
+    world.publish(world.scene(1))
+    settings = load_config(world.config)
+    once = Night(now_utc=night(1), load=load, retry=RETRY)
+
+    def fail(request, contract):
+        raise failure
+
+    def fail_with_cause(request, contract):
+        try:
+            raise RuntimeError(SECRET)
+        except RuntimeError as error:
+            raise failure from error
+
+    monkeypatch.setattr(nightly, "find_scenes", fail)
+    failure = RuntimeError(SECRET)
+    with pytest.raises(LanduseError, match=r"^RuntimeError: GET https://host/x failed$") as raised:
+        run_area(settings, settings.areas[0], once)
+    shown = "".join(traceback.format_exception(raised.value))
+    monkeypatch.setattr(nightly, "find_scenes", fail_with_cause)
+    failure = OutputError("full")
+    with pytest.raises(OutputError, match="full") as raised:
+        run_area(settings, settings.areas[0], once)
+    shown += "".join(traceback.format_exception(raised.value))
+    formatter = logging.Formatter()
+    shown += "".join(map(formatter.format, caplog.records))
+    assert "find_scenes" in shown  # where it came from
+    assert "GET https://host/x failed" in shown
+    assert "hunter2" not in shown
+    assert "sig=abc" not in shown
+
+
+class Telling(Cells):
+    """Fails with a URL in its message."""
+
+    def cell_probabilities(self, dn, level, cells):
+        raise RuntimeError(SECRET)
+
+
+def test_what_nobody_foresaw_in_a_window_tells_no_secret_to_the_log(world, caplog):
+    world.publish(world.scene(1))
+    assert told(world.one(1, load=lambda model, device: Telling())) == [(window(1), "failed")]
+    shown = "".join(map(logging.Formatter().format, caplog.records))
+    assert "cell_probabilities" in shown
+    assert "hunter2" not in shown + json.dumps(world.rows("scenes"))
+
+
+def test_the_clock_goes_on_in_a_sleep_and_never_back(monkeypatch):
+    clock = Clock(night(1))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    asleep = clock()
+    assert asleep - night(1) >= timedelta(hours=1)
+    monkeypatch.setattr(time, "time", lambda: real() - 7200)
+    assert clock() == asleep
+
+
+def test_a_machine_that_wakes_up_sees_that_its_lease_has_lapsed(world, monkeypatch):
+    world.publish(world.scene(1))
+    real = time.time
+
+    def sleep():
+        monkeypatch.setattr(time, "time", lambda: real() + 5 * 3600)
+
+    assert told(world.one(1, load=lambda model, device: Interfering(sleep))) == [(window(1), "left")]
+    assert world.rows("maps") == []
+
+
+@pytest.mark.parametrize(("broken", "code"), [(True, 11), (False, 1)])
+def test_metrics_that_cannot_be_written_cost_no_report(world, run, broken, code):
+    """The exit code of failed areas stays; where all went well it is that of the metrics."""
+    if broken:
+        (world.folder / "items.json").write_text("{")
+    world.configure(model="balanced-fast-rgb", metrics_file="landuse.prom")
+    (world.out / "landuse.prom").mkdir(parents=True)
+    ran = run("nightly", "run", world.config, "--json", "--quiet", "--device", "cpu")
+    assert ran.code == code
+    assert json.loads(ran.out)["failed_areas"] == (["valley"] if broken else [])
+    assert ran.err.count("Error: ") == 1
+    assert "landuse.prom cannot be written" in ran.err
+
+
+@pytest.mark.parametrize(("days", "code"), [("1", 20), (None, 1)])
+def test_the_alarm_of_status_outlasts_its_metrics(world, run, days, code):
+    target = world.folder / "m.prom"
+    target.mkdir()
+    asked = ["--max-age-days", days] if days else []
+    ran = run("nightly", "status", world.config, "--json", "--metrics", target, *asked)
+    assert (ran.code, json.loads(ran.out)["areas"][0]["stale"]) == (code, days is not None)
+    assert "m.prom cannot be written" in ran.err
+
+
+def test_who_may_only_read_can_ask_for_the_status(world):
+    """As a monitor does that runs as another user."""
+    world.publish(world.scene(1))
+    world.one(1)
+    folder = Path(tempfile.mkdtemp(prefix="landuse-"))  # above pytest's own a stranger may not look
+    try:
+        shutil.copy(world.out / "ledger.sqlite", folder)
+        folder.chmod(0o555)
+        world.configure(out=str(folder))
+        settings = load_config(world.config)
+
+        def ask():
+            if os.getuid() == 0:
+                os.setuid(65534)
+            (health,) = nightly_status(settings, night(2))
+            os._exit(40 + health.scenes.mapped)
+
+        process = multiprocessing.get_context("fork").Process(target=ask)
+        process.start()
+        process.join(60)
+        assert process.exitcode == 41
+        assert [path.name for path in folder.iterdir()] == ["ledger.sqlite"]
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
