@@ -12,6 +12,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError
@@ -22,7 +23,6 @@ from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
 from landuse.workflows.nightly_report import WindowReport
-from landuse.workflows.publish import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -154,7 +154,7 @@ class WindowWork:
             composite=job.area.composite,
             probabilities=True,  # for the comparison with other nights
             min_valid_percent=job.area.min_valid,
-            title=f"Land use of {job.area.name}, {span(scenes)}",
+            title=f"Land use of {job.area.name}, {_days(self.lease)}",
             overwrite=True,  # what is there is of a run that died, or lacks pixels
             retry=job.retry,
         )
@@ -198,6 +198,13 @@ class WindowWork:
                 continue
             with suppress(BusyError), folder.locked():  # else a run whose lease has lapsed is still at it
                 folder.remove()
+
+
+def _days(lease: Lease) -> str:
+    """The window's day, or its first and last."""
+    first = date.fromisoformat(lease.on.window)
+    last = first + timedelta(days=lease.on.recipe.window_days - 1)
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _map_id(lease: Lease, seen: list[Seen]) -> str:
@@ -244,7 +251,7 @@ def _sorted_out(
             why = _why(view, one.scene.cloud_percent, max_cloud)
             failure = unread.get(one.scene.id)
             skipped[one.sighting] = why if failure is None else f"{why} Its mask cannot be read: {failure}"
-        elif entry.get("spare"):
+        elif not entry.get("used"):
             skipped[one.sighting] = _SPARE
         else:
             mapped.append(one.sighting)
