@@ -39,8 +39,11 @@ BYTES_PER_PX = {"tiff": 1.5, "jp2": 1.0, SCL: 0.05}
 READ_BYTES_PER_S = 10e6
 """Assumed rate of reading: nothing is fetched here that would tell."""
 
-CELL_BYTES = 5
-"""Of a map's cell on disk: class and confidence. A finished block also keeps its probabilities."""
+VECTOR_BYTES = {"polygons": 20, "cells": 250}
+"""Of a map's cell in the vector layers: its share of polygons, and its square where cells are asked for."""
+
+SMALL_FILES_BYTES = 1_500_000
+"""What preview, scripts of the page, STAC items and empty tables take together, of any map."""
 
 CALIBRATION_PATCHES = 256
 """Patches that the network is timed on."""
@@ -105,8 +108,7 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
     )
     patches = sum(len(windows.rows.cells) * len(windows.cols.cells) for windows, _ in work)
     read_bytes, fetched_bytes = _read_bytes(plan, ground), _read_bytes(plan, ground, remote_only=True)
-    cells = plan.rows * plan.cols
-    kept = cells * (CELL_BYTES + 4 * len(plan.classes))
+    kept = _kept_bytes(plan, request)
     return Foresight(
         plan=plan,
         sources=found.sources,
@@ -117,6 +119,16 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
         read_seconds=(read_bytes[0] / READ_BYTES_PER_S, read_bytes[1] / READ_BYTES_PER_S),
         network_seconds=_network_seconds(plan, classifier, work) if patches else 0.0,
     )
+
+
+def _kept_bytes(plan: RunPlan, request: MapRequest) -> int:
+    """Finished blocks and the map's files, as if nothing could be compressed; both are there at the end."""
+    classes = len(plan.classes)
+    block = 4 * classes + 4  # probabilities and four masks
+    rasters = 2 * (3 + (classes if request.probabilities else 0))  # in pieces, and as COGs made of them
+    vectors = VECTOR_BYTES["polygons"] + (VECTOR_BYTES["cells"] if request.vectors.cells else 0)
+    picture = 3 * (plan.stride_px // plan.picture_step_px) ** 2  # in block, pieces, COG and page
+    return plan.rows * plan.cols * (block + rasters + vectors + 4 * picture) + SMALL_FILES_BYTES
 
 
 def _read_bytes(plan: RunPlan, ground: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:

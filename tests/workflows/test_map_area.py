@@ -16,8 +16,10 @@ from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import parse_bbox, read_aoi
 from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.foresee import foresee
 from landuse.workflows.map_area import map_area
 from landuse.workflows.rasters import CatalogRequest
+from landuse.workflows.vector_layers import VectorOptions
 
 from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
 
@@ -335,3 +337,20 @@ def test_a_later_run_mends_what_failed(tmp_path):
     assert not second.failures
     assert second.cover.valid == 1
     assert not list((tmp_path / "map").glob(".*"))
+
+
+@pytest.mark.parametrize("vectors", [VectorOptions(), VectorOptions(cells=True)])
+def test_a_dry_run_foresees_the_disk_that_blocks_and_files_take(data_dir, tmp_path, predictor, vectors):
+    name, level, acquired = SCENES["orihuela"]
+    source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
+    asked = request(tmp_path, source, probabilities=True, vectors=vectors)
+    foreseen = foresee(asked, predictor).disk_bytes[1]
+    blocks = []
+
+    def watch(progress):
+        blocks.append(sum(path.stat().st_size for path in (tmp_path / "map").glob(".blocks-*/*")))
+
+    map_area(asked, predictor, watch)
+    files = sum(path.stat().st_size for path in (tmp_path / "map").iterdir())
+    assert max(blocks) > 500_000  # their picture has every pixel of the scene
+    assert max(blocks) + files < foreseen < 4 * (max(blocks) + files)
