@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 PRODUCT_LEVELS = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
 """ESA's product types and the processing levels they mean."""
 
-MAP_LEVEL = "L4"
-"""Processing level of what is derived from measurements, such as a map (STAC processing v1.2.0)."""
-
-PLAN_DIGEST = "landuse:plan_sha256"
-"""Property in which a map's item names the plan of its run."""
-
 _BASELINE = re.compile(r"\d{2}\.\d{2}", re.ASCII)
 _NAME = re.compile(
     r"S2(?P<unit>[A-Z])_MSIL(?:1C|2A)_\d{8}T\d{6}(?:_N(?P<major>\d{2})(?P<minor>\d{2}))?_R\d{3}"
@@ -49,17 +43,6 @@ def item_name(item: Json) -> str:
     if not identifier:
         raise UsageError("A STAC item has no id. Mend its metadata.")
     return f"STAC item {identifier[:120]!r}"
-
-
-def is_land_use_map(item: Json) -> bool:
-    """Whether the item is a map that landuse made: what can be mapped are the scenes it names, not itself."""
-    properties = mapping(item.get("properties"))
-    return properties.get("processing:level") == MAP_LEVEL and PLAN_DIGEST in properties
-
-
-def is_model(item: Json) -> bool:
-    """Whether the item describes a machine learning model (MLM), not imagery."""
-    return "mlm:name" in mapping(item.get("properties"))
 
 
 def acquired_utc(item: Json) -> datetime:

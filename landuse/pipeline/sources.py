@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from landuse.errors import LanduseError, ProviderError, UsageError
 from landuse.pipeline.fields import mapping, sequence, text
 from landuse.pipeline.hrefs import is_remote, resolve_href
-from landuse.pipeline.product import is_land_use_map, is_model
+from landuse.pipeline.own_items import is_land_use_map, is_model
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:

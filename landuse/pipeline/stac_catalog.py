@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.product import is_land_use_map
+from landuse.pipeline.own_items import is_land_use_map
 from landuse.pipeline.stac_map import ITEM_NAME, local_href
 from landuse.pipeline.write import prepare_folder, write_json
 

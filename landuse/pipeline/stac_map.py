@@ -23,9 +23,9 @@ from landuse.model.classes import legend
 from landuse.pipeline.clouds import mask_bands
 from landuse.pipeline.hrefs import is_remote
 from landuse.pipeline.lonlat import crosses_antimeridian, cut_at_antimeridian, in_one_piece, surfaces
+from landuse.pipeline.own_items import MAP_LEVEL, PLAN_DIGEST
 from landuse.pipeline.picture import picture_bands
 from landuse.pipeline.plan import project
-from landuse.pipeline.product import MAP_LEVEL, PLAN_DIGEST
 from landuse.records import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.redact import printable, redact_href
 

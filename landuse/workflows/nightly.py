@@ -33,9 +33,10 @@ from landuse.pipeline.store import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
 from landuse.workflows.map_request import MapRequest
-from landuse.workflows.nightly_area import Job, count_try, do_window
+from landuse.workflows.nightly_area import count_try, do_window
 from landuse.workflows.nightly_publish import publish_area, update_changes
 from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport, failed_since
+from landuse.workflows.nightly_window import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

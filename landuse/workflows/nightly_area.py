@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from landuse.errors import (
@@ -26,58 +25,14 @@ from landuse.workflows.nightly_window import WindowWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
-    from pathlib import Path
 
-    from landuse.pipeline.acquisitions import Seen
-    from landuse.pipeline.area import Area
-    from landuse.pipeline.failover import Found
-    from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import DueWindow, Lease
-    from landuse.pipeline.retry import RetryPolicy
-    from landuse.pipeline.store import Store
-    from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.nightly_config import AreaConfig
-    from landuse.workflows.run_blocks import Cluster
+    from landuse.workflows.nightly_window import Job
 
 log = logging.getLogger(__name__)
 
 RENEWALS = 4
 """A lease is renewed so many times before it would lapse."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Job:
-    """All that the windows of an area share."""
-
-    area: AreaConfig
-    """Its settings."""
-    place: Area
-    """Where it is."""
-    folder: Store
-    """Where its maps lie."""
-    location: Path | str
-    """The same, as a path or an fsspec URL."""
-    ledger: Ledger
-    """What is done."""
-    classifier: PatchClassifier
-    """The model."""
-    cluster: Cluster | None
-    """Where blocks are done; None: in this process."""
-    found: Found
-    """What the source has tonight."""
-    seen: tuple[Seen, ...]
-    """Its scenes, and what the ledger calls them."""
-    owner: str
-    """This run."""
-    clock: Callable[[], datetime]
-    """The time in UTC."""
-    attempts: int
-    """Nights on which a scene is tried."""
-    lease_minutes: int
-    """How long a run that died keeps others from its work."""
-    retry: RetryPolicy
-    """Patience with imagery."""
 
 
 def do_window(job: Job, window: DueWindow) -> WindowReport:

@@ -11,8 +11,8 @@ import json
 import re
 import time
 from contextlib import suppress
-from dataclasses import replace
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError
@@ -26,13 +26,19 @@ from landuse.workflows.nightly_report import WindowReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from landuse.pipeline.acquisitions import Seen
+    from landuse.pipeline.area import Area
+    from landuse.pipeline.failover import Found
     from landuse.pipeline.fields import Json
+    from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import Lease, Sighting
+    from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.store import Store
-    from landuse.workflows.nightly_area import Job
-    from landuse.workflows.run_blocks import Progress
+    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.nightly_config import AreaConfig
+    from landuse.workflows.run_blocks import Cluster, Progress
 
 RUN_NAME = "run.json"
 """Tells that a map's other files are whole."""
@@ -44,6 +50,40 @@ _UNLISTED = "The source does not list it any more."
 _LOST = "The source does not list {!r} any more, which is in the window's map: a new map would lose it."
 _OUTDATED = "The source lists a newer processing baseline of it."
 _SPARE = "The clearer scenes of its window show all that it shows."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """All that the windows of an area share."""
+
+    area: AreaConfig
+    """Its settings."""
+    place: Area
+    """Where it is."""
+    folder: Store
+    """Where its maps lie."""
+    location: Path | str
+    """The same, as a path or an fsspec URL."""
+    ledger: Ledger
+    """What is done."""
+    classifier: PatchClassifier
+    """The model."""
+    cluster: Cluster | None
+    """Where blocks are done; None: in this process."""
+    found: Found
+    """What the source has tonight."""
+    seen: tuple[Seen, ...]
+    """Its scenes, and what the ledger calls them."""
+    owner: str
+    """This run."""
+    clock: Callable[[], datetime]
+    """The time in UTC."""
+    attempts: int
+    """Nights on which a scene is tried."""
+    lease_minutes: int
+    """How long a run that died keeps others from its work."""
+    retry: RetryPolicy
+    """Patience with imagery."""
 
 
 class WindowWork:
