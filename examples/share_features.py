@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from landuse.contract import ModelContract
 from landuse.errors import LanduseError
 from landuse.model import augment
 from landuse.model.checkpoint import load_checkpoint, save_checkpoint
@@ -32,7 +33,6 @@ from landuse.model.evaluate import fit_temperature, logits_of, score
 from landuse.model.networks import PatchNetwork
 from landuse.model.normalize import bring_to_input, path_dn, standardize
 from landuse.model.predict import cell_weights
-from landuse.records import ModelContract
 
 SIDE = 4
 """Patches along a mosaic's side."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import typer
 
-from landuse.records import percent
+from landuse.pipeline.cells import percent
 from landuse.redact import printable
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from landuse.model.recipe import EpochMetrics, StepProgress
+    from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.failover import SourceOutcome
-    from landuse.records import ClassArea
     from landuse.workflows.fetch import Transfer
     from landuse.workflows.foresee import Foresight
     from landuse.workflows.report import MapReport

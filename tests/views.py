@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from landuse.model.classes import EUROSAT_NAMES, LandUseClass, legend
+from landuse.pipeline.cells import NODATA_ID, CellStatus, ClassArea, Cover
 from landuse.pipeline.view import MapView, ViewScene
-from landuse.records import NODATA_ID, CellStatus, ClassArea, Cover
 
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"

@@ -9,7 +9,7 @@ import typer
 
 from landuse.commands.options import JsonOption, OverwriteOption
 from landuse.commands.stopping import terminable
-from landuse.records import CHANGE_THRESHOLD
+from landuse.pipeline.cells import CHANGE_THRESHOLD
 from landuse.redact import printable
 from landuse.terminal import print_json
 

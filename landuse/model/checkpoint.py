@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
-from landuse.records import LevelInput, ModelContract
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from landuse.model.normalize import bring_to_input, standardize
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from landuse.contract import ModelContract
     from landuse.model.datasets import LabelledPatches
-    from landuse.records import ModelContract
 
 DIHEDRAL = tuple(range(8))
 

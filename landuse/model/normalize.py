@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError
-from landuse.records import LevelInput, ModelContract
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from landuse.contract import ModelContract
 from landuse.errors import OutputError, UsageError
 from landuse.model import augment
 from landuse.model.bands import INPUT_MAX_DN, SPECTRAL_GROUPS
@@ -26,7 +27,6 @@ from landuse.model.normalize import bring_to_input, level_inputs, path_dn, stand
 from landuse.model.recipe import EpochMetrics, StepProgress, class_weights, rate_at
 from landuse.model.training_state import TrainingRun
 from landuse.model.transfer import start_from
-from landuse.records import ModelContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from landuse.contract import ModelContract
     from landuse.model.devices import Worker
     from landuse.model.networks import PatchNetwork
     from landuse.model.recipe import TrainConfig
-    from landuse.records import ModelContract
 
 
 class TrainingRun:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from landuse.contract import ModelContract
     from landuse.model.networks import PatchNetwork
-    from landuse.records import ModelContract
 
 log = logging.getLogger(__name__)
 

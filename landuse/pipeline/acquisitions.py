@@ -17,7 +17,7 @@ import shapely
 from landuse.pipeline.duplicates import same_acquisition
 from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
 from landuse.pipeline.lonlat import in_one_piece, outer_rings, outline
-from landuse.records import Scene
+from landuse.pipeline.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landuse.errors import UsageError
-from landuse.records import CellScores, ReadFailure
+from landuse.pipeline.cells import CellScores
+from landuse.pipeline.scene import ReadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from landuse.pipeline.cells import Block
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.store import Store
-    from landuse.records import Block
 
 _FOLDER = ".blocks-"
 """What the names of the folders begin with."""

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.records import NODATA_ID, SHARE_STEPS
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.records import PixelBlock
+from landuse.pipeline.scene import PixelBlock
 from landuse.sentinel2 import MAX_DN
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from landuse.pipeline.fields import Json
-    from landuse.records import Scene
+    from landuse.pipeline.scene import Scene
 
 SAME_PASS = timedelta(minutes=20)
 """Times of one acquisition differ by less; the next pass over a tile is most of an orbit (100 min) later."""

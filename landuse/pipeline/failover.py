@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.scene import Scene
     from landuse.pipeline.search import SceneQuery
-    from landuse.records import Scene
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from landuse.pipeline.product import (
     processing_baseline,
     tile,
 )
-from landuse.records import Scene
+from landuse.pipeline.scene import Scene
 
 if TYPE_CHECKING:
     from shapely import Geometry

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from landuse.records import Scene
+    from landuse.pipeline.scene import Scene
 
 
 EDGE_PIECES = 100

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.view import NO_CLASS
 from landuse.pipeline.write import atomic_path
-from landuse.records import NODATA_ID, SHARE_STEPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from landuse.pipeline.cells import Block
     from landuse.pipeline.plan import RunPlan
-    from landuse.records import Block, PixelBlock
+    from landuse.pipeline.scene import PixelBlock
 
 MIN_USABLE = 0.5
 """A window has no vote with a smaller share of usable pixels, of those that lie on the imagery."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from landuse.records import PixelBlock
+    from landuse.pipeline.scene import PixelBlock
 
 RGB = ("B04", "B03", "B02")
 """What the eye would see."""

@@ -16,9 +16,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import landuse
+from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
+from landuse.pipeline.cells import Block
 from landuse.pipeline.clouds import mask_bands
-from landuse.records import AreaView, BandAsset, Block, ModelContract, Scene
+from landuse.pipeline.scene import AreaView, BandAsset, Scene
 from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M
 

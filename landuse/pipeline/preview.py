@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image
 
+from landuse.pipeline.cells import NODATA_ID, percent
 from landuse.pipeline.view import NO_CLASS
 from landuse.pipeline.write import atomic_path
-from landuse.records import NODATA_ID, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

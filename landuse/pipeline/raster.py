@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
 
-    from landuse.records import BandAsset
+    from landuse.pipeline.scene import BandAsset
 
 MUCH_FINER = 0.6
 """A source whose pixels span less of the grid's than this is averaged, not interpolated."""

@@ -23,7 +23,7 @@ from landuse.pipeline.clouds import (
 )
 from landuse.pipeline.raster import Stored, ranges_onto, read_onto
 from landuse.pipeline.remote import is_jpeg2000
-from landuse.records import PixelBlock, ReadFailure
+from landuse.pipeline.scene import PixelBlock, ReadFailure
 from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from landuse.pipeline.remote import Remote
-    from landuse.records import BandAsset, Scene
+    from landuse.pipeline.scene import BandAsset, Scene
 
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.area import Area, DateRange
     from landuse.pipeline.fields import Json
     from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.scene import Scene
     from landuse.pipeline.stac_http import StacHttp
-    from landuse.records import Scene
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from pystac import MediaType
 from pystac.utils import datetime_to_str
 
 from landuse.model.classes import legend
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.pipeline.clouds import mask_bands
 from landuse.pipeline.hrefs import is_remote
 from landuse.pipeline.lonlat import crosses_antimeridian, cut_at_antimeridian, in_one_piece, surfaces
 from landuse.pipeline.own_items import MAP_LEVEL, PLAN_DIGEST
 from landuse.pipeline.picture import picture_bands
 from landuse.pipeline.plan import project
-from landuse.records import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.redact import printable, redact_href
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from shapely import Geometry
 
+    from landuse.pipeline.cells import ClassArea, Cover
     from landuse.pipeline.plan import RunPlan
-    from landuse.records import ClassArea, Cover, Scene
+    from landuse.pipeline.scene import Scene
 
 ITEM_NAME = "item.json"
 """The map's item, in the map's folder."""

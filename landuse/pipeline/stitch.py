@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.records import NODATA_ID, SHARE_STEPS, CellScores, CellStatus
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellScores, CellStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from landuse.pipeline.cells import Block
     from landuse.pipeline.patches import PatchBatch
-    from landuse.records import Block, PixelBlock
+    from landuse.pipeline.scene import PixelBlock
 
 _PROBABILITY_STEPS = 65_535
 """Patch probabilities are blended in steps of 1/65535: sums of whole numbers are exact, so the

@@ -19,7 +19,7 @@ from landuse.pipeline.clouds import mask_bands
 from landuse.pipeline.lonlat import outline, solar_days
 from landuse.pipeline.plan import project, snap
 from landuse.pipeline.read import read_failure, read_mask
-from landuse.records import AreaView, ReadFailure
+from landuse.pipeline.scene import AreaView, ReadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.remote import Remote
-    from landuse.records import Scene
+    from landuse.pipeline.scene import Scene
 
 log = logging.getLogger(__name__)
 

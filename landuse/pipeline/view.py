@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from landuse.records import CellStatus
+from landuse.pipeline.cells import CellStatus
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from landuse.model.classes import LandUseClass
-    from landuse.records import ClassArea, Cover
+    from landuse.pipeline.cells import ClassArea, Cover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ import shapely
 
 from landuse.pipeline import patches, stitch
 from landuse.pipeline.blocks import BlockFile
+from landuse.pipeline.cells import Block, CellScores
 from landuse.pipeline.picture import draw_picture
 from landuse.pipeline.plan import RunPlan
-from landuse.records import Block, CellScores
 from landuse.workflows.layers import BlockPixels, ground_of_all, read_pixels
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
+    from landuse.contract import ModelContract
     from landuse.pipeline.remote import Remote
-    from landuse.records import ModelContract
 
 
 PATCHES_AT_ONCE = 512

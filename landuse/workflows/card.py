@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from landuse.contract import ModelContract
     from landuse.model.networks import PatchNetwork
-    from landuse.records import ModelContract
 
 EXTENSIONS = tuple(
     f"https://stac-extensions.github.io/{name}/schema.json"

@@ -26,7 +26,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 from landuse.errors import OutputError, UsageError
-from landuse.records import BandAsset
+from landuse.pipeline.scene import BandAsset
 from landuse.sentinel2 import (
     CENTER_WAVELENGTH_UM,
     COMMON_NAMES,

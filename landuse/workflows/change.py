@@ -21,12 +21,12 @@ from rasterio.windows import Window
 import landuse
 from landuse.errors import UsageError
 from landuse.model.classes import legend
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.change import UNCHANGED_CODE, UNCONFIRMED_CODE, Verdict, change_codes, from_to, judge
 from landuse.pipeline.style import StyleEntry, categorized
 from landuse.pipeline.vectorize import polygonize
 from landuse.pipeline.vectors import geopackage_writer
 from landuse.pipeline.write import RasterLayer, cog_writer, prepare_folder, staged, write_json
-from landuse.records import NODATA_ID, SHARE_STEPS
 from landuse.workflows.change_report import (
     OUTPUTS,
     ChangeCover,

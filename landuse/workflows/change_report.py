@@ -12,7 +12,7 @@ import rasterio
 
 import landuse
 from landuse.errors import UsageError
-from landuse.records import CHANGE_THRESHOLD
+from landuse.pipeline.cells import CHANGE_THRESHOLD
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landuse.errors import ReadError, UsageError
-from landuse.records import NODATA_ID
+from landuse.pipeline.cells import NODATA_ID
 from landuse.redact import printable
 
 if TYPE_CHECKING:

@@ -37,11 +37,11 @@ from landuse.workflows.run_blocks import BlockDone, finished_block, run_block
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from landuse.pipeline.cells import Block
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.store import Store
-    from landuse.records import Block
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.run_blocks import Cluster
 

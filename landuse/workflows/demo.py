@@ -24,7 +24,7 @@ from rasterio.warp import transform as transform_points
 from landuse.errors import OutputError, ReadError, UsageError
 from landuse.model.classes import EUROSAT, EUROSAT_NAMES
 from landuse.pipeline.area import Area
-from landuse.records import NODATA_ID
+from landuse.pipeline.cells import NODATA_ID
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area

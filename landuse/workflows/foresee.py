@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.failover import SourceOutcome
     from landuse.pipeline.patches import BlockWindows
     from landuse.pipeline.plan import RunPlan
-    from landuse.records import BandAsset, Scene
+    from landuse.pipeline.scene import BandAsset, Scene
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.map_request import MapRequest
 

@@ -18,7 +18,7 @@ from landuse.pipeline.composite import composite
 from landuse.pipeline.lonlat import outline, solar_days
 from landuse.pipeline.plan import ground_in, project
 from landuse.pipeline.read import read_failure, read_scene
-from landuse.records import PixelBlock, ReadFailure
+from landuse.pipeline.scene import PixelBlock, ReadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Remote
-    from landuse.records import Scene
+    from landuse.pipeline.scene import Scene
 
 log = logging.getLogger(__name__)
 

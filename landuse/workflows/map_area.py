@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
     from shapely.geometry.base import BaseGeometry
 
+    from landuse.contract import ModelContract
+    from landuse.pipeline.cells import Block
     from landuse.pipeline.remote import Traffic
-    from landuse.records import BandAsset, Block, ModelContract, ReadFailure, Scene
+    from landuse.pipeline.scene import BandAsset, ReadFailure, Scene
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.map_request import MapRequest
     from landuse.workflows.run_blocks import BlockDone, Progress

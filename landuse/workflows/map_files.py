@@ -16,8 +16,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landuse.errors import ReadError, UsageError
+from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.change import MapCells, to_steps
-from landuse.records import NODATA_ID
 from landuse.workflows.class_map import class_names
 
 if TYPE_CHECKING:

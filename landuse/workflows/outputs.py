@@ -16,10 +16,11 @@ from landuse.errors import ReadError
 from landuse.model import classes as class_table
 from landuse.pipeline import stitch
 from landuse.pipeline.blocks import read_block
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
 from landuse.pipeline.picture import DESCRIPTION, picture_bands
 from landuse.pipeline.plan import RunPlan
+from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write import RasterLayer, cog_writer
-from landuse.records import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover, ReadFailure, Scene
 from landuse.workflows.block import cells_inside
 from landuse.workflows.publish import attribution
 from landuse.workflows.vector_layers import LAYERS, VectorOptions, write_vectors

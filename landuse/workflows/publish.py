@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from landuse.records import Scene
+    from landuse.pipeline.scene import Scene
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.report import MapReport
 

@@ -36,7 +36,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import array_bounds
 
 from landuse.errors import ReadError, UsageError
-from landuse.records import BandAsset
+from landuse.pipeline.scene import BandAsset
 from landuse.sentinel2 import (
     BANDS,
     COMMON_NAMES,

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from landuse.pipeline.cells import ClassArea, Cover
     from landuse.pipeline.failover import SourceOutcome
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Traffic
-    from landuse.records import ClassArea, Cover, ReadFailure, Scene
+    from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.workflows.vector_layers import VectorOptions
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from landuse.pipeline.cells import Block
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Remote
     from landuse.pipeline.store import Store
-    from landuse.records import Block
     from landuse.workflows.block import BlockInput, PatchClassifier
 
 _ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")

@@ -45,9 +45,9 @@ from landuse.workflows.card import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from landuse.contract import ModelContract
     from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.stac_map import MapFacts
-    from landuse.records import ModelContract
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 SCIENTIFIC = "https://stac-extensions.github.io/scientific/v1.0.0/schema.json"

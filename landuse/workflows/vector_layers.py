@@ -16,11 +16,11 @@ from rasterio.windows import Window
 
 from landuse.errors import UsageError
 from landuse.model.classes import legend
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.style import StyleEntry, categorized, outlined
 from landuse.pipeline.vectorize import polygonize
 from landuse.pipeline.vectors import SUFFIXES, check_vector_format, convert_layers, geopackage_writer
-from landuse.records import NODATA_ID, SHARE_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
+    from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.plan import RunPlan
-    from landuse.records import ClassArea
 
 GEOPACKAGE = "landuse.gpkg"
 

@@ -30,8 +30,8 @@ from landuse.workflows.map_request import MapRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from landuse.contract import ModelContract
     from landuse.pipeline.plan import RunPlan
-    from landuse.records import ModelContract
 
 BATCHES = (16, 32, 64, 128, 256)
 LEAST_S, MOST_S = 2.0, 15.0

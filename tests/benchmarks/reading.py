@@ -22,7 +22,7 @@ from odc.geo.geobox import GeoBox
 
 from landuse.pipeline.read import read_scene
 from landuse.pipeline.remote import Remote
-from landuse.records import BandAsset, Scene
+from landuse.pipeline.scene import BandAsset, Scene
 
 # Run as a script, its folder is on the path and the project's root is not.
 sys.path.insert(0, str(Path(__file__).parents[2]))

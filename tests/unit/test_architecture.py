@@ -106,7 +106,9 @@ RULES = [
     pytest.param("landuse.terminal", ("landuse.cli", "landuse.commands"), (), id="terminal"),
     pytest.param("landuse.commands", ("landuse.cli",), (), id="commands"),
     pytest.param("landuse.sentinel2", ("landuse",), (), id="sentinel2"),
-    pytest.param("landuse.records", ("landuse",), ("landuse.sentinel2",), id="records"),
+    pytest.param("landuse.contract", ("landuse",), (), id="contract"),
+    pytest.param("landuse.pipeline.scene", ("landuse",), (), id="scene"),
+    pytest.param("landuse.pipeline.cells", ("landuse",), (), id="cells"),
     pytest.param("landuse.errors", ("landuse",), (), id="errors"),
 ]
 
@@ -140,9 +142,9 @@ def test_only_datasets_reads_images_inside_model():
 
 
 @pytest.mark.parametrize(
-    "module", ["landuse", "landuse.records", "landuse.errors", "landuse.sentinel2", "landuse.model", *TABLES]
+    "module", ["landuse", "landuse.contract", "landuse.errors", "landuse.sentinel2", "landuse.model", *TABLES]
 )
-def test_records_errors_and_tables_import_only_the_standard_library(module):
+def test_the_contract_errors_and_tables_import_only_the_standard_library(module):
     names = package_imports(typing_too=False)[module]
     foreign = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
     assert {name for name in foreign if not reaches(name, "landuse.sentinel2")} == set()
@@ -183,7 +185,7 @@ HEAVY = {
 
 @pytest.mark.parametrize(
     "statement",
-    ["import landuse", "import landuse.records, landuse.errors", *(f"import {table}" for table in TABLES)],
+    ["import landuse", "import landuse.contract, landuse.errors", *(f"import {table}" for table in TABLES)],
 )
 def test_light_modules_stay_light(statement):
     assert loaded_by(statement) & (HEAVY | {"typer"}) == set()

@@ -6,7 +6,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from landuse.records import LevelInput, ModelContract
+from landuse.contract import LevelInput, ModelContract
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_request import MapRequest
 from landuse.workflows.rasters import CatalogRequest

@@ -22,12 +22,13 @@ from pystac.validation.local_validator import get_local_schema_cache
 from referencing import Registry, Resource
 from safetensors import safe_open
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
-from landuse.model.checkpoint import WEIGHTS, load_contract, save_checkpoint, shipped_models
+from landuse.model import WEIGHTS, shipped_models
+from landuse.model.checkpoint import load_contract, save_checkpoint
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
 from landuse.model.predict import Predictor
-from landuse.records import LevelInput, ModelContract
 from landuse.sentinel2 import BANDS
 from landuse.workflows.card import BATCH_SIZE, CardFacts, CardMetric, load_facts, write_card
 

@@ -11,9 +11,10 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.pipeline.plan import make_plan
 from landuse.pipeline.remote import Remote
-from landuse.records import BandAsset, LevelInput, ModelContract, Scene
+from landuse.pipeline.scene import BandAsset, Scene
 from landuse.workflows.layers import read_pixels
 
 CRS = "EPSG:32633"

@@ -12,7 +12,7 @@ ASSEMBLE_TWO_MAPS = """
     from landuse.pipeline.blocks import BlockFile, write_block
     from landuse.pipeline.plan import make_plan
     from landuse.pipeline.store import Store
-    from landuse.records import BandAsset, CellScores, LevelInput, ModelContract, Scene
+    from landuse.contract import BandAsset, CellScores, LevelInput, ModelContract, Scene
     from landuse.workflows.outputs import assemble
     from landuse.workflows.vector_layers import VectorOptions
 

@@ -15,11 +15,12 @@ from affine import Affine
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.area import read_aoi
+from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.store import Store
-from landuse.records import CellStatus, LevelInput, ModelContract
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest

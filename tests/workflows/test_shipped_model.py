@@ -8,9 +8,9 @@ import rasterio
 import torch
 from PIL import Image
 
-from landuse.model import DEFAULT_MODEL, MAP_MODEL
+from landuse.model import DEFAULT_MODEL, MAP_MODEL, WEIGHTS, shipped_models
 from landuse.model.bands import ALL, NO_B10, RGB
-from landuse.model.checkpoint import WEIGHTS, load_checkpoint, model_path, shipped_models
+from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.evaluate import logits_of
 from landuse.model.normalize import path_dn

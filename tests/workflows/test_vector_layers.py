@@ -19,9 +19,11 @@ import shapely
 from affine import Affine
 from scipy import ndimage
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import UsageError
+from landuse.pipeline.cells import NODATA_ID, ClassArea
 from landuse.pipeline.plan import make_plan
-from landuse.records import NODATA_ID, AreaView, BandAsset, ClassArea, LevelInput, ModelContract, Scene
+from landuse.pipeline.scene import AreaView, BandAsset, Scene
 from landuse.workflows import vector_layers
 from landuse.workflows.vector_layers import VectorOptions, write_vectors
 

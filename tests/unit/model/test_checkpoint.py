@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, OutputError
 from landuse.model import checkpoint as module
+from landuse.model import shipped_models
 from landuse.model.checkpoint import (
     FORMAT,
     contract_from_dict,
@@ -23,9 +25,7 @@ from landuse.model.checkpoint import (
     load_contract,
     model_path,
     save_checkpoint,
-    shipped_models,
 )
-from landuse.records import LevelInput, ModelContract
 
 from .conftest import Trap
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from landuse.contract import ModelContract
 from landuse.errors import ModelError
 from landuse.model.bands import EUROSAT_JPEG_MAX_DN, EUROSAT_TIFF, RGB
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE, bring_to_input, level_inputs, path_dn, standardize
-from landuse.records import ModelContract
 from landuse.sentinel2 import BANDS, CENTER_WAVELENGTH_UM
 
 CONTRACT = ModelContract(

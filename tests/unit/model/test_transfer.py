@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from landuse.contract import ModelContract
 from landuse.errors import ModelError
 from landuse.model.bands import INPUT_MAX_DN
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.networks import NETWORKS, build_network
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
 from landuse.model.transfer import start_from
-from landuse.records import ModelContract
 
 from .conftest import Trap
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.change import (
     MapCells,
     Verdict,
@@ -16,7 +17,6 @@ from landuse.pipeline.change import (
     judge,
     to_steps,
 )
-from landuse.records import NODATA_ID, SHARE_STEPS
 
 
 @st.composite

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.pipeline.composite import composite
-from landuse.records import PixelBlock
+from landuse.pipeline.scene import PixelBlock
 
 
 def random_layers(seed, count, top_dn, rows=9, cols=7):

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landuse.pipeline.cells import Block
 from landuse.pipeline.patches import MIN_USABLE, BlockWindows, axis_windows, filled, patch_batches
+from landuse.pipeline.scene import PixelBlock
 from landuse.pipeline.stitch import Blend, class_raster, confidence_raster
-from landuse.records import Block, PixelBlock
 
 
 @settings(max_examples=300, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.pipeline.picture import draw_picture, picture_bands, stretch
-from landuse.records import PixelBlock
+from landuse.pipeline.scene import PixelBlock
 
 BANDS = ("B08", "B02", "B03", "B04")
 

@@ -10,9 +10,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.plan import RunPlan, make_plan, tile, utm_crs
-from landuse.records import BandAsset, LevelInput, ModelContract, Scene
+from landuse.pipeline.scene import BandAsset, Scene
 
 RGB = ("B04", "B03", "B02")
 CONTRACT = ModelContract(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landuse.errors import OutputError
+from landuse.pipeline.cells import NODATA_ID, Cover, percent
 from landuse.pipeline.preview import cell_picture, draw_preview, plain, round_length, write_preview
 from landuse.pipeline.view import NO_CLASS
-from landuse.records import NODATA_ID, Cover, percent
 from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
 
 

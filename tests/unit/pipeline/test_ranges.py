@@ -24,8 +24,8 @@ from landuse.errors import ReadError
 from landuse.pipeline.read import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.scene import BandAsset, Scene
 from landuse.pipeline.sparse import LARGEST_BYTES
-from landuse.records import BandAsset, Scene
 from tests.faults import Storage, serving
 
 HASTY = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=10, connect_timeout_s=2, read_timeout_s=2)

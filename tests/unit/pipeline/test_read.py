@@ -18,7 +18,7 @@ from landuse.pipeline.clouds import MASK_MARGIN_PX
 from landuse.pipeline.read import _with_context, read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
-from landuse.records import BandAsset, Scene
+from landuse.pipeline.scene import BandAsset, Scene
 from tests.servers import free_port
 
 CRS = "EPSG:32633"

@@ -24,7 +24,7 @@ from landuse.pipeline.providers import CDSE, EARTH_SEARCH_L1C, Provider, S3Acces
 from landuse.pipeline.read import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
-from landuse.records import BandAsset, Scene
+from landuse.pipeline.scene import BandAsset, Scene
 from landuse.sentinel2 import RESOLUTION_M
 
 BUCKET = "sentinel-s2-l1c"

@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landuse.pipeline.cells import Block, CellScores, CellStatus
 from landuse.pipeline.patches import PatchBatch
+from landuse.pipeline.scene import PixelBlock
 from landuse.pipeline.stitch import (
     Blend,
     class_raster,
@@ -14,7 +16,6 @@ from landuse.pipeline.stitch import (
     probability_rasters,
     status_raster,
 )
-from landuse.records import Block, CellScores, CellStatus, PixelBlock
 
 
 @settings(deadline=None, max_examples=50)

@@ -11,8 +11,8 @@ from rasterio.warp import transform_bounds
 
 from landuse.errors import NothingFoundError, ReadError
 from landuse.pipeline.remote import Remote
+from landuse.pipeline.scene import BandAsset, Scene
 from landuse.pipeline.survey import survey
-from landuse.records import BandAsset, Scene
 
 CRS = "EPSG:32633"
 LEFT, TOP, SIDE_PX = 500_000, 5_300_000, 100  # SCL pixels of 20 m

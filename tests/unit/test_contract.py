@@ -6,10 +6,13 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from landuse import errors, records
+from landuse import contract, errors
+from landuse.contract import LevelInput, ModelContract
 from landuse.model.bands import EUROSAT_TIFF
 from landuse.model.classes import EUROSAT, EUROSAT_NAMES
-from landuse.records import NODATA_ID, BandAsset, Block, LevelInput, ModelContract, PixelBlock, Scene
+from landuse.pipeline import cells, scene
+from landuse.pipeline.cells import NODATA_ID, Block
+from landuse.pipeline.scene import BandAsset, PixelBlock, Scene
 from landuse.sentinel2 import BANDS, RESOLUTION_M
 
 CONTRACT = ModelContract(
@@ -126,7 +129,7 @@ def test_a_block_s_name_is_unique_and_safe():
 
 
 def test_records_are_frozen_slotted_keyword_only_and_documented():
-    classes = [c for c in vars(records).values() if is_dataclass(c)]
+    classes = [c for module in (contract, scene, cells) for c in vars(module).values() if is_dataclass(c)]
     assert len(classes) >= 6
     for record in classes:
         assert record.__dataclass_params__.frozen, record

@@ -1,0 +1,121 @@
+"""Cells of a map: what their values mean, and the records that stages hand to each other about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+NODATA_ID = 255
+"""Class raster value of a cell without a class."""
+
+SHARE_STEPS = 250
+"""Confidence and probability rasters hold rounded multiples of 1/250; 255 is nodata there too."""
+
+CHANGE_THRESHOLD = 0.7
+"""Share of a cell's probability that has to move for a change of class to count (``pipeline.change``)."""
+
+
+class CellStatus(IntEnum):
+    """Why a cell has a class or none: the values of the status raster."""
+
+    OUTSIDE = 0
+    """Not part of the area."""
+    CLASSIFIED = 1
+    CLOUDY = 2
+    """Seen, but under cloud, shadow or snow."""
+    FAILED = 3
+    """Under a scene that could not be read."""
+    UNSEEN = 4
+    """No scene saw it, or too little of it for a patch."""
+
+
+def percent(share: float) -> str:
+    """A share for people; one that is there never reads 0.0, one that is not whole never 100.0."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    if 0.9995 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A rectangle of map cells that is read, classified and written as one unit of work."""
+
+    row_start: int
+    """First cell row, from the top of the map's grid."""
+    row_stop: int
+    """One past the last cell row."""
+    col_start: int
+    """First cell column, from the left of the map's grid."""
+    col_stop: int
+    """One past the last cell column."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) in cells."""
+        return self.row_stop - self.row_start, self.col_stop - self.col_start
+
+    @property
+    def name(self) -> str:
+        """A file-safe name, unique within a plan."""
+        return f"r{self.row_start:06d}_c{self.col_start:06d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellScores:
+    """What a block's cells were found to be, before a class is chosen."""
+
+    probabilities: NDArray[np.float32]
+    """(class, row, col), 0..1, summing to 1 over classes; 0 everywhere where ``mapped`` is False."""
+    mapped: NDArray[np.bool_]
+    """(row, col), True where the cell gets a class."""
+    observed: NDArray[np.bool_]
+    """(row, col), True where a scene saw at least one pixel of the cell, clear or not."""
+    clouded: NDArray[np.bool_]
+    """(row, col), True where cloud, shadow or snow hides at least one of those pixels."""
+    failed: NDArray[np.bool_]
+    """(row, col), True where a cell is not mapped and a scene over it could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassArea:
+    """One class in a map."""
+
+    id: int
+    """Value in the class raster."""
+    name: str
+    """Class name."""
+    cells: int
+    """Cells of the class."""
+    area_m2: float
+    """Their area."""
+    share: float
+    """Their share of the classified cells, 0..1."""
+
+    @property
+    def area_ha(self) -> float:
+        """Their area in hectares."""
+        return self.area_m2 / 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover:
+    """What became of the area's cells; the four shares add up to 1."""
+
+    cells: int
+    """Cells of the area."""
+    valid: float
+    """Share that got a class, 0..1."""
+    cloudy: float
+    """Share seen, but under cloud, shadow or snow."""
+    failed: float
+    """Share without a class under a scene that could not be read."""
+    nodata: float
+    """Share that no scene saw, or too little of for a patch."""
