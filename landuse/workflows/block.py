@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from landuse.pipeline import patches, stitch
-from landuse.pipeline.blocks import BlockFile
+from landuse.pipeline.block_file import BlockFile
 from landuse.pipeline.cells import Block, CellScores
 from landuse.pipeline.picture import draw_picture
 from landuse.pipeline.plan import RunPlan

@@ -28,7 +28,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, LocalClust
 
 import landuse
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
-from landuse.pipeline.blocks import PLAN_FILE
+from landuse.pipeline.block_file import PLAN_FILE
 from landuse.pipeline.remote import Remote, Traffic
 from landuse.redact import redact_href
 from landuse.workflows.block import read_input

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.blocks import is_unfinished, open_blocks, remove_blocks
+from landuse.pipeline.block_file import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.failover import Found, search_sources
 from landuse.pipeline.lonlat import outline
 from landuse.pipeline.plan import RunPlan, make_plan

@@ -15,7 +15,7 @@ import landuse
 from landuse.errors import ReadError
 from landuse.model import classes as class_table
 from landuse.pipeline import stitch
-from landuse.pipeline.blocks import read_block
+from landuse.pipeline.block_file import read_block
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
 from landuse.pipeline.picture import DESCRIPTION, picture_bands
 from landuse.pipeline.plan import RunPlan

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
-from landuse.pipeline.blocks import block_name, read_block, write_block
+from landuse.pipeline.block_file import block_name, read_block, write_block
 from landuse.pipeline.remote import Traffic
 from landuse.redact import redact_href
 from landuse.workflows.block import classify_block, read_input
