@@ -25,6 +25,7 @@ import pyogrio
 ROOT = Path(__file__).parents[1]
 MAPS = {
     "shared-best": ["--stride-px", "16", "--probabilities"],
+    "first": ["--stride-px", "16", "--probabilities", "--date", "2024-06-11"],
     "windows-median": ["--stride-px", "32", "--composite", "median", "--engine", "windows", "--cells"],
     "other-model": ["--stride-px", "64", "--model", "balanced-fast-rgb", "--date", "2024-06-11"],
     "again": ["--stride-px", "16", "--probabilities", "--date", "2024-06-16"],
@@ -48,7 +49,7 @@ def make(code: Path, folder: Path) -> None:
     landuse(code, folder, "demo", "--out", "demo")
     for name, options in MAPS.items():
         landuse(code, folder, "map", "--source", "demo/catalog", "--out", name, *options)
-    landuse(code, folder, "change", "shared-best", "again", "--out", "change", "--threshold", "0.2")
+    landuse(code, folder, "change", "first", "again", "--out", "change", "--threshold", "0.2")
     west, south, east, north = json.loads((folder / "shared-best" / "item.json").read_text("utf-8"))["bbox"]
     bbox = [west, south, west + (east - west) / 2, north]
     (folder / "night.yaml").write_text(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.pipeline.duplicates import same_acquisition
+from landuse.pipeline.geometry import in_one_piece, outer_rings, outline
 from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
-from landuse.pipeline.lonlat import in_one_piece, outer_rings, outline
 from landuse.pipeline.scene import Scene
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.lonlat import (
+from landuse.pipeline.geometry import (
     EDGE_PIECES,
     crosses_antimeridian,
     cut_at_antimeridian,

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.sentinel2 import DN_PER_REFLECTANCE, RESOLUTION_M, SCL
+from landuse.pipeline.scene import L1C_CLOUD_BANDS
+from landuse.sentinel2 import DN_PER_REFLECTANCE, RESOLUTION_M
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from numpy.typing import NDArray
     from s2cloudless.cloud_detector import S2PixelCloudDetector
 
@@ -56,8 +55,6 @@ SCL calls single bright roofs cloud and dark streets shadow, on a day without a 
 would take a disc of more than 200 m out of a town. The price: the rim of so small a cloud is mapped.
 """
 
-L1C_CLOUD_BANDS = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")
-"""The bands ``clear_by_spectrum`` reads, in order: those s2cloudless was trained on."""
 
 PIXEL_M = RESOLUTION_M["B02"]
 """Pixel size of ``clear_by_spectrum``'s input in metres."""
@@ -88,13 +85,6 @@ MASK_MARGIN_PX = max(
 
 It is a multiple of ``MASK_LATTICE_PX``, and enough for SCL in pixels larger than 10 m as well.
 """
-
-
-def mask_bands(level: str, bands: Collection[str]) -> tuple[str, ...]:
-    """What a cloud mask is made of in a scene that offers ``bands``; empty where none can be made."""
-    if SCL in bands:
-        return (SCL,)
-    return L1C_CLOUD_BANDS if level == "L1C" and set(L1C_CLOUD_BANDS) <= set(bands) else ()
 
 
 def clear_by_scl(scl: NDArray[np.generic], pixel_m: float) -> NDArray[np.bool_]:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from landuse.pipeline.lonlat import outline
+from landuse.pipeline.geometry import outline
 from landuse.pipeline.product import processed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from landuse.pipeline.fields import Json
     from landuse.pipeline.scene import Scene
+    from landuse.pipeline.stac_json import Json
 
 SAME_PASS = timedelta(minutes=20)
 """Times of one acquisition differ by less; the next pass over a tile is most of an orbit (100 min) later."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
 from landuse.pipeline.duplicates import with_mirrors
-from landuse.pipeline.hrefs import is_remote
 from landuse.pipeline.providers import PROVIDERS, find_provider
 from landuse.pipeline.search import search, source_name
 from landuse.pipeline.sources import exists
+from landuse.pipeline.stac_json import is_remote
 from landuse.redact import redact
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import shapely
 
 from landuse.errors import UsageError
 from landuse.pipeline.assets import band_asset, band_entries, projection
-from landuse.pipeline.fields import Json, mapping, numbers, text
-from landuse.pipeline.lonlat import cut_at_antimeridian, ground_of_bounds, outer_rings
+from landuse.pipeline.geometry import cut_at_antimeridian, ground_of_bounds, outer_rings
 from landuse.pipeline.product import (
     acquired_utc,
     cloud_percent,
@@ -26,6 +25,7 @@ from landuse.pipeline.product import (
     tile,
 )
 from landuse.pipeline.scene import Scene
+from landuse.pipeline.stac_json import Json, mapping, numbers, text
 
 if TYPE_CHECKING:
     from shapely import Geometry

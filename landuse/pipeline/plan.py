@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -19,8 +18,8 @@ import landuse
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.cells import Block
-from landuse.pipeline.clouds import mask_bands
-from landuse.pipeline.scene import AreaView, BandAsset, Scene
+from landuse.pipeline.geometry import ground_in, project, snap, utm_crs
+from landuse.pipeline.scene import AreaView, BandAsset, Scene, mask_bands
 from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-_UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 COMPOSITES = ("best", "median")
 ENGINES = ("windows", "shared")
 PICTURE_PX = 4096
@@ -253,83 +251,6 @@ def _geobox(crs: str, left_m: float, top_m: float, size_m: float, rows: int, col
     from odc.geo.geobox import GeoBox
 
     return GeoBox((rows, cols), Affine(size_m, 0, left_m, 0, -size_m, top_m), crs)
-
-
-def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
-    """The UTM zone of the map, among those that scenes lie in: the one that holds most of the area.
-
-    Where that tells none (tiles reach beyond their zone's meridians) it is the zone whose scenes together
-    cover most of the area. Scenes without a UTM CRS (own imagery, say) do not count; without any the zone
-    of the area's centre is taken.
-
-    Args:
-        area: in longitude and latitude, cut at the 180th meridian where it crosses it.
-        scenes: all that are found, whatever of them is mapped, so that clouds do not move the grid.
-    """
-    import shapely
-
-    from landuse.pipeline.lonlat import in_one_piece, outline
-
-    outlines: dict[str, list[BaseGeometry]] = {}
-    for scene in scenes:
-        if scene.crs is not None and _UTM.fullmatch(scene.crs):
-            outlines.setdefault(scene.crs, []).append(outline(scene))
-
-    def held(crs: str) -> tuple[float, float]:
-        zone = int(crs[-2:])
-        strip = shapely.box(6 * zone - 186, -90, 6 * zone - 180, 90)
-        covered = shapely.union_all(outlines[crs]).intersection(area).area
-        return round(area.intersection(strip).area / area.area, 6), covered
-
-    if outlines:
-        held_by = {crs: held(crs) for crs in outlines}
-        return min(held_by, key=lambda crs: (*(-share for share in held_by[crs]), crs))
-    # Around the 180th meridian the centre of the two halves is on the other side of the earth.
-    centre = in_one_piece(area).centroid
-    zone = int(((centre.x + 180) % 360) // 6) + 1
-    return f"EPSG:{(32600 if centre.y >= 0 else 32700) + zone}"
-
-
-def project(geometry: BaseGeometry, source_crs: str, target_crs: str) -> BaseGeometry:
-    """A geometry in another CRS; its edges are densified first, since straight lines bend.
-
-    One in longitude and latitude that is cut at the 180th meridian comes out whole.
-    """
-    import pyproj
-    import shapely
-
-    from landuse.pipeline.lonlat import in_one_piece
-
-    if source_crs == "EPSG:4326":
-        geometry = in_one_piece(geometry)
-    west, south, east, north = geometry.bounds
-    step = max(east - west, north - south) / 64
-    dense = shapely.segmentize(geometry, step) if step > 0 else geometry
-    to_target = pyproj.Transformer.from_crs(source_crs, target_crs, always_xy=True).transform
-    return shapely.transform(dense, to_target, interleaved=False)
-
-
-def snap(low: float, high: float, size: float) -> tuple[int, int]:
-    """The smallest range of whole multiples of ``size`` around ``low..high``.
-
-    A hundredth of a metre is forgiven, so that bounds that went through degrees and back do not
-    cost a further row of cells.
-    """
-    tolerance = 0.01
-    first = math.floor((low + tolerance) / size)
-    return first, max(math.ceil((high - tolerance) / size), first + 1)
-
-
-def ground_in(scene: Scene, crs: str) -> BaseGeometry:
-    """Where a scene may have pixels, in ``crs``: its raster's bounds where known, else its outline."""
-    from shapely import box
-
-    from landuse.pipeline.lonlat import outline
-
-    if scene.bounds_m is None or scene.crs is None:
-        return project(outline(scene), "EPSG:4326", crs)
-    bounds = box(*scene.bounds_m)
-    return bounds if scene.crs == crs else project(bounds, scene.crs, crs)
 
 
 def _data_extent(

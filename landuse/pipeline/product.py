@@ -12,8 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
-from landuse.pipeline.fields import Json, mapping, moment_utc, number, text
-from landuse.pipeline.hrefs import is_remote
+from landuse.pipeline.stac_json import Json, is_remote, mapping, moment_utc, number, text
 from landuse.sentinel2 import LEVELS
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from landuse.errors import UsageError
-from landuse.pipeline.fields import Json, mapping, sequence, text
-from landuse.pipeline.hrefs import MALFORMED_HOST, is_remote
 from landuse.pipeline.sources import exists, local_document
+from landuse.pipeline.stac_json import MALFORMED_HOST, Json, is_remote, mapping, sequence, text
 from landuse.redact import printable, redact_href
 from landuse.sentinel2 import BANDS, SCL
 

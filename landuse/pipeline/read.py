@@ -12,18 +12,16 @@ from rasterio.errors import RasterioError
 
 from landuse.errors import AssetError, ProviderError, ReadError
 from landuse.pipeline.clouds import (
-    L1C_CLOUD_BANDS,
     MASK_LATTICE_PX,
     MASK_MARGIN_PX,
     PIXEL_M,
     clear_by_coarse_spectrum,
     clear_by_scl,
     clear_by_spectrum,
-    mask_bands,
 )
 from landuse.pipeline.raster import Stored, ranges_onto, read_onto
 from landuse.pipeline.remote import is_jpeg2000
-from landuse.pipeline.scene import PixelBlock, ReadFailure
+from landuse.pipeline.scene import L1C_CLOUD_BANDS, PixelBlock, ReadFailure, mask_bands
 from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 

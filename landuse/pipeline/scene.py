@@ -10,7 +10,11 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from landuse.sentinel2 import SCL
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -156,3 +160,14 @@ class ReadFailure:
     """The source whose copy was read instead; None where the pixels are missing."""
     reason: str
     """What went wrong; URLs without their query."""
+
+
+L1C_CLOUD_BANDS = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")
+"""The bands ``clear_by_spectrum`` reads, in order: those s2cloudless was trained on."""
+
+
+def mask_bands(level: str, bands: Collection[str]) -> tuple[str, ...]:
+    """What a cloud mask is made of in a scene that offers ``bands``; empty where none can be made."""
+    if SCL in bands:
+        return (SCL,)
+    return L1C_CLOUD_BANDS if level == "L1C" and set(L1C_CLOUD_BANDS) <= set(bands) else ()

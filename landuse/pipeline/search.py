@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
-from landuse.pipeline.clouds import mask_bands
 from landuse.pipeline.duplicates import Candidate, newest_copies
-from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.hrefs import is_remote, web_address
+from landuse.pipeline.geometry import outline
 from landuse.pipeline.items import footprint, scene_from_item
-from landuse.pipeline.lonlat import outline
 from landuse.pipeline.product import acquired_utc
 from landuse.pipeline.providers import PROVIDERS, Provider, described_by, find_provider, split_collection
+from landuse.pipeline.scene import mask_bands
 from landuse.pipeline.sources import FoundItem, read_document, read_items, self_address, stac_io
+from landuse.pipeline.stac_json import is_remote, mapping, sequence, text, web_address
 from landuse.redact import printable, redact_href
 from landuse.sentinel2 import LEVELS
 
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from landuse.pipeline.area import Area, DateRange
-    from landuse.pipeline.fields import Json
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.scene import Scene
     from landuse.pipeline.stac_http import StacHttp
+    from landuse.pipeline.stac_json import Json
 
 log = logging.getLogger(__name__)
 

@@ -14,17 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landuse.errors import LanduseError, ProviderError, UsageError
-from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.hrefs import is_remote, resolve_href
-from landuse.pipeline.own_items import is_land_use_map, is_model
+from landuse.pipeline.stac_json import (
+    is_land_use_map,
+    is_model,
+    is_remote,
+    mapping,
+    resolve_href,
+    sequence,
+    text,
+)
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from landuse.pipeline.fields import Json
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.stac_http import StacHttp
+    from landuse.pipeline.stac_json import Json
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, UsageError
-from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.own_items import is_land_use_map
+from landuse.pipeline.stac_json import is_land_use_map, mapping, sequence, text
 from landuse.pipeline.stac_map import ITEM_NAME, local_href
 from landuse.pipeline.write import prepare_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from landuse.pipeline.fields import Json
+    from landuse.pipeline.stac_json import Json
 
 CATALOG_NAME = "catalog.json"
 

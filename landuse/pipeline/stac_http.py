@@ -12,8 +12,6 @@ from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from landuse.errors import ProviderError
-from landuse.pipeline.fields import mapping, sequence, text
-from landuse.pipeline.hrefs import is_remote, web_address
 from landuse.pipeline.retry import (
     BUSY_STATUS,
     ExhaustedError,
@@ -22,6 +20,7 @@ from landuse.pipeline.retry import (
     TransientError,
     retry_after_s,
 )
+from landuse.pipeline.stac_json import is_remote, mapping, sequence, text, web_address
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:

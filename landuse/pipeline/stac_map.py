@@ -21,12 +21,16 @@ from pystac.utils import datetime_to_str
 
 from landuse.model.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
-from landuse.pipeline.clouds import mask_bands
-from landuse.pipeline.hrefs import is_remote
-from landuse.pipeline.lonlat import crosses_antimeridian, cut_at_antimeridian, in_one_piece, surfaces
-from landuse.pipeline.own_items import MAP_LEVEL, PLAN_DIGEST
+from landuse.pipeline.geometry import (
+    crosses_antimeridian,
+    cut_at_antimeridian,
+    in_one_piece,
+    project,
+    surfaces,
+)
 from landuse.pipeline.picture import picture_bands
-from landuse.pipeline.plan import project
+from landuse.pipeline.scene import mask_bands
+from landuse.pipeline.stac_json import MAP_LEVEL, PLAN_DIGEST, is_remote
 from landuse.redact import printable, redact_href
 
 if TYPE_CHECKING:

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landuse.errors import AssetError, LanduseError, NothingFoundError, ReadError
-from landuse.pipeline.clouds import mask_bands
-from landuse.pipeline.lonlat import outline, solar_days
-from landuse.pipeline.plan import project, snap
+from landuse.pipeline.geometry import outline, project, snap, solar_days
 from landuse.pipeline.read import read_failure, read_mask
-from landuse.pipeline.scene import AreaView, ReadFailure
+from landuse.pipeline.scene import AreaView, ReadFailure, mask_bands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from landuse.pipeline.lonlat import outline
-from landuse.pipeline.plan import ground_in
+from landuse.pipeline.geometry import ground_in, outline
 from landuse.pipeline.remote import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
 from landuse.workflows.block import work_of

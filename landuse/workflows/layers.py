@@ -15,8 +15,7 @@ from rasterio.features import geometry_mask
 
 from landuse.errors import AssetError
 from landuse.pipeline.composite import composite
-from landuse.pipeline.lonlat import outline, solar_days
-from landuse.pipeline.plan import ground_in, project
+from landuse.pipeline.geometry import ground_in, outline, project, solar_days
 from landuse.pipeline.read import read_failure, read_scene
 from landuse.pipeline.scene import PixelBlock, ReadFailure
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, UsageError
-from landuse.pipeline.fields import mapping, sequence
 from landuse.pipeline.stac_catalog import CATALOG_NAME
+from landuse.pipeline.stac_json import mapping, sequence
 from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.redact import printable, redact
 from landuse.workflows.change import compare_maps
@@ -27,9 +27,9 @@ from landuse.workflows.map_files import check_order, opened_map, overlap_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from landuse.pipeline.fields import Json
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import MapRow
+    from landuse.pipeline.stac_json import Json
     from landuse.pipeline.store import Store
     from landuse.workflows.nightly_config import AreaConfig, ChangeConfig
 

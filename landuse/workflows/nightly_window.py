@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError
 from landuse.pipeline.acquisitions import is_outdated, sighting_of
-from landuse.pipeline.fields import mapping, number, sequence, text
 from landuse.pipeline.ledger_records import NewMap, SceneState
+from landuse.pipeline.stac_json import mapping, number, sequence, text
 from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from landuse.pipeline.acquisitions import Seen
     from landuse.pipeline.area import Area
     from landuse.pipeline.failover import Found
-    from landuse.pipeline.fields import Json
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import Lease, Sighting
     from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.stac_json import Json
     from landuse.pipeline.store import Store
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.nightly_config import AreaConfig

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from landuse.errors import UsageError
 from landuse.model.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
-from landuse.pipeline.lonlat import outline
+from landuse.pipeline.geometry import outline
 from landuse.pipeline.style import StyleEntry, categorized, outlined
 from landuse.pipeline.vectorize import polygonize
 from landuse.pipeline.vectors import SUFFIXES, check_vector_format, convert_layers, geopackage_writer

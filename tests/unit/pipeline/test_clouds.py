@@ -14,7 +14,6 @@ from landuse.pipeline.clouds import (
     AVERAGED_M,
     CLOUD_PROBABILITY,
     GROWN_M,
-    L1C_CLOUD_BANDS,
     MASK_LATTICE_PX,
     MASK_MARGIN_PX,
     SCL_GROWING,
@@ -23,8 +22,8 @@ from landuse.pipeline.clouds import (
     clear_by_coarse_spectrum,
     clear_by_scl,
     clear_by_spectrum,
-    mask_bands,
 )
+from landuse.pipeline.scene import L1C_CLOUD_BANDS, mask_bands
 from landuse.sentinel2 import BANDS
 
 EUROSAT_BANDS = (*(band for band in BANDS if band != "B8A"), "B8A")  # the order in its files

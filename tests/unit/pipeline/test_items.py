@@ -16,8 +16,8 @@ import rasterio
 import shapely
 
 from landuse.errors import ProviderError, UsageError
+from landuse.pipeline.geometry import outline
 from landuse.pipeline.items import footprint, scene_from_item
-from landuse.pipeline.lonlat import outline
 from landuse.pipeline.providers import (
     CDSE,
     EARTH_SEARCH,

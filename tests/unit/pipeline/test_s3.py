@@ -19,12 +19,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from landuse.errors import AssetError
-from landuse.pipeline.clouds import L1C_CLOUD_BANDS, mask_bands
 from landuse.pipeline.providers import CDSE, EARTH_SEARCH_L1C, Provider, S3Access
 from landuse.pipeline.read import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
-from landuse.pipeline.scene import BandAsset, Scene
+from landuse.pipeline.scene import L1C_CLOUD_BANDS, BandAsset, Scene, mask_bands
 from landuse.sentinel2 import RESOLUTION_M
 
 BUCKET = "sentinel-s2-l1c"

@@ -1,22 +1,88 @@
-"""What an href may mean: items from the web may point to the web only, never at this machine's files.
-
-No href may name one of GDAL's virtual file systems.
-"""
+"""Values out of JSON that somebody else wrote: each is checked for its type before it is believed."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import url2pathname
 
 from landuse.errors import ProviderError
 from landuse.redact import redact, redact_href
 
+Json: TypeAlias = Mapping[str, object]
+"""A JSON object that has been parsed and not yet believed."""
+
+
+def mapping(value: object) -> Json:
+    """``value`` where it is a JSON object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(value: object) -> Sequence[object]:
+    """``value`` where it is a JSON array, else an empty one."""
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def number(value: object) -> float | None:
+    """``value`` where it is a finite JSON number, else None."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's integers have no end
+        return None
+    return found if math.isfinite(found) else None
+
+
+def numbers(value: object, count: int) -> tuple[float, ...]:
+    """Exactly ``count`` finite numbers; ValueError otherwise."""
+    values = [number(entry) for entry in sequence(value)]
+    found = tuple(entry for entry in values if entry is not None)
+    if not len(found) == len(values) == count:
+        raise ValueError(f"{count} finite numbers expected")
+    return found
+
+
+def text(value: object) -> str:
+    """``value`` where it is a JSON string, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def moment_utc(value: object) -> datetime | None:
+    """``value`` where it is an ISO 8601 time, in UTC; a time without offset is UTC. Else None."""
+    try:
+        moment = datetime.fromisoformat(text(value))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+MAP_LEVEL = "L4"
+"""Processing level of what is derived from measurements, such as a map (STAC processing v1.2.0)."""
+
+PLAN_DIGEST = "landuse:plan_sha256"
+"""Property in which a map's item names the plan of its run."""
+
+
+def is_land_use_map(item: Json) -> bool:
+    """Whether the item is a map that landuse made: what can be mapped are the scenes it names, not itself."""
+    properties = mapping(item.get("properties"))
+    return properties.get("processing:level") == MAP_LEVEL and PLAN_DIGEST in properties
+
+
+def is_model(item: Json) -> bool:
+    """Whether the item describes a machine learning model (MLM), not imagery."""
+    return "mlm:name" in mapping(item.get("properties"))
+
+
 _ENDS_A_URL = re.compile(r"[\s'\"<>]")
 """Characters that URLs in running text are taken to end at; ``redact`` could not see past them."""
-
 
 MALFORMED_HOST = "its host is malformed"
 """All that is told of a URL that cannot be taken apart: Python's own words quote its user and password."""

@@ -5,9 +5,9 @@ import urllib.request
 import pytest
 
 from landuse.errors import ProviderError
-from landuse.pipeline.hrefs import resolve_href
 from landuse.pipeline.items import scene_from_item
 from landuse.pipeline.providers import Provider
+from landuse.pipeline.stac_json import resolve_href
 from landuse.redact import redact, redact_href
 from tests.servers import file_server, stac_item
 
