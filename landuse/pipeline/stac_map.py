@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from shapely import Geometry
 
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea, Cover
-    from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.scene import Scene
 
 ITEM_NAME = "item.json"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import shapely
 
-from landuse.pipeline import patches, stitch
 from landuse.pipeline.block_file import BlockFile
+from landuse.pipeline.blocks import votes as stitch
+from landuse.pipeline.blocks import windows as patches
+from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import Block, CellScores
 from landuse.pipeline.picture import draw_picture
-from landuse.pipeline.plan import RunPlan
 from landuse.workflows.layers import BlockPixels, ground_of_all, read_pixels
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ from landuse.workflows.run_blocks import BlockDone, finished_block, run_block
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.store import Store

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
+    from landuse.pipeline.blocks.plan import RunPlan
+    from landuse.pipeline.blocks.windows import BlockWindows
     from landuse.pipeline.failover import SourceOutcome
-    from landuse.pipeline.patches import BlockWindows
-    from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.scene import BandAsset, Scene
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.map_request import MapRequest

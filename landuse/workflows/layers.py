@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.remote import Remote
     from landuse.pipeline.scene import Scene
 

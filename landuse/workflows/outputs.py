@@ -14,11 +14,11 @@ import rasterio
 import landuse
 from landuse.errors import ReadError
 from landuse.model import classes as class_table
-from landuse.pipeline import stitch
 from landuse.pipeline.block_file import read_block
+from landuse.pipeline.blocks import votes as stitch
+from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
 from landuse.pipeline.picture import DESCRIPTION, picture_bands
-from landuse.pipeline.plan import RunPlan
 from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write import RasterLayer, cog_writer
 from landuse.workflows.block import cells_inside

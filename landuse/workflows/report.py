@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import landuse
-from landuse.pipeline.plan import json_number
+from landuse.pipeline.blocks.plan import json_number
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea, Cover
     from landuse.pipeline.failover import SourceOutcome
-    from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Traffic
     from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.workflows.vector_layers import VectorOptions

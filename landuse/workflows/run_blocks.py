@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.remote import Remote
     from landuse.pipeline.store import Store
     from landuse.workflows.block import BlockInput, PatchClassifier

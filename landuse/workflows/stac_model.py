@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from landuse.contract import ModelContract
-    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.stac_map import MapFacts
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"

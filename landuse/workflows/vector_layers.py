@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea
-    from landuse.pipeline.plan import RunPlan
 
 GEOPACKAGE = "landuse.gpkg"
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from landuse.contract import ModelContract
-    from landuse.pipeline.plan import RunPlan
+    from landuse.pipeline.blocks.plan import RunPlan
 
 BATCHES = (16, 32, 64, 128, 256)
 LEAST_S, MOST_S = 2.0, 15.0

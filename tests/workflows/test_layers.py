@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
 from landuse.contract import LevelInput, ModelContract
-from landuse.pipeline.plan import make_plan
+from landuse.pipeline.blocks.plan import make_plan
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.scene import BandAsset, Scene
 from landuse.workflows.layers import read_pixels

@@ -10,7 +10,7 @@ ASSEMBLE_TWO_MAPS = """
     from pathlib import Path
     import numpy as np, pyogrio, pyproj, rasterio, shapely
     from landuse.pipeline.block_file import BlockFile, write_block
-    from landuse.pipeline.plan import make_plan
+    from landuse.pipeline.blocks.plan import make_plan
     from landuse.pipeline.store import Store
     from landuse.contract import BandAsset, CellScores, LevelInput, ModelContract, Scene
     from landuse.workflows.outputs import assemble

@@ -20,7 +20,7 @@ from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.classes import EUROSAT
 from landuse.model.networks import NETWORKS
-from landuse.pipeline.plan import COMPOSITES, ENGINES
+from landuse.pipeline.blocks.plan import COMPOSITES, ENGINES
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.vectors import SUFFIXES
 from landuse.sentinel2 import LEVELS

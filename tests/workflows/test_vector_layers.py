@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import UsageError
+from landuse.pipeline.blocks.plan import make_plan
 from landuse.pipeline.cells import NODATA_ID, ClassArea
-from landuse.pipeline.plan import make_plan
 from landuse.pipeline.scene import AreaView, BandAsset, Scene
 from landuse.workflows import vector_layers
 from landuse.workflows.vector_layers import VectorOptions, write_vectors

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landuse.contract import LevelInput, ModelContract
+from landuse.pipeline.blocks.plan import RunPlan, make_plan
 from landuse.pipeline.cells import ClassArea, Cover
-from landuse.pipeline.plan import RunPlan, make_plan
 from landuse.pipeline.scene import BandAsset, Scene
 from landuse.pipeline.stac_map import MapFacts, MapFile, item_id, map_item
 from tests.stac_schemas import stac_errors

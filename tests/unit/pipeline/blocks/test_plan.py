@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
+from landuse.pipeline.blocks.plan import RunPlan, make_plan, tile
 from landuse.pipeline.geometry import utm_crs
-from landuse.pipeline.plan import RunPlan, make_plan, tile
 from landuse.pipeline.scene import BandAsset, Scene
 
 RGB = ("B04", "B03", "B02")

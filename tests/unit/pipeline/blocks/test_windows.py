@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landuse.pipeline.blocks.votes import Blend, class_raster, confidence_raster
+from landuse.pipeline.blocks.windows import MIN_USABLE, BlockWindows, axis_windows, filled, patch_batches
 from landuse.pipeline.cells import Block
-from landuse.pipeline.patches import MIN_USABLE, BlockWindows, axis_windows, filled, patch_batches
 from landuse.pipeline.scene import PixelBlock
-from landuse.pipeline.stitch import Blend, class_raster, confidence_raster
 
 
 @settings(max_examples=300, deadline=None)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.plan import RunPlan
     from landuse.pipeline.scene import PixelBlock
 
 MIN_USABLE = 0.5

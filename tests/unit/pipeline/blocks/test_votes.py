@@ -6,16 +6,16 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landuse.pipeline.cells import Block, CellScores, CellStatus
-from landuse.pipeline.patches import PatchBatch
-from landuse.pipeline.scene import PixelBlock
-from landuse.pipeline.stitch import (
+from landuse.pipeline.blocks.votes import (
     Blend,
     class_raster,
     confidence_raster,
     probability_rasters,
     status_raster,
 )
+from landuse.pipeline.blocks.windows import PatchBatch
+from landuse.pipeline.cells import Block, CellScores, CellStatus
+from landuse.pipeline.scene import PixelBlock
 
 
 @settings(deadline=None, max_examples=50)

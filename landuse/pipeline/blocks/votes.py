@@ -11,8 +11,8 @@ from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellScores, CellStatu
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from landuse.pipeline.blocks.windows import PatchBatch
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.patches import PatchBatch
     from landuse.pipeline.scene import PixelBlock
 
 _PROBABILITY_STEPS = 65_535
