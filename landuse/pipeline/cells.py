@@ -18,7 +18,8 @@ SHARE_STEPS = 250
 """Confidence and probability rasters hold rounded multiples of 1/250; 255 is nodata there too."""
 
 CHANGE_THRESHOLD = 0.7
-"""Share of a cell's probability that has to move for a change of class to count (``pipeline.change``)."""
+"""Share of a cell's probability that has to move for a change of class to count; see
+``pipeline.change``."""
 
 
 class CellStatus(IntEnum):
