@@ -14,9 +14,9 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from landuse.pipeline.sampling import SampleDesign
+from landuse.pipeline.maps.open import open_map
+from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.workflows.assess import assess_map
-from landuse.workflows.class_map import open_map
 from landuse.workflows.sample import draw_sample
 
 

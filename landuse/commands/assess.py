@@ -12,7 +12,7 @@ from landuse.redact import printable
 from landuse.terminal import print_json
 
 if TYPE_CHECKING:
-    from landuse.pipeline.accuracy import Estimate
+    from landuse.pipeline.maps.estimators import Estimate
     from landuse.workflows.assess import AreaReport
     from landuse.workflows.sample import SampleReport
 
@@ -47,7 +47,7 @@ def sample_command(
     overwrite: Annotated[bool, typer.Option(help="Replace --out, with the labels it may hold.")] = False,
 ) -> None:
     """Draw a stratified random sample of a map's cells, to be labelled in QGIS."""
-    from landuse.pipeline.sampling import SampleDesign
+    from landuse.pipeline.maps.sampling import SampleDesign
     from landuse.workflows.sample import draw_sample
 
     if n is None and per_class is None and standard_error is None:

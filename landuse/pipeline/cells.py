@@ -19,7 +19,7 @@ SHARE_STEPS = 250
 
 CHANGE_THRESHOLD = 0.7
 """Share of a cell's probability that has to move for a change of class to count; see
-``pipeline.change``."""
+``pipeline.maps.moved_probability``."""
 
 
 class CellStatus(IntEnum):

@@ -11,12 +11,12 @@ import shapely
 from pyproj.exceptions import ProjError
 
 from landuse.errors import UsageError
-from landuse.pipeline.accuracy import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.cells import NODATA_ID
-from landuse.pipeline.points import MAP_COLUMN, REFERENCE, read_points, texts
+from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
+from landuse.pipeline.maps.open import ClassMap, open_map, strips
+from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, read_points, texts
 from landuse.pipeline.write import prepare_folder, write_json
 from landuse.redact import printable
-from landuse.workflows.class_map import ClassMap, open_map, strips
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,15 @@ import landuse
 from landuse.errors import UsageError
 from landuse.model.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
-from landuse.pipeline.change import UNCHANGED_CODE, UNCONFIRMED_CODE, Verdict, change_codes, from_to, judge
+from landuse.pipeline.maps.moved_probability import (
+    UNCHANGED_CODE,
+    UNCONFIRMED_CODE,
+    Verdict,
+    change_codes,
+    from_to,
+    judge,
+)
+from landuse.pipeline.maps.open import check_order, opened_map, overlap_of
 from landuse.pipeline.style import StyleEntry, categorized
 from landuse.pipeline.vectorize import polygonize
 from landuse.pipeline.vectors import geopackage_writer
@@ -35,7 +43,6 @@ from landuse.workflows.change_report import (
     MapInput,
     Transition,
 )
-from landuse.workflows.map_files import check_order, opened_map, overlap_of
 from landuse.workflows.outputs import GDAL_CACHE_MB
 
 if TYPE_CHECKING:
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader, DatasetWriter
 
-    from landuse.workflows.map_files import Overlap
+    from landuse.pipeline.maps.open import Overlap
 
 _RAW = "raw.tif"
 """What lies between the passes; it goes with the hidden folder it is made in."""

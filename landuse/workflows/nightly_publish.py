@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, UsageError
+from landuse.pipeline.maps.open import check_order, opened_map, overlap_of
 from landuse.pipeline.stac_catalog import CATALOG_NAME
 from landuse.pipeline.stac_json import mapping, sequence
 from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.redact import printable, redact
 from landuse.workflows.change import compare_maps
 from landuse.workflows.change_report import OUTPUTS, ChangeRequest
-from landuse.workflows.map_files import check_order, opened_map, overlap_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -12,9 +12,9 @@ from affine import Affine
 from rasterio.enums import Resampling
 
 from landuse.errors import UsageError
-from landuse.pipeline.sampling import SampleDesign
+from landuse.pipeline.maps.open import open_map
+from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.workflows.assess import assess_map, write_report
-from landuse.workflows.class_map import open_map
 from landuse.workflows.sample import draw_sample
 
 NAMES = ("AnnualCrop", "Forest", "SeaLake", "River")

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from landuse.errors import LanduseError, ReadError, UsageError
 from landuse.model.classes import EUROSAT
-from landuse.workflows import map_files
+from landuse.pipeline.maps import open as map_files
 from landuse.workflows.change import compare_maps
 from landuse.workflows.change_report import OUTPUTS, ChangeRequest
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
-from landuse.pipeline.change import (
+from landuse.pipeline.maps.moved_probability import (
     MapCells,
     Verdict,
     change_codes,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.errors import UsageError
-from landuse.pipeline.sampling import SampleDesign, allocate, draw, locate, sample_size, shuffle
+from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, sample_size, shuffle
 
 PAPER_CELLS = np.array([200_000, 150_000, 3_200_000, 6_450_000])
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.errors import UsageError
-from landuse.pipeline.accuracy import ErrorMatrix, estimate
-from landuse.pipeline.sampling import draw
+from landuse.pipeline.maps.estimators import ErrorMatrix, estimate
+from landuse.pipeline.maps.sampling import draw
 
 PIXEL_HA = 0.09
 

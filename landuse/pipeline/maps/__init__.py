@@ -1,0 +1,1 @@
+"""Finished maps: opened, sampled, judged by labelled points, compared with each other."""
