@@ -6,7 +6,7 @@ import numpy as np
 
 from landuse.model.classes import EUROSAT_NAMES, LandUseClass, legend
 from landuse.pipeline.cells import NODATA_ID, CellStatus, ClassArea, Cover
-from landuse.pipeline.view import MapView, ViewScene
+from landuse.pipeline.pages.content import MapView, ViewScene
 
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"

@@ -12,11 +12,11 @@ from rasterio.enums import Resampling
 
 import landuse
 from landuse.model.classes import legend
-from landuse.pipeline.page import write_page
+from landuse.pipeline.pages.content import MapView, ViewScene
+from landuse.pipeline.pages.page import write_page
+from landuse.pipeline.pages.preview import write_preview
 from landuse.pipeline.picture import picture_bands, stretch
-from landuse.pipeline.preview import write_preview
 from landuse.pipeline.stac_map import MapFacts
-from landuse.pipeline.view import MapView, ViewScene
 from landuse.pipeline.write import write_json
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from landuse.pipeline.cells import NODATA_ID, percent
-from landuse.pipeline.view import NO_CLASS
+from landuse.pipeline.pages.content import NO_CLASS
 from landuse.pipeline.write import atomic_path
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from landuse.pipeline.view import MapView, NoClass
+    from landuse.pipeline.pages.content import MapView, NoClass
 
 FONT = "DejaVu Sans"
 """Comes with matplotlib, so a preview looks the same everywhere."""

@@ -21,15 +21,15 @@ import numpy as np
 from PIL import Image
 
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
-from landuse.pipeline.view import NO_CLASS
+from landuse.pipeline.pages.content import NO_CLASS
 from landuse.pipeline.write import atomic_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from landuse.pipeline.view import MapView
+    from landuse.pipeline.pages.content import MapView
 
-ASSETS = Path(__file__).parent / "page_assets"
+ASSETS = Path(__file__).parent / "assets"
 LEAFLET = "leaflet-1.9.4"
 STYLES = (f"{LEAFLET}/leaflet.css", "page.css")
 SCRIPTS = (f"{LEAFLET}/leaflet.js", "utm.js", "panel.js", "map.js")

@@ -13,8 +13,8 @@ from PIL import Image
 
 from landuse.errors import OutputError
 from landuse.pipeline.cells import NODATA_ID, Cover, percent
-from landuse.pipeline.preview import cell_picture, draw_preview, plain, round_length, write_preview
-from landuse.pipeline.view import NO_CLASS
+from landuse.pipeline.pages.content import NO_CLASS
+from landuse.pipeline.pages.preview import cell_picture, draw_preview, plain, round_length, write_preview
 from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
 
 
@@ -189,7 +189,7 @@ def test_equal_maps_make_equal_pictures_whole_or_not_there(tmp_path):
 def test_pyplot_is_never_loaded(pytestconfig):
     code = """
 import sys
-from landuse.pipeline import preview
+from landuse.pipeline.pages import preview
 assert "matplotlib" not in sys.modules
 from tests.views import small_view
 preview.draw_preview(small_view())

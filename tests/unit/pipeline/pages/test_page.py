@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landuse.errors import OutputError
-from landuse.pipeline import page
-from landuse.pipeline.page import json_for_html, render_page, write_page
+from landuse.pipeline.pages import page
+from landuse.pipeline.pages.page import json_for_html, render_page, write_page
 from tests.views import HOSTILE, hostile_view, small_view
 
 
