@@ -28,7 +28,7 @@ from landuse.pipeline.geometry import (
     project,
     surfaces,
 )
-from landuse.pipeline.picture import picture_bands
+from landuse.pipeline.read.rgb_image import picture_bands
 from landuse.pipeline.scene import mask_bands
 from landuse.pipeline.stac_json import MAP_LEVEL, PLAN_DIGEST, is_remote
 from landuse.redact import printable, redact_href

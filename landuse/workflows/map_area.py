@@ -19,11 +19,11 @@ from landuse.pipeline.block_file import is_unfinished, open_blocks, remove_block
 from landuse.pipeline.blocks.plan import RunPlan, make_plan
 from landuse.pipeline.failover import Found, search_sources
 from landuse.pipeline.geometry import outline
+from landuse.pipeline.read.cloud_survey import survey
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.search import SceneQuery
 from landuse.pipeline.stac_catalog import add_to_catalog, check_catalog
 from landuse.pipeline.store import Store
-from landuse.pipeline.survey import survey
 from landuse.workflows.outputs import OUTPUTS, assemble
 from landuse.workflows.publish import PUBLISHED, default_title, publish
 from landuse.workflows.report import MapReport

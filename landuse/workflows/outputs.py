@@ -18,7 +18,7 @@ from landuse.pipeline.block_file import read_block
 from landuse.pipeline.blocks import votes as stitch
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
-from landuse.pipeline.picture import DESCRIPTION, picture_bands
+from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write import RasterLayer, cog_writer
 from landuse.workflows.block import cells_inside

@@ -15,7 +15,7 @@ from landuse.model.classes import legend
 from landuse.pipeline.pages.content import MapView, ViewScene
 from landuse.pipeline.pages.page import write_page
 from landuse.pipeline.pages.preview import write_preview
-from landuse.pipeline.picture import picture_bands, stretch
+from landuse.pipeline.read.rgb_image import picture_bands, stretch
 from landuse.pipeline.stac_map import MapFacts
 from landuse.pipeline.write import write_json
 

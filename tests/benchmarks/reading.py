@@ -20,7 +20,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from landuse.pipeline.read import read_scene
+from landuse.pipeline.read.read_scene import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.scene import BandAsset, Scene
 

@@ -242,7 +242,7 @@ class Inside:
     assert found == {
         "typer",
         "landuse.model.predict",
-        "landuse.pipeline.read",
+        "landuse.pipeline.read.read_scene",
         "landuse.model.classes.EUROSAT",
         "geopandas",
         "fallback",

@@ -27,7 +27,7 @@ from landuse.pipeline.providers import (
     Provider,
     S3Access,
 )
-from landuse.pipeline.read import _to_dn
+from landuse.pipeline.read.read_scene import _to_dn
 from landuse.pipeline.search import SceneQuery, search
 from landuse.sentinel2 import BANDS
 from tests.servers import file_server, stac_item, write_items

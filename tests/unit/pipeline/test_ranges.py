@@ -21,7 +21,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from landuse.errors import ReadError
-from landuse.pipeline.read import read_scene
+from landuse.pipeline.read.read_scene import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.scene import BandAsset, Scene

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.errors import AssetError, OutputError, ReadError
-from landuse.pipeline.raster import tile_ranges
+from landuse.pipeline.read.onto_grid import tile_ranges
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.sparse import HEAD_BYTES, Spans

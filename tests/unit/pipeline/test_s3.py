@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 
 from landuse.errors import AssetError
 from landuse.pipeline.providers import CDSE, EARTH_SEARCH_L1C, Provider, S3Access
-from landuse.pipeline.read import read_scene
+from landuse.pipeline.read.read_scene import read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.scene import L1C_CLOUD_BANDS, BandAsset, Scene, mask_bands

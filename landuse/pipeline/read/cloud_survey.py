@@ -16,7 +16,7 @@ import numpy as np
 
 from landuse.errors import AssetError, LanduseError, NothingFoundError, ReadError
 from landuse.pipeline.geometry import outline, project, snap, solar_days
-from landuse.pipeline.read import read_failure, read_mask
+from landuse.pipeline.read.read_scene import read_failure, read_mask
 from landuse.pipeline.scene import AreaView, ReadFailure, mask_bands
 
 if TYPE_CHECKING:

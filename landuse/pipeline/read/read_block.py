@@ -14,9 +14,9 @@ import shapely
 from rasterio.features import geometry_mask
 
 from landuse.errors import AssetError
-from landuse.pipeline.composite import composite
 from landuse.pipeline.geometry import ground_in, outline, project, solar_days
-from landuse.pipeline.read import read_failure, read_scene
+from landuse.pipeline.read.composite import composite
+from landuse.pipeline.read.read_scene import read_failure, read_scene
 from landuse.pipeline.scene import PixelBlock, ReadFailure
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from rasterio.warp import reproject
 from rasterio.windows import from_bounds
 
 from landuse.errors import AssetError, ReadError
-from landuse.pipeline.clouds import MASK_MARGIN_PX
-from landuse.pipeline.read import _with_context, read_scene
+from landuse.pipeline.read.cloud_mask import MASK_MARGIN_PX
+from landuse.pipeline.read.read_scene import _with_context, read_scene
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.scene import BandAsset, Scene

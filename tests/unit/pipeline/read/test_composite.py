@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landuse.pipeline.composite import composite
+from landuse.pipeline.read.composite import composite
 from landuse.pipeline.scene import PixelBlock
 
 

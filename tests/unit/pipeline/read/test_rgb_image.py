@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landuse.pipeline.picture import draw_picture, picture_bands, stretch
+from landuse.pipeline.read.rgb_image import draw_picture, picture_bands, stretch
 from landuse.pipeline.scene import PixelBlock
 
 BANDS = ("B08", "B02", "B03", "B04")

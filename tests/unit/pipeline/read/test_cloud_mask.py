@@ -10,7 +10,7 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landuse.pipeline.clouds import (
+from landuse.pipeline.read.cloud_mask import (
     AVERAGED_M,
     CLOUD_PROBABILITY,
     GROWN_M,
@@ -244,7 +244,8 @@ def test_shapes_that_are_no_cells(dn_shape, observed_shape, message):
 
 
 def test_the_module_loads_nothing_heavy():
-    code = "import sys, landuse.pipeline.clouds; print({'scipy', 's2cloudless', 'cv2'} & set(sys.modules))"
+    module = "landuse.pipeline.read.cloud_mask"
+    code = f"import sys, {module}; print({{'scipy', 's2cloudless', 'cv2'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -13,9 +13,9 @@ from rasterio.warp import transform_bounds
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.pipeline.blocks.plan import make_plan
+from landuse.pipeline.read.read_block import read_pixels
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.scene import BandAsset, Scene
-from landuse.workflows.layers import read_pixels
 
 CRS = "EPSG:32633"
 LEFT, TOP, SIDE_PX = 512_000, 5_312_000, 192

@@ -10,9 +10,9 @@ from affine import Affine
 from rasterio.warp import transform_bounds
 
 from landuse.errors import NothingFoundError, ReadError
+from landuse.pipeline.read.cloud_survey import survey
 from landuse.pipeline.remote import Remote
 from landuse.pipeline.scene import BandAsset, Scene
-from landuse.pipeline.survey import survey
 
 CRS = "EPSG:32633"
 LEFT, TOP, SIDE_PX = 500_000, 5_300_000, 100  # SCL pixels of 20 m

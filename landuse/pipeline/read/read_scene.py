@@ -11,7 +11,7 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps on
 from rasterio.errors import RasterioError
 
 from landuse.errors import AssetError, ProviderError, ReadError
-from landuse.pipeline.clouds import (
+from landuse.pipeline.read.cloud_mask import (
     MASK_LATTICE_PX,
     MASK_MARGIN_PX,
     PIXEL_M,
@@ -19,7 +19,7 @@ from landuse.pipeline.clouds import (
     clear_by_scl,
     clear_by_spectrum,
 )
-from landuse.pipeline.raster import Stored, ranges_onto, read_onto
+from landuse.pipeline.read.onto_grid import Stored, ranges_onto, read_onto
 from landuse.pipeline.remote import is_jpeg2000
 from landuse.pipeline.scene import L1C_CLOUD_BANDS, PixelBlock, ReadFailure, mask_bands
 from landuse.redact import redact, redact_href
