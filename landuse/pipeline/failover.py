@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from landuse.pipeline.providers import Provider
-    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.scene import Scene
     from landuse.pipeline.search import SceneQuery
 

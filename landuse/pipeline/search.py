@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from landuse.pipeline.area import Area, DateRange
-    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.scene import Scene
     from landuse.pipeline.stac_http import StacHttp
     from landuse.pipeline.stac_json import Json

@@ -28,7 +28,7 @@ from landuse.redact import redact, redact_href
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.stac_http import StacHttp
     from landuse.pipeline.stac_json import Json
 

@@ -12,7 +12,7 @@ from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from landuse.errors import ProviderError
-from landuse.pipeline.retry import (
+from landuse.pipeline.remote.retry import (
     BUSY_STATUS,
     ExhaustedError,
     Patience,

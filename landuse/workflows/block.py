@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from landuse.contract import ModelContract
-    from landuse.pipeline.remote import Remote
+    from landuse.pipeline.remote.files import Remote
 
 
 PATCHES_AT_ONCE = 512

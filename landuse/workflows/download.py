@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.remote.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 

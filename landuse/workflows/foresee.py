@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from landuse.pipeline.geometry import ground_in, outline
-from landuse.pipeline.remote import is_jpeg2000
+from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
 from landuse.workflows.block import work_of
 from landuse.workflows.map_area import find_scenes, ground_of, plan_map

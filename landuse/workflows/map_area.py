@@ -20,7 +20,7 @@ from landuse.pipeline.blocks.plan import RunPlan, make_plan
 from landuse.pipeline.failover import Found, search_sources
 from landuse.pipeline.geometry import outline
 from landuse.pipeline.read.cloud_survey import survey
-from landuse.pipeline.remote import Remote
+from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search import SceneQuery
 from landuse.pipeline.stac_catalog import add_to_catalog, check_catalog
 from landuse.pipeline.store import Store
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from landuse.contract import ModelContract
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.remote import Traffic
+    from landuse.pipeline.remote.files import Traffic
     from landuse.pipeline.scene import BandAsset, ReadFailure, Scene
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.map_request import MapRequest

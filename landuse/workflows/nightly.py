@@ -28,7 +28,7 @@ from landuse.pipeline.failover import Found
 from landuse.pipeline.ledger import Ledger
 from landuse.pipeline.ledger_records import Recipe
 from landuse.pipeline.ledger_rows import NIGHT
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.store import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.failover import Found
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import Lease, Sighting
-    from landuse.pipeline.retry import RetryPolicy
+    from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.stac_json import Json
     from landuse.pipeline.store import Store
     from landuse.workflows.block import PatchClassifier

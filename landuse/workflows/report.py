@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea, Cover
     from landuse.pipeline.failover import SourceOutcome
-    from landuse.pipeline.remote import Traffic
+    from landuse.pipeline.remote.files import Traffic
     from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.workflows.vector_layers import VectorOptions
 

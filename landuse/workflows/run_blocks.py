@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
 from landuse.pipeline.block_file import block_name, read_block, write_block
-from landuse.pipeline.remote import Traffic
+from landuse.pipeline.remote.files import Traffic
 from landuse.redact import redact_href
 from landuse.workflows.block import classify_block, read_input
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.remote import Remote
+    from landuse.pipeline.remote.files import Remote
     from landuse.pipeline.store import Store
     from landuse.workflows.block import BlockInput, PatchClassifier
 

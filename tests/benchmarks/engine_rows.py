@@ -22,7 +22,7 @@ from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.predict import Predictor
-from landuse.pipeline.remote import Remote
+from landuse.pipeline.remote.files import Remote
 from landuse.workflows.block import read_input, work_of
 from landuse.workflows.map_area import find_scenes, map_area, plan_map, requested_cluster
 from landuse.workflows.map_request import MapRequest

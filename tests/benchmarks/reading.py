@@ -21,7 +21,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from landuse.pipeline.read.read_scene import read_scene
-from landuse.pipeline.remote import Remote
+from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.scene import BandAsset, Scene
 
 # Run as a script, its folder is on the path and the project's root is not.

@@ -22,7 +22,7 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.workflows.nightly import Night, run_nightly
 from landuse.workflows.nightly_config import load_config
 from tests.servers import START_SECONDS, free_port, stac_item, write_items

@@ -31,7 +31,7 @@ import typer
 from landuse.cli import app
 from landuse.errors import OutputError, ProviderError, UsageError
 from landuse.model.datasets import list_patches, read_split
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.workflows import download, fetch, unpack, whole
 from landuse.workflows.download import (
     ARCHIVES,

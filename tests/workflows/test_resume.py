@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from landuse.errors import OutputError, UsageError
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.store import Store
 from landuse.workflows.map_area import map_area
 from tests.servers import stac_item, write_items

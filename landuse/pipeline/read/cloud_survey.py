@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-    from landuse.pipeline.remote import Remote
+    from landuse.pipeline.remote.files import Remote
     from landuse.pipeline.scene import Scene
 
 log = logging.getLogger(__name__)

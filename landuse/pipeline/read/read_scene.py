@@ -20,7 +20,7 @@ from landuse.pipeline.read.cloud_mask import (
     clear_by_spectrum,
 )
 from landuse.pipeline.read.onto_grid import Stored, ranges_onto, read_onto
-from landuse.pipeline.remote import is_jpeg2000
+from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.pipeline.scene import L1C_CLOUD_BANDS, PixelBlock, ReadFailure, mask_bands
 from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
 
-    from landuse.pipeline.remote import Remote
+    from landuse.pipeline.remote.files import Remote
     from landuse.pipeline.scene import BandAsset, Scene
 
 GDAL_OPTIONS = {

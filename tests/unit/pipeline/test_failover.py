@@ -12,7 +12,7 @@ from landuse.errors import ModelError, NothingFoundError, ProviderError, UsageEr
 from landuse.pipeline.area import parse_bbox
 from landuse.pipeline.failover import search_sources, split_sources
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search import SceneQuery
 from tests.servers import file_server, free_port, stac_api, stac_item, write_items
 

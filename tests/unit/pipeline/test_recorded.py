@@ -26,7 +26,7 @@ from landuse.pipeline.providers import (
     EARTH_SEARCH_L1C,
     PLANETARY_COMPUTER,
 )
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search import SceneQuery, search
 from landuse.pipeline.sources import stac_io
 from landuse.sentinel2 import LEVELS

@@ -14,7 +14,7 @@ from landuse.errors import LanduseError, ModelError, NothingFoundError, Provider
 from landuse.pipeline import search as module
 from landuse.pipeline.area import parse_bbox, parse_dates
 from landuse.pipeline.providers import EARTH_SEARCH
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search import CLOUD_TOLERANCE_PERCENT, SceneQuery, search
 from tests.servers import file_server, free_port, json_body, stac_item, write_items
 

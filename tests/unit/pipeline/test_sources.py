@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from landuse.errors import ProviderError
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.sources import read_document, stac_io
 from tests.servers import file_server, free_port, json_body
 

@@ -11,7 +11,7 @@ from rasterio.warp import transform_bounds
 
 from landuse.errors import NothingFoundError, ReadError
 from landuse.pipeline.read.cloud_survey import survey
-from landuse.pipeline.remote import Remote
+from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.scene import BandAsset, Scene
 
 CRS = "EPSG:32633"

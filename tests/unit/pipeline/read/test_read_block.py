@@ -14,7 +14,7 @@ from rasterio.warp import transform_bounds
 from landuse.contract import LevelInput, ModelContract
 from landuse.pipeline.blocks.plan import make_plan
 from landuse.pipeline.read.read_block import read_pixels
-from landuse.pipeline.remote import Remote
+from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.scene import BandAsset, Scene
 
 CRS = "EPSG:32633"

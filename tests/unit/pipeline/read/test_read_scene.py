@@ -16,8 +16,8 @@ from rasterio.windows import from_bounds
 from landuse.errors import AssetError, ReadError
 from landuse.pipeline.read.cloud_mask import MASK_MARGIN_PX
 from landuse.pipeline.read.read_scene import _with_context, read_scene
-from landuse.pipeline.remote import Remote
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.scene import BandAsset, Scene
 from tests.servers import free_port
 

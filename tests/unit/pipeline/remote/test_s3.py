@@ -21,8 +21,8 @@ from odc.geo.geobox import GeoBox
 from landuse.errors import AssetError
 from landuse.pipeline.providers import CDSE, EARTH_SEARCH_L1C, Provider, S3Access
 from landuse.pipeline.read.read_scene import read_scene
-from landuse.pipeline.remote import Remote
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.scene import L1C_CLOUD_BANDS, BandAsset, Scene, mask_bands
 from landuse.sentinel2 import RESOLUTION_M
 

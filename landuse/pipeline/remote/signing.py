@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from landuse.errors import ProviderError
-from landuse.pipeline.retry import (
+from landuse.pipeline.remote.retry import (
     BUSY_STATUS,
     ExhaustedError,
     Outages,

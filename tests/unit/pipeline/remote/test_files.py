@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from landuse.errors import AssetError, OutputError, ReadError
 from landuse.pipeline.read.onto_grid import tile_ranges
-from landuse.pipeline.remote import Remote
-from landuse.pipeline.retry import RetryPolicy
-from landuse.pipeline.sparse import HEAD_BYTES, Spans
+from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.remote.retry import RetryPolicy
+from landuse.pipeline.remote.sparse_copy import HEAD_BYTES, Spans
 from tests.faults import Storage, serving
 from tests.servers import free_port
 

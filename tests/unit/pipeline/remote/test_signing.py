@@ -15,9 +15,9 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from landuse.errors import ProviderError, ReadError
 from landuse.pipeline.providers import PLANETARY_COMPUTER, PROVIDERS
-from landuse.pipeline.remote import Remote
-from landuse.pipeline.retry import RetryPolicy
-from landuse.pipeline.signing import MAX_TOKEN_BYTES, NoSigner, PlanetaryComputerSigner, signer_of
+from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.remote.retry import RetryPolicy
+from landuse.pipeline.remote.signing import MAX_TOKEN_BYTES, NoSigner, PlanetaryComputerSigner, signer_of
 from tests.faults import Storage, Tokens, serving, token_service
 from tests.servers import file_server, free_port
 

@@ -22,10 +22,10 @@ from odc.geo.geobox import GeoBox
 
 from landuse.errors import ReadError
 from landuse.pipeline.read.read_scene import read_scene
-from landuse.pipeline.remote import Remote
-from landuse.pipeline.retry import RetryPolicy
+from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.remote.retry import RetryPolicy
+from landuse.pipeline.remote.sparse_copy import LARGEST_BYTES
 from landuse.pipeline.scene import BandAsset, Scene
-from landuse.pipeline.sparse import LARGEST_BYTES
 from tests.faults import Storage, serving
 
 HASTY = RetryPolicy(attempts=3, first_pause_s=0.01, deadline_s=10, connect_timeout_s=2, read_timeout_s=2)
@@ -386,8 +386,8 @@ def test_an_interrupted_process_ends_soon(tmp_path):
         textwrap.dedent("""
             import signal
             import sys
-            from landuse.pipeline.remote import Remote
-            from landuse.pipeline.retry import RetryPolicy
+            from landuse.pipeline.remote.files import Remote
+            from landuse.pipeline.remote.retry import RetryPolicy
 
             def read(number):
                 with remote.opened(f"{sys.argv[1]}/{number}", "somewhere") as opened:

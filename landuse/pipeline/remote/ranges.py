@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from landuse.errors import ReadError
-from landuse.pipeline.retry import BUSY_STATUS, TransientError, retry_after_s
+from landuse.pipeline.remote.retry import BUSY_STATUS, TransientError, retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from landuse.pipeline.providers import S3Access
-    from landuse.pipeline.retry import RetryPolicy
-    from landuse.pipeline.signing import Signer
+    from landuse.pipeline.remote.retry import RetryPolicy
+    from landuse.pipeline.remote.signing import Signer
 
 CHUNK_BYTES = 1 << 16
 """Most that is taken of a body at once."""

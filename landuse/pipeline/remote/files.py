@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from landuse.errors import LanduseError, ProviderError, ReadError
 from landuse.pipeline.providers import PROVIDERS, S3Access
-from landuse.pipeline.ranges import (
+from landuse.pipeline.remote.ranges import (
     HttpSource,
     Part,
     RangeSource,
@@ -28,9 +28,9 @@ from landuse.pipeline.ranges import (
     http_session,
     s3_client,
 )
-from landuse.pipeline.retry import ExhaustedError, Outages, Patience, RetryPolicy
-from landuse.pipeline.signing import NoSigner, Signer, signer_of
-from landuse.pipeline.sparse import RemoteFile, SparseStore
+from landuse.pipeline.remote.retry import ExhaustedError, Outages, Patience, RetryPolicy
+from landuse.pipeline.remote.signing import NoSigner, Signer, signer_of
+from landuse.pipeline.remote.sparse_copy import RemoteFile, SparseStore
 from landuse.redact import printable
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landuse.pipeline.retry import (
+from landuse.pipeline.remote.retry import (
     ExhaustedError,
     Outages,
     Patience,
@@ -164,7 +164,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr("landuse.pipeline.retry.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("landuse.pipeline.remote.retry.time.monotonic", lambda: self.now)
 
 
 def attempts(outages, service="host"):

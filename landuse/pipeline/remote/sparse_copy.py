@@ -13,8 +13,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol
 
 from landuse.errors import OutputError, ReadError
-from landuse.pipeline.ranges import Part, RangeSource, UnreachableError
-from landuse.pipeline.retry import ExhaustedError, Patience, TransientError
+from landuse.pipeline.remote.ranges import Part, RangeSource, UnreachableError
+from landuse.pipeline.remote.retry import ExhaustedError, Patience, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
