@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import parse_bbox
+from landuse.pipeline.search.area import parse_bbox
 from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
 from landuse.workflows.demo import make_demo_catalog
 from landuse.workflows.map_area import map_area

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from landuse.model.recipe import EpochMetrics, StepProgress
     from landuse.pipeline.cells import ClassArea
-    from landuse.pipeline.failover import SourceOutcome
+    from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.fetch import Transfer
     from landuse.workflows.foresee import Foresight
     from landuse.workflows.report import MapReport

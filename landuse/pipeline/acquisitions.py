@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import shapely
 
-from landuse.pipeline.duplicates import same_acquisition
 from landuse.pipeline.geometry import in_one_piece, outer_rings, outline
 from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
 from landuse.pipeline.scene import Scene
+from landuse.pipeline.search.acquisitions import same_acquisition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from landuse.pipeline.area import Area
     from landuse.pipeline.ledger_records import SceneRow
+    from landuse.pipeline.search.area import Area
 
 OUTLINE_DEGREES = 0.01
 """How far the outline that the ledger keeps of a scene may be from the true one: a kilometre of a hundred."""

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
-from landuse.errors import UsageError
-from landuse.pipeline.sources import exists, local_document
-from landuse.pipeline.stac_json import MALFORMED_HOST, Json, is_remote, mapping, sequence, text
-from landuse.redact import printable, redact_href
 from landuse.sentinel2 import BANDS, SCL
 
 PAGE_ITEMS = 100
@@ -20,8 +13,6 @@ PAGE_ITEMS = 100
 Every known provider serves that many within its limits: Planetary Computer and CDSE allow 1000 but take
 long over large pages, and Earth Search must answer within 6 MB, some 250 items.
 """
-
-_COLLECTION_URL = re.compile(r"(https?://[^?#]+)/collections/([^/?#]+)/?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,79 +114,3 @@ PROVIDERS = {
     for provider in (PLANETARY_COMPUTER, EARTH_SEARCH, EARTH_SEARCH_C1, EARTH_SEARCH_L1C, CDSE, CDSE_L1C)
 }
 """Providers the user can name."""
-
-
-def find_provider(source: str | Provider) -> tuple[Provider, str]:
-    """The provider that ``source`` means, and the URL or absolute path to start at.
-
-    The URL of a known endpoint means the first provider there; with ``/collections/ID``, the one that
-    serves this collection. Any other URL or path is a source that is described by its items alone.
-
-    Raises:
-        UsageError: It is neither a provider's name, a URL, nor a path that exists.
-    """
-    if isinstance(source, Provider):
-        return source, source.endpoint
-    if source in PROVIDERS:
-        return PROVIDERS[source], PROVIDERS[source].endpoint
-    if "://" in source:
-        _check_url(source)
-        return _provider_at(source)
-    if not exists(source):
-        raise UsageError(
-            f"--source {source[:200]!r} is neither a provider ({', '.join(PROVIDERS)}), a URL, nor a file "
-            "here."
-        )
-    return Provider(name=printable(source), endpoint=""), str(local_document(Path(source)))
-
-
-def _check_url(source: str) -> None:
-    """UsageError where it is no address on the web; of a malformed one nothing is told."""
-    try:
-        parts = urlsplit(source)
-        # A port that is no number (ValueError) is a password that a "/", "?" or "#" cuts in two.
-        sound = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
-        raise UsageError(
-            f"--source is no URL: {MALFORMED_HOST}. In a password write / ? # , as %2F %3F %23 %2C."
-        )
-    if not is_remote(source):
-        raise UsageError(f"--source {redact_href(source)!r} is not http(s). Download it and give its path.")
-
-
-def _provider_at(url: str) -> tuple[Provider, str]:
-    root, collection = split_collection(url)
-    known = [provider for provider in PROVIDERS.values() if provider.endpoint == root.rstrip("/")]
-    if not known:
-        return Provider(name=redact_href(url), endpoint=url), url
-    if collection is None:
-        return known[0], known[0].endpoint
-    for provider in known:
-        if collection in _served(provider):
-            return provider, provider.endpoint
-    # Another collection of a known service: its name stays, by which hrefs are signed.
-    return replace(known[0], endpoint=url, collections=(), asset_keys=(), s3=None), url
-
-
-def split_collection(url: str) -> tuple[str, str | None]:
-    """A URL that ends in ``/collections/ID`` as the API's root and the id; any other with None."""
-    match = _COLLECTION_URL.fullmatch(url)
-    return (url, None) if match is None else (match[1], match[2])
-
-
-def described_by(item: Json, provider: Provider) -> Provider:
-    """The known provider that a saved item came from, so that it is read and signed as its own."""
-    if provider.name in PROVIDERS:
-        return provider
-    links = [text(mapping(link).get("href")) for link in sequence(item.get("links"))]
-    for known in PROVIDERS.values():
-        served = text(item.get("collection")) in _served(known)
-        if served and any(link.startswith(known.endpoint + "/") for link in links):
-            return known
-    return provider
-
-
-def _served(provider: Provider) -> tuple[str, ...]:
-    return tuple(identifier for _, identifier in provider.collections)

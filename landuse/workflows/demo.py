@@ -23,8 +23,8 @@ from rasterio.warp import transform as transform_points
 
 from landuse.errors import OutputError, ReadError, UsageError
 from landuse.model.classes import EUROSAT, EUROSAT_NAMES
-from landuse.pipeline.area import Area
 from landuse.pipeline.cells import NODATA_ID
+from landuse.pipeline.search.area import Area
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area

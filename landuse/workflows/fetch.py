@@ -23,7 +23,7 @@ import requests
 import landuse
 from landuse.errors import OutputError, ProviderError
 from landuse.pipeline.remote.retry import RetryPolicy, retry_after_s
-from landuse.pipeline.sources import cause
+from landuse.pipeline.search.stac_files import cause
 from landuse.redact import redact_href
 from landuse.workflows.whole import write_whole
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.blocks.windows import BlockWindows
-    from landuse.pipeline.failover import SourceOutcome
     from landuse.pipeline.scene import BandAsset, Scene
+    from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.map_request import MapRequest
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
-from landuse.pipeline.failover import split_sources
 from landuse.pipeline.remote.retry import RetryPolicy
+from landuse.pipeline.search.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
+from landuse.pipeline.search.source import split_sources
 from landuse.redact import redact_href
 from landuse.workflows.vector_layers import VectorOptions
 

@@ -23,12 +23,12 @@ import shapely
 
 from landuse.errors import ClusterError, LanduseError, NothingFoundError, OutputError, ReadError, UsageError
 from landuse.pipeline.acquisitions import recognise, solar_shift, window_of, window_start_utc
-from landuse.pipeline.area import DateRange
-from landuse.pipeline.failover import Found
 from landuse.pipeline.ledger import Ledger
 from landuse.pipeline.ledger_records import Recipe
 from landuse.pipeline.ledger_rows import NIGHT
 from landuse.pipeline.remote.retry import RetryPolicy
+from landuse.pipeline.search.area import DateRange
+from landuse.pipeline.search.find_scenes import Found
 from landuse.pipeline.store import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from landuse.pipeline.acquisitions import Seen
-    from landuse.pipeline.area import Area
     from landuse.pipeline.ledger_records import DueWindow
+    from landuse.pipeline.search.area import Area
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.nightly_config import AreaConfig, NightlyConfig
     from landuse.workflows.nightly_report import Tell

@@ -25,11 +25,11 @@ from sqlalchemy.exc import ArgumentError
 
 from landuse.errors import UsageError
 from landuse.model import MAP_MODEL
-from landuse.pipeline.area import Area, parse_bbox, read_aoi
 from landuse.pipeline.cells import CHANGE_THRESHOLD
-from landuse.pipeline.failover import split_sources
 from landuse.pipeline.providers import PROVIDERS
-from landuse.pipeline.sources import exists
+from landuse.pipeline.search.area import Area, parse_bbox, read_aoi
+from landuse.pipeline.search.source import split_sources
+from landuse.pipeline.search.stac_files import exists
 from landuse.workflows.config_file import Settings, expand, explain, read_document, shown, wrong
 
 if TYPE_CHECKING:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from landuse.pipeline.acquisitions import Seen
-    from landuse.pipeline.area import Area
-    from landuse.pipeline.failover import Found
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import Lease, Sighting
     from landuse.pipeline.remote.retry import RetryPolicy
+    from landuse.pipeline.search.area import Area
+    from landuse.pipeline.search.find_scenes import Found
     from landuse.pipeline.stac_json import Json
     from landuse.pipeline.store import Store
     from landuse.workflows.block import PatchClassifier

@@ -10,8 +10,8 @@ import pytest
 import rasterio
 
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import parse_bbox, parse_dates
-from landuse.pipeline.search import SceneQuery, search
+from landuse.pipeline.search.area import parse_bbox, parse_dates
+from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
 

@@ -14,7 +14,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import parse_bbox, read_aoi
+from landuse.pipeline.search.area import parse_bbox, read_aoi
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.foresee import foresee
 from landuse.workflows.map_area import map_area

@@ -16,9 +16,9 @@ import pytest
 
 from landuse.errors import IncompleteError, NothingFoundError, ProviderError, ReadError
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import parse_bbox
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
+from landuse.pipeline.search.area import parse_bbox
 from landuse.workflows.foresee import foresee
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest

@@ -12,7 +12,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import parse_bbox
+from landuse.pipeline.search.area import parse_bbox
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
 from tests.servers import stac_item

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from landuse.errors import UsageError
 from landuse.pipeline.acquisitions import recognise, window_of, window_start_utc
 from landuse.pipeline.ledger_records import SceneRow, SceneState
-from landuse.pipeline.search import SceneQuery, search
+from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.workflows import nightly_area
 from landuse.workflows.nightly import Night, requested_day, run_nightly
 from landuse.workflows.nightly_config import load_config

@@ -18,8 +18,8 @@ from rio_cogeo.cogeo import cog_validate
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.model.predict import Predictor
-from landuse.pipeline.area import read_aoi
 from landuse.pipeline.cells import CellStatus
+from landuse.pipeline.search.area import read_aoi
 from landuse.pipeline.store import Store
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area

@@ -250,7 +250,7 @@ def test_what_fits_nothing_is_refused_before_a_pixel_is_read(tmp_path, options, 
 
 
 def test_an_area_beyond_any_zone_is_refused_before_a_pixel_is_read(scene, tmp_path):
-    from landuse.pipeline.area import parse_bbox
+    from landuse.pipeline.search.area import parse_bbox
 
     source, _ = scene
     area = parse_bbox("-80,-10,90,60")

@@ -17,7 +17,7 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
-from landuse.pipeline.area import Area, parse_bbox
+from landuse.pipeline.search.area import Area, parse_bbox
 from tests.servers import stac_item
 
 SCENES = {

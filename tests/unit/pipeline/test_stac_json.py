@@ -5,8 +5,8 @@ import urllib.request
 import pytest
 
 from landuse.errors import ProviderError
-from landuse.pipeline.items import scene_from_item
 from landuse.pipeline.providers import Provider
+from landuse.pipeline.search.item import scene_from_item
 from landuse.pipeline.stac_json import resolve_href
 from landuse.redact import redact, redact_href
 from tests.servers import file_server, stac_item

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from landuse.pipeline.geometry import outline
-from landuse.pipeline.product import processed
+from landuse.pipeline.search.item_properties import processed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

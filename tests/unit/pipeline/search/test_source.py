@@ -14,9 +14,8 @@ from landuse.pipeline.providers import (
     PROVIDERS,
     Provider,
     S3Access,
-    described_by,
-    find_provider,
 )
+from landuse.pipeline.search.source import described_by, find_provider
 from landuse.sentinel2 import LEVELS
 from tests.servers import stac_item
 

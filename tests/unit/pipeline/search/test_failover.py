@@ -9,11 +9,11 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from landuse.errors import ModelError, NothingFoundError, ProviderError, UsageError
-from landuse.pipeline.area import parse_bbox
-from landuse.pipeline.failover import search_sources, split_sources
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.search import SceneQuery
+from landuse.pipeline.search.area import parse_bbox
+from landuse.pipeline.search.find_scenes import SceneQuery, search_sources
+from landuse.pipeline.search.source import split_sources
 from tests.servers import file_server, free_port, stac_api, stac_item, write_items
 
 HASTY = RetryPolicy(attempts=2, first_pause_s=0.0, deadline_s=20)

@@ -17,7 +17,6 @@ import shapely
 
 from landuse.errors import ProviderError, UsageError
 from landuse.pipeline.geometry import outline
-from landuse.pipeline.items import footprint, scene_from_item
 from landuse.pipeline.providers import (
     CDSE,
     EARTH_SEARCH,
@@ -28,7 +27,8 @@ from landuse.pipeline.providers import (
     S3Access,
 )
 from landuse.pipeline.read.read_scene import _to_dn
-from landuse.pipeline.search import SceneQuery, search
+from landuse.pipeline.search.find_scenes import SceneQuery, search
+from landuse.pipeline.search.item import footprint, scene_from_item
 from landuse.sentinel2 import BANDS
 from tests.servers import file_server, stac_item, write_items
 
@@ -42,7 +42,7 @@ def _verbatim():
 
     Empty without the data: then the one test that there is asks for them, and is skipped or fails.
     """
-    root = Path(__file__).parents[3] / os.environ.get("LANDUSE_TEST_DATA", "nowhere") / "stac_items"
+    root = Path(__file__).parents[4] / os.environ.get("LANDUSE_TEST_DATA", "nowhere") / "stac_items"
     if not root.is_dir():
         return []
     found, contents = [], set()

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from landuse.pipeline.duplicates import same_acquisition, with_mirrors
 from landuse.pipeline.scene import Scene
+from landuse.pipeline.search.acquisitions import same_acquisition, with_mirrors
 
 SEEN = datetime(2024, 6, 15, 10, 10, 30, tzinfo=UTC)
 WEST, EAST = 10.0, 11.0

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 
 from landuse.errors import ProviderError
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.sources import read_document, stac_io
+from landuse.pipeline.search.stac_files import read_document, stac_io
 from tests.servers import file_server, free_port, json_body
 
 AT_ONCE = RetryPolicy(first_pause_s=0.0)

@@ -13,9 +13,9 @@ from affine import Affine
 from rasterio.windows import Window
 
 from landuse.errors import ModelError, NothingFoundError
-from landuse.pipeline.area import parse_bbox, parse_dates
 from landuse.pipeline.providers import PAGE_ITEMS, PLANETARY_COMPUTER
-from landuse.pipeline.search import SceneQuery, search
+from landuse.pipeline.search.area import parse_bbox, parse_dates
+from landuse.pipeline.search.find_scenes import SceneQuery, search
 from tests.servers import file_server, stac_api, stac_item, write_items
 
 BANDS = ("B02", "B03", "B04")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from landuse.pipeline.remote.retry import RetryPolicy
-    from landuse.pipeline.stac_http import StacHttp
+    from landuse.pipeline.search.stac_http import StacHttp
     from landuse.pipeline.stac_json import Json
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class FoundItem:
 def stac_io(policy: RetryPolicy | None = None) -> StacHttp:
     """HTTP for one search; the clock of the policy's deadline starts now."""
     # Imported here: it takes half a second, and only searches need it.
-    from landuse.pipeline.stac_http import StacHttp
+    from landuse.pipeline.search.stac_http import StacHttp
 
     return StacHttp(policy)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from landuse.errors import ProviderError, UsageError
-from landuse.pipeline.product import item_name, processing_baseline
 from landuse.pipeline.scene import BandAsset
+from landuse.pipeline.search.item_properties import item_name, processing_baseline
 from landuse.pipeline.stac_json import Json, mapping, number, numbers, resolve_href, sequence, text
 from landuse.sentinel2 import BANDS, COMMON_NAMES, DN_PER_REFLECTANCE, SCL, offset_of_baseline
 

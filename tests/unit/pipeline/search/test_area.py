@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.errors import UsageError
-from landuse.pipeline.area import DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.blocks.plan import _data_extent
 from landuse.pipeline.geometry import cut_at_antimeridian, outer_rings, outline, project, utm_crs
-from landuse.pipeline.items import scene_from_item
 from landuse.pipeline.providers import PLANETARY_COMPUTER
+from landuse.pipeline.search.area import DateRange, parse_bbox, parse_dates, read_aoi
+from landuse.pipeline.search.item import scene_from_item
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.assets import band_asset, band_entries, projection
 from landuse.pipeline.geometry import cut_at_antimeridian, ground_of_bounds, outer_rings
-from landuse.pipeline.product import (
+from landuse.pipeline.scene import Scene
+from landuse.pipeline.search.band_assets import band_asset, band_entries, projection
+from landuse.pipeline.search.item_properties import (
     acquired_utc,
     cloud_percent,
     item_name,
@@ -24,7 +25,6 @@ from landuse.pipeline.product import (
     processing_baseline,
     tile,
 )
-from landuse.pipeline.scene import Scene
 from landuse.pipeline.stac_json import Json, mapping, numbers, text
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import rustac
 from starlette.responses import JSONResponse
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
-from landuse.pipeline import search as module
-from landuse.pipeline.area import parse_bbox, parse_dates
 from landuse.pipeline.providers import EARTH_SEARCH
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.search import CLOUD_TOLERANCE_PERCENT, SceneQuery, search
+from landuse.pipeline.search import find_scenes as module
+from landuse.pipeline.search.area import parse_bbox, parse_dates
+from landuse.pipeline.search.find_scenes import CLOUD_TOLERANCE_PERCENT, SceneQuery, search
 from tests.servers import file_server, free_port, json_body, stac_item, write_items
 
 INSIDE = parse_bbox("10.2,50.2,10.4,50.4")

@@ -18,7 +18,6 @@ import shapely
 from starlette.responses import JSONResponse
 
 from landuse.errors import ProviderError, UsageError
-from landuse.pipeline.area import parse_bbox, parse_dates
 from landuse.pipeline.providers import (
     CDSE,
     EARTH_SEARCH,
@@ -27,8 +26,9 @@ from landuse.pipeline.providers import (
     PLANETARY_COMPUTER,
 )
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.search import SceneQuery, search
-from landuse.pipeline.sources import stac_io
+from landuse.pipeline.search.area import parse_bbox, parse_dates
+from landuse.pipeline.search.find_scenes import SceneQuery, search
+from landuse.pipeline.search.stac_files import stac_io
 from landuse.sentinel2 import LEVELS
 from tests.servers import file_server, json_body
 

@@ -1,0 +1,1 @@
+"""From an area and dates to scenes: catalogues asked, items checked, copies told apart."""
