@@ -149,9 +149,9 @@ def map_command(
     quiet: QuietOption = False,
 ) -> None:
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
+    from landuse.pipeline.write.vector_layers import VectorOptions
     from landuse.workflows.map_area import load_classifier, map_area, requested_cluster
     from landuse.workflows.map_request import MapRequest, requested_area, requested_dates
-    from landuse.workflows.vector_layers import VectorOptions
 
     cluster = requested_cluster(scheduler, workers, model, device)
     request = MapRequest(

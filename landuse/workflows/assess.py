@@ -15,7 +15,7 @@ from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.maps.open import ClassMap, open_map, strips
 from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, read_points, texts
-from landuse.pipeline.write import prepare_folder, write_json
+from landuse.pipeline.write.folder import prepare_folder, write_json
 from landuse.redact import printable
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import shapely
 
-from landuse.pipeline.block_file import BlockFile
 from landuse.pipeline.blocks import votes as stitch
 from landuse.pipeline.blocks import windows as patches
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import Block, CellScores
 from landuse.pipeline.read.read_block import BlockPixels, ground_of_all, read_pixels
 from landuse.pipeline.read.rgb_image import draw_picture
+from landuse.pipeline.write.block_file import BlockFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -38,7 +38,7 @@ from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_checkpoint
 from landuse.model.classes import EUROSAT
 from landuse.model.predict import file_sha256
-from landuse.pipeline.write import write_json
+from landuse.pipeline.write.folder import write_json
 from landuse.redact import printable
 from landuse.sentinel2 import (
     BANDS,

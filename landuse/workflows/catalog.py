@@ -27,6 +27,7 @@ from rasterio.warp import transform as transform_points
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.scene import BandAsset
+from landuse.pipeline.write.folder import replacing, write_whole
 from landuse.sentinel2 import (
     CENTER_WAVELENGTH_UM,
     COMMON_NAMES,
@@ -45,7 +46,6 @@ from landuse.workflows.rasters import (
     describe_bands,
     unreadable,
 )
-from landuse.workflows.whole import replacing, write_whole
 
 log = logging.getLogger(__name__)
 

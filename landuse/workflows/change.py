@@ -31,10 +31,11 @@ from landuse.pipeline.maps.moved_probability import (
     judge,
 )
 from landuse.pipeline.maps.open import check_order, opened_map, overlap_of
-from landuse.pipeline.style import StyleEntry, categorized
-from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.vectors import geopackage_writer
-from landuse.pipeline.write import RasterLayer, cog_writer, prepare_folder, staged, write_json
+from landuse.pipeline.write.cog import RasterLayer, cog_writer
+from landuse.pipeline.write.folder import prepare_folder, staged, write_json
+from landuse.pipeline.write.geopackage import geopackage_writer
+from landuse.pipeline.write.polygons import polygonize
+from landuse.pipeline.write.qgis import StyleEntry, categorized
 from landuse.workflows.change_report import (
     OUTPUTS,
     ChangeCover,

@@ -28,8 +28,8 @@ from distributed import CancelledError, Client, Future, KilledWorker, LocalClust
 
 import landuse
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
-from landuse.pipeline.block_file import PLAN_FILE
 from landuse.pipeline.remote.files import Remote, Traffic
+from landuse.pipeline.write.block_file import PLAN_FILE
 from landuse.redact import redact_href
 from landuse.workflows.block import read_input
 from landuse.workflows.run_blocks import BlockDone, finished_block, run_block
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import Block
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.remote.retry import RetryPolicy
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.run_blocks import Cluster
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, ProviderError, UsageError
+from landuse.pipeline.write.folder import clear_up, replacing, write_whole
 from landuse.redact import redact_href
 from landuse.workflows.fetch import (
     PATIENCE,
@@ -25,7 +26,6 @@ from landuse.workflows.fetch import (
     read_object,
 )
 from landuse.workflows.unpack import unpack
-from landuse.workflows.whole import clear_up, replacing, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -24,8 +24,8 @@ import landuse
 from landuse.errors import OutputError, ProviderError
 from landuse.pipeline.remote.retry import RetryPolicy, retry_after_s
 from landuse.pipeline.search.stac_files import cause
+from landuse.pipeline.write.folder import write_whole
 from landuse.redact import redact_href
-from landuse.workflows.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
 from landuse.model.recipe import EpochMetrics
-from landuse.pipeline.write import atomic_path, prepare_folder
+from landuse.pipeline.write.folder import atomic_path, prepare_folder
 from landuse.redact import printable
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.block_file import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.blocks.plan import RunPlan, make_plan
 from landuse.pipeline.geometry import outline
 from landuse.pipeline.read.cloud_survey import survey
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
-from landuse.pipeline.stac_catalog import add_to_catalog, check_catalog
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
+from landuse.pipeline.write.folder import Store
+from landuse.pipeline.write.stac_catalog import add_to_catalog, check_catalog
 from landuse.workflows.outputs import OUTPUTS, assemble
 from landuse.workflows.publish import PUBLISHED, default_title, publish
 from landuse.workflows.report import MapReport

@@ -14,8 +14,8 @@ from landuse.errors import UsageError
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.search.source import split_sources
+from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.redact import redact_href
-from landuse.workflows.vector_layers import VectorOptions
 
 if TYPE_CHECKING:
     from landuse.pipeline.providers import Provider

@@ -29,7 +29,7 @@ from landuse.pipeline.ledger_rows import NIGHT
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import DateRange
 from landuse.pipeline.search.find_scenes import Found
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.folder import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
 from landuse.workflows.map_request import MapRequest

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.maps.open import check_order, opened_map, overlap_of
-from landuse.pipeline.stac_catalog import CATALOG_NAME
 from landuse.pipeline.stac_json import mapping, sequence
-from landuse.pipeline.stac_map import ITEM_NAME
+from landuse.pipeline.write.stac_catalog import CATALOG_NAME
+from landuse.pipeline.write.stac_item import ITEM_NAME
 from landuse.redact import printable, redact
 from landuse.workflows.change import compare_maps
 from landuse.workflows.change_report import OUTPUTS, ChangeRequest
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import MapRow
     from landuse.pipeline.stac_json import Json
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
     from landuse.workflows.nightly_config import AreaConfig, ChangeConfig
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from landuse.pipeline.ledger import Ledger
 from landuse.pipeline.ledger_records import SceneRow, SceneState, StateCounts
-from landuse.pipeline.write import atomic_path, prepare_folder
+from landuse.pipeline.write.folder import atomic_path, prepare_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadEr
 from landuse.pipeline.acquisitions import is_outdated, sighting_of
 from landuse.pipeline.ledger_records import NewMap, SceneState
 from landuse.pipeline.stac_json import mapping, number, sequence, text
-from landuse.pipeline.stac_map import ITEM_NAME
+from landuse.pipeline.write.stac_item import ITEM_NAME
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
 from landuse.workflows.nightly_report import WindowReport
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.search.area import Area
     from landuse.pipeline.search.find_scenes import Found
     from landuse.pipeline.stac_json import Json
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.nightly_config import AreaConfig
     from landuse.workflows.run_blocks import Cluster, Progress

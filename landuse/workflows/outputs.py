@@ -14,23 +14,23 @@ import rasterio
 import landuse
 from landuse.errors import ReadError
 from landuse.model import classes as class_table
-from landuse.pipeline.block_file import read_block
 from landuse.pipeline.blocks import votes as stitch
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene
-from landuse.pipeline.write import RasterLayer, cog_writer
+from landuse.pipeline.write.block_file import read_block
+from landuse.pipeline.write.cog import RasterLayer, cog_writer
+from landuse.pipeline.write.vector_layers import LAYERS, VectorOptions, write_vectors
 from landuse.workflows.block import cells_inside
 from landuse.workflows.publish import attribution
-from landuse.workflows.vector_layers import LAYERS, VectorOptions, write_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
 
 
 OUTPUTS = (

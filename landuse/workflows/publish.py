@@ -16,8 +16,8 @@ from landuse.pipeline.pages.content import MapView, ViewScene
 from landuse.pipeline.pages.page import write_page
 from landuse.pipeline.pages.preview import write_preview
 from landuse.pipeline.read.rgb_image import picture_bands, stretch
-from landuse.pipeline.stac_map import MapFacts
-from landuse.pipeline.write import write_json
+from landuse.pipeline.write.folder import write_json
+from landuse.pipeline.write.stac_item import MapFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.remote.files import Traffic
     from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
-    from landuse.workflows.vector_layers import VectorOptions
+    from landuse.pipeline.write.vector_layers import VectorOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
-from landuse.pipeline.block_file import block_name, read_block, write_block
 from landuse.pipeline.remote.files import Traffic
+from landuse.pipeline.write.block_file import block_name, read_block, write_block
 from landuse.redact import redact_href
 from landuse.workflows.block import classify_block, read_input
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
     from landuse.pipeline.remote.files import Remote
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
     from landuse.workflows.block import BlockInput, PatchClassifier
 
 _ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")

@@ -14,14 +14,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from landuse.errors import UsageError
 from landuse.model import classes as class_table
-from landuse.pipeline.label_form import label_form
 from landuse.pipeline.maps.estimators import CITATION
 from landuse.pipeline.maps.open import open_map, strips
 from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, SAMPLES, texts
 from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, shuffle
-from landuse.pipeline.style import outlined
-from landuse.pipeline.vectors import geopackage_writer
-from landuse.pipeline.write import prepare_folder
+from landuse.pipeline.write.folder import prepare_folder
+from landuse.pipeline.write.geopackage import geopackage_writer
+from landuse.pipeline.write.qgis import label_form, outlined
 
 if TYPE_CHECKING:
     from pathlib import Path

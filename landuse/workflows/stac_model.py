@@ -21,7 +21,8 @@ from landuse.errors import OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_checkpoint
 from landuse.model.predict import file_sha256
-from landuse.pipeline.stac_map import (
+from landuse.pipeline.write.folder import write_json
+from landuse.pipeline.write.stac_item import (
     FILE_EXTENSION,
     ITEM_NAME,
     MODEL_NAME,
@@ -30,7 +31,6 @@ from landuse.pipeline.stac_map import (
     local_href,
     map_item,
 )
-from landuse.pipeline.write import write_json
 from landuse.redact import printable
 from landuse.workflows.card import (
     ARTIFACT_TYPE,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from landuse.contract import ModelContract
     from landuse.pipeline.blocks.plan import RunPlan
-    from landuse.pipeline.stac_map import MapFacts
+    from landuse.pipeline.write.stac_item import MapFacts
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 SCIENTIFIC = "https://stac-extensions.github.io/scientific/v1.0.0/schema.json"

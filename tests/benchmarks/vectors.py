@@ -21,8 +21,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import shapes
 from scipy import ndimage
 
-from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.vectors import geopackage_writer
+from landuse.pipeline.write.geopackage import geopackage_writer
+from landuse.pipeline.write.polygons import polygonize
 
 SIDE, CELL_M = 1373, 80  # 10,980 px of 10 m
 STRIP = 190

@@ -378,7 +378,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
 
 def test_a_folder_that_workers_do_not_see_is_refused(scene, tmp_path, threads, monkeypatch):
     source, _ = scene
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
 
     monkeypatch.setattr(Store, "absolute", lambda self: self.child("elsewhere"))
     with pytest.raises(OutputError, match=r"does not see .*map/.*share"):

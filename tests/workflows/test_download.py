@@ -32,7 +32,8 @@ from landuse.cli import app
 from landuse.errors import OutputError, ProviderError, UsageError
 from landuse.model.datasets import list_patches, read_split
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.workflows import download, fetch, unpack, whole
+from landuse.pipeline.write import folder as whole
+from landuse.workflows import download, fetch, unpack
 from landuse.workflows.download import (
     ARCHIVES,
     DownloadRequest,

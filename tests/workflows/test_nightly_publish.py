@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from landuse.errors import LanduseError, LedgerError, OutputError
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.folder import Store
 from landuse.workflows import nightly, nightly_window
 from landuse.workflows.nightly import Clock, Night, run_area
 from landuse.workflows.nightly_config import load_config

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.folder import Store
 from landuse.workflows import nightly
 from tests.workflows.nightly_world import MODELS, Block, land, night, run_here, window
 from tests.workflows.test_nightly import EAST, Faulty, Interfering, World, told

@@ -9,12 +9,12 @@ ASSEMBLE_TWO_MAPS = """
     from datetime import UTC, datetime
     from pathlib import Path
     import numpy as np, pyogrio, pyproj, rasterio, shapely
-    from landuse.pipeline.block_file import BlockFile, write_block
+    from landuse.pipeline.write.block_file import BlockFile, write_block
     from landuse.pipeline.blocks.plan import make_plan
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
     from landuse.contract import BandAsset, CellScores, LevelInput, ModelContract, Scene
     from landuse.workflows.outputs import assemble
-    from landuse.workflows.vector_layers import VectorOptions
+    from landuse.pipeline.write.vector_layers import VectorOptions
 
     CONTRACT = ModelContract(
         name="test", bands=("B04",), levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),

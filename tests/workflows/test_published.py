@@ -20,13 +20,13 @@ from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.search.area import read_aoi
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.folder import Store
+from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.catalog import catalog_rasters
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
 from landuse.workflows.outputs import OUTPUTS
 from landuse.workflows.rasters import CatalogRequest
-from landuse.workflows.vector_layers import VectorOptions
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
 

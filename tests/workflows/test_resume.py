@@ -14,7 +14,7 @@ import pytest
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.folder import Store
 from landuse.workflows.map_area import map_area
 from tests.servers import stac_item, write_items
 from tests.workflows.mapping import BrightnessClassifier, catalog_of, red_raster

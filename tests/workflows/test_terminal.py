@@ -22,7 +22,7 @@ from landuse.model.classes import EUROSAT
 from landuse.model.networks import NETWORKS
 from landuse.pipeline.blocks.plan import COMPOSITES, ENGINES
 from landuse.pipeline.providers import PROVIDERS
-from landuse.pipeline.vectors import SUFFIXES
+from landuse.pipeline.write.geopackage import SUFFIXES
 from landuse.sentinel2 import LEVELS
 from landuse.workflows.download import ARCHIVES
 from tests.commands import LANDUSE, spawn

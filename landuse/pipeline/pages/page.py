@@ -22,7 +22,7 @@ from PIL import Image
 
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.pages.content import NO_CLASS
-from landuse.pipeline.write import atomic_path
+from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from PIL import Image
 
 from landuse.pipeline.cells import NODATA_ID, percent
 from landuse.pipeline.pages.content import NO_CLASS
-from landuse.pipeline.write import atomic_path
+from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,6 @@ disk or a killed process leaves what was there before.
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +16,18 @@ import numpy as np
 import pyogrio
 import rasterio
 import rasterio.shutil
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
-from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps only some of them
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from landuse.errors import OutputError
+from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
 
 COG_BLOCK_PX = 512
-
-_HIDDEN = ".partial-"
-"""What the names of hidden folders begin with."""
-
-_WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,105 +56,6 @@ class RasterLayer:
     """Name of each value, for a single uint8 band."""
     tags: Mapping[str, str] | None = None
     """Provenance, as dataset metadata."""
-
-
-def prepare_folder(out: Path, option: str = "--out") -> None:
-    """Make the output folder and see that it can be written.
-
-    Args:
-        out: the folder.
-        option: what named it.
-
-    Raises:
-        OutputError: it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"Output folder {out} cannot be written ({error.strerror or error}). Choose another {option}."
-        ) from error
-
-
-def _hidden_folder(parent: Path) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=parent))
-    except OSError as error:
-        raise OutputError(
-            f"{parent} cannot be written ({error.strerror or error}). Is the disk full or the folder gone? "
-            "Free space or choose another --out, then run again."
-        ) from error
-
-
-def clear_staged(parent: Path) -> None:
-    """Remove what runs that were killed left of their hidden folders; none may be at work there."""
-    for folder in parent.glob(f"{_HIDDEN}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """A path to write to that becomes ``target`` when the block ends well, and vanishes otherwise.
-
-    Raises:
-        OutputError: the file could not be written; what was at ``target`` is untouched.
-    """
-    folder = _hidden_folder(target.parent)
-    try:
-        partial = folder / target.name
-        yield partial
-        partial.replace(target)
-    except _WRITE_ERRORS as error:
-        raise OutputError(
-            f"{target} cannot be written ({error}). Is the disk full or the folder read-only? "
-            "Free space or choose another --out, then run again."
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A hidden folder in ``out`` whose files replace those of ``out`` together when the block ends well.
-
-    Args:
-        out: where the files go.
-        names: all files that may lie there; one that was not made anew is removed, since beside the
-            new ones it would lie.
-
-    Raises:
-        OutputError: the files could not be moved into place.
-    """
-    folder = _hidden_folder(out)
-    try:
-        yield folder
-        in_the_way = [name for name in names if (out / name).is_dir()]
-        if in_the_way:
-            raise IsADirectoryError(0, f"{in_the_way[0]} is a folder there")
-        for name in names:
-            if (folder / name).exists():
-                (folder / name).replace(out / name)
-            else:
-                (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The files in {out} cannot be replaced ({error.strerror or error}). Move them away, or choose "
-            "another --out."
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_json(target: Path, values: Mapping[str, object]) -> None:
-    """Write JSON, readable by people, atomically.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with atomic_path(target) as partial:
-        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 @contextmanager

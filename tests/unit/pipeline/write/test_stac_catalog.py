@@ -13,7 +13,7 @@ from landuse.errors import NothingFoundError, ProviderError, UsageError
 from landuse.pipeline.search.area import parse_bbox, parse_dates
 from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.pipeline.search.stac_files import read_items, stac_io
-from landuse.pipeline.stac_catalog import add_to_catalog
+from landuse.pipeline.write.stac_catalog import add_to_catalog
 from tests.servers import file_server, stac_item
 from tests.stac_schemas import stac_errors
 

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from landuse.errors import OutputError, UsageError
-from landuse.pipeline.store import Store
+from landuse.pipeline.write.folder import Store
 
 NAMES = ("a.tif", "b.tif", "run.json")
 

@@ -19,7 +19,8 @@ import pyproj
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.write import atomic_path, unsynced_sqlite
+from landuse.pipeline.write.cog import unsynced_sqlite
+from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from landuse.pipeline.style import LayerStyle
+    from landuse.pipeline.write.qgis import LayerStyle
 
 SUFFIXES = {"gpkg": ".gpkg", "parquet": ".parquet", "fgb": ".fgb"}
 """Of ``--vector-format``."""

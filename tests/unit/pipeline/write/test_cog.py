@@ -18,14 +18,9 @@ from odc.geo.geobox import GeoBox
 from rio_cogeo.cogeo import cog_validate
 
 from landuse.errors import OutputError
-from landuse.pipeline.vectors import geopackage_writer
-from landuse.pipeline.write import (
-    RasterLayer,
-    atomic_path,
-    cog_writer,
-    prepare_folder,
-    write_json,
-)
+from landuse.pipeline.write.cog import RasterLayer, cog_writer
+from landuse.pipeline.write.folder import atomic_path, prepare_folder, write_json
+from landuse.pipeline.write.geopackage import geopackage_writer
 
 GEOBOX = GeoBox((700, 900), Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")
 
@@ -148,8 +143,8 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
         from affine import Affine
         from odc.geo.geobox import GeoBox
         from landuse.errors import OutputError
-        from landuse.pipeline.write import RasterLayer, cog_writer, write_json
-        from landuse.pipeline.vectors import geopackage_writer
+        from landuse.pipeline.write.cog import RasterLayer, cog_writer, write_json
+        from landuse.pipeline.write.geopackage import geopackage_writer
         out = Path({str(tmp_path)!r})
         noise = np.random.default_rng(0).integers(0, 255, (1200, 1200)).astype(np.uint8)
         box = GeoBox(noise.shape, Affine(80, 0, 500_000, 0, -80, 5_300_000), "EPSG:32633")

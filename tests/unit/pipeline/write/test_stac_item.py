@@ -19,7 +19,7 @@ from landuse.contract import LevelInput, ModelContract
 from landuse.pipeline.blocks.plan import RunPlan, make_plan
 from landuse.pipeline.cells import ClassArea, Cover
 from landuse.pipeline.scene import BandAsset, Scene
-from landuse.pipeline.stac_map import MapFacts, MapFile, item_id, map_item
+from landuse.pipeline.write.stac_item import MapFacts, MapFile, item_id, map_item
 from tests.stac_schemas import stac_errors
 
 RGB = ("B04", "B03", "B02")

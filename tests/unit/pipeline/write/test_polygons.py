@@ -13,7 +13,7 @@ from rasterio.features import shapes
 from scipy.ndimage import gaussian_filter
 from shapely.geometry import shape
 
-from landuse.pipeline.vectorize import polygonize
+from landuse.pipeline.write.polygons import polygonize
 
 NAMES = ("A", "B", "C")
 NODATA = 255

@@ -1,12 +1,9 @@
-"""IO: where a map and its finished blocks lie: a folder here, or any other path that fsspec knows.
-
-In a folder every file appears whole or not at all. An object store does the same by itself; of a
-file that another service kept half of, the reader sees that it is not whole.
-"""
+"""Folders and files that appear whole or not at all, here or at any path that fsspec knows."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -15,14 +12,122 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
 from landuse.errors import BusyError, OutputError, UsageError
-from landuse.pipeline.write import atomic_path, clear_staged, prepare_folder, staged
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fsspec import AbstractFileSystem
+
+
+_HIDDEN = ".partial-"
+"""What the names of hidden folders begin with."""
+
+_WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError)
+
+
+def prepare_folder(out: Path, option: str = "--out") -> None:
+    """Make the output folder and see that it can be written.
+
+    Args:
+        out: the folder.
+        option: what named it.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Output folder {out} cannot be written ({error.strerror or error}). Choose another {option}."
+        ) from error
+
+
+def _hidden_folder(parent: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=parent))
+    except OSError as error:
+        raise OutputError(
+            f"{parent} cannot be written ({error.strerror or error}). Is the disk full or the folder gone? "
+            "Free space or choose another --out, then run again."
+        ) from error
+
+
+def clear_staged(parent: Path) -> None:
+    """Remove what runs that were killed left of their hidden folders; none may be at work there."""
+    for folder in parent.glob(f"{_HIDDEN}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A path to write to that becomes ``target`` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OutputError: the file could not be written; what was at ``target`` is untouched.
+    """
+    folder = _hidden_folder(target.parent)
+    try:
+        partial = folder / target.name
+        yield partial
+        partial.replace(target)
+    except _WRITE_ERRORS as error:
+        raise OutputError(
+            f"{target} cannot be written ({error}). Is the disk full or the folder read-only? "
+            "Free space or choose another --out, then run again."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A hidden folder in ``out`` whose files replace those of ``out`` together when the block ends well.
+
+    Args:
+        out: where the files go.
+        names: all files that may lie there; one that was not made anew is removed, since beside the
+            new ones it would lie.
+
+    Raises:
+        OutputError: the files could not be moved into place.
+    """
+    folder = _hidden_folder(out)
+    try:
+        yield folder
+        in_the_way = [name for name in names if (out / name).is_dir()]
+        if in_the_way:
+            raise IsADirectoryError(0, f"{in_the_way[0]} is a folder there")
+        for name in names:
+            if (folder / name).exists():
+                (folder / name).replace(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The files in {out} cannot be replaced ({error.strerror or error}). Move them away, or choose "
+            "another --out."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_json(target: Path, values: Mapping[str, object]) -> None:
+    """Write JSON, readable by people, atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_path(target) as partial:
+        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,3 +345,50 @@ def _errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError  # takes a while, and a folder needs it not
 
     return (OSError, BotoCoreError)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``target`` when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OSError: the folder above cannot be written; what was at ``target`` is untouched.
+    """
+    clear_up(target)
+    fresh, stale = _hidden(target)
+    fresh.mkdir()
+    try:
+        yield fresh
+        if target.exists():
+            target.rename(stale)
+        fresh.rename(target)
+    finally:
+        clear_up(target)
+
+
+def clear_up(target: Path) -> None:
+    """Undo what an interrupted ``replacing`` left: a folder without its files, or one set aside."""
+    fresh, stale = _hidden(target)
+    shutil.rmtree(fresh, ignore_errors=True)
+    if stale.exists() and not target.exists():
+        stale.rename(target)
+    shutil.rmtree(stale, ignore_errors=True)
+
+
+def _hidden(target: Path) -> tuple[Path, Path]:
+    """Where the folder to come and the one to go lie, beside it."""
+    return target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")

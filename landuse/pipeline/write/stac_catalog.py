@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.stac_json import is_land_use_map, mapping, sequence, text
-from landuse.pipeline.stac_map import ITEM_NAME, local_href
-from landuse.pipeline.write import prepare_folder, write_json
+from landuse.pipeline.write.folder import prepare_folder, write_json
+from landuse.pipeline.write.stac_item import ITEM_NAME, local_href
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

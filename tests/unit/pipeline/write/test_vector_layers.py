@@ -24,8 +24,8 @@ from landuse.errors import UsageError
 from landuse.pipeline.blocks.plan import make_plan
 from landuse.pipeline.cells import NODATA_ID, ClassArea
 from landuse.pipeline.scene import AreaView, BandAsset, Scene
-from landuse.workflows import vector_layers
-from landuse.workflows.vector_layers import VectorOptions, write_vectors
+from landuse.pipeline.write import vector_layers
+from landuse.pipeline.write.vector_layers import VectorOptions, write_vectors
 
 LEFT, TOP, CELL = 480_160, 5_400_320, 160
 NAMES = ("Meadow", "<b>\"Wood\" & 'heath'\n</b>", "Sée/../lake")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.store import Store
+    from landuse.pipeline.write.folder import Store
 
 _FOLDER = ".blocks-"
 """What the names of the folders begin with."""

@@ -18,9 +18,9 @@ from landuse.errors import UsageError
 from landuse.model.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.geometry import outline
-from landuse.pipeline.style import StyleEntry, categorized, outlined
-from landuse.pipeline.vectorize import polygonize
-from landuse.pipeline.vectors import SUFFIXES, check_vector_format, convert_layers, geopackage_writer
+from landuse.pipeline.write.geopackage import SUFFIXES, check_vector_format, convert_layers, geopackage_writer
+from landuse.pipeline.write.polygons import polygonize
+from landuse.pipeline.write.qgis import StyleEntry, categorized, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

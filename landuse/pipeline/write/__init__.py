@@ -1,0 +1,1 @@
+"""The files of a map: each whole or not at all."""
