@@ -11,8 +11,8 @@ from landuse.model import MAP_MODEL
 from landuse.workflows.change import compare_maps
 from landuse.workflows.change_report import ChangeRequest
 from landuse.workflows.demo import make_demo_catalog
-from landuse.workflows.map_area import load_classifier, map_area
-from landuse.workflows.map_request import MapRequest, requested_dates
+from landuse.workflows.mapping.map_area import load_classifier, map_area
+from landuse.workflows.mapping.request import MapRequest, requested_dates
 
 
 def main(out: Path) -> None:

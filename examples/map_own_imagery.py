@@ -16,8 +16,8 @@ from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_bbox
 from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
 from landuse.workflows.demo import make_demo_catalog
-from landuse.workflows.map_area import map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.rasters import CatalogRequest
 
 

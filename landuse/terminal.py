@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.fetch import Transfer
-    from landuse.workflows.foresee import Foresight
-    from landuse.workflows.report import MapReport
-    from landuse.workflows.run_blocks import Progress
+    from landuse.workflows.mapping.dry_run import Foresight
+    from landuse.workflows.mapping.in_process import Progress
+    from landuse.workflows.mapping.report import MapReport
 
 Show: TypeAlias = "Callable[[Progress, str | None], None]"
 """Shows how far a run is: its stage and, while blocks are done, how many and how fast."""
@@ -82,7 +82,7 @@ class Pace:
 @contextmanager
 def map_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
     """How far a map is, on stderr: bars on a terminal, else a line for each stage and now and then."""
-    from landuse.workflows.run_blocks import Stage
+    from landuse.workflows.mapping.in_process import Stage
 
     console = terminal(sys.stderr)
     shown: AbstractContextManager[Show] = nullcontext(_lines())

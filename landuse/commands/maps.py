@@ -150,8 +150,8 @@ def map_command(
 ) -> None:
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
     from landuse.pipeline.write.vector_layers import VectorOptions
-    from landuse.workflows.map_area import load_classifier, map_area, requested_cluster
-    from landuse.workflows.map_request import MapRequest, requested_area, requested_dates
+    from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
+    from landuse.workflows.mapping.request import MapRequest, requested_area, requested_dates
 
     cluster = requested_cluster(scheduler, workers, model, device)
     request = MapRequest(
@@ -176,7 +176,7 @@ def map_command(
     # On a cluster the workers compute: this process only asks the model what it needs.
     classifier = load_classifier(model, device if cluster is None else "cpu")
     if dry_run:
-        from landuse.workflows.foresee import foresee
+        from landuse.workflows.mapping.dry_run import foresee
 
         foresight = foresee(request, classifier)
         if as_json:
@@ -210,7 +210,7 @@ def demo_command(
 ) -> None:
     """Map a simulated landscape whose truth is known; no network needed."""
     from landuse.workflows.demo import MAJORITY_PERCENT, run_demo
-    from landuse.workflows.map_area import load_classifier
+    from landuse.workflows.mapping.map_area import load_classifier
 
     with terminable(), map_progress(quiet=quiet) as on_progress:
         result = run_demo(

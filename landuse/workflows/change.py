@@ -44,7 +44,7 @@ from landuse.workflows.change_report import (
     MapInput,
     Transition,
 )
-from landuse.workflows.outputs import GDAL_CACHE_MB
+from landuse.workflows.mapping.assemble import GDAL_CACHE_MB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -27,8 +27,8 @@ from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.search.area import Area
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN
 from landuse.workflows.catalog import catalog_rasters
-from landuse.workflows.map_area import map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.rasters import CatalogRequest
 from landuse.workflows.simulate import BANDS_10M, BANDS_20M, SCL_NODATA, SIZE_PX, SimulatedDate, simulate
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.report import MapReport
-    from landuse.workflows.run_blocks import Progress
+    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.in_process import Progress
+    from landuse.workflows.mapping.report import MapReport
 
 DEMO_SEED = 7
 DEMO_CRS = "EPSG:32633"

@@ -31,8 +31,8 @@ from landuse.pipeline.search.area import DateRange
 from landuse.pipeline.search.find_scenes import Found
 from landuse.pipeline.write.folder import Store
 from landuse.redact import redact, redacted_traceback
-from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import find_scenes, load_classifier, requested_cluster
+from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.nightly_area import count_try, do_window
 from landuse.workflows.nightly_publish import publish_area, update_changes
 from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport, failed_since
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.acquisitions import Seen
     from landuse.pipeline.ledger_records import DueWindow
     from landuse.pipeline.search.area import Area
-    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import PatchClassifier
     from landuse.workflows.nightly_config import AreaConfig, NightlyConfig
     from landuse.workflows.nightly_report import Tell
 

@@ -20,8 +20,8 @@ from landuse.pipeline.acquisitions import is_outdated, sighting_of
 from landuse.pipeline.ledger_records import NewMap, SceneState
 from landuse.pipeline.stac_json import mapping, number, sequence, text
 from landuse.pipeline.write.stac_item import ITEM_NAME
-from landuse.workflows.map_area import map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.nightly_report import WindowReport
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from landuse.pipeline.search.find_scenes import Found
     from landuse.pipeline.stac_json import Json
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.in_process import Cluster, Progress
     from landuse.workflows.nightly_config import AreaConfig
-    from landuse.workflows.run_blocks import Cluster, Progress
 
 RUN_NAME = "run.json"
 """Tells that a map's other files are whole."""

@@ -23,9 +23,9 @@ from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.predict import Predictor
 from landuse.pipeline.remote.files import Remote
-from landuse.workflows.block import read_input, work_of
-from landuse.workflows.map_area import find_scenes, map_area, plan_map, requested_cluster
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.classify_block import read_input, work_of
+from landuse.workflows.mapping.map_area import find_scenes, map_area, plan_map, requested_cluster
+from landuse.workflows.mapping.request import MapRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

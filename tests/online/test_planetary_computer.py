@@ -12,8 +12,8 @@ import rasterio
 from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_bbox, parse_dates
 from landuse.pipeline.search.find_scenes import SceneQuery, search
-from landuse.workflows.map_area import map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.request import MapRequest
 
 pytestmark = [
     pytest.mark.online,

@@ -236,7 +236,7 @@ def inside():
         from torch.nn import functional
     importlib.import_module("landuse.cli")
 class Inside:
-    from landuse.workflows import map_area
+    from landuse.workflows.mapping import map_area
 """
     found = imports_of(source, "landuse.pipeline.bad")
     assert found == {
@@ -248,7 +248,7 @@ class Inside:
         "fallback",
         "torch.nn.functional",
         "landuse.cli",
-        "landuse.workflows.map_area",
+        "landuse.workflows.mapping.map_area",
     }
     assert found - imports_of(source, "landuse.pipeline.bad", typing_too=False) == {"geopandas"}
     rule = RULES[0].values
@@ -256,7 +256,7 @@ class Inside:
     assert [line.rpartition(" ")[2] for line in told] == [
         "landuse.cli",
         "landuse.model.predict",
-        "landuse.workflows.map_area",
+        "landuse.workflows.mapping.map_area",
         "torch.nn.functional",
         "typer",
     ]

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from landuse.terminal import Pace, map_progress, terminal
-from landuse.workflows.run_blocks import Progress, Stage
+from landuse.workflows.mapping.in_process import Progress, Stage
 
 
 class Clock:

@@ -8,7 +8,7 @@ from affine import Affine
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.workflows.catalog import catalog_rasters
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.rasters import CatalogRequest
 
 SCENES = {

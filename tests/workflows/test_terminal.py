@@ -57,7 +57,7 @@ def test_a_terminal_shows_stages_and_keeps_the_table(options, tmp_path):
         assert told in shown.raw
     assert shown.raw.count("\x1b[?25l") == shown.raw.count("\x1b[?25h") == 1  # the cursor comes back
     left = shown.left
-    assert left[0].startswith("WARNING landuse.workflows.map_area: ")
+    assert left[0].startswith("WARNING landuse.workflows.mapping.map_area: ")
     done = next(row for row, line in enumerate(left) if line.startswith("done in 0:"))
     assert not [line for line in left if re.match("searching|looking|classifying|writing", line)]
     assert left[done + 1].split() == ["class", "area", "ha", "share"]
@@ -134,7 +134,9 @@ def test_quiet_and_verbose_exclude_each_other(run, options):
 def test_verbose_logs_info(options):
     shown = spawn("-v", *options)
     assert shown.code == 0
-    assert "INFO landuse.workflows.map_area: 1 scenes, 8 x 9 cells in 6 blocks" in shown.err.splitlines()
+    assert (
+        "INFO landuse.workflows.mapping.map_area: 1 scenes, 8 x 9 cells in 6 blocks" in shown.err.splitlines()
+    )
 
 
 ACCEPTED = {

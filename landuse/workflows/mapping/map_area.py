@@ -23,10 +23,10 @@ from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_source
 from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.stac_catalog import add_to_catalog, check_catalog
-from landuse.workflows.outputs import OUTPUTS, assemble
-from landuse.workflows.publish import PUBLISHED, default_title, publish
-from landuse.workflows.report import MapReport
-from landuse.workflows.run_blocks import Cluster, Stage, Tally, run_here, take_over
+from landuse.workflows.mapping.assemble import OUTPUTS, assemble
+from landuse.workflows.mapping.in_process import Cluster, Stage, Tally, run_here, take_over
+from landuse.workflows.mapping.publish import PUBLISHED, default_title, publish
+from landuse.workflows.mapping.report import MapReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import Block
     from landuse.pipeline.remote.files import Traffic
     from landuse.pipeline.scene import BandAsset, ReadFailure, Scene
-    from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.map_request import MapRequest
-    from landuse.workflows.run_blocks import BlockDone, Progress
+    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.in_process import BlockDone, Progress
+    from landuse.workflows.mapping.request import MapRequest
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ def _block_runner(
     if cluster is None:
         yield partial(run_here, classifier=classifier, remote=remote)
         return
-    from landuse.workflows.cluster import workers  # dask takes a while to import
+    from landuse.workflows.mapping.on_dask import workers  # dask takes a while to import
 
     with workers(cluster, policy=request.retry, providers=request.providers, scratch=scratch) as those:
         yield those.run

@@ -7,7 +7,7 @@ import rasterio
 from landuse.errors import UsageError
 from landuse.model import DEFAULT_MODEL, MAP_MODEL
 from landuse.model.predict import Predictor
-from landuse.workflows.map_area import load_classifier, map_area
+from landuse.workflows.mapping.map_area import load_classifier, map_area
 
 from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from landuse.pipeline.scene import Scene
-    from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.report import MapReport
+    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.report import MapReport
 
 PUBLISHED = ("preview.png", "index.html", "run.json", "model.json", "item.json")
 """What is made of a map's rasters and vectors."""

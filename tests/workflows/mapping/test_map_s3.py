@@ -8,7 +8,7 @@ from moto.server import ThreadedMotoServer
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.write.folder import Store
-from landuse.workflows.map_area import map_area
+from landuse.workflows.mapping.map_area import map_area
 
 from .mapping import BrightnessClassifier, catalog_of, read, red_raster, request
 

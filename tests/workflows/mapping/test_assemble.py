@@ -13,7 +13,7 @@ ASSEMBLE_TWO_MAPS = """
     from landuse.pipeline.blocks.plan import make_plan
     from landuse.pipeline.write.folder import Store
     from landuse.contract import BandAsset, CellScores, LevelInput, ModelContract, Scene
-    from landuse.workflows.outputs import assemble
+    from landuse.workflows.mapping.assemble import assemble
     from landuse.pipeline.write.vector_layers import VectorOptions
 
     CONTRACT = ModelContract(

@@ -15,8 +15,8 @@ MAP = """
 import json, resource, sys
 from pathlib import Path
 from landuse.model import MAP_MODEL
-from landuse.workflows.map_area import load_classifier, map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import load_classifier, map_area
+from landuse.workflows.mapping.request import MapRequest
 source, out, engine, stride_px = sys.argv[1:]
 report = map_area(
     MapRequest(source=source, area=None, dates=None, out=Path(out), engine=engine, stride_px=int(stride_px),

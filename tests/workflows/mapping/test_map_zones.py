@@ -13,8 +13,8 @@ from rasterio.warp import reproject, transform_bounds
 
 from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_bbox
-from landuse.workflows.map_area import map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.request import MapRequest
 from tests.servers import stac_item
 from tests.workflows.world import BANDS, item_collection
 

@@ -22,8 +22,8 @@ from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write.block_file import read_block
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.vector_layers import LAYERS, VectorOptions, write_vectors
-from landuse.workflows.block import cells_inside
-from landuse.workflows.publish import attribution
+from landuse.workflows.mapping.classify_block import cells_inside
+from landuse.workflows.mapping.publish import attribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

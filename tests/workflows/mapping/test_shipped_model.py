@@ -15,8 +15,8 @@ from landuse.model.datasets import PatchSource, list_patches, load_patches, read
 from landuse.model.evaluate import logits_of
 from landuse.model.normalize import path_dn
 from landuse.workflows.catalog import catalog_rasters
-from landuse.workflows.map_area import load_classifier, map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.map_area import load_classifier, map_area
+from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.rasters import CatalogRequest
 from landuse.workflows.training import evaluate_model
 

@@ -21,7 +21,7 @@ from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.predict import Predictor
 from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.pipeline.write.stac_catalog import add_to_catalog
-from landuse.workflows.map_area import map_area
+from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.stac_model import MLM, model_item
 from tests.stac_schemas import stac_errors
 

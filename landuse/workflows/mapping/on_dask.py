@@ -31,8 +31,8 @@ from landuse.errors import ClusterError, ModelError, OutputError, UsageError
 from landuse.pipeline.remote.files import Remote, Traffic
 from landuse.pipeline.write.block_file import PLAN_FILE
 from landuse.redact import redact_href
-from landuse.workflows.block import read_input
-from landuse.workflows.run_blocks import BlockDone, finished_block, run_block
+from landuse.workflows.mapping.classify_block import read_input
+from landuse.workflows.mapping.in_process import BlockDone, finished_block, run_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.run_blocks import Cluster
+    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.in_process import Cluster
 
 THREADS = 2
 """Tasks at a time in a worker of ours: one is read while the network works on the other."""

@@ -19,9 +19,9 @@ from landuse.model.predict import Predictor
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import parse_bbox
-from landuse.workflows.foresee import foresee
-from landuse.workflows.map_area import map_area
-from landuse.workflows.map_request import MapRequest
+from landuse.workflows.mapping.dry_run import foresee
+from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.request import MapRequest
 from tests.faults import Storage, Tokens, faulty_api, serving, token_service
 from tests.servers import free_port, stac_api, write_items
 from tests.workflows.world import (

@@ -18,11 +18,11 @@ from distributed import Client, LocalCluster
 from distributed.protocol import dumps
 
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
-from landuse.workflows import cluster as cluster_module
-from landuse.workflows.cluster import worker_device
-from landuse.workflows.map_area import load_classifier, map_area, requested_cluster
-from landuse.workflows.map_request import MapRequest
-from landuse.workflows.run_blocks import BlockDone, Cluster
+from landuse.workflows.mapping import on_dask as cluster_module
+from landuse.workflows.mapping.in_process import BlockDone, Cluster
+from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
+from landuse.workflows.mapping.on_dask import worker_device
+from landuse.workflows.mapping.request import MapRequest
 from tests.commands import spawn
 from tests.servers import file_server, free_port
 from tests.workflows.loaders import brightness, deadly, other_weights
@@ -331,7 +331,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     out = tmp_path / "map"
     code = (
         "import sys; from landuse.cli import app; from tests.workflows.mapping import BrightnessClassifier\n"
-        "import landuse.workflows.map_area as m, tests.workflows.loaders as l\n"
+        "import landuse.workflows.mapping.map_area as m, tests.workflows.loaders as l\n"
         "m.load_classifier = l.slow\n"
         "if __name__ == '__main__': app()"
     )
@@ -355,7 +355,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
         stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: list(out.glob(".blocks-*/*.npz")) or process.poll() is not None)

@@ -17,7 +17,7 @@ from landuse.errors import UsageError
 from landuse.pipeline.remote.files import Traffic
 from landuse.pipeline.write.block_file import block_name, read_block, write_block
 from landuse.redact import redact_href
-from landuse.workflows.block import classify_block, read_input
+from landuse.workflows.mapping.classify_block import classify_block, read_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import Block
     from landuse.pipeline.remote.files import Remote
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.block import BlockInput, PatchClassifier
+    from landuse.workflows.mapping.classify_block import BlockInput, PatchClassifier
 
 _ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")
 

@@ -13,8 +13,8 @@ import shapely
 from landuse.pipeline.geometry import ground_in, outline
 from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
-from landuse.workflows.block import work_of
-from landuse.workflows.map_area import find_scenes, ground_of, plan_map
+from landuse.workflows.mapping.classify_block import work_of
+from landuse.workflows.mapping.map_area import find_scenes, ground_of, plan_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.windows import BlockWindows
     from landuse.pipeline.scene import BandAsset, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
-    from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.map_request import MapRequest
+    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.request import MapRequest
 
 TILE_PX = 512
 """Side of the tiles that COGs of Sentinel-2 are read in; JPEG 2000 has 1024."""

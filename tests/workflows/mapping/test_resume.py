@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.workflows.test_distributed import assert_same_files
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.folder import Store
-from landuse.workflows.map_area import map_area
+from landuse.workflows.mapping.map_area import map_area
 from tests.servers import stac_item, write_items
 from tests.workflows.mapping import BrightnessClassifier, catalog_of, red_raster
 from tests.workflows.mapping import request as any_request
-from tests.workflows.test_distributed import assert_same_files
 
 BLOCKS = 16
 
 MAIN = """
 import os, pathlib, signal, sys
-import landuse.workflows.map_area as workflow
+import landuse.workflows.mapping.map_area as workflow
 from landuse.cli import app
 from tests.workflows.loaders import slow
 workflow.load_classifier = slow
@@ -85,7 +85,7 @@ def command(source, out, *, kill_at=0, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )

@@ -1,0 +1,1 @@
+"""From an area and dates to a map: request, scenes, plan, blocks, files, publication."""
