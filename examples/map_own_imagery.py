@@ -14,11 +14,11 @@ from pathlib import Path
 
 from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_bbox
-from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
-from landuse.workflows.demo import make_demo_catalog
+from landuse.workflows.demo.run_demo import make_demo_catalog
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters, parse_acquired_utc
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.rasters import CatalogRequest
 
 
 def main() -> None:

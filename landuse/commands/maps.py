@@ -209,7 +209,7 @@ def demo_command(
     quiet: QuietOption = False,
 ) -> None:
     """Map a simulated landscape whose truth is known; no network needed."""
-    from landuse.workflows.demo import MAJORITY_PERCENT, run_demo
+    from landuse.workflows.demo.run_demo import MAJORITY_PERCENT, run_demo
     from landuse.workflows.mapping.map_area import load_classifier
 
     with terminable(), map_progress(quiet=quiet) as on_progress:
@@ -268,8 +268,8 @@ def catalog_command(
     overwrite: Annotated[bool, typer.Option(help="Replace an item of the same id.")] = False,
 ) -> None:
     """Make local rasters a STAC catalogue of COGs that `landuse map --source` reads."""
-    from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
-    from landuse.workflows.rasters import CatalogRequest
+    from landuse.workflows.imagery.bands import CatalogRequest
+    from landuse.workflows.imagery.catalog import catalog_rasters, parse_acquired_utc
 
     result = catalog_rasters(
         CatalogRequest(

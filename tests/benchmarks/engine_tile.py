@@ -11,8 +11,8 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from landuse.workflows.catalog import catalog_rasters
-from landuse.workflows.rasters import CatalogRequest
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 
 SCENES = {
     "inn": ("inn_ering_de_at_L2A_window1_RGBN_utm33n.tif", "L2A", "02.14"),

@@ -7,9 +7,9 @@ import rasterio
 from affine import Affine
 
 from landuse.contract import LevelInput, ModelContract
-from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.rasters import CatalogRequest
 
 SCENES = {
     "orihuela": ("scenes/orihuela_es_L1C_20190918_13b_utm30n.tif", "L1C", "2019-09-18T10:50:31+00:00"),

@@ -48,7 +48,7 @@ def test_every_example_is_run_here():
 @pytest.mark.slow
 def test_map_own_imagery(tmp_path):
     """The catalogue that it makes of the demo's bands, cut to a corner and given back as own files."""
-    from landuse.workflows.demo import make_demo_catalog
+    from landuse.workflows.demo.run_demo import make_demo_catalog
 
     demo = make_demo_catalog(tmp_path / "demo")
     rasters = []
@@ -291,7 +291,7 @@ def small_bbox():
     """A corner of the demo's landscape of about 1 x 1 km."""
     from rasterio.warp import transform_bounds
 
-    from landuse.workflows.demo import DEMO_CRS, DEMO_LEFT_M, DEMO_TOP_M
+    from landuse.workflows.demo.run_demo import DEMO_CRS, DEMO_LEFT_M, DEMO_TOP_M
 
     edges = (DEMO_LEFT_M + 500, DEMO_TOP_M - 1500, DEMO_LEFT_M + 1500, DEMO_TOP_M - 500)
     return ",".join(f"{edge:.6f}" for edge in transform_bounds(DEMO_CRS, "EPSG:4326", *edges))

@@ -205,7 +205,7 @@ nightly_flow(Path(sys.argv[1]), ["north", "south"])
 @pytest.mark.slow
 def test_a_night_on_simulated_scenes(server, tmp_path):
     """The whole of it: flow, task, search, map, ledger, metrics; a second night has nothing to do."""
-    from landuse.workflows.demo import make_demo_catalog
+    from landuse.workflows.demo.run_demo import make_demo_catalog
     from landuse.workflows.nightly_config import load_config
     from landuse.workflows.nightly_status import nightly_status
     from landuse.workflows.prefect_flow import nightly_flow

@@ -16,10 +16,10 @@ from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_bbox, read_aoi
 from landuse.pipeline.write.vector_layers import VectorOptions
-from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.dry_run import foresee
 from landuse.workflows.mapping.map_area import map_area
-from landuse.workflows.rasters import CatalogRequest
 
 from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
 

@@ -15,10 +15,10 @@ from affine import Affine
 from rasterio.warp import transform_bounds
 
 from landuse.model.predict import Predictor
-from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.rasters import CatalogRequest
 from tests.servers import file_server, stac_api, stac_item, write_items
 from tests.workflows.world import area_of, assert_same_map, layers
 

@@ -22,11 +22,11 @@ from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.search.area import read_aoi
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.vector_layers import VectorOptions
-from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.assemble import OUTPUTS
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.rasters import CatalogRequest
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
 

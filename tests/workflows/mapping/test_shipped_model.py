@@ -14,10 +14,10 @@ from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.evaluate import logits_of
 from landuse.model.normalize import path_dn
-from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.rasters import CatalogRequest
 from landuse.workflows.training import evaluate_model
 
 FIELDS = {"AnnualCrop", "PermanentCrop", "Pasture", "HerbaceousVegetation"}

@@ -13,8 +13,7 @@ from affine import Affine
 from landuse.model.classes import EUROSAT_NAMES
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
 from landuse.sentinel2 import STORED_OFFSET_DN
-from landuse.workflows.demo import agreement, make_demo_catalog, stored_dn
-from landuse.workflows.simulate import (
+from landuse.workflows.demo.landscape import (
     BANDS,
     BANDS_10M,
     CLASS_MEAN_L1C_DN,
@@ -26,6 +25,7 @@ from landuse.workflows.simulate import (
     SIZE_PX,
     simulate,
 )
+from landuse.workflows.demo.run_demo import agreement, make_demo_catalog, stored_dn
 
 
 @pytest.fixture(scope="module")

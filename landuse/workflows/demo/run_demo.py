@@ -26,11 +26,18 @@ from landuse.model.classes import EUROSAT, EUROSAT_NAMES
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.search.area import Area
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN
-from landuse.workflows.catalog import catalog_rasters
+from landuse.workflows.demo.landscape import (
+    BANDS_10M,
+    BANDS_20M,
+    SCL_NODATA,
+    SIZE_PX,
+    SimulatedDate,
+    simulate,
+)
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.rasters import CatalogRequest
-from landuse.workflows.simulate import BANDS_10M, BANDS_20M, SCL_NODATA, SIZE_PX, SimulatedDate, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

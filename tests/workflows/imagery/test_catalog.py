@@ -15,8 +15,8 @@ from affine import Affine
 from rio_cogeo.cogeo import cog_validate
 
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
-from landuse.workflows.catalog import catalog_rasters, parse_acquired_utc
-from landuse.workflows.rasters import CatalogRequest, band_of_filename, parse_band_name, shows_no_offset
+from landuse.workflows.imagery.bands import CatalogRequest, band_of_filename, parse_band_name, shows_no_offset
+from landuse.workflows.imagery.catalog import catalog_rasters, parse_acquired_utc
 
 MOMENT = datetime(2019, 9, 18, 10, 50, 31, tzinfo=UTC)
 ORIHUELA = "scenes/orihuela_es_L1C_20190918_13b_utm30n.tif"

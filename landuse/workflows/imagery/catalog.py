@@ -35,7 +35,7 @@ from landuse.sentinel2 import (
     SCL,
     STORED_OFFSET_DN,
 )
-from landuse.workflows.rasters import (
+from landuse.workflows.imagery.bands import (
     GDAL_TYPES,
     MAX_ID_LENGTH,
     CatalogRequest,

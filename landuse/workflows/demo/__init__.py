@@ -1,0 +1,1 @@
+"""A simulated landscape whose truth is known, mapped without a network."""

@@ -1,0 +1,1 @@
+"""A user's own rasters as a STAC catalogue that can be mapped."""
