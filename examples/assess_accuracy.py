@@ -16,8 +16,7 @@ from rasterio.vrt import WarpedVRT
 
 from landuse.pipeline.maps.open import open_map
 from landuse.pipeline.maps.sampling import SampleDesign
-from landuse.workflows.assess import assess_map
-from landuse.workflows.sample import draw_sample
+from landuse.workflows.accuracy import assess_map, draw_sample
 
 
 def main(folder: Path, truth: Path, out: Path) -> None:

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from landuse.model import MAP_MODEL
-from landuse.workflows.change import compare_maps
-from landuse.workflows.change_report import ChangeRequest
+from landuse.workflows.change import ChangeRequest, compare_maps
 from landuse.workflows.demo.run_demo import make_demo_catalog
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.request import MapRequest, requested_dates

@@ -13,8 +13,7 @@ from landuse.terminal import print_json
 
 if TYPE_CHECKING:
     from landuse.pipeline.maps.estimators import Estimate
-    from landuse.workflows.assess import AreaReport
-    from landuse.workflows.sample import SampleReport
+    from landuse.workflows.accuracy import AreaReport, SampleReport
 
 MapArgument = Annotated[
     Path, typer.Argument(metavar="MAP", help="Folder that `landuse map` wrote, or its landuse.tif.")
@@ -48,7 +47,7 @@ def sample_command(
 ) -> None:
     """Draw a stratified random sample of a map's cells, to be labelled in QGIS."""
     from landuse.pipeline.maps.sampling import SampleDesign
-    from landuse.workflows.sample import draw_sample
+    from landuse.workflows.accuracy import draw_sample
 
     if n is None and per_class is None and standard_error is None:
         standard_error = DEFAULT_STANDARD_ERROR
@@ -78,7 +77,7 @@ def area_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Accuracy of a map, and areas with 95 % intervals, from labelled points (Olofsson et al. 2014)."""
-    from landuse.workflows.assess import assess_map, write_report
+    from landuse.workflows.accuracy import assess_map, write_report
 
     report = assess_map(map_, samples, layer=layer, column=column)
     if out is not None:

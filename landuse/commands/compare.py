@@ -14,7 +14,7 @@ from landuse.redact import printable
 from landuse.terminal import print_json
 
 if TYPE_CHECKING:
-    from landuse.workflows.change_report import ChangeReport
+    from landuse.workflows.change import ChangeReport
 
 
 def change_command(
@@ -52,8 +52,7 @@ def change_command(
     Areas counted on maps are biased by the maps' errors: `landuse sample` and `landuse area` estimate a map's
     areas with intervals (Olofsson et al. 2014).
     """
-    from landuse.workflows.change import compare_maps
-    from landuse.workflows.change_report import ChangeRequest
+    from landuse.workflows.change import ChangeRequest, compare_maps
 
     request = ChangeRequest(
         before=map_a,

@@ -21,8 +21,7 @@ from landuse.pipeline.stac_json import mapping, sequence
 from landuse.pipeline.write.stac_catalog import CATALOG_NAME
 from landuse.pipeline.write.stac_item import ITEM_NAME
 from landuse.redact import printable, redact
-from landuse.workflows.change import compare_maps
-from landuse.workflows.change_report import OUTPUTS, ChangeRequest
+from landuse.workflows.change import OUTPUTS, ChangeRequest, compare_maps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

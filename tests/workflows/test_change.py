@@ -20,8 +20,7 @@ from scipy import ndimage
 from landuse.errors import LanduseError, ReadError, UsageError
 from landuse.model.classes import EUROSAT
 from landuse.pipeline.maps import open as map_files
-from landuse.workflows.change import compare_maps
-from landuse.workflows.change_report import OUTPUTS, ChangeRequest
+from landuse.workflows.change import OUTPUTS, ChangeRequest, compare_maps
 
 CELL_M = 160
 LEFT, TOP = 2250 * CELL_M, 33450 * CELL_M

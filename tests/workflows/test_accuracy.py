@@ -14,8 +14,7 @@ from rasterio.enums import Resampling
 from landuse.errors import UsageError
 from landuse.pipeline.maps.open import open_map
 from landuse.pipeline.maps.sampling import SampleDesign
-from landuse.workflows.assess import assess_map, write_report
-from landuse.workflows.sample import draw_sample
+from landuse.workflows.accuracy import assess_map, draw_sample, write_report
 
 NAMES = ("AnnualCrop", "Forest", "SeaLake", "River")
 CELL_M = 160
