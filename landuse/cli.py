@@ -10,12 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 import landuse
-from landuse.commands.assess import area_command, sample_command
-from landuse.commands.compare import change_command
+from landuse.commands.accuracy import area_command, sample_command
+from landuse.commands.change import change_command
 from landuse.commands.maps import catalog_command, demo_command, map_command
 from landuse.commands.nightly import nightly_app
-from landuse.commands.options import QuietOption
-from landuse.commands.stopping import Terminated
+from landuse.commands.options import QuietOption, Terminated
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
 from landuse.errors import LanduseError, UsageError
 from landuse.redact import printable, redact

@@ -15,11 +15,11 @@ from landuse.commands.options import (
     OverwriteOption,
     QuietOption,
     one_of,
+    terminable,
 )
-from landuse.commands.stopping import terminable
+from landuse.commands.terminal import map_progress, print_foresight, print_json, print_report
 from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
-from landuse.terminal import map_progress, print_foresight, print_json, print_report
 
 
 def map_command(

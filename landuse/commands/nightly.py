@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landuse.commands.options import DeviceOption, JsonOption, QuietOption
-from landuse.commands.stopping import terminable
+from landuse.commands.options import DeviceOption, JsonOption, QuietOption, terminable
+from landuse.commands.terminal import print_json
 from landuse.errors import LanduseError
-from landuse.terminal import print_json
 from landuse.terminal_nightly import print_error, print_health, print_night, tell_area
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from landuse.commands.options import (
     QuietOption,
     one_of,
 )
+from landuse.commands.terminal import print_json, training_progress, transfer_progress
 from landuse.model import DEFAULT_MODEL, shipped_models
 from landuse.redact import printable
-from landuse.terminal import print_json, training_progress, transfer_progress
 
 LevelOption = Annotated[
     str,

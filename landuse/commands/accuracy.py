@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landuse.commands.options import JsonOption, OverwriteOption
+from landuse.commands.terminal import print_json
 from landuse.redact import printable
-from landuse.terminal import print_json
 
 if TYPE_CHECKING:
     from landuse.pipeline.maps.estimators import Estimate

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landuse.commands.options import JsonOption, OverwriteOption
-from landuse.commands.stopping import terminable
+from landuse.commands.options import JsonOption, OverwriteOption, terminable
+from landuse.commands.terminal import print_json
 from landuse.pipeline.cells import CHANGE_THRESHOLD
 from landuse.redact import printable
-from landuse.terminal import print_json
 
 if TYPE_CHECKING:
     from landuse.workflows.change import ChangeReport

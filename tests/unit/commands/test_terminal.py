@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from landuse.terminal import Pace, map_progress, terminal
+from landuse.commands.terminal import Pace, map_progress, terminal
 from landuse.workflows.mapping.in_process import Progress, Stage
 
 
