@@ -129,7 +129,7 @@ def map_command(
     engine: Annotated[
         str,
         typer.Option(
-            help="`windows` classifies each window alone; `shared` computes what windows share once, many "
+            help="`windows` classifies each patch alone; `shared` computes what patches share once, many "
             "times as fast at small strides; `auto` takes shared where the model was trained for it.",
             autocompletion=one_of("auto", "windows", "shared"),
         ),
@@ -149,9 +149,13 @@ def map_command(
     quiet: QuietOption = False,
 ) -> None:
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
-    from landuse.pipeline.write.vector_layers import VectorOptions
     from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
-    from landuse.workflows.mapping.request import MapRequest, requested_area, requested_dates
+    from landuse.workflows.mapping.request import (
+        MapRequest,
+        requested_area,
+        requested_dates,
+        requested_vectors,
+    )
 
     cluster = requested_cluster(scheduler, workers, model, device)
     request = MapRequest(
@@ -165,8 +169,8 @@ def map_command(
         max_cloud_percent=max_cloud,
         composite=composite,
         probabilities=probabilities,
-        vectors=VectorOptions(
-            format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
+        vectors=requested_vectors(
+            vector_format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
         ),
         min_valid_percent=min_valid,
         overwrite=overwrite,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import shapely
 
-from landuse.pipeline.geometry import in_one_piece, outer_rings, outline
+from landuse.pipeline.geometry import footprint_of, in_one_piece, outer_rings
 from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
 from landuse.pipeline.scene import Scene
 from landuse.pipeline.search.acquisitions import same_acquisition
@@ -131,7 +131,7 @@ def _acquisition_of(scene: Scene) -> str:
     """What tells the scene's acquisition from others, as JSON; empty where the item does not say enough."""
     if not (scene.tile and scene.platform):
         return ""
-    shown = shapely.simplify(outline(scene), OUTLINE_DEGREES)
+    shown = shapely.simplify(footprint_of(scene), OUTLINE_DEGREES)
     values = {
         "level": scene.level,
         "platform": scene.platform,

@@ -94,7 +94,7 @@ def _raised(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=1024)
-def ground_of_bounds(crs: str, bounds: tuple[float, float, float, float]) -> Geometry:
+def footprint_of_bounds(crs: str, bounds: tuple[float, float, float, float]) -> Geometry:
     """What bounds enclose, in longitude and latitude within -180..180; empty where they lie off the earth.
 
     Cached: the scenes of a search share a few tiles.
@@ -112,10 +112,10 @@ def ground_of_bounds(crs: str, bounds: tuple[float, float, float, float]) -> Geo
         to_lonlat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
     except ProjError:
         return Polygon()
-    ground = shapely.transform(box, to_lonlat, interleaved=False)
-    if not np.isfinite(shapely.get_coordinates(ground)).all():
+    shape = shapely.transform(box, to_lonlat, interleaved=False)
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
         return Polygon()
-    return cut_at_antimeridian(shapely.make_valid(ground))
+    return cut_at_antimeridian(shapely.make_valid(shape))
 
 
 def outer_rings(geometry: Geometry) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -141,7 +141,7 @@ def solar_days(scenes: Sequence[Scene]) -> tuple[date, ...]:
     return tuple((scene.acquired_utc + timedelta(hours=lon / 15)).date() for scene in scenes)
 
 
-def outline(scene: Scene) -> Geometry:
+def footprint_of(scene: Scene) -> Geometry:
     """A scene's footprint in longitude and latitude."""
     return from_rings(scene.footprint)
 
@@ -164,19 +164,19 @@ def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
 
     pass
 
-    outlines: dict[str, list[BaseGeometry]] = {}
+    footprints: dict[str, list[BaseGeometry]] = {}
     for scene in scenes:
         if scene.crs is not None and _UTM.fullmatch(scene.crs):
-            outlines.setdefault(scene.crs, []).append(outline(scene))
+            footprints.setdefault(scene.crs, []).append(footprint_of(scene))
 
     def held(crs: str) -> tuple[float, float]:
         zone = int(crs[-2:])
         strip = shapely.box(6 * zone - 186, -90, 6 * zone - 180, 90)
-        covered = shapely.union_all(outlines[crs]).intersection(area).area
+        covered = shapely.union_all(footprints[crs]).intersection(area).area
         return round(area.intersection(strip).area / area.area, 6), covered
 
-    if outlines:
-        held_by = {crs: held(crs) for crs in outlines}
+    if footprints:
+        held_by = {crs: held(crs) for crs in footprints}
         return min(held_by, key=lambda crs: (*(-share for share in held_by[crs]), crs))
     # Around the 180th meridian the centre of the two halves is on the other side of the earth.
     centre = in_one_piece(area).centroid
@@ -214,13 +214,13 @@ def snap(low: float, high: float, size: float) -> tuple[int, int]:
     return first, max(math.ceil((high - tolerance) / size), first + 1)
 
 
-def ground_in(scene: Scene, crs: str) -> BaseGeometry:
-    """Where a scene may have pixels, in ``crs``: its raster's bounds where known, else its outline."""
+def footprint_in(scene: Scene, crs: str) -> BaseGeometry:
+    """Where a scene may have pixels, in ``crs``: its raster's bounds where known, else its footprint."""
     from shapely import box
 
     pass
 
     if scene.bounds_m is None or scene.crs is None:
-        return project(outline(scene), "EPSG:4326", crs)
+        return project(footprint_of(scene), "EPSG:4326", crs)
     bounds = box(*scene.bounds_m)
     return bounds if scene.crs == crs else project(bounds, scene.crs, crs)

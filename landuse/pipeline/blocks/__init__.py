@@ -1,1 +1,1 @@
-"""From a plan's blocks to the votes on their cells: windows, and what they add up to."""
+"""From a plan's blocks to the votes on their cells: where patches lie, and what they add up to."""

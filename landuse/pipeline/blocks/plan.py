@@ -18,7 +18,7 @@ import landuse
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.cells import Block
-from landuse.pipeline.geometry import ground_in, project, snap, utm_crs
+from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
 from landuse.pipeline.scene import AreaView, BandAsset, Scene, mask_bands
 from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M
@@ -57,14 +57,14 @@ class RunPlan:
     pixel_m: float
     """Pixel size at which scenes are read."""
     stride_px: int
-    """Cell size and distance between windows, in pixels."""
+    """Cell size and distance between patches, in pixels."""
     patch_px: int
-    """Side of a window, in pixels; a multiple of ``stride_px``."""
+    """Side of a patch, in pixels; a multiple of ``stride_px``."""
     engine: str
-    """``"windows"``: each window goes through the network alone. ``"shared"``: all windows of a block share
+    """``"windows"``: each patch goes through the network alone. ``"shared"``: all patches of a block share
     one pass of the network's convolutions."""
     position_px: int
-    """Pixels from one position of the features that windows share to the next; 1 where they share none."""
+    """Pixels from one position of the features that patches share to the next; 1 where they share none."""
     data_rows_px: tuple[int, int]
     """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
     data_cols_px: tuple[int, int]
@@ -257,13 +257,13 @@ def _data_extent(
     scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
-    wests, souths, easts, norths = zip(*(ground_in(scene, crs).bounds for scene in scenes), strict=True)
+    wests, souths, easts, norths = zip(*(footprint_in(scene, crs).bounds for scene in scenes), strict=True)
     rows = snap(top_m - max(norths), top_m - min(souths), pixel_m)
     cols = snap(min(wests) - left_m, max(easts) - left_m, pixel_m)
     return rows, cols
 
 
-def tile(rows: int, cols: int, block_cells: int) -> tuple[Block, ...]:
+def cut_into_blocks(rows: int, cols: int, block_cells: int) -> tuple[Block, ...]:
     """Blocks of at most ``block_cells`` a side that cover ``rows x cols`` cells once, row by row."""
     return tuple(
         Block(
@@ -377,7 +377,7 @@ def make_plan(
         model=contract.name,
         weights_sha256=weights_sha256,
         classes=contract.classes,
-        blocks=tile(rows, cols, max(block_px // stride_px, 1)),
+        blocks=cut_into_blocks(rows, cols, max(block_px // stride_px, 1)),
     )
 
 

@@ -11,7 +11,7 @@ from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellScores, CellStatu
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from landuse.pipeline.blocks.windows import PatchBatch
+    from landuse.pipeline.blocks.patches import PatchBatch
     from landuse.pipeline.cells import Block
     from landuse.pipeline.scene import PixelBlock
 
@@ -54,11 +54,11 @@ class Blend:
         row_cell: int,
         col_cell: int,
     ) -> None:
-        """Add the votes of one row of windows, each a cell right of the one before.
+        """Add the votes of one row of patches, each a cell right of the one before.
 
         Args:
-            probabilities: (class, span, window, span): class, cell row, window, cell column.
-            usable_share: (window,); a window without usable pixels, 0, has no vote.
+            probabilities: (class, span, patch, span): class, cell row, patch, cell column.
+            usable_share: (patch,); a patch without usable pixels, 0, has no vote.
             row_cell: first cell row that they vote on, from the map's corner.
             col_cell: first cell column that the first of them votes on, from the map's corner.
         """

@@ -326,7 +326,7 @@ def check_order(maps: Sequence[OpenMap]) -> None:
 
 
 _STRIP_ROWS = 512
-"""As high as a COG's tiles: each is read once."""
+"""As high as a COG's chunks: each is read once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

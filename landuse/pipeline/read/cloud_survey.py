@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landuse.errors import AssetError, LanduseError, NothingFoundError, ReadError
-from landuse.pipeline.geometry import outline, project, snap, solar_days
+from landuse.pipeline.geometry import footprint_of, project, snap, solar_days
 from landuse.pipeline.read.read_scene import read_failure, read_mask
 from landuse.pipeline.scene import AreaView, ReadFailure, mask_bands
 
@@ -101,9 +101,9 @@ def survey(
         NothingFoundError: no scene is left.
         ReadError: no scene is left, and some were left out whose masks could not be read.
     """
-    ground = project(area, "EPSG:4326", crs)
-    grid = _coarse_grid(ground, crs, FINEST_M[scenes[0].level])
-    inside = _inside(ground, grid)
+    extent = project(area, "EPSG:4326", crs)
+    grid = _coarse_grid(extent, crs, FINEST_M[scenes[0].level])
+    inside = _inside(extent, grid)
     looks = _look_at(scenes, grid, inside, remote, lazily=composite == "best" and scenes[0].level == "L1C")
     failures = tuple(failure for look in looks for failure in look.failures)
     kept = [look for look in looks if _good_enough(look.scene, max_cloud_percent)]
@@ -140,22 +140,22 @@ def _none_left(
     )
 
 
-def _coarse_grid(ground: BaseGeometry, crs: str, finest_m: float) -> GeoBox:
+def _coarse_grid(extent: BaseGeometry, crs: str, finest_m: float) -> GeoBox:
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    west, south, east, north = ground.bounds
+    west, south, east, north = extent.bounds
     size_m = finest_m * max(1, math.ceil(max(east - west, north - south) / LONGEST_SIDE_PX / finest_m))
     cols, rows = snap(west, east, size_m), snap(south, north, size_m)
     corner = Affine(size_m, 0, cols[0] * size_m, 0, -size_m, rows[1] * size_m)
     return GeoBox((rows[1] - rows[0], cols[1] - cols[0]), corner, crs)
 
 
-def _inside(ground: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
+def _inside(extent: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
     """(y, x), True where a pixel touches the area."""
     from rasterio.features import geometry_mask
 
-    outside: NDArray[np.bool_] = geometry_mask([ground], grid.shape, grid.affine, all_touched=True)
+    outside: NDArray[np.bool_] = geometry_mask([extent], grid.shape, grid.affine, all_touched=True)
     return ~outside
 
 
@@ -247,10 +247,10 @@ def _with_spares(ordered: Sequence[_Look], inside: NDArray[np.bool_]) -> tuple[S
 
 
 def _stated_clear(scene: Scene, area: BaseGeometry) -> float:
-    """Share of the area that a scene without a mask may show clear: by its outline and its stated cloud.
+    """Share of the area that a scene without a mask may show clear: by its footprint and its stated cloud.
 
     One that states no cloud comes after those that do.
     """
-    covered = outline(scene).intersection(area).area / area.area
+    covered = footprint_of(scene).intersection(area).area / area.area
     cloud_percent = 100.0 if scene.cloud_percent is None else scene.cloud_percent
     return float(covered) * (1 - cloud_percent / 100)

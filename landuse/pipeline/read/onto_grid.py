@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MUCH_FINER = 0.6
 """A source whose pixels span less of the grid's than this is averaged, not interpolated."""
 
-LARGEST_TILE = 2
-"""A tile that is said to take more than so many times its pixels' bytes is not fetched ahead: no compression
+LARGEST_CHUNK = 2
+"""A chunk that is said to take more than so many times its pixels' bytes is not fetched ahead: no compression
 grows by as much, and a hostile header must not make us fetch gigabytes."""
 
 Stored: TypeAlias = "tuple[NDArray[np.generic], NDArray[np.bool_]]"
@@ -48,7 +48,9 @@ def read_onto(source: DatasetReader, asset: BandAsset, geobox: GeoBox) -> Stored
 
 def ranges_onto(source: DatasetReader, asset: BandAsset, geobox: GeoBox) -> list[tuple[int, int]]:
     """Half-open byte ranges of the file that ``read_onto`` will read, as far as the file tells."""
-    return tile_ranges(source, asset.index, _aligned_window(source, geobox) or _window_around(source, geobox))
+    return chunk_ranges(
+        source, asset.index, _aligned_window(source, geobox) or _window_around(source, geobox)
+    )
 
 
 def _aligned_window(source: DatasetReader, geobox: GeoBox) -> tuple[int, int, int, int] | None:
@@ -82,10 +84,12 @@ def _window_around(source: DatasetReader, geobox: GeoBox) -> tuple[int, int, int
     return row, col, math.ceil(max(rows)) + 3 - row, math.ceil(max(cols)) + 3 - col
 
 
-def tile_ranges(
+def chunk_ranges(
     source: DatasetReader, index: int, window: tuple[int, int, int, int] | None
 ) -> list[tuple[int, int]]:
-    """Half-open byte ranges of the tiles of a GeoTIFF that a window touches, but for those of absurd sizes.
+    """Half-open byte ranges of the chunks of a GeoTIFF that a window touches, but for those of absurd sizes.
+
+    A chunk is what GDAL decodes at once: TIFF calls it a tile or a strip.
 
     Args:
         source: open dataset; of another format than GeoTIFF nothing is known.
@@ -107,8 +111,8 @@ def tile_ranges(
                 source.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=index)
                 for what in ("OFFSET", "SIZE")
             )
-            # A tile without data has neither.
-            if start is not None and size is not None and int(size) <= LARGEST_TILE * raw_bytes:
+            # A chunk without data has neither.
+            if start is not None and size is not None and int(size) <= LARGEST_CHUNK * raw_bytes:
                 found.append((int(start), int(start) + int(size)))
     return found
 

@@ -14,7 +14,7 @@ import shapely
 from rasterio.features import geometry_mask
 
 from landuse.errors import AssetError
-from landuse.pipeline.geometry import ground_in, outline, project, solar_days
+from landuse.pipeline.geometry import footprint_in, footprint_of, project, solar_days
 from landuse.pipeline.read.composite import composite
 from landuse.pipeline.read.read_scene import read_failure, read_scene
 from landuse.pipeline.scene import PixelBlock, ReadFailure
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.remote.files import Remote
     from landuse.pipeline.scene import Scene
 
 log = logging.getLogger(__name__)
 
-OUTLINE_ERROR_M = 200.0
-"""How far the edge of a scene's pixels may lie inside its outline."""
+FOOTPRINT_ERROR_M = 200.0
+"""How far the edge of a scene's pixels may lie inside its footprint, in metres."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,12 +47,26 @@ class BlockPixels:
     """Scenes of which pixels are missing, no mirror having them."""
 
 
-def read_pixels(plan: RunPlan, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
-    """Read what touches a rectangle, in the plan's order, until ``best`` has all of it clear.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imagery:
+    """What is read for a map, whatever the rectangle."""
+
+    scenes: tuple[Scene, ...]
+    """In order of preference, all of one level."""
+    bands: tuple[str, ...]
+    """Names of the bands to read, in the order of the result."""
+    composite: str
+    """``"best"`` or ``"median"``: how several scenes become one image."""
+    margin_m: float
+    """How far outside its footprint a scene may still have pixels, in metres."""
+
+
+def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
+    """Read the scenes that touch a rectangle, in their order, until ``best`` has all of it clear.
 
     Args:
-        plan: names scenes, bands and composite.
-        geobox: the rectangle's pixels.
+        imagery: scenes, bands and composite.
+        geobox: the rectangle's pixels, in the map's CRS.
         remote: how what is not on this machine is read.
         block: name for the records of failures.
     """
@@ -62,14 +75,14 @@ def read_pixels(plan: RunPlan, geobox: GeoBox, remote: Remote, block: str) -> Bl
     days: list[date] = []
     failures: list[ReadFailure] = []
     lost: list[Scene] = []
-    for scene, day in _in_turn(plan, geobox, lost):
-        layer, failed = _read_somewhere(scene, plan, geobox, remote, block)
+    for scene, day in _in_turn(imagery, geobox, lost):
+        layer, failed = _read_somewhere(scene, imagery.bands, geobox, remote, block)
         failures += failed
         if any(failure.replaced_by is None for failure in failed):
             lost.append(scene)
         if layer is None:
             continue
-        if plan.composite == "median":
+        if imagery.composite == "median":
             layers.append(layer)
             days.append(day)
             continue
@@ -78,21 +91,21 @@ def read_pixels(plan: RunPlan, geobox: GeoBox, remote: Remote, block: str) -> Bl
         if image.usable.all():
             break
     if layers:
-        image = composite(layers, plan.composite, days)
+        image = composite(layers, imagery.composite, days)
     if image is None:
         nothing = np.zeros(geobox.shape, np.bool_)
-        dn = np.zeros((len(plan.bands), *geobox.shape), np.uint16)
+        dn = np.zeros((len(imagery.bands), *geobox.shape), np.uint16)
         image = PixelBlock(dn=dn, observed=nothing, usable=nothing)
     return BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
 
 
-def _in_turn(plan: RunPlan, geobox: GeoBox, lost: Sequence[Scene]) -> Iterator[tuple[Scene, date]]:
+def _in_turn(imagery: Imagery, geobox: GeoBox, lost: Sequence[Scene]) -> Iterator[tuple[Scene, date]]:
     """Scenes that touch the rectangle; spare ones only where pixels of another are missing by then."""
-    extent = shapely.box(*geobox.boundingbox.bbox)
+    extent, crs = shapely.box(*geobox.boundingbox.bbox), str(geobox.crs)
     touching = [
         (scene, day)
-        for scene, day in zip(plan.scenes, solar_days(plan.scenes), strict=True)
-        if ground_in(scene, plan.crs).buffer(plan.cell_m).intersects(extent)
+        for scene, day in zip(imagery.scenes, solar_days(imagery.scenes), strict=True)
+        if footprint_in(scene, crs).buffer(imagery.margin_m).intersects(extent)
     ]
     yield from (one for one in touching if not one[0].spare)
     for one in touching:
@@ -101,35 +114,35 @@ def _in_turn(plan: RunPlan, geobox: GeoBox, lost: Sequence[Scene]) -> Iterator[t
 
 
 def _read_somewhere(
-    scene: Scene, plan: RunPlan, geobox: GeoBox, remote: Remote, block: str
+    scene: Scene, bands: tuple[str, ...], geobox: GeoBox, remote: Remote, block: str
 ) -> tuple[PixelBlock | None, list[ReadFailure]]:
     """Pixels of the scene, else of its mirrors together, and what could not be read."""
     failures: list[ReadFailure] = []
     layer: PixelBlock | None = None
     for copy in (scene, *scene.mirrors):
         try:
-            found = read_scene(copy, plan.bands, geobox, remote)
+            found = read_scene(copy, bands, geobox, remote)
         except AssetError as error:
             log.warning("%s", error)
             failures.append(read_failure(copy, error, block))
             continue
         layer = found if layer is None else composite([layer, found], "best")
         # A mirror may show less than the scene it stands in for.
-        if copy is scene or not _leaves_a_gap(layer, scene, plan.crs, geobox):
+        if copy is scene or not _leaves_a_gap(layer, scene, geobox):
             return layer, [replace(failure, replaced_by=copy.provider) for failure in failures]
     return layer, failures
 
 
-def _leaves_a_gap(layer: PixelBlock, scene: Scene, crs: str, geobox: GeoBox) -> bool:
-    """Whether the layer lacks pixels well inside the scene's outline."""
-    ground = project(outline(scene), "EPSG:4326", crs).buffer(-OUTLINE_ERROR_M)
-    inside = ground.intersection(shapely.box(*geobox.boundingbox.bbox))
+def _leaves_a_gap(layer: PixelBlock, scene: Scene, geobox: GeoBox) -> bool:
+    """Whether the layer lacks pixels well inside the scene's footprint."""
+    footprint = project(footprint_of(scene), "EPSG:4326", str(geobox.crs)).buffer(-FOOTPRINT_ERROR_M)
+    inside = footprint.intersection(shapely.box(*geobox.boundingbox.bbox))
     if inside.area == 0:
         return False
     expected = ~geometry_mask([inside], geobox.shape, geobox.affine)
     return bool((expected & ~layer.observed).any())
 
 
-def ground_of_all(scenes: Sequence[Scene], crs: str) -> BaseGeometry:
+def footprints_in(scenes: Sequence[Scene], crs: str) -> BaseGeometry:
     """Where any of the scenes may have pixels, in ``crs``."""
-    return shapely.union_all([ground_in(scene, crs) for scene in scenes])
+    return shapely.union_all([footprint_in(scene, crs) for scene in scenes])

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD_BYTES = 32_768
-"""Fetched when a file is opened: the header of a COG with its tile index."""
+"""Fetched when a file is opened: the header of a COG with the index of its chunks."""
 
 STEP_BYTES = 65_536
-"""Least that one request outside the known tiles brings, on multiples of itself."""
+"""Least that one request outside the known chunks brings, on multiples of itself."""
 
 GAP_BYTES = 16_384
 """Ranges closer than this are fetched as one: a request costs more than these bytes."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from landuse.pipeline.geometry import outline
+from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.search.item_properties import processed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SHARED_FOOTPRINT = 0.5
 
 MIRRORED_FOOTPRINT = 0.95
 """A mirror shows at least this much of what the scene shows, for which it is read instead. Providers
-draw one and the same outline with more or fewer corners."""
+draw one and the same footprint with more or fewer corners."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def same_acquisition(one: Scene, other: Scene) -> bool:
         return (one.level, one.id, one.provider) == (other.level, other.id, other.provider)
     if not _of_one_pass(one, other):
         return False
-    first, second = outline(one), outline(other)
+    first, second = footprint_of(one), footprint_of(other)
     return bool(first.intersection(second).area >= SHARED_FOOTPRINT * min(first.area, second.area))
 
 
@@ -57,8 +57,8 @@ def is_mirror(other: Scene, scene: Scene) -> bool:
     """Whether ``other`` is of the same acquisition and shows what ``scene`` shows: all of it, not a part."""
     if not (_is_named(scene) and _is_named(other) and _of_one_pass(scene, other)):
         return False
-    shown = outline(scene)
-    return bool(shown.intersection(outline(other)).area >= MIRRORED_FOOTPRINT * shown.area)
+    shown = footprint_of(scene)
+    return bool(shown.intersection(footprint_of(other)).area >= MIRRORED_FOOTPRINT * shown.area)
 
 
 def _is_named(scene: Scene) -> bool:

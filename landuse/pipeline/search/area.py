@@ -44,7 +44,7 @@ class Area:
     geometry: Polygon | MultiPolygon
     """Longitude and latitude in degrees, EPSG:4326; valid, not empty, cut at the 180th meridian."""
     clip: bool
-    """True where the map is cut to the geometry's outline; False where its box is meant."""
+    """True where the map is cut to the geometry's edge; False where its box is meant."""
     name: str
     """Short label of letters, digits, ``-`` and ``_`` for the report."""
 
@@ -226,13 +226,13 @@ def read_aoi(path: Path) -> Area:
     polygons = shapely.make_valid(shapely.force_2d(lonlat.to_numpy()))
     # Beyond these bounds something else than longitudes was given, which Area refuses with its values.
     turnable = max(map(abs, shapely.total_bounds(polygons)[[0, 2]])) <= 360
-    outline = surfaces(
+    polygons = surfaces(
         shapely.union_all([cut_at_antimeridian(polygon) if turnable else polygon for polygon in polygons])
     )
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:60]
-    if outline.is_empty:
+    if polygons.is_empty:
         raise UsageError(f"--aoi {path} encloses no area. Draw a polygon.")
-    return Area(geometry=outline, clip=True, name=name or "aoi")
+    return Area(geometry=polygons, clip=True, name=name or "aoi")
 
 
 def parse_dates(text: str) -> DateRange:

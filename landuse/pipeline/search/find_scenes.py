@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
-from landuse.pipeline.geometry import outline
+from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.providers import PROVIDERS, Provider
 from landuse.pipeline.scene import mask_bands
 from landuse.pipeline.search.acquisitions import Candidate, newest_copies, with_mirrors
@@ -268,7 +268,7 @@ def _least_cloud_percent(scene: Scene, query: SceneQuery) -> float:
         return scene.cloud_percent
     share = 1.0
     if query.area is not None:
-        tile = outline(scene)
+        tile = footprint_of(scene)
         share = float(tile.intersection(query.area.geometry).area / tile.area)
     if share <= 0:
         return 0.0

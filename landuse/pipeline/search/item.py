@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.geometry import cut_at_antimeridian, ground_of_bounds, outer_rings
+from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of_bounds, outer_rings
 from landuse.pipeline.scene import Scene
 from landuse.pipeline.search.band_assets import band_asset, band_entries, projection
 from landuse.pipeline.search.item_properties import (
@@ -45,7 +45,7 @@ def scene_from_item(item: Json, provider: Provider, location: str, item_href: st
 
     Raises:
         UsageError: The item does not say what is needed: time, place, level, bands, scale, offset; or
-            it says of its pixels that they lie elsewhere than its outline.
+            it says of its pixels that they lie elsewhere than its footprint.
         ProviderError: The item refers to something it must not.
     """
     name = item_name(item)
@@ -59,12 +59,12 @@ def scene_from_item(item: Json, provider: Provider, location: str, item_href: st
         )
     crs, bounds_m = projection(item, entries)
     shown = footprint(item)
-    if crs is not None and bounds_m is not None and not ground_of_bounds(crs, bounds_m).intersects(shown):
+    if crs is not None and bounds_m is not None and not footprint_of_bounds(crs, bounds_m).intersects(shown):
         # Believed, the scene would be left out of every block without a word.
         pixels = ", ".join(f"{edge:.10g}" for edge in bounds_m)
         raise UsageError(
-            f"{name} states pixels at {pixels} of {crs} (left, bottom, right, top), away from its outline at "
-            f"{', '.join(f'{edge:.6g}' for edge in shown.bounds)} (W,S,E,N). Mend its metadata."
+            f"{name} states pixels at {pixels} of {crs} (left, bottom, right, top), away from its footprint "
+            f"at {', '.join(f'{edge:.6g}' for edge in shown.bounds)} (W,S,E,N). Mend its metadata."
         )
     return Scene(
         id=text(item.get("id")),

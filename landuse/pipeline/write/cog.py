@@ -117,14 +117,14 @@ def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int,
 
 
 def _check_same(plain: DatasetReader, written: DatasetReader) -> None:
-    """Compare two files tile by tile; OSError where they differ."""
+    """Compare two files block by block; OSError where they differ."""
     for row in range(0, plain.height, COG_BLOCK_PX):
         for col in range(0, plain.width, COG_BLOCK_PX):
-            tile = Window(
+            part = Window(
                 col, row, min(COG_BLOCK_PX, plain.width - col), min(COG_BLOCK_PX, plain.height - row)
             )
-            expected = plain.read(window=tile)
-            if not np.array_equal(written.read(window=tile), expected, equal_nan=expected.dtype.kind == "f"):
+            expected = plain.read(window=part)
+            if not np.array_equal(written.read(window=part), expected, equal_nan=expected.dtype.kind == "f"):
                 raise OSError("the file does not hold what was written to it")
 
 

@@ -59,8 +59,8 @@ FILE_EXTENSION = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 SHA2_256 = "1220"
 """Multihash prefix: the function's code and the digest's length of 32 bytes."""
 
-OUTLINE_DEGREES = 1e-5
-"""How far the stated outline may be from the true one: about a metre."""
+FOOTPRINT_DEGREES = 1e-5
+"""How far the stated footprint may be from the true one: about a metre."""
 
 _MEDIA = {
     ".tif": MediaType.COG,
@@ -135,13 +135,13 @@ def map_item(plan: RunPlan, facts: MapFacts, files: Sequence[MapFile]) -> pystac
         facts: what else is said of it.
         files: what lies in the folder, without ``item.json`` and ``model.json``.
     """
-    outline = _outline(plan)
+    footprint = _footprint(plan)
     used = plan.scenes_used(facts.spares_read)
     moments = sorted({scene.acquired_utc for scene in used})
     item = pystac.Item(
         id=item_id(plan, spares_read=facts.spares_read),
-        geometry=json.loads(shapely.to_geojson(outline)),
-        bbox=_bbox(outline),
+        geometry=json.loads(shapely.to_geojson(footprint)),
+        bbox=_bbox(footprint),
         datetime=moments[0] if len(moments) == 1 else None,
         start_datetime=None if len(moments) == 1 else moments[0],
         end_datetime=None if len(moments) == 1 else moments[-1],
@@ -234,21 +234,21 @@ def _masking(plan: RunPlan, spares_read: bool) -> str:
     return f"Pixels under {kinds} left out{some}"
 
 
-def _outline(plan: RunPlan) -> Geometry:
+def _footprint(plan: RunPlan) -> Geometry:
     """The grid, or the area it is cut to, in longitude and latitude within -180..180; valid."""
     box = plan.cell_geobox.boundingbox
-    ground = shapely.box(*box.bbox) if plan.clip_wkt is None else shapely.from_wkt(plan.clip_wkt)
+    area = shapely.box(*box.bbox) if plan.clip_wkt is None else shapely.from_wkt(plan.clip_wkt)
     # Beyond the 180th meridian PROJ goes on from -180: put together there first, then cut.
-    whole = in_one_piece(project(ground, plan.crs, "EPSG:4326"))
-    outline = cut_at_antimeridian(surfaces(shapely.make_valid(whole)))
-    simple = shapely.make_valid(shapely.simplify(outline, OUTLINE_DEGREES))
+    whole = in_one_piece(project(area, plan.crs, "EPSG:4326"))
+    footprint = cut_at_antimeridian(surfaces(shapely.make_valid(whole)))
+    simple = shapely.make_valid(shapely.simplify(footprint, FOOTPRINT_DEGREES))
     return shapely.orient_polygons(surfaces(shapely.set_precision(simple, 1e-7)))
 
 
-def _bbox(outline: Geometry) -> list[float]:
+def _bbox(footprint: Geometry) -> list[float]:
     """West, south, east, north; over the 180th meridian west is beyond east (RFC 7946, 5.2)."""
-    west, south, east, north = in_one_piece(outline).bounds
-    return [west, south, east - 360 if crosses_antimeridian(outline) else east, north]
+    west, south, east, north = in_one_piece(footprint).bounds
+    return [west, south, east - 360 if crosses_antimeridian(footprint) else east, north]
 
 
 def _role(name: str) -> str:

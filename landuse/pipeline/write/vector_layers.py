@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from landuse.errors import UsageError
 from landuse.model.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
-from landuse.pipeline.geometry import outline
+from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.write.geopackage import SUFFIXES, check_vector_format, convert_layers, geopackage_writer
 from landuse.pipeline.write.polygons import polygonize
 from landuse.pipeline.write.qgis import StyleEntry, categorized, outlined
@@ -183,7 +183,7 @@ def _scenes(plan: RunPlan) -> gpd.GeoDataFrame:
             "area_seen_percent": np.array([view and 100 * view.seen for view in views], np.float64),
             "spare": [scene.spare for scene in scenes],
         },
-        geometry=[outline(scene) for scene in scenes],
+        geometry=[footprint_of(scene) for scene in scenes],
         crs="EPSG:4326",
     )
 

@@ -14,7 +14,7 @@ import rasterio
 import landuse
 from landuse.errors import ReadError
 from landuse.model import classes as class_table
-from landuse.pipeline.blocks import votes as stitch
+from landuse.pipeline.blocks import votes
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
@@ -113,14 +113,14 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str
                     f"Block {block.name} vanished from {work} during the run. Run again to redo it."
                 )
             scores, corner = content.scores, (block.row_start, block.col_start)
-            classes = stitch.class_raster(scores)
-            status = stitch.status_raster(scores, cells_inside(plan, block))
+            classes = votes.class_raster(scores)
+            status = votes.status_raster(scores, cells_inside(plan, block))
             put["landuse.tif"](*corner, classes)
-            put["confidence.tif"](*corner, stitch.confidence_raster(scores))
+            put["confidence.tif"](*corner, votes.confidence_raster(scores))
             put["status.tif"](*corner, status)
             put["image.tif"](corner[0] * per_cell, corner[1] * per_cell, content.picture)
             if "probabilities.tif" in layers:
-                put["probabilities.tif"](*corner, stitch.probability_rasters(scores))
+                put["probabilities.tif"](*corner, votes.probability_rasters(scores))
             cells_of_class += np.bincount(classes.ravel(), minlength=len(cells_of_class))
             cells_of_status += np.bincount(status.ravel(), minlength=len(cells_of_status))
             failures += content.failures

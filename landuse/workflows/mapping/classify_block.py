@@ -1,4 +1,4 @@
-"""One block of a map: read, composite, classify, stitch. The unit of work, here and on a cluster."""
+"""One block of a map: read, composite, classify, votes. The unit of work, here and on a cluster."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import shapely
 
-from landuse.pipeline.blocks import votes as stitch
-from landuse.pipeline.blocks import windows as patches
+from landuse.pipeline.blocks import patches, votes
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import Block, CellScores
-from landuse.pipeline.read.read_block import BlockPixels, ground_of_all, read_pixels
+from landuse.pipeline.read.read_block import BlockPixels, Imagery, footprints_in, read_pixels
 from landuse.pipeline.read.rgb_image import draw_picture
 from landuse.pipeline.write.block_file import BlockFile
 
@@ -56,7 +55,7 @@ class PatchClassifier(Protocol):
         col_starts: Sequence[int],
         cells: int,
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(band, H, W) DN to (class, cells, windows, cells) of each row of windows, with the row's index."""
+        """(band, H, W) DN to (class, cells, patches, cells) of each row of patches, with the row's index."""
         ...
 
 
@@ -64,7 +63,7 @@ class PatchClassifier(Protocol):
 class BlockInput:
     """What a block is classified from."""
 
-    windows: patches.BlockWindows
+    placed: patches.BlockPatches
     """Where its patches lie."""
     inside: NDArray[np.bool_]
     """(row, col), True where a cell belongs to the area."""
@@ -72,14 +71,21 @@ class BlockInput:
     """Its pixels, and what could not be read of them."""
 
 
+def imagery_of(plan: RunPlan) -> Imagery:
+    """What a plan's blocks are read from."""
+    return Imagery(scenes=plan.scenes, bands=plan.bands, composite=plan.composite, margin_m=plan.cell_m)
+
+
 def read_input(plan: RunPlan, block: Block, remote: Remote) -> BlockInput | None:
     """The reading half of a block; None where there is nothing to map."""
     work = work_of(plan, block)
     if work is None:
         return None
-    windows, inside = work
-    read = read_pixels(plan, plan.pixel_geobox(windows.rows_px, windows.cols_px), remote, block.name)
-    return BlockInput(windows=windows, inside=inside, read=read)
+    placed, inside = work
+    read = read_pixels(
+        imagery_of(plan), plan.pixel_geobox(placed.rows_px, placed.cols_px), remote, block.name
+    )
+    return BlockInput(placed=placed, inside=inside, read=read)
 
 
 def classify_block(
@@ -91,19 +97,19 @@ def classify_block(
         rows, cols = block.shape
         unseen = np.zeros((3, rows * side, cols * side), np.uint8)
         return BlockFile(scores=_nothing(plan, block), picture=unseen, failures=(), patches=0)
-    windows, read = given.windows, given.read
-    blend = stitch.Blend(block, classes=len(plan.classes))
-    vote = _shared_votes if plan.engine == "shared" else _window_votes
+    placed, read = given.placed, given.read
+    blend = votes.Blend(block, classes=len(plan.classes))
+    vote = _shared_votes if plan.engine == "shared" else _patch_votes
     count = vote(plan, classifier, given, blend)
-    top_px = block.row_start * plan.stride_px - windows.rows_px[0]
-    left_px = block.col_start * plan.stride_px - windows.cols_px[0]
+    top_px = block.row_start * plan.stride_px - placed.rows_px[0]
+    left_px = block.col_start * plan.stride_px - placed.cols_px[0]
     scores = blend.settle(
         read.pixels,
         stride_px=plan.stride_px,
         row_offset_px=top_px,
         col_offset_px=left_px,
         inside=given.inside,
-        lost=cells_touching(ground_of_all(read.lost, plan.crs), plan, block),
+        lost=cells_touching(footprints_in(read.lost, plan.crs), plan, block),
     )
     rows, cols = block.shape
     picture = draw_picture(
@@ -116,29 +122,29 @@ def classify_block(
     return BlockFile(scores=scores, picture=picture, failures=read.failures, patches=count)
 
 
-def _window_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: stitch.Blend) -> int:
-    """Each window cut out and classified alone; returns how many."""
+def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
+    """Each patch cut out and classified alone; returns how many."""
     cells, count = plan.patch_px // plan.stride_px, 0
     for batch in patches.patch_batches(
-        given.read.pixels, given.windows, patch_px=plan.patch_px, batch_size=PATCHES_AT_ONCE
+        given.read.pixels, given.placed, patch_px=plan.patch_px, batch_size=PATCHES_AT_ONCE
     ):
         blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, cells))
         count += len(batch.dn)
     return count
 
 
-def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: stitch.Blend) -> int:
-    """The same windows, read from features that they share; returns how many."""
-    windows, pixels = given.windows, given.read.pixels
-    shares = patches.voting_shares(pixels, windows, patch_px=plan.patch_px)
+def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
+    """The same patches, read from features that they share; returns how many."""
+    placed, pixels = given.placed, given.read.pixels
+    shares = patches.voting_shares(pixels, placed, patch_px=plan.patch_px)
     voting = np.nonzero(shares.any(1))[0]
     if not voting.size:
         return 0
     rows = classifier.shared_probabilities(
         patches.filled(pixels, patch_px=plan.patch_px),
         plan.level,
-        row_starts=[windows.rows.starts_px[row] - windows.rows_px[0] for row in voting],
-        col_starts=[start - windows.cols_px[0] for start in windows.cols.starts_px],
+        row_starts=[placed.rows.starts_px[row] - placed.rows_px[0] for row in voting],
+        col_starts=[start - placed.cols_px[0] for start in placed.cols.starts_px],
         cells=plan.patch_px // plan.stride_px,
     )
     for index, probabilities in rows:
@@ -146,17 +152,17 @@ def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput,
         blend.add_row(
             probabilities,
             shares[row],
-            row_cell=windows.rows.cells[row],
-            col_cell=windows.cols.cells[0],
+            row_cell=placed.rows.cells[row],
+            col_cell=placed.cols.cells[0],
         )
     return int((shares > 0).sum())
 
 
-def work_of(plan: RunPlan, block: Block) -> tuple[patches.BlockWindows, NDArray[np.bool_]] | None:
-    """A block's windows and its cells inside the area ``(row, col)``; None where there is nothing to map."""
+def work_of(plan: RunPlan, block: Block) -> tuple[patches.BlockPatches, NDArray[np.bool_]] | None:
+    """A block's patches and its cells inside the area ``(row, col)``; None where there is nothing to map."""
     inside = cells_inside(plan, block)
-    windows = patches.block_windows(plan, block)
-    return None if windows is None or not inside.any() else (windows, inside)
+    placed = patches.block_patches(plan, block)
+    return None if placed is None or not inside.any() else (placed, inside)
 
 
 def _nothing(plan: RunPlan, block: Block) -> CellScores:
@@ -177,10 +183,10 @@ def cells_inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
     return cells_touching(shapely.from_wkt(plan.clip_wkt), plan, block)
 
 
-def cells_touching(ground: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:
+def cells_touching(geometry: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:
     """(row, col), True where a cell touches a geometry in the map's CRS."""
-    shapely.prepare(ground)
+    shapely.prepare(geometry)
     left = plan.left_m + np.arange(block.col_start, block.col_stop) * plan.cell_m
     top = plan.top_m - np.arange(block.row_start, block.row_stop) * plan.cell_m
     cells = shapely.box(left[None, :], top[:, None] - plan.cell_m, left[None, :] + plan.cell_m, top[:, None])
-    return np.asarray(shapely.intersects(ground, cells))
+    return np.asarray(shapely.intersects(geometry, cells))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from landuse.pipeline.geometry import ground_in, outline
+from landuse.pipeline.geometry import footprint_in, footprint_of
 from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
 from landuse.workflows.mapping.classify_block import work_of
-from landuse.workflows.mapping.map_area import find_scenes, ground_of, plan_map
+from landuse.workflows.mapping.map_area import area_of, find_scenes, plan_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
+    from landuse.pipeline.blocks.patches import BlockPatches
     from landuse.pipeline.blocks.plan import RunPlan
-    from landuse.pipeline.blocks.windows import BlockWindows
     from landuse.pipeline.scene import BandAsset, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.mapping.classify_block import PatchClassifier
     from landuse.workflows.mapping.request import MapRequest
 
-TILE_PX = 512
-"""Side of the tiles that COGs of Sentinel-2 are read in; JPEG 2000 has 1024."""
+CHUNK_PX = 512
+"""Side of the chunks that COGs of Sentinel-2 are read in; JPEG 2000 has 1024."""
 
 BYTES_PER_PX = {"tiff": 1.5, "jp2": 1.0, SCL: 0.05}
 """What a compressed pixel takes where the item does not tell: reflectance by format, and the SCL."""
@@ -53,7 +53,7 @@ GAPS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaps:
-    """What of the area no scene's outline covers."""
+    """What of the area no scene's footprint covers."""
 
     percent: float
     """Share of the area."""
@@ -98,20 +98,20 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
     """
     found = find_scenes(request, classifier.contract)
     plan = plan_map(request, classifier, found.scenes)
-    work = [windows for windows in (work_of(plan, block) for block in plan.blocks) if windows is not None]
-    ground = shapely.union_all(
+    work = [placed for placed in (work_of(plan, block) for block in plan.blocks) if placed is not None]
+    extent = shapely.union_all(
         [
-            shapely.box(*plan.pixel_geobox(windows.rows_px, windows.cols_px).boundingbox.bbox)
-            for windows, _ in work
+            shapely.box(*plan.pixel_geobox(placed.rows_px, placed.cols_px).boundingbox.bbox)
+            for placed, _ in work
         ]
     )
-    patches = sum(len(windows.rows.cells) * len(windows.cols.cells) for windows, _ in work)
-    read_bytes, fetched_bytes = _read_bytes(plan, ground), _read_bytes(plan, ground, remote_only=True)
+    patches = sum(len(placed.rows.cells) * len(placed.cols.cells) for placed, _ in work)
+    read_bytes, fetched_bytes = _read_bytes(plan, extent), _read_bytes(plan, extent, remote_only=True)
     kept = _kept_bytes(plan, request)
     return Foresight(
         plan=plan,
         sources=found.sources,
-        gaps=gaps_in(ground_of(request, found.scenes), plan.scenes),
+        gaps=gaps_in(area_of(request, found.scenes), plan.scenes),
         read_bytes=read_bytes,
         patches=patches,
         disk_bytes=(fetched_bytes[0] + kept, fetched_bytes[1] + kept),
@@ -130,12 +130,12 @@ def _kept_bytes(plan: RunPlan, request: MapRequest) -> int:
     return plan.rows * plan.cols * (block + rasters + vectors + 4 * picture) + SMALL_FILES_BYTES
 
 
-def _read_bytes(plan: RunPlan, ground: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:
-    """Bytes of the first scenes that cover the ground with the masks of all, and of all scenes."""
+def _read_bytes(plan: RunPlan, extent: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:
+    """Bytes of the first scenes that cover the area with the masks of all, and of all scenes."""
     least = most = 0.0
-    left = ground
+    left = extent
     for scene in plan.scenes:
-        part = ground.intersection(ground_in(scene, plan.crs))
+        part = extent.intersection(footprint_in(scene, plan.crs))
         size = sum(
             _asset_bytes(asset, part) for asset in scene.assets if not remote_only or "://" in asset.href
         )
@@ -147,20 +147,20 @@ def _read_bytes(plan: RunPlan, ground: BaseGeometry, *, remote_only: bool = Fals
 
 
 def _asset_bytes(asset: BandAsset, part: BaseGeometry) -> float:
-    """Bytes of the tiles that a region touches: a rectangle of w x h touches (w + 1)(h + 1) on average."""
+    """Bytes of the chunks that a region touches: a rectangle of w x h touches (w + 1)(h + 1) on average."""
     if part.is_empty:
         return 0.0
     jpeg = is_jpeg2000(asset.href)
     pixel_m = asset.pixel_m or (20 if asset.band == SCL else RESOLUTION_M[asset.band])
-    side_m = (2 * TILE_PX if jpeg else TILE_PX) * pixel_m
-    tiles = part.area / side_m**2 + part.length / (2 * side_m) + 1
+    side_m = (2 * CHUNK_PX if jpeg else CHUNK_PX) * pixel_m
+    chunks = part.area / side_m**2 + part.length / (2 * side_m) + 1
     per_px = asset.bytes_per_px or BYTES_PER_PX[SCL if asset.band == SCL else "jp2" if jpeg else "tiff"]
-    return float(tiles * (side_m / pixel_m) ** 2 * per_px)
+    return float(chunks * (side_m / pixel_m) ** 2 * per_px)
 
 
 def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
-    """What of the area the scenes' outlines leave out; slivers below a millionth of it are none."""
-    covered = shapely.union_all([outline(scene) for scene in scenes])
+    """What of the area the scenes' footprints leave out; slivers below a millionth of it are none."""
+    covered = shapely.union_all([footprint_of(scene) for scene in scenes])
     parts = [part for part in shapely.get_parts(area.difference(covered)) if part.area > 1e-6 * area.area]
     parts.sort(key=lambda part: -part.area)
     return Gaps(
@@ -170,7 +170,7 @@ def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
 
 
 def _network_seconds(
-    plan: RunPlan, classifier: PatchClassifier, work: Sequence[tuple[BlockWindows, NDArray[np.bool_]]]
+    plan: RunPlan, classifier: PatchClassifier, work: Sequence[tuple[BlockPatches, NDArray[np.bool_]]]
 ) -> float:
     """Timed on noise: what a patch shows does not matter to how long it takes."""
     cells = plan.patch_px // plan.stride_px
@@ -190,8 +190,8 @@ def _network_seconds(
             return pixels / side**2
         shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
         classifier.cell_probabilities(rng.integers(1, 4000, shape, np.uint16), plan.level, cells)
-        windows = sum(len(w.rows.cells) * len(w.cols.cells) for w, _ in work)
-        return windows / CALIBRATION_PATCHES
+        count = sum(len(w.rows.cells) * len(w.cols.cells) for w, _ in work)
+        return count / CALIBRATION_PATCHES
 
     classify_noise()  # the first batch also sets things up
     began = time.perf_counter()

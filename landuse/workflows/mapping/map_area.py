@@ -16,7 +16,7 @@ import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan, make_plan
-from landuse.pipeline.geometry import outline
+from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.cloud_survey import survey
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
@@ -100,10 +100,10 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
     return replace(found, scenes=tuple(_with_fingerprints(scene) for scene in found.scenes))
 
 
-def ground_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
+def area_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
     """The area to map in longitude and latitude: as asked for, else all that the scenes cover."""
     return (
-        shapely.union_all([outline(scene) for scene in scenes])
+        shapely.union_all([footprint_of(scene) for scene in scenes])
         if request.area is None
         else request.area.geometry
     )
@@ -124,7 +124,7 @@ def plan_map(
     if engine == "auto":
         engine = "shared" if classifier.contract.shared_features else "windows"
     return make_plan(
-        ground_of(request, scenes),
+        area_of(request, scenes),
         scenes,
         classifier.contract,
         weights_sha256=classifier.weights_sha256,
@@ -196,7 +196,7 @@ def map_area(
             tally.enter(Stage.SURVEY)
             surveyed = survey(
                 found.scenes,
-                ground_of(request, found.scenes),
+                area_of(request, found.scenes),
                 first.crs,
                 composite=request.composite,
                 max_cloud_percent=request.max_cloud_percent,

@@ -56,7 +56,7 @@ class MapRequest:
     overwrite: bool = False
     """Replace results that are there already."""
     engine: str = "auto"
-    """``"windows"``: each window goes through the network alone; ``"shared"``: windows share features;
+    """``"windows"``: each patch goes through the network alone; ``"shared"``: patches share features;
     ``"auto"``: shared where the model was trained for it, else windows."""
     block_px: int | None = None
     """Side of a block; decides memory, not results. None: what suits the engine."""
@@ -131,3 +131,14 @@ def requested_dates(date: str | None) -> DateRange | None:
         UsageError: it is malformed.
     """
     return parse_dates(date) if date is not None else None
+
+
+def requested_vectors(
+    *, vector_format: str, cells: bool, min_area_ha: float, simplify_m: float
+) -> VectorOptions:
+    """How the options name the vector layers.
+
+    Raises:
+        UsageError: the format is unknown, or a size is negative or not finite.
+    """
+    return VectorOptions(format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m)

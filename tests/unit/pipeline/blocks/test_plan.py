@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
-from landuse.pipeline.blocks.plan import RunPlan, make_plan, tile
+from landuse.pipeline.blocks.plan import RunPlan, cut_into_blocks, make_plan
 from landuse.pipeline.geometry import utm_crs
 from landuse.pipeline.scene import BandAsset, Scene
 
@@ -128,7 +128,7 @@ def test_plan_survives_json_and_blocks_do_not_decide_pixels():
     again = RunPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
     assert again.digest == plan.digest
-    assert replace(plan, blocks=tile(plan.rows, plan.cols, 3)).digest == plan.digest
+    assert replace(plan, blocks=cut_into_blocks(plan.rows, plan.cols, 3)).digest == plan.digest
     assert replace(plan, stride_px=32).digest != plan.digest
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landuse.pipeline.blocks.patches import PatchBatch
 from landuse.pipeline.blocks.votes import (
     Blend,
     class_raster,
@@ -13,7 +14,6 @@ from landuse.pipeline.blocks.votes import (
     probability_rasters,
     status_raster,
 )
-from landuse.pipeline.blocks.windows import PatchBatch
 from landuse.pipeline.cells import Block, CellScores, CellStatus
 from landuse.pipeline.scene import PixelBlock
 

@@ -11,23 +11,17 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
-from landuse.contract import LevelInput, ModelContract
-from landuse.pipeline.blocks.plan import make_plan
-from landuse.pipeline.read.read_block import read_pixels
+from landuse.pipeline.read.read_block import Imagery, read_pixels
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.scene import BandAsset, Scene
 
 CRS = "EPSG:32633"
 LEFT, TOP, SIDE_PX = 512_000, 5_312_000, 192
 GRID = GeoBox((SIDE_PX, SIDE_PX), Affine(10, 0, LEFT, 0, -10, TOP), CRS)
-CONTRACT = ModelContract(
-    name="one band", bands=("B04",), levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
-    saturation_dn=(2750.0,), mean=(0.5,), std=(0.2,), classes=("a", "b"), patch_size_px=64, resolution_m=10.0,
-)  # fmt: skip
 
 
 def scene(path, value, *, provider="local", columns=SIDE_PX, day=1, **fields):
-    """A scene of one value over the first columns of the area; its outline is the whole area's."""
+    """A scene of one value over the first columns of the area; its footprint is the whole area's."""
     with rasterio.open(
         path, "w", driver="GTiff", height=SIDE_PX, width=columns, count=1, dtype="uint16", crs=CRS, nodata=0,
         transform=Affine(10, 0, LEFT, 0, -10, TOP),
@@ -44,12 +38,9 @@ def scene(path, value, *, provider="local", columns=SIDE_PX, day=1, **fields):
 
 
 def read(scenes, composite="best"):
-    plan = make_plan(
-        shapely.Polygon(scenes[0].footprint[0]), scenes, CONTRACT, weights_sha256="0" * 64, stride_px=16,
-        composite=composite, clip=False,
-    )  # fmt: skip
+    imagery = Imagery(scenes=tuple(scenes), bands=("B04",), composite=composite, margin_m=160.0)
     with Remote() as remote:
-        return read_pixels(plan, GRID, remote, "a block")
+        return read_pixels(imagery, GRID, remote, "a block")
 
 
 def test_a_mirror_is_read_where_the_scene_fails_and_it_is_recorded(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.errors import AssetError, OutputError, ReadError
-from landuse.pipeline.read.onto_grid import tile_ranges
+from landuse.pipeline.read.onto_grid import chunk_ranges
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.remote.sparse_copy import HEAD_BYTES, Spans
@@ -298,16 +298,16 @@ def test_a_window_brings_its_tiles_in_few_aligned_requests(tmp_path):
     storage = Storage(root=served)
     with rasterio.open(served / "B04.tif") as source:
         # Rows 600..1100 and columns 500..600 touch tile rows 1 and 2, tile columns 0 and 1.
-        ranges = tile_ranges(source, 1, (600, 500, 500, 100))
+        ranges = chunk_ranges(source, 1, (600, 500, 500, 100))
         tiles = [(1, 0), (1, 1), (2, 0), (2, 1)]
         for (start, stop), (row, col) in zip(ranges, tiles, strict=True):
             assert start == int(source.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1))
             assert stop - start == int(source.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=1))
         # A header that states gigabytes does not have them fetched ahead.
-        assert tile_ranges(Stating(source, 2 * 512 * 512 * 2), 1, (600, 500, 500, 100)) == [
+        assert chunk_ranges(Stating(source, 2 * 512 * 512 * 2), 1, (600, 500, 500, 100)) == [
             (start, start + 2 * 512 * 512 * 2) for start, _ in ranges
         ]
-        assert tile_ranges(Stating(source, 2 * 512 * 512 * 2 + 1), 1, (600, 500, 500, 100)) == []
+        assert chunk_ranges(Stating(source, 2 * 512 * 512 * 2 + 1), 1, (600, 500, 500, 100)) == []
     with serving(storage), Remote(HASTY) as remote, remote.opened(f"{storage.url}/B04.tif", "x") as opened:
         with (
             rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from landuse.errors import UsageError
 from landuse.pipeline.blocks.plan import _data_extent
-from landuse.pipeline.geometry import cut_at_antimeridian, outer_rings, outline, project, utm_crs
+from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of, outer_rings, project, utm_crs
 from landuse.pipeline.providers import PLANETARY_COMPUTER
 from landuse.pipeline.search.area import DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.search.item import scene_from_item
@@ -144,11 +144,11 @@ def test_a_map_over_the_antimeridian_is_one_piece_in_one_zone(data_dir):
     assert (cols[1] - cols[0], rows[1] - rows[0]) == (10_980 + 1, 10_980 + 1)  # the corner is off the lattice
     assert cols[0] == (scene.bounds_m[0] - projected.bounds[0]) // 10
     # Without its bounds, and moved over the meridian, its outline alone is as wide as it was.
-    moved = shapely.transform(outline(scene), lambda lonlat: lonlat + np.array([6.1, 0]))
+    moved = shapely.transform(footprint_of(scene), lambda lonlat: lonlat + np.array([6.1, 0]))
     moved = replace(scene, crs=None, bounds_m=None, footprint=outer_rings(cut_at_antimeridian(moved)))
     assert len(moved.footprint) == 2
     _, cols = _data_extent([moved], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
-    west, _, east, _ = outline(scene).bounds
+    west, _, east, _ = footprint_of(scene).bounds
     assert (cols[1] - cols[0]) * 10 == pytest.approx(
         (east - west) * 111_320 * math.cos(math.radians(58)), rel=0.1
     )

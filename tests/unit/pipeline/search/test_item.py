@@ -16,7 +16,7 @@ import rasterio
 import shapely
 
 from landuse.errors import ProviderError, UsageError
-from landuse.pipeline.geometry import outline
+from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.providers import (
     CDSE,
     EARTH_SEARCH,
@@ -136,8 +136,9 @@ def test_what_is_applied_to_a_verbatim_item(item, baseline):
     assert (left, top) in {(transform[2], transform[5]) for transform in transforms}
     assert scene.acquired_utc == datetime.fromisoformat(properties["datetime"])
     assert (
-        outline(scene).equals_exact(shapely.geometry.shape(item["geometry"]), 1e-9)
-        or outline(scene).symmetric_difference(shapely.geometry.shape(item["geometry"]).buffer(0)).area < 1e-9
+        footprint_of(scene).equals_exact(shapely.geometry.shape(item["geometry"]), 1e-9)
+        or footprint_of(scene).symmetric_difference(shapely.geometry.shape(item["geometry"]).buffer(0)).area
+        < 1e-9
     )
     assert scene.cloud_percent == properties["eo:cloud_cover"]
     assert scene.provider == _provider(item).name
@@ -536,7 +537,7 @@ def test_pixels_that_lie_away_from_the_outline_are_refused(code, bounds, outline
     if sound:
         assert scene_from_item(item, WEB, WEB_LOCATION).bounds_m == bounds
     else:
-        with pytest.raises(UsageError, match=rf"STAC item 'x' states pixels at .* of {code} .*outline at .*"):
+        with pytest.raises(UsageError, match=rf"STAC item 'x' states pixels at .* of {code} .*footprint at .*"):
             scene_from_item(item, WEB, WEB_LOCATION)
 
 
@@ -572,7 +573,7 @@ def test_every_way_to_write_an_outline_over_the_antimeridian_means_the_same(geom
     expected = shapely.union(shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1))
     assert footprint(item).equals(expected)
     scene = scene_from_item(item, WEB, WEB_LOCATION)
-    assert outline(scene).equals(expected)
+    assert footprint_of(scene).equals(expected)
 
 
 def test_no_money_is_spent_on_a_bucket_that_a_forged_item_names():

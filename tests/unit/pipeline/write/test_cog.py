@@ -143,7 +143,8 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(tmp_path, what):
         from affine import Affine
         from odc.geo.geobox import GeoBox
         from landuse.errors import OutputError
-        from landuse.pipeline.write.cog import RasterLayer, cog_writer, write_json
+        from landuse.pipeline.write.cog import RasterLayer, cog_writer
+        from landuse.pipeline.write.folder import write_json
         from landuse.pipeline.write.geopackage import geopackage_writer
         out = Path({str(tmp_path)!r})
         noise = np.random.default_rng(0).integers(0, 255, (1200, 1200)).astype(np.uint8)

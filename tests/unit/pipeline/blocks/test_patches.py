@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landuse.pipeline.blocks.patches import MIN_USABLE, BlockPatches, axis_patches, filled, patch_batches
 from landuse.pipeline.blocks.votes import Blend, class_raster, confidence_raster
-from landuse.pipeline.blocks.windows import MIN_USABLE, BlockWindows, axis_windows, filled, patch_batches
 from landuse.pipeline.cells import Block
 from landuse.pipeline.scene import PixelBlock
 
@@ -26,12 +26,12 @@ def test_windows_reach_every_cell_with_data_and_do_not_depend_on_blocks(
     patch_px = span * stride_px
     high = low + length
     options = {"stride_px": stride_px, "patch_px": patch_px, "data_px": (low, high)}
-    whole = axis_windows(0, cells, **options)
+    whole = axis_patches(0, cells, **options)
     split = min(split, cells)
     parts = set()
     for start, stop in ((0, split), (split, cells)):
         if start < stop:
-            part = axis_windows(start, stop, **options)
+            part = axis_patches(start, stop, **options)
             parts |= set(zip(part.cells, part.starts_px, strict=True))
     assert parts == set(zip(whole.cells, whole.starts_px, strict=True))
     for cell, start in zip(whole.cells, whole.starts_px, strict=True):
@@ -53,9 +53,9 @@ def block_of(rng, height, width, clear=0.9):
 
 
 def windows_of(rows, cols, height, width, stride_px, patch_px):
-    return BlockWindows(
-        rows=axis_windows(0, rows, stride_px=stride_px, patch_px=patch_px, data_px=(0, height)),
-        cols=axis_windows(0, cols, stride_px=stride_px, patch_px=patch_px, data_px=(0, width)),
+    return BlockPatches(
+        rows=axis_patches(0, rows, stride_px=stride_px, patch_px=patch_px, data_px=(0, height)),
+        cols=axis_patches(0, cols, stride_px=stride_px, patch_px=patch_px, data_px=(0, width)),
         rows_px=(0, rows * stride_px),
         cols_px=(0, cols * stride_px),
     )
@@ -205,10 +205,10 @@ def test_windows_that_share_features_start_on_their_positions(low, size, stride_
     start_px = min(stride_px, 8)
     high = low + size
     cells = range(low // stride_px, -(-high // stride_px))
-    windows = axis_windows(
+    windows = axis_patches(
         cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high), start_px=start_px
     )
-    plain = axis_windows(cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high))
+    plain = axis_patches(cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high))
     assert windows.cells == plain.cells
     for start, own in zip(windows.starts_px, plain.starts_px, strict=True):
         assert start % start_px == 0

@@ -1,8 +1,8 @@
-"""Pure: where the windows of a block lie, and batches of patches cut from its pixels.
+"""Pure: where the patches of a block lie, and batches of patches cut from its pixels.
 
 Windows start at every multiple of the stride, counted from the map's corner, and reach beyond the
 block (and beyond the area asked for) wherever scenes have pixels: what a cell becomes depends on
-its place alone, not on how the map was cut into blocks. At the edge of the imagery the last window
+its place alone, not on how the map was cut into blocks. At the edge of the imagery the last patch
 shifts inward, so that the last row and column are covered by a whole patch of real pixels.
 """
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from landuse.pipeline.scene import PixelBlock
 
 MIN_USABLE = 0.5
-"""A window has no vote with a smaller share of usable pixels, of those that lie on the imagery."""
+"""A patch has no vote with a smaller share of usable pixels, of those that lie on the imagery."""
 
 CONTEXT_PX = 96
-"""Pixels around a block's windows that shared features see: beyond, a pixel changes no probability by
+"""Pixels around a block's patches that shared features see: beyond, a pixel changes no probability by
 more than 1e-5 (measured on real scenes, ``tests/workflows/test_engines.py``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AxisWindows:
-    """The windows of a block along one axis."""
+class AxisPatches:
+    """The patches of a block along one axis."""
 
     cells: tuple[int, ...]
-    """First cell that each window votes on, from the map's corner; may lie outside the block."""
+    """First cell that each patch votes on, from the map's corner; may lie outside the block."""
     starts_px: tuple[int, ...]
-    """First pixel that each window reads, from the map's corner."""
+    """First pixel that each patch reads, from the map's corner."""
     on_imagery: float
-    """Share of a window's pixels that lie on the imagery: 1, or less where that is smaller than a patch."""
+    """Share of a patch's pixels that lie on the imagery: 1, or less where that is smaller than a patch."""
 
     @property
     def empty(self) -> bool:
@@ -47,7 +47,7 @@ class AxisWindows:
         return not self.starts_px
 
 
-def axis_windows(
+def axis_patches(
     cell_start: int,
     cell_stop: int,
     *,
@@ -55,16 +55,16 @@ def axis_windows(
     patch_px: int,
     data_px: tuple[int, int],
     start_px: int = 1,
-) -> AxisWindows:
-    """The windows that vote on cells ``cell_start..cell_stop`` along one axis.
+) -> AxisPatches:
+    """The patches that vote on cells ``cell_start..cell_stop`` along one axis.
 
     Args:
         cell_start: first cell.
         cell_stop: one past the last cell.
         stride_px: cell size.
-        patch_px: window size, a multiple of ``stride_px``.
+        patch_px: patch size, a multiple of ``stride_px``.
         data_px: first and one past the last pixel that scenes have.
-        start_px: windows start on multiples of this, a divisor of ``stride_px``.
+        start_px: patches start on multiples of this, a divisor of ``stride_px``.
     """
     low, high = data_px
     # Imagery smaller than a patch is padded on its far side; the padding counts as unusable.
@@ -77,7 +77,7 @@ def axis_windows(
         for cell in range(cell_start - span + 1, cell_stop)
         if low - stride_px < cell * stride_px < last + stride_px
     ]
-    return AxisWindows(
+    return AxisPatches(
         cells=tuple(cells),
         starts_px=tuple(min(max(cell * stride_px, first_start), last_start) for cell in cells),
         on_imagery=min((high - low) / patch_px, 1.0),
@@ -85,12 +85,12 @@ def axis_windows(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockWindows:
-    """The windows of a block, and the pixels they need."""
+class BlockPatches:
+    """The patches of a block, and the pixels they need."""
 
-    rows: AxisWindows
+    rows: AxisPatches
     """Along rows."""
-    cols: AxisWindows
+    cols: AxisPatches
     """Along columns."""
     rows_px: tuple[int, int]
     """First and one past the last pixel row to read, from the map's corner."""
@@ -98,20 +98,20 @@ class BlockWindows:
     """First and one past the last pixel column to read, from the map's corner."""
 
 
-def block_windows(plan: RunPlan, block: Block) -> BlockWindows | None:
-    """The windows that vote on a block's cells, or None where it lies off the imagery."""
+def block_patches(plan: RunPlan, block: Block) -> BlockPatches | None:
+    """The patches that vote on a block's cells, or None where it lies off the imagery."""
     rows, rows_px = _axis(plan, block.row_start, block.row_stop, plan.data_rows_px)
     cols, cols_px = _axis(plan, block.col_start, block.col_stop, plan.data_cols_px)
     if rows.empty or cols.empty:
         return None
-    return BlockWindows(rows=rows, cols=cols, rows_px=rows_px, cols_px=cols_px)
+    return BlockPatches(rows=rows, cols=cols, rows_px=rows_px, cols_px=cols_px)
 
 
 def _axis(
     plan: RunPlan, cell_start: int, cell_stop: int, data_px: tuple[int, int]
-) -> tuple[AxisWindows, tuple[int, int]]:
-    """A block's windows along one axis, and the pixels to read for them."""
-    windows = axis_windows(
+) -> tuple[AxisPatches, tuple[int, int]]:
+    """A block's patches along one axis, and the pixels to read for them."""
+    placed = axis_patches(
         cell_start,
         cell_stop,
         stride_px=plan.stride_px,
@@ -119,9 +119,9 @@ def _axis(
         data_px=data_px,
         start_px=plan.start_px,
     )
-    if windows.empty:
-        return windows, (0, 0)
-    first, last = windows.starts_px[0], windows.starts_px[-1] + plan.patch_px
+    if placed.empty:
+        return placed, (0, 0)
+    first, last = placed.starts_px[0], placed.starts_px[-1] + plan.patch_px
     step = plan.position_px
     if plan.engine == "shared":
         # What lies on neighbouring blocks is seen too, but nothing is read beyond the imagery.
@@ -129,7 +129,7 @@ def _axis(
         last = max(min(last + CONTEXT_PX, data_px[1]), last)
     first = min(cell_start * plan.stride_px, first)
     last = max(cell_stop * plan.stride_px, last)
-    return windows, (first // step * step, -(-last // step) * step)
+    return placed, (first // step * step, -(-last // step) * step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,21 +147,21 @@ class PatchBatch:
 
 
 def patch_batches(
-    pixels: PixelBlock, windows: BlockWindows, *, patch_px: int, batch_size: int
+    pixels: PixelBlock, placed: BlockPatches, *, patch_px: int, batch_size: int
 ) -> Iterator[PatchBatch]:
     """Cut a block's pixels into batches of patches, row by row.
 
     Args:
-        pixels: covers ``windows.rows_px`` x ``windows.cols_px``.
-        windows: the block's windows.
+        pixels: covers ``placed.rows_px`` x ``placed.cols_px``.
+        placed: the block's patches.
         patch_px: side of a patch.
         batch_size: patches in a batch; the last one may be smaller.
     """
-    shares = voting_shares(pixels, windows, patch_px=patch_px)
+    shares = voting_shares(pixels, placed, patch_px=patch_px)
     row_index, col_index = np.nonzero(shares)
-    row_cells, col_cells = np.asarray(windows.rows.cells), np.asarray(windows.cols.cells)
-    row_px = np.asarray(windows.rows.starts_px) - windows.rows_px[0]
-    col_px = np.asarray(windows.cols.starts_px) - windows.cols_px[0]
+    row_cells, col_cells = np.asarray(placed.rows.cells), np.asarray(placed.cols.cells)
+    row_px = np.asarray(placed.rows.starts_px) - placed.rows_px[0]
+    col_px = np.asarray(placed.cols.starts_px) - placed.cols_px[0]
     views = np.lib.stride_tricks.sliding_window_view(pixels.dn, (patch_px, patch_px), (1, 2))
     masks = np.lib.stride_tricks.sliding_window_view(pixels.usable, (patch_px, patch_px))
     for start in range(0, len(row_index), batch_size):
@@ -178,17 +178,17 @@ def patch_batches(
         )
 
 
-def voting_shares(pixels: PixelBlock, windows: BlockWindows, *, patch_px: int) -> NDArray[np.float64]:
-    """Share of usable pixels of each window, ``(window row, window col)``; 0 where it has no vote."""
-    shares = _window_means(pixels.usable, windows, patch_px)
-    least = MIN_USABLE * windows.rows.on_imagery * windows.cols.on_imagery
+def voting_shares(pixels: PixelBlock, placed: BlockPatches, *, patch_px: int) -> NDArray[np.float64]:
+    """Share of usable pixels of each patch, ``(patch row, patch col)``; 0 where it has no vote."""
+    shares = _usable_shares(pixels.usable, placed, patch_px)
+    least = MIN_USABLE * placed.rows.on_imagery * placed.cols.on_imagery
     return np.where(shares >= least, shares, 0.0)
 
 
 def filled(pixels: PixelBlock, *, patch_px: int) -> NDArray[np.uint16]:
     """The block's DN ``(band, y, x)``; unusable pixels hold the mean of the usable ones around them.
 
-    Around means a window of ``patch_px`` centred on the pixel, else one of four times that, else the block.
+    Around means a square of ``patch_px`` centred on the pixel, else one of four times that, else the block.
     """
     unusable = ~pixels.usable
     if not unusable.any() or not pixels.usable.any():
@@ -214,12 +214,12 @@ def _fill(patch: NDArray[np.uint16], usable: NDArray[np.bool_]) -> None:
     patch[:, ~usable] = np.rint(mean).astype(np.uint16)[:, None]
 
 
-def _window_means(mask: NDArray[np.bool_], windows: BlockWindows, patch_px: int) -> NDArray[np.float64]:
-    """Share of True pixels in each window, ``(window row, window col)``, by a summed-area table."""
+def _usable_shares(mask: NDArray[np.bool_], placed: BlockPatches, patch_px: int) -> NDArray[np.float64]:
+    """Share of True pixels in each patch, ``(patch row, patch col)``, by a summed-area table."""
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
     mask.cumsum(0, dtype=np.int64).cumsum(1, out=table[1:, 1:])
-    top = np.asarray(windows.rows.starts_px) - windows.rows_px[0]
-    left = np.asarray(windows.cols.starts_px) - windows.cols_px[0]
+    top = np.asarray(placed.rows.starts_px) - placed.rows_px[0]
+    left = np.asarray(placed.cols.starts_px) - placed.cols_px[0]
     bottom, right = top + patch_px, left + patch_px
     sums = (
         table[np.ix_(bottom, right)]
