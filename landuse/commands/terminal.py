@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-    from landuse.model.recipe import EpochMetrics, StepProgress
+    from landuse.model.training.config import EpochMetrics, StepProgress
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.fetch import Transfer

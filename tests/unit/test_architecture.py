@@ -102,6 +102,10 @@ RULES = [
         (),
         id="model",
     ),
+    *(
+        pytest.param(f"landuse.model.{name}", ("landuse.model.training",), (), id=name)
+        for name in ("bands", "checkpoint", "devices", "networks", "normalize", "predict", "shared")
+    ),
     pytest.param("landuse.workflows", EDGE, (), id="workflows"),
     pytest.param("landuse.commands.terminal", ("landuse.cli", "landuse.commands"), (), id="terminal"),
     pytest.param("landuse.commands", ("landuse.cli",), (), id="commands"),
@@ -137,8 +141,8 @@ def test_only_workflows_see_both_pipeline_and_model():
 def test_only_datasets_reads_images_inside_model():
     readers = ("PIL", "rasterio", "geopandas", "pyogrio", "xarray", "odc", "tifffile", "imageio", "cv2")
     found = breaches(package_imports(), "landuse.model", readers)
-    assert [line for line in found if not line.startswith("landuse.model.datasets ")] == []
-    assert any(line == "landuse.model.datasets imports PIL.Image" for line in found)
+    assert [line for line in found if not line.startswith("landuse.model.training.datasets ")] == []
+    assert any(line == "landuse.model.training.datasets imports PIL.Image" for line in found)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,8 @@ def test_the_pipeline_runs_without_torch_and_typer():
 
 def test_training_runs_where_no_raster_library_is_loaded():
     assert (
-        loaded_by("import landuse.model.train, landuse.model.predict") & {"rasterio", "xarray", "typer"}
+        loaded_by("import landuse.model.training.train, landuse.model.predict")
+        & {"rasterio", "xarray", "typer"}
         == set()
     )
 

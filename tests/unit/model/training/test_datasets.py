@@ -10,7 +10,7 @@ from PIL import Image
 
 from landuse.errors import UsageError
 from landuse.model.classes import EUROSAT_NAMES
-from landuse.model.datasets import (
+from landuse.model.training.datasets import (
     LabelledPatches,
     PatchSource,
     class_names,
