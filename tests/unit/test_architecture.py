@@ -104,7 +104,7 @@ RULES = [
     ),
     *(
         pytest.param(f"landuse.model.{name}", ("landuse.model.training",), (), id=name)
-        for name in ("bands", "checkpoint", "devices", "networks", "normalize", "predict", "shared")
+        for name in ("bands", "checkpoint", "devices", "networks", "normalize", "predict", "shared_windows")
     ),
     pytest.param("landuse.workflows", EDGE, (), id="workflows"),
     pytest.param("landuse.commands.terminal", ("landuse.cli", "landuse.commands"), (), id="terminal"),
