@@ -309,7 +309,7 @@ def _class_table(report: MapReport, *, swatches: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from landuse.model.classes import legend
+    from landuse.classes import legend
 
     unit, unit_m2 = _area_unit(report.classes)
     table = Table(box=None, pad_edge=False, header_style="bold")

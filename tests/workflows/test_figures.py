@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from landuse.classes import EUROSAT_NAMES
 from landuse.cli import app
 from landuse.errors import OutputError, UsageError
 from landuse.model.checkpoint import load_contract, model_path
-from landuse.model.classes import EUROSAT_NAMES
 from landuse.model.training.evaluate import Scores, score
 from landuse.workflows import figures
 from landuse.workflows.figures import draw_confusion, draw_curves, read_metrics

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from landuse.classes import EUROSAT_NAMES
 from landuse.errors import UsageError
-from landuse.model.classes import EUROSAT_NAMES
 from landuse.model.training.datasets import (
     LabelledPatches,
     PatchSource,
