@@ -19,9 +19,9 @@ import torch
 from landuse.contract import ModelContract
 from landuse.errors import LanduseError, UsageError
 from landuse.model.checkpoint import load_checkpoint, save_checkpoint
-from landuse.model.datasets import PatchSource, load_patches, read_split
-from landuse.model.evaluate import fit_temperature, logits_of, score
 from landuse.model.networks import PatchNetwork
+from landuse.model.training.datasets import PatchSource, load_patches, read_split
+from landuse.model.training.evaluate import fit_temperature, logits_of, score
 
 
 def average(shares: list[tuple[float, Path]]) -> tuple[PatchNetwork, ModelContract]:

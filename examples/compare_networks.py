@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from landuse.model.datasets import PatchSource
 from landuse.model.networks import NETWORKS, build_network
-from landuse.model.recipe import EpochMetrics, TrainConfig
+from landuse.model.training.config import EpochMetrics, TrainConfig
+from landuse.model.training.datasets import PatchSource
 from landuse.workflows.figures import read_metrics
 from landuse.workflows.training import TrainRequest, train_model
 

@@ -20,9 +20,9 @@ import torch
 
 from landuse.model.bands import BAND_SETS
 from landuse.model.checkpoint import load_checkpoint
-from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
-from landuse.model.evaluate import DIHEDRAL, fit_temperature, logits_of, score
-from landuse.model.recipe import TrainConfig
+from landuse.model.training.config import TrainConfig
+from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.training.evaluate import DIHEDRAL, fit_temperature, logits_of, score
 from landuse.workflows.training import TrainRequest, train_model
 
 

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from landuse.contract import ModelContract
 from landuse.errors import LanduseError
-from landuse.model import augment
 from landuse.model.checkpoint import load_checkpoint, save_checkpoint
-from landuse.model.datasets import LabelledPatches, PatchSource, load_patches, read_split
-from landuse.model.evaluate import fit_temperature, logits_of, score
 from landuse.model.networks import PatchNetwork
 from landuse.model.normalize import bring_to_input, path_dn, standardize
 from landuse.model.predict import cell_weights
+from landuse.model.training import augment
+from landuse.model.training.datasets import LabelledPatches, PatchSource, load_patches, read_split
+from landuse.model.training.evaluate import fit_temperature, logits_of, score
 
 SIDE = 4
 """Patches along a mosaic's side."""

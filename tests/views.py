@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from landuse.model.classes import EUROSAT_NAMES, LandUseClass, legend
+from landuse.classes import EUROSAT_NAMES, LandUseClass, legend
 from landuse.pipeline.cells import NODATA_ID, CellStatus, ClassArea, Cover
 from landuse.pipeline.pages.content import MapView, ViewScene
 

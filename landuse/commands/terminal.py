@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-    from landuse.model.recipe import EpochMetrics, StepProgress
+    from landuse.model.training.config import EpochMetrics, StepProgress
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.fetch import Transfer
@@ -309,7 +309,7 @@ def _class_table(report: MapReport, *, swatches: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from landuse.model.classes import legend
+    from landuse.classes import legend
 
     unit, unit_m2 = _area_unit(report.classes)
     table = Table(box=None, pad_edge=False, header_style="bold")

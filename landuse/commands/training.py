@@ -122,7 +122,7 @@ def train_command(
 
     On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
     """
-    from landuse.model.recipe import TrainConfig
+    from landuse.model.training.config import TrainConfig
     from landuse.workflows.training import TrainRequest, patch_source, train_model
 
     request = TrainRequest(

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 
 from landuse.errors import ModelError, UsageError
-from landuse.model.batches import DEFAULT_SIZE, SIZES, fastest_size
 from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.devices import resolve_device
 from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
-from landuse.model.shared import window_logits
+from landuse.model.shared_windows import window_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +41,21 @@ CELL_SIGMA_PX = 18.0
 12 to 32 px map cells about equally well, and all better than a patch's plain mean; the smaller the
 value, the less a river or a road grows to the width of a patch."""
 
+DEFAULT_BATCH_SIZE = 64
+"""Good on any processor; used until there are patches enough to try others out."""
+
+BATCH_SIZES = (16, 32, 64, 128, 256, 512)
+"""What is tried. Beyond 512 patches nothing is gained, and their features take gigabytes."""
+
+BATCH_TIMINGS = 2
+"""Timings of each size; the fastest counts, since others may use the machine too."""
+
+NEAR_BEST = 0.97
+"""The smallest size counts that is so close to the fastest one."""
+
+HOPELESS = 0.85
+"""Sizes grow until one is so much slower than the best before."""
+
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex.
@@ -53,6 +68,35 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"Model {path} cannot be read ({error}). Check the path and its rights.") from error
+
+
+def fastest_size(
+    run: Callable[[int], object], sizes: Sequence[int], clock: Callable[[], float] = time.perf_counter
+) -> int:
+    """The batch size with the most patches a second; the smallest of those that are about as fast.
+
+    Args:
+        run: computes a batch of that size to its end.
+        sizes: what to try, growing. One that does not fit into memory ends the search.
+        clock: seconds.
+    """
+    run(sizes[0])  # the first batch also sets things up
+    pace: dict[int, float] = {}
+    for size in sizes:
+        seconds = []
+        try:
+            for _ in range(BATCH_TIMINGS):
+                began = clock()
+                run(size)
+                seconds.append(clock() - began)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        pace[size] = size / max(min(seconds), 1e-9)
+        if pace[size] < HOPELESS * max(pace.values()):
+            break
+    best = max(pace.values())
+    return min(size for size in pace if pace[size] >= NEAR_BEST * best)
 
 
 def cell_weights(patch_px: int, cells: int, positions: int) -> NDArray[np.float32]:
@@ -120,7 +164,7 @@ class Predictor:
             raise UsageError(f"--batch-size {batch_size} is below 1. Use 64, or less where memory is short.")
         self.contract = contract
         self.device = device
-        self.batch_size = DEFAULT_SIZE if batch_size is None else batch_size
+        self.batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
         self._to_try_out = batch_size is None
         self._half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.weights_sha256 = weights_sha256
@@ -271,9 +315,11 @@ class Predictor:
     ) -> Iterator[Tensor]:
         """Probabilities of each batch; every forward pass has ``batch_size`` patches."""
         with _full_float32():
-            if self._to_try_out and len(dn) >= SIZES[-1]:
+            if self._to_try_out and len(dn) >= BATCH_SIZES[-1]:
                 self._to_try_out = False
-                self.batch_size = fastest_size(lambda size: run(self._input(dn[:size], level)).cpu(), SIZES)
+                self.batch_size = fastest_size(
+                    lambda size: run(self._input(dn[:size], level)).cpu(), BATCH_SIZES
+                )
                 log.info("Batches of %d patches are fastest here.", self.batch_size)
             for start in range(0, len(dn), self.batch_size):
                 part = dn[start : start + self.batch_size]

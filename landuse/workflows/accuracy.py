@@ -13,8 +13,8 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 
+from landuse import classes as class_table
 from landuse.errors import UsageError
-from landuse.model import classes as class_table
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.maps.open import ClassMap, open_map, strips

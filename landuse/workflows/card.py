@@ -34,9 +34,9 @@ from pystac.extensions.mlm import (
 )
 from pystac.extensions.raster import DataType
 
+from landuse.classes import EUROSAT
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_checkpoint
-from landuse.model.classes import EUROSAT
 from landuse.model.predict import file_sha256
 from landuse.pipeline.write.folder import write_json
 from landuse.redact import printable

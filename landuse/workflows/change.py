@@ -21,8 +21,8 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 
 import landuse
+from landuse.classes import legend
 from landuse.errors import UsageError
-from landuse.model.classes import legend
 from landuse.pipeline.cells import CHANGE_THRESHOLD, NODATA_ID, SHARE_STEPS
 from landuse.pipeline.maps.moved_probability import (
     UNCHANGED_CODE,

@@ -14,7 +14,7 @@ from math import log as log_e
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
-from landuse.model.recipe import EpochMetrics
+from landuse.model.training.config import EpochMetrics
 from landuse.pipeline.write.folder import atomic_path, prepare_folder
 from landuse.redact import printable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from landuse.model.evaluate import Scores
+    from landuse.model.training.evaluate import Scores
 
 log = logging.getLogger(__name__)
 

@@ -11,18 +11,18 @@ from landuse.errors import ModelError, UsageError
 from landuse.model import DEFAULT_MODEL
 from landuse.model.bands import BAND_SETS
 from landuse.model.checkpoint import load_checkpoint, model_path
-from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.devices import resolve_device
-from landuse.model.evaluate import DIHEDRAL, Scores, logits_of, score
 from landuse.model.normalize import path_dn
 from landuse.model.predict import file_sha256
-from landuse.model.train import train
+from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.training.evaluate import DIHEDRAL, Scores, logits_of, score
+from landuse.model.training.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from landuse.model.recipe import EpochMetrics, StepProgress, TrainConfig
+    from landuse.model.training.config import EpochMetrics, StepProgress, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from landuse.model import MAP_MODEL
-from landuse.model.datasets import PatchSource, load_patches, read_split
 from landuse.model.predict import Predictor
+from landuse.model.training.datasets import PatchSource, load_patches, read_split
 
 SIDE, PATCH_PX, STRIDE_PX, MOSAICS = 5, 64, 16, 8
 SPAN = PATCH_PX // STRIDE_PX

@@ -16,8 +16,8 @@ import landuse
 PACKAGE = Path(landuse.__file__).parent
 EDGE = ("typer", "rich", "landuse.cli", "landuse.commands")
 """What a user meets; the library knows nothing of it, and reports through callbacks and logging."""
-TABLES = ("landuse.model.bands", "landuse.model.classes")
-"""Pure tables of ``model`` that every stage may read."""
+TABLES = ("landuse.model.bands", "landuse.classes")
+"""Pure tables, which need the standard library alone."""
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -93,7 +93,7 @@ RULES = [
     pytest.param(
         "landuse.pipeline",
         ("torch", "safetensors", "landuse.model", "landuse.workflows", *EDGE),
-        TABLES,
+        (),
         id="pipeline",
     ),
     pytest.param(
@@ -101,6 +101,10 @@ RULES = [
         ("landuse.pipeline", "landuse.workflows", *EDGE),
         (),
         id="model",
+    ),
+    *(
+        pytest.param(f"landuse.model.{name}", ("landuse.model.training",), (), id=name)
+        for name in ("bands", "checkpoint", "devices", "networks", "normalize", "predict", "shared_windows")
     ),
     pytest.param("landuse.workflows", EDGE, (), id="workflows"),
     pytest.param("landuse.commands", ("landuse.cli", "rasterio", "numpy", "torch"), (), id="commands"),
@@ -126,6 +130,7 @@ RULES = [
         id="blocks",
     ),
     pytest.param("landuse.sentinel2", ("landuse",), (), id="sentinel2"),
+    pytest.param("landuse.classes", ("landuse",), (), id="classes"),
     pytest.param("landuse.contract", ("landuse",), (), id="contract"),
     pytest.param("landuse.pipeline.scene", ("landuse",), ("landuse.sentinel2",), id="scene"),
     pytest.param("landuse.pipeline.cells", ("landuse",), (), id="cells"),
@@ -144,10 +149,7 @@ def test_only_workflows_see_both_pipeline_and_model():
     both = set()
     for module, names in package_imports(typing_too=False).items():
         kinds = {
-            kind
-            for kind in ("landuse.pipeline", "landuse.model")
-            for name in names
-            if reaches(name, kind) and not any(reaches(name, table) for table in TABLES)
+            kind for kind in ("landuse.pipeline", "landuse.model") for name in names if reaches(name, kind)
         }
         if len(kinds) == 2 and not reaches(module, "landuse.workflows"):
             both.add(module)
@@ -157,8 +159,8 @@ def test_only_workflows_see_both_pipeline_and_model():
 def test_only_datasets_reads_images_inside_model():
     readers = ("PIL", "rasterio", "geopandas", "pyogrio", "xarray", "odc", "tifffile", "imageio", "cv2")
     found = breaches(package_imports(), "landuse.model", readers)
-    assert [line for line in found if not line.startswith("landuse.model.datasets ")] == []
-    assert any(line == "landuse.model.datasets imports PIL.Image" for line in found)
+    assert [line for line in found if not line.startswith("landuse.model.training.datasets ")] == []
+    assert any(line == "landuse.model.training.datasets imports PIL.Image" for line in found)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,8 @@ def test_the_pipeline_runs_without_torch_and_typer():
 
 def test_training_runs_where_no_raster_library_is_loaded():
     assert (
-        loaded_by("import landuse.model.train, landuse.model.predict") & {"rasterio", "xarray", "typer"}
+        loaded_by("import landuse.model.training.train, landuse.model.predict")
+        & {"rasterio", "xarray", "typer"}
         == set()
     )
 
@@ -246,7 +249,7 @@ def test_the_reader_sees_every_kind_of_import():
 import typer as t
 from ..model import predict
 from . import read
-from landuse.model.classes import EUROSAT
+from landuse.classes import EUROSAT
 if TYPE_CHECKING:
     import geopandas
 else:
@@ -263,7 +266,7 @@ class Inside:
         "typer",
         "landuse.model.predict",
         "landuse.pipeline.read",
-        "landuse.model.classes.EUROSAT",
+        "landuse.classes.EUROSAT",
         "geopandas",
         "fallback",
         "torch.nn.functional",

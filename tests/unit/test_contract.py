@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from landuse import contract, errors
+from landuse.classes import EUROSAT, EUROSAT_NAMES
 from landuse.contract import LevelInput, ModelContract
 from landuse.model.bands import EUROSAT_TIFF
-from landuse.model.classes import EUROSAT, EUROSAT_NAMES
 from landuse.pipeline import cells, scene
 from landuse.pipeline.cells import NODATA_ID, Block
 from landuse.pipeline.scene import BandAsset, PixelBlock, Scene

@@ -17,8 +17,8 @@ from affine import Affine
 from rasterio.features import rasterize
 from scipy import ndimage
 
+from landuse.classes import EUROSAT
 from landuse.errors import LanduseError, ReadError, UsageError
-from landuse.model.classes import EUROSAT
 from landuse.pipeline.maps import open as map_files
 from landuse.workflows.change import OUTPUTS, ChangeRequest, compare_maps
 

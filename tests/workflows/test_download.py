@@ -30,7 +30,7 @@ import typer
 
 from landuse.cli import app
 from landuse.errors import OutputError, ProviderError, UsageError
-from landuse.model.datasets import list_patches, read_split
+from landuse.model.training.datasets import list_patches, read_split
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write import folder as whole
 from landuse.workflows import download, fetch, unpack

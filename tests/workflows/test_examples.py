@@ -131,9 +131,9 @@ def test_average_weights(tmp_path):
     from safetensors.torch import load_file
 
     from landuse.model.checkpoint import load_checkpoint, save_checkpoint
-    from landuse.model.datasets import PatchSource, load_patches
     from landuse.model.networks import balanced_fast, build_network
-    from landuse.model.train import make_contract
+    from landuse.model.training.datasets import PatchSource, load_patches
+    from landuse.model.training.train import make_contract
     from tests.patches import make_jpegs
 
     root = make_jpegs(tmp_path / "data", each=2)
@@ -170,9 +170,9 @@ def test_share_features(tmp_path):
     import torch
 
     from landuse.model.checkpoint import load_checkpoint, save_checkpoint
-    from landuse.model.datasets import PatchSource, load_patches
     from landuse.model.networks import balanced_fast, build_network
-    from landuse.model.train import make_contract
+    from landuse.model.training.datasets import PatchSource, load_patches
+    from landuse.model.training.train import make_contract
     from tests.patches import make_jpegs
 
     root = make_jpegs(tmp_path / "data", each=4)

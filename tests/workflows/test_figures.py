@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from landuse.classes import EUROSAT_NAMES
 from landuse.cli import app
 from landuse.errors import OutputError, UsageError
 from landuse.model.checkpoint import load_contract, model_path
-from landuse.model.classes import EUROSAT_NAMES
-from landuse.model.evaluate import Scores, score
+from landuse.model.training.evaluate import Scores, score
 from landuse.workflows import figures
 from landuse.workflows.figures import draw_confusion, draw_curves, read_metrics
 

@@ -15,10 +15,10 @@ import rasterio
 import typer
 from affine import Affine
 
+from landuse.classes import EUROSAT
 from landuse.cli import app
 from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
-from landuse.model.classes import EUROSAT
 from landuse.model.networks import NETWORKS
 from landuse.pipeline.blocks.plan import COMPOSITES, ENGINES
 from landuse.pipeline.providers import PROVIDERS

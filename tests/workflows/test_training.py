@@ -423,7 +423,7 @@ LOCKSTEP = """
 import sys
 from pathlib import Path
 import torch
-from landuse.model.recipe import TrainConfig
+from landuse.model.training.config import TrainConfig
 from landuse.workflows.training import TrainRequest, patch_source, train_model
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from landuse.model.classes import LandUseClass
+    from landuse.classes import LandUseClass
     from landuse.pipeline.cells import ClassArea, Cover
 
 

@@ -11,7 +11,7 @@ from landuse.redact import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from landuse.model.classes import LandUseClass
+    from landuse.classes import LandUseClass
 
 _VERSION = "3.22"
 """Of QGIS, whose long-term release first wrote QML like this; later ones read it."""

@@ -19,7 +19,7 @@ import shapely
 from pystac import MediaType
 from pystac.utils import datetime_to_str
 
-from landuse.model.classes import legend
+from landuse.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.pipeline.geometry import (
     crosses_antimeridian,

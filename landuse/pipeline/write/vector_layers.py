@@ -14,8 +14,8 @@ import shapely
 from rasterio.features import sieve
 from rasterio.windows import Window
 
+from landuse.classes import legend
 from landuse.errors import UsageError
-from landuse.model.classes import legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.write.geopackage import SUFFIXES, check_vector_format, convert_layers, geopackage_writer

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from landuse.model.classes import EUROSAT_NAMES
+from landuse.classes import EUROSAT_NAMES
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
 from landuse.sentinel2 import DN_PER_REFLECTANCE
 

@@ -21,8 +21,8 @@ from rasterio.errors import RasterioError
 from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
+from landuse.classes import EUROSAT, EUROSAT_NAMES
 from landuse.errors import OutputError, ReadError, UsageError
-from landuse.model.classes import EUROSAT, EUROSAT_NAMES
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.search.area import Area
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN

@@ -12,8 +12,8 @@ import numpy as np
 import rasterio
 
 import landuse
+from landuse import classes as class_table
 from landuse.errors import ReadError
-from landuse.model import classes as class_table
 from landuse.pipeline.blocks import votes
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover

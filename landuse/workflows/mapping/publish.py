@@ -11,7 +11,7 @@ import rasterio
 from rasterio.enums import Resampling
 
 import landuse
-from landuse.model.classes import legend
+from landuse.classes import legend
 from landuse.pipeline.pages.content import MapView, ViewScene
 from landuse.pipeline.pages.page import write_page
 from landuse.pipeline.pages.preview import write_preview

@@ -8,9 +8,9 @@ import torch
 
 from landuse.contract import ModelContract
 from landuse.model.checkpoint import save_checkpoint
-from landuse.model.datasets import LabelledPatches, PatchSource, list_patches, load_patches
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import level_inputs
+from landuse.model.training.datasets import LabelledPatches, PatchSource, list_patches, load_patches
 from tests.patches import SIDE_PX, make_jpegs
 
 CLASSES = ("Brick", "Grass", "Water")

@@ -1,4 +1,7 @@
-"""Oracles: the network called by hand on one patch at a time, and hashlib on the file."""
+"""Oracles: the network called by hand on one patch at a time, hashlib on the file, and made-up machines.
+
+The speed of a made-up machine at each batch size is written down.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -10,7 +13,7 @@ import torch
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_checkpoint, save_checkpoint
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE, bring_to_input, standardize
-from landuse.model.predict import CELL_SIGMA_PX, Predictor
+from landuse.model.predict import BATCH_SIZES, CELL_SIGMA_PX, Predictor, fastest_size
 
 
 @pytest.fixture
@@ -206,3 +209,51 @@ def test_convolutions_in_bfloat16_give_nearly_the_same(checkpoint, dn):
         assert got.dtype == np.float32
         assert 0 < np.abs(got - expected).max() < 0.1
         np.testing.assert_allclose(got.sum(0 if got.shape[0] == 3 else 1), 1, atol=1e-5)
+
+
+class Machine:
+    """Runs batches at the given patches a second, by a clock of its own."""
+
+    def __init__(self, pace, limit=None):
+        self.pace, self.limit, self.now, self.ran = pace, limit, 0.0, []
+
+    def run(self, size):
+        if self.limit is not None and size > self.limit:
+            raise torch.OutOfMemoryError("too many")
+        self.ran.append(size)
+        self.now += size / self.pace[size]
+
+
+@pytest.mark.parametrize(
+    ("pace", "limit", "expected"),
+    [
+        ({16: 300, 32: 283, 64: 298, 128: 284, 256: 239}, None, 16),  # a CPU: the smallest that is as fast
+        ({16: 100, 32: 190, 64: 350, 128: 600, 256: 900}, None, 256),  # an accelerator
+        ({16: 100, 32: 190, 64: 350, 128: 600, 256: 900}, 64, 64),  # what fits into its memory
+        ({16: 100, 32: 100.5, 64: 102, 128: 105, 256: 104}, None, 64),
+    ],
+)
+def test_the_fastest_size_that_fits(pace, limit, expected):
+    machine = Machine(pace, limit)
+    assert fastest_size(machine.run, sorted(pace), lambda: machine.now) == expected
+
+
+def test_hopeless_sizes_are_not_tried():
+    machine = Machine({16: 300, 32: 100, 64: 1, 128: 1})
+    assert fastest_size(machine.run, (16, 32, 64, 128), lambda: machine.now) == 16
+    assert max(machine.ran) == 32
+
+
+def test_it_is_tried_out_once_and_changes_no_score(checkpoint):
+    dn = np.random.default_rng(0).integers(1, 3500, (BATCH_SIZES[-1] + 5, 3, 16, 16)).astype(np.uint16)
+    fixed = Predictor.load(str(checkpoint), "cpu", batch_size=64).cell_probabilities(dn, "L2A", 2)
+    predictor = Predictor.load(str(checkpoint), "cpu")
+    few = predictor.cell_probabilities(dn[:7], "L2A", 2)
+    assert predictor.batch_size == 64  # too few to try anything on
+    many = predictor.cell_probabilities(dn, "L2A", 2)
+    chosen = predictor.batch_size
+    assert chosen in BATCH_SIZES
+    np.testing.assert_allclose(many, fixed, atol=1e-6)
+    np.testing.assert_allclose(few, fixed[:7], atol=1e-6)
+    predictor.cell_probabilities(dn[::-1], "L2A", 2)
+    assert predictor.batch_size == chosen

@@ -10,7 +10,7 @@ import rasterio
 import rasterio.warp
 from affine import Affine
 
-from landuse.model.classes import EUROSAT_NAMES
+from landuse.classes import EUROSAT_NAMES
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
 from landuse.sentinel2 import STORED_OFFSET_DN
 from landuse.workflows.demo.landscape import (

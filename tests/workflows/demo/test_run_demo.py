@@ -15,7 +15,7 @@ import rasterio
 from rasterio.windows import Window, from_bounds
 from scipy.ndimage import distance_transform_edt
 
-from landuse.model.classes import EUROSAT_NAMES
+from landuse.classes import EUROSAT_NAMES
 from landuse.workflows.demo.run_demo import MAJORITY_PERCENT
 
 UNUSABLE_SCL = (0, 1, 3, 8, 9, 10, 11)

@@ -36,7 +36,7 @@ HOSTILE = "a\"b'c</script><script>document.title=1</script>../../x\\y\u2028é漢
 
 
 def titles_of(names):
-    from landuse.model.classes import legend
+    from landuse.classes import legend
 
     return {" ".join(entry.title.split()): entry.id for entry in legend(names)}
 

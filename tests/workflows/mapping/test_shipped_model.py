@@ -11,9 +11,9 @@ from PIL import Image
 from landuse.model import DEFAULT_MODEL, MAP_MODEL, WEIGHTS, shipped_models
 from landuse.model.bands import ALL, NO_B10, RGB
 from landuse.model.checkpoint import load_checkpoint, model_path
-from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
-from landuse.model.evaluate import logits_of
 from landuse.model.normalize import path_dn
+from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.training.evaluate import logits_of
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import load_classifier, map_area

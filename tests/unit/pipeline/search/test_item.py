@@ -537,7 +537,7 @@ def test_pixels_that_lie_away_from_the_outline_are_refused(code, bounds, outline
     if sound:
         assert scene_from_item(item, WEB, WEB_LOCATION).bounds_m == bounds
     else:
-        with pytest.raises(UsageError, match=rf"STAC item 'x' states pixels at .* of {code} .*footprint at .*"):
+        with pytest.raises(UsageError, match=rf"item 'x' states pixels at .* of {code} .*footprint at .*"):
             scene_from_item(item, WEB, WEB_LOCATION)
 
 

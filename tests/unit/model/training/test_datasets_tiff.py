@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from landuse.errors import UsageError
-from landuse.model.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
 from tests.patches import EUROSAT, NATURAL, make_jpegs, make_tiffs, spectral_patches, write_tiff
 
 RGB = ("B04", "B03", "B02")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from landuse.model import augment
 from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.training import augment
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from landuse.contract import ModelContract
-    from landuse.model.datasets import LabelledPatches
+    from landuse.model.training.datasets import LabelledPatches
 
 DIHEDRAL = tuple(range(8))
 

@@ -17,16 +17,16 @@ import torch.nn.functional as F
 
 from landuse.contract import ModelContract
 from landuse.errors import OutputError, UsageError
-from landuse.model import augment
 from landuse.model.bands import INPUT_MAX_DN, SPECTRAL_GROUPS
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.devices import joined
-from landuse.model.evaluate import fit_temperature, logits_of, score
 from landuse.model.networks import fusion_weights, set_dropblock_progress
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn, standardize
-from landuse.model.recipe import EpochMetrics, StepProgress, class_weights, rate_at
-from landuse.model.training_state import TrainingRun
-from landuse.model.transfer import start_from
+from landuse.model.training import augment
+from landuse.model.training.config import EpochMetrics, StepProgress, class_weights, rate_at
+from landuse.model.training.evaluate import fit_temperature, logits_of, score
+from landuse.model.training.state import TrainingRun
+from landuse.model.training.transfer import start_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from landuse.model.datasets import LabelledPatches
     from landuse.model.devices import Worker
-    from landuse.model.recipe import TrainConfig
+    from landuse.model.training.config import TrainConfig
+    from landuse.model.training.datasets import LabelledPatches
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from landuse.contract import ModelContract
     from landuse.model.devices import Worker
     from landuse.model.networks import PatchNetwork
-    from landuse.model.recipe import TrainConfig
+    from landuse.model.training.config import TrainConfig
 
 
 class TrainingRun:

@@ -8,7 +8,7 @@ import pytest
 
 from landuse.errors import UsageError
 from landuse.model.networks import NETWORKS
-from landuse.model.recipe import TrainConfig, class_weights
+from landuse.model.training.config import TrainConfig, class_weights
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.999, 0.99999])

@@ -12,8 +12,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from landuse.model.evaluate import DIHEDRAL, fit_temperature, logits_of, score
 from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.training.evaluate import DIHEDRAL, fit_temperature, logits_of, score
 
 CLASSES = ("a", "b", "c", "d")
 

@@ -12,7 +12,7 @@ from landuse.errors import ModelError
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.networks import PatchNetwork, baseline, build_network
 from landuse.model.predict import Predictor, cell_weights
-from landuse.model.shared import window_logits
+from landuse.model.shared_windows import window_logits
 
 
 class Pooled(PatchNetwork):

@@ -13,9 +13,9 @@ from landuse.model.bands import INPUT_MAX_DN
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.networks import NETWORKS, build_network
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
-from landuse.model.transfer import start_from
+from landuse.model.training.transfer import start_from
 
-from .conftest import Trap
+from ..conftest import Trap
 
 RGB = ("B04", "B03", "B02")
 ALL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")

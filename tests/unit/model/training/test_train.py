@@ -16,17 +16,17 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.checkpoint import load_checkpoint
-from landuse.model.datasets import LabelledPatches
 from landuse.model.devices import Worker
-from landuse.model.evaluate import logits_of, score
 from landuse.model.networks import PatchNetwork
 from landuse.model.normalize import bring_to_input, path_dn, standardize
-from landuse.model.recipe import TrainConfig, rate_at
-from landuse.model.train import make_contract, train
-from landuse.model.training_state import TrainingRun
+from landuse.model.training.config import TrainConfig, rate_at
+from landuse.model.training.datasets import LabelledPatches
+from landuse.model.training.evaluate import logits_of, score
+from landuse.model.training.state import TrainingRun
+from landuse.model.training.train import make_contract, train
 from tests.patches import NATURAL, spectral_patches
 
-from .conftest import CLASSES
+from ..conftest import CLASSES
 
 RECIPE = TrainConfig(epochs=6, batch_size=16, peak_rate=0.02, warmup_epochs=1, shift_px=2)
 

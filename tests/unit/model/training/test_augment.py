@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from landuse.model import augment
+from landuse.model.training import augment
 
 
 def generator(seed: int = 0) -> torch.Generator:

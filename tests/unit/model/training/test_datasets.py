@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from landuse.classes import EUROSAT_NAMES
 from landuse.errors import UsageError
-from landuse.model.classes import EUROSAT_NAMES
-from landuse.model.datasets import (
+from landuse.model.training.datasets import (
     LabelledPatches,
     PatchSource,
     class_names,

@@ -1,0 +1,1 @@
+"""Training and measuring: patches in, weights and scores out."""
