@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from landuse.pipeline.acquisitions import recognise, solar_shift, window_of
 from landuse.pipeline.ledger_records import DueWindow, Lease, MapRow, SceneRow, SceneState, StateCounts
 from landuse.records import Scene
-from landuse.workflows.nightly import Clock, Night, _AreaRun
-from landuse.workflows.nightly_config import load_config
-from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport
-from landuse.workflows.nightly_status import AreaHealth
-from landuse.workflows.nightly_window import _map_id
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport
+from landuse.workflows.nightly.run import Clock, Night, _AreaRun
+from landuse.workflows.nightly.status import AreaHealth
+from landuse.workflows.nightly.window import _map_id
 
 CONFIG = """\
 out: maps

@@ -33,10 +33,9 @@ from landuse.pipeline.store import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
 from landuse.workflows.map_request import MapRequest
-from landuse.workflows.nightly_area import count_try, do_window
-from landuse.workflows.nightly_publish import publish_area, update_changes
-from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport, failed_since
-from landuse.workflows.nightly_window import Job
+from landuse.workflows.nightly.publish import publish_area, update_changes
+from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport, failed_since
+from landuse.workflows.nightly.window import Job, count_try, do_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.area import Area
     from landuse.pipeline.ledger_records import DueWindow
     from landuse.workflows.block import PatchClassifier
-    from landuse.workflows.nightly_config import AreaConfig, NightlyConfig
-    from landuse.workflows.nightly_report import Tell
+    from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
+    from landuse.workflows.nightly.report import Tell
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from landuse.pipeline.ledger_records import AreaStatus, MapRow
-    from landuse.workflows.nightly_config import NightlyConfig
+    from landuse.workflows.nightly.config import NightlyConfig
 
 STALE_CODE = 20
 """Exit code of ``landuse nightly status`` where an area's last map is older than it may be."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.ledger import Ledger
     from landuse.pipeline.ledger_records import MapRow
     from landuse.pipeline.store import Store
-    from landuse.workflows.nightly_config import AreaConfig, ChangeConfig
+    from landuse.workflows.nightly.config import AreaConfig, ChangeConfig
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 

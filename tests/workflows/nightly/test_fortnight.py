@@ -1,6 +1,6 @@
 """Nightly runs over a simulated fortnight, against a real STAC API and a real file server on loopback.
 
-Oracles: what was published and the land as it was drawn (``nightly_world``), the published STAC schemas, the
+Oracles: what was published and the land as it was drawn (``world``), the published STAC schemas, the
 maps' own ``run.json``; the ledger's rows as plain SQL has them.
 """
 
@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse
 from tests.postgres import PASSWORD
 from tests.servers import file_server
 from tests.stac_schemas import stac_errors
-from tests.workflows.nightly_world import (
+from tests.workflows.nightly.world import (
     MODELS,
     Api,
     Block,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from landuse.pipeline.store import Store
-from landuse.workflows import nightly
-from tests.workflows.nightly_world import MODELS, Block, land, night, run_here, window
-from tests.workflows.test_nightly import EAST, Faulty, Interfering, World, told
+from landuse.workflows.nightly import run as nightly_run
+from tests.workflows.nightly.test_run import EAST, Faulty, Interfering, World, told
+from tests.workflows.nightly.world import MODELS, Block, land, night, run_here, window
 
 
 @pytest.fixture
@@ -172,17 +172,17 @@ def test_whatever_a_catalogue_lists_the_map_never_loses_a_scene(world):
 def test_a_scene_noted_by_another_run_since_the_search_costs_it_no_try(world, monkeypatch):
     one, two = world.scene(2), world.scene(3)
     world.publish(one)
-    work = nightly.do_window
+    work = nightly_run.do_window
 
     def beside(job, due):
-        monkeypatch.setattr(nightly, "do_window", work)
+        monkeypatch.setattr(nightly_run, "do_window", work)
         held = job.ledger.lease(due, "another", now_utc=job.clock(), minutes=9, attempts=5)
         world.publish(one, two)
         assert told(world.one(4)) == []  # it only notes the second
         job.ledger.release(held)
         return work(job, due)
 
-    monkeypatch.setattr(nightly, "do_window", beside)
+    monkeypatch.setattr(nightly_run, "do_window", beside)
     assert told(world.one(4)) == [(WINDOW, "mapped")]
     assert sorted((row["state"], row["attempts"]) for row in world.rows("scenes")) == [
         ("found", 0),

@@ -24,13 +24,13 @@ from landuse.errors import UsageError
 from landuse.pipeline.acquisitions import recognise, window_of, window_start_utc
 from landuse.pipeline.ledger_records import SceneRow, SceneState
 from landuse.pipeline.search import SceneQuery, search
-from landuse.workflows import nightly_area
-from landuse.workflows.nightly import Night, requested_day, run_nightly
-from landuse.workflows.nightly_config import load_config
-from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport
-from landuse.workflows.nightly_status import metrics, nightly_status, write_metrics
+from landuse.workflows.nightly import window as nightly_window
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport
+from landuse.workflows.nightly.run import Night, requested_day, run_nightly
+from landuse.workflows.nightly.status import metrics, nightly_status, write_metrics
 from tests.servers import write_items
-from tests.workflows.nightly_world import (
+from tests.workflows.nightly.world import (
     CELL_PX,
     RETRY,
     Block,
@@ -347,7 +347,7 @@ def test_who_lost_the_lease_enters_and_publishes_nothing(world):
 
 
 def test_a_lease_is_renewed_while_a_map_is_made_and_its_loss_ends_that(world, monkeypatch):
-    monkeypatch.setattr(nightly_area, "RENEWALS", 600)  # of a lease of a minute: ten a second
+    monkeypatch.setattr(nightly_window, "RENEWALS", 600)  # of a lease of a minute: ten a second
     world.configure(lease_minutes=1)
     world.publish(world.scene(1))
     leases = []
@@ -636,7 +636,7 @@ def test_blocks_are_done_by_workers_where_the_config_says_so(world):
 
 def test_labels_are_escaped():
     from landuse.pipeline.ledger_records import StateCounts
-    from landuse.workflows.nightly_status import AreaHealth
+    from landuse.workflows.nightly.status import AreaHealth
 
     name = 'a"b\\c\nd'
     health = AreaHealth(

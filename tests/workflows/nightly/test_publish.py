@@ -19,12 +19,13 @@ import pytest
 
 from landuse.errors import LanduseError, LedgerError, OutputError
 from landuse.pipeline.store import Store
-from landuse.workflows import nightly, nightly_window
-from landuse.workflows.nightly import Clock, Night, run_area
-from landuse.workflows.nightly_config import load_config
-from landuse.workflows.nightly_status import nightly_status
-from tests.workflows.nightly_world import RETRY, Cells, land, load, night, run_here, window
-from tests.workflows.test_nightly import EAST, VALLEY, Faulty, Interfering, World, told
+from landuse.workflows.nightly import run as nightly_run
+from landuse.workflows.nightly import window as nightly_window
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.run import Clock, Night, run_area
+from landuse.workflows.nightly.status import nightly_status
+from tests.workflows.nightly.test_run import EAST, VALLEY, Faulty, Interfering, World, told
+from tests.workflows.nightly.world import RETRY, Cells, land, load, night, run_here, window
 
 BRIGHT = np.full_like(land(1), 9000)
 SECRET = "GET https://u:hunter2@host/x?sig=abc failed"
@@ -208,12 +209,12 @@ def test_what_nobody_foresaw_tells_no_secret_to_a_scheduler(world, monkeypatch, 
         except RuntimeError as error:
             raise failure from error
 
-    monkeypatch.setattr(nightly, "find_scenes", fail)
+    monkeypatch.setattr(nightly_run, "find_scenes", fail)
     failure = RuntimeError(SECRET)
     with pytest.raises(LanduseError, match=r"^RuntimeError: GET https://host/x failed$") as raised:
         run_area(settings, settings.areas[0], once)
     shown = "".join(traceback.format_exception(raised.value))
-    monkeypatch.setattr(nightly, "find_scenes", fail_with_cause)
+    monkeypatch.setattr(nightly_run, "find_scenes", fail_with_cause)
     failure = OutputError("full")
     with pytest.raises(OutputError, match="full") as raised:
         run_area(settings, settings.areas[0], once)

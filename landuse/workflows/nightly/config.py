@@ -30,14 +30,14 @@ from landuse.pipeline.failover import split_sources
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.sources import exists
 from landuse.records import CHANGE_THRESHOLD
-from landuse.workflows.config_file import Settings, expand, explain, read_document, shown, wrong
+from landuse.workflows.nightly.yaml_file import Settings, expand, explain, read_document, shown, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
 
-    from landuse.workflows.config_file import Document
+    from landuse.workflows.nightly.yaml_file import Document
 
 SECRET_KEYS = ("out", "ledger", "scheduler")
 """Keys whose values may hold passwords: they alone take ``${NAME}``, and no message shows them."""
