@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from landuse.pipeline.fields import Json
-    from landuse.pipeline.ledger import Ledger
-    from landuse.pipeline.ledger_records import MapRow
     from landuse.pipeline.store import Store
     from landuse.workflows.nightly.config import AreaConfig, ChangeConfig
+    from landuse.workflows.nightly.ledger.ledger import Ledger
+    from landuse.workflows.nightly.ledger.records import MapRow
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 

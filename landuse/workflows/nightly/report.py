@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from landuse.pipeline.ledger_records import SceneState
+from landuse.workflows.nightly.ledger.records import SceneState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from landuse.pipeline.ledger_records import SceneRow
+    from landuse.workflows.nightly.ledger.records import SceneRow
 
 WindowState = Literal["due", "mapped", "skipped", "failed", "left"]
 

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import ClusterError, LanduseError, NothingFoundError, OutputError, ReadError, UsageError
-from landuse.pipeline.acquisitions import recognise, solar_shift, window_of, window_start_utc
 from landuse.pipeline.area import DateRange
 from landuse.pipeline.failover import Found
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import Recipe
-from landuse.pipeline.ledger_rows import NIGHT
 from landuse.pipeline.retry import RetryPolicy
 from landuse.pipeline.store import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import find_scenes, load_classifier, requested_cluster
 from landuse.workflows.map_request import MapRequest
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.recognise import recognise, solar_shift, window_of, window_start_utc
+from landuse.workflows.nightly.ledger.records import Recipe
+from landuse.workflows.nightly.ledger.rows import NIGHT
 from landuse.workflows.nightly.publish import publish_area, update_changes
 from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport, failed_since
 from landuse.workflows.nightly.window import Job, count_try, do_window
@@ -40,11 +40,11 @@ from landuse.workflows.nightly.window import Job, count_try, do_window
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from landuse.pipeline.acquisitions import Seen
     from landuse.pipeline.area import Area
-    from landuse.pipeline.ledger_records import DueWindow
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
+    from landuse.workflows.nightly.ledger.recognise import Seen
+    from landuse.workflows.nightly.ledger.records import DueWindow
     from landuse.workflows.nightly.report import Tell
 
 log = logging.getLogger(__name__)

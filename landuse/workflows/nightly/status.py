@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import SceneRow, SceneState, StateCounts
 from landuse.pipeline.write import atomic_path, prepare_folder
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.records import SceneRow, SceneState, StateCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from landuse.pipeline.ledger_records import AreaStatus, MapRow
     from landuse.workflows.nightly.config import NightlyConfig
+    from landuse.workflows.nightly.ledger.records import AreaStatus, MapRow
 
 STALE_CODE = 20
 """Exit code of ``landuse nightly status`` where an area's last map is older than it may be."""

@@ -28,29 +28,29 @@ from landuse.errors import (
     OutputError,
     ReadError,
 )
-from landuse.pipeline.acquisitions import is_outdated, sighting_of
 from landuse.pipeline.fields import mapping, number, sequence, text
-from landuse.pipeline.ledger_records import NewMap, SceneState
 from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
+from landuse.workflows.nightly.ledger.recognise import is_outdated, sighting_of
+from landuse.workflows.nightly.ledger.records import NewMap, SceneState
 from landuse.workflows.nightly.report import WindowReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from landuse.pipeline.acquisitions import Seen
     from landuse.pipeline.area import Area
     from landuse.pipeline.failover import Found
     from landuse.pipeline.fields import Json
-    from landuse.pipeline.ledger import Ledger
-    from landuse.pipeline.ledger_records import DueWindow, Lease, Sighting
     from landuse.pipeline.retry import RetryPolicy
     from landuse.pipeline.store import Store
     from landuse.workflows.block import PatchClassifier
     from landuse.workflows.nightly.config import AreaConfig
+    from landuse.workflows.nightly.ledger.ledger import Ledger
+    from landuse.workflows.nightly.ledger.recognise import Seen
+    from landuse.workflows.nightly.ledger.records import DueWindow, Lease, Sighting
     from landuse.workflows.run_blocks import Cluster, Progress
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,17 @@ breaks what somebody reads; it has to be meant.
 import json
 from datetime import UTC, datetime
 
-from landuse.pipeline.acquisitions import recognise, solar_shift, window_of
-from landuse.pipeline.ledger_records import DueWindow, Lease, MapRow, SceneRow, SceneState, StateCounts
 from landuse.records import Scene
 from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.ledger.recognise import recognise, solar_shift, window_of
+from landuse.workflows.nightly.ledger.records import (
+    DueWindow,
+    Lease,
+    MapRow,
+    SceneRow,
+    SceneState,
+    StateCounts,
+)
 from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport
 from landuse.workflows.nightly.run import Clock, Night, _AreaRun
 from landuse.workflows.nightly.status import AreaHealth

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from landuse.errors import UsageError
-from landuse.pipeline.acquisitions import recognise, window_of, window_start_utc
-from landuse.pipeline.ledger_records import SceneRow, SceneState
 from landuse.pipeline.search import SceneQuery, search
 from landuse.workflows.nightly import window as nightly_window
 from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.ledger.recognise import recognise, window_of, window_start_utc
+from landuse.workflows.nightly.ledger.records import SceneRow, SceneState
 from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport
 from landuse.workflows.nightly.run import Night, requested_day, run_nightly
 from landuse.workflows.nightly.status import metrics, nightly_status, write_metrics
@@ -635,7 +635,7 @@ def test_blocks_are_done_by_workers_where_the_config_says_so(world):
 
 
 def test_labels_are_escaped():
-    from landuse.pipeline.ledger_records import StateCounts
+    from landuse.workflows.nightly.ledger.records import StateCounts
     from landuse.workflows.nightly.status import AreaHealth
 
     name = 'a"b\\c\nd'

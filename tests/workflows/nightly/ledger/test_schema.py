@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_schema import METADATA, SCHEMA_VERSION
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.schema import METADATA, SCHEMA_VERSION
 
 FOLDER = Path(__file__).parent
 

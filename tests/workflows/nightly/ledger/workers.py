@@ -10,9 +10,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from landuse.errors import LeaseLostError
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import NewMap, Recipe, Sighting
-from landuse.pipeline.ledger_schema import SCENES
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.records import NewMap, Recipe, Sighting
+from landuse.workflows.nightly.ledger.schema import SCENES
 
 AREA, ATTEMPTS = "valley", 100
 RECIPE = Recipe(

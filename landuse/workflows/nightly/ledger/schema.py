@@ -19,8 +19,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.pool import NullPool, StaticPool
 
 from landuse.errors import LedgerError, UsageError
-from landuse.pipeline.ledger_records import SceneState
 from landuse.redact import printable, redact, redact_href
+from landuse.workflows.nightly.ledger.records import SceneState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,15 +1,23 @@
-"""IO: the ledger's rows within one transaction: what is due, who holds a window, what becomes of a scene."""
+"""IO: the ledger's rows within one transaction: what is due, who holds a window, what becomes of a scene.
+
+Of each day there is at most one current map: by the recipe that came into force last, and of that the one
+entered last. So where an area goes back to settings that it had before, the maps made by them are current
+again; and a window that was not mapped anew, as it is from too long ago, keeps the map it has.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from landuse.errors import LeaseLostError
-from landuse.pipeline.ledger_records import (
+from landuse.redact import printable, redact
+from landuse.workflows.nightly.ledger.records import (
     AreaStatus,
     MapRow,
     Recipe,
@@ -18,14 +26,12 @@ from landuse.pipeline.ledger_records import (
     SceneState,
     StateCounts,
 )
-from landuse.pipeline.ledger_schema import AREAS, LEASES, MAPS, RECIPES, SCENES
-from landuse.pipeline.succession import succession
-from landuse.redact import printable, redact
+from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, RECIPES, SCENES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from landuse.pipeline.ledger_records import DueWindow, Lease, Sighting
+    from landuse.workflows.nightly.ledger.records import DueWindow, Lease, Sighting
 
 NIGHT = timedelta(hours=12)
 """What failed is due again so long after: the next night, however often a run is started in one."""
@@ -156,6 +162,41 @@ def put_in_succession(connection: sa.Connection, area: str) -> None:
                 .where(MAPS.c.map_id == row.map_id)
                 .values(superseded_by=successors[row.map_id])
             )
+
+
+def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, str | None]:
+    """By each map's id, that of the map which supersedes it; None for those that are current.
+
+    The maps of one window form one chain. Its last one is superseded by one of another length of window,
+    where that shows some of its days and came into force later.
+
+    Args:
+        maps: all of one area.
+        turns: by a recipe's digest, when it came into force last: the higher the later.
+    """
+
+    def rank(row: MapRow) -> tuple[int, int]:
+        return turns.get(row.recipe, 0), row.number
+
+    found: dict[str, str | None] = {}
+    latest: list[MapRow] = []
+    for _, window in groupby(sorted(maps, key=lambda row: (row.window, rank(row))), lambda row: row.window):
+        chain = list(window)
+        found |= {before.map_id: after.map_id for before, after in pairwise(chain)}
+        latest.append(chain[-1])
+    of_day: dict[int, list[MapRow]] = defaultdict(list)
+    for row in latest:
+        for day in _days(row):
+            of_day[day].append(row)
+    for row in latest:
+        highest = max((other for day in _days(row) for other in of_day[day]), key=rank)
+        found[row.map_id] = None if highest is row else highest.map_id
+    return found
+
+
+def _days(row: MapRow) -> range:
+    first = date.fromisoformat(row.window).toordinal()
+    return range(first, first + row.window_days)
 
 
 def recipe_in_force(connection: sa.Connection, area: str) -> Recipe | None:

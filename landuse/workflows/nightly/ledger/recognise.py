@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.pipeline.duplicates import same_acquisition
-from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
 from landuse.pipeline.lonlat import in_one_piece, outer_rings, outline
 from landuse.records import Scene
+from landuse.workflows.nightly.ledger.records import SceneState, Sighting, kept_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from landuse.pipeline.area import Area
-    from landuse.pipeline.ledger_records import SceneRow
+    from landuse.workflows.nightly.ledger.records import SceneRow
 
 OUTLINE_DEGREES = 0.01
 """How far the outline that the ledger keeps of a scene may be from the true one: a kilometre of a hundred."""

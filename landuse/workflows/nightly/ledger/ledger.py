@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
-from landuse.pipeline.ledger_records import (
+from landuse.workflows.nightly.ledger.records import (
     DueWindow,
     Lease,
     MapRow,
     SceneRow,
     SceneState,
 )
-from landuse.pipeline.ledger_rows import (
+from landuse.workflows.nightly.ledger.rows import (
     check_held,
     count_tries,
     enter_scenes,
@@ -43,12 +43,12 @@ from landuse.pipeline.ledger_rows import (
     settle_scene,
     skip_scenes,
 )
-from landuse.pipeline.ledger_schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
+from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from landuse.pipeline.ledger_records import AreaStatus, NewMap, Recipe, Sighting
+    from landuse.workflows.nightly.ledger.records import AreaStatus, NewMap, Recipe, Sighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landuse.errors import LeaseLostError, LedgerError, UsageError
-from landuse.pipeline import ledger_schema
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import DueWindow, MapRow, NewMap, SceneState, Sighting, kept_id
-from landuse.pipeline.succession import succession
-from tests.ledger_workers import AREA, ATTEMPTS, RECIPE, many_sightings
+from landuse.workflows.nightly.ledger import schema
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.records import DueWindow, MapRow, NewMap, SceneState, Sighting, kept_id
+from landuse.workflows.nightly.ledger.rows import succession
 from tests.postgres import PASSWORD
+from tests.workflows.nightly.ledger.workers import AREA, ATTEMPTS, RECIPE, many_sightings
 
 NOW = datetime(2024, 6, 20, 2, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -654,7 +654,7 @@ def test_a_missing_driver_is_told(monkeypatch):
 
 
 def test_another_writer_that_stays_too_long_is_told(url, monkeypatch):
-    monkeypatch.setattr(ledger_schema, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 1)
     with Ledger.at(url) as ledger, ledger.database.writing():
         assert ledger.status(NOW) == ()  # readers do not wait
         with pytest.raises(LedgerError, match="lock"):
@@ -666,9 +666,12 @@ def test_another_writer_that_stays_too_long_is_told(url, monkeypatch):
 
 @contextmanager
 def workers(*commands):
-    """Processes of ``tests.ledger_workers``; whatever still runs at the end is killed."""
+    """Processes of ``workers``; whatever still runs at the end is killed."""
     running = [
-        subprocess.Popen([sys.executable, "-m", "tests.ledger_workers", *map(str, command)], cwd=Path.cwd())
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.workflows.nightly.ledger.workers", *map(str, command)],
+            cwd=Path.cwd(),
+        )
         for command in commands
     ]
     try:
