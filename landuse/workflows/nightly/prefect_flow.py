@@ -5,8 +5,8 @@ Areas follow one another in the flow's own thread: one of them fills a machine.
 """
 
 # Prefect runs the file of a served flow without making it a module, where annotations that are text have no
-# names to refer to: this file does not postpone them. Meanwhile Prefect puts the file's folder at the front of
-# sys.path: so the file is not called prefect.py, which would then hide Prefect itself.
+# names to refer to: this file does not postpone them. Meanwhile Prefect puts the file's folder at the front
+# of sys.path: so the file is not called prefect.py, which would then hide Prefect itself.
 
 from pathlib import Path
 from typing import TYPE_CHECKING
