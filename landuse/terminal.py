@@ -371,19 +371,19 @@ def print_night(report: NightReport) -> None:
     """What a run did, on stdout: a line for each area, then those for what is left undone."""
     for area in report.areas:
         counts = {
-            state: sum(window.state == state for window in area.windows)
+            state: sum(period.state == state for period in area.periods)
             for state in ("due", "mapped", "skipped", "failed", "left")
         }
         told = [f"{count} {state}" for state, count in counts.items() if count]
         changes = [f"{len(area.changes)} change layers"] if area.changes else []
         earlier = [f"{len(area.earlier)} failed earlier tonight"] if area.earlier else []
-        windows = ", ".join([*told, *changes, *earlier]) or "nothing to do"
-        typer.echo(f"{area.area:20} {area.found} scenes, {area.new} new; windows: {windows}")
-        for window in (*area.windows, *area.earlier):
-            if window.state == "due":
-                typer.echo(f"  due     {window.window}  {', '.join(map(printable, window.scenes))}")
-            if window.state == "failed":
-                typer.echo(f"  failed  {window.window}  {printable(window.reason)}")
+        periods = ", ".join([*told, *changes, *earlier]) or "nothing to do"
+        typer.echo(f"{area.area:20} {area.found} scenes, {area.new} new; periods: {periods}")
+        for period in (*area.periods, *area.earlier):
+            if period.state == "due":
+                typer.echo(f"  due     {period.first_day}  {', '.join(map(printable, period.scenes))}")
+            if period.state == "failed":
+                typer.echo(f"  failed  {period.first_day}  {printable(period.reason)}")
         if area.error:
             typer.echo(f"  failed  {printable(area.error)}")
 
@@ -396,14 +396,14 @@ def print_health(areas: Iterable[AreaHealth]) -> None:
     )
     for area in areas:
         last, counts = area.last_map, area.scenes
-        window, made = ("-", "-") if last is None else (last.window, f"{last.created_utc:%Y-%m-%d %H:%M}")
+        period, made = ("-", "-") if last is None else (last.period, f"{last.created_utc:%Y-%m-%d %H:%M}")
         age = "-" if area.age_days is None else f"{area.age_days:.1f}"
         typer.echo(
-            f"{area.area:20} {window:10} {made:16} {age:>6} {counts.found:6} {counts.mapped:6} "
+            f"{area.area:20} {period:10} {made:16} {age:>6} {counts.found:6} {counts.mapped:6} "
             f"{counts.skipped:7} {counts.failed:6} {counts.parked:6}" + ("  STALE" if area.stale else "")
         )
         for row in area.failures:
             typer.echo(
-                f"  {row.state.value:7} {row.window}  {printable(row.scene_id)} {printable(row.baseline)} "
+                f"  {row.state.value:7} {row.period}  {printable(row.scene_id)} {printable(row.baseline)} "
                 f"after {row.attempts} tries: {printable(row.reason)}"
             )

@@ -35,7 +35,7 @@ def run_command(
         str | None,
         typer.Option(
             metavar="DATE",
-            help="Look at the windows from this day on, instead of look_back_days and all that is due.",
+            help="Look at the periods from this day on, instead of look_back_days and all that is due.",
         ),
     ] = None,
     device: DeviceOption = "auto",

@@ -30,7 +30,7 @@ class AreaHealth:
     looked_utc: datetime | None
     """When its catalogue was last searched with success; None: never."""
     last_map: MapRow | None
-    """The map of its latest window; None: there is none."""
+    """The map of its latest period; None: there is none."""
     newest_utc: datetime | None
     """Acquisition of its newest scene that is mapped."""
     age_days: float | None
@@ -40,7 +40,7 @@ class AreaHealth:
     scenes: StateCounts
     """Its scenes by state."""
     running: int
-    """Windows that a run is at."""
+    """Periods that a run is at."""
     failures: tuple[SceneRow, ...]
     """Its failed and parked scenes, with reasons."""
 
@@ -59,7 +59,7 @@ class AreaHealth:
             "looked_utc": _iso(self.looked_utc),
             "last_map": last
             and {
-                "window": last.window,
+                "window": last.period,
                 "path": last.path,
                 "created_utc": _iso(last.created_utc),
                 "valid": last.valid,
@@ -74,7 +74,7 @@ class AreaHealth:
                 {
                     "scene_id": row.scene_id,
                     "baseline": row.baseline,
-                    "window": row.window,
+                    "window": row.period,
                     "state": row.state.value,
                     "attempts": row.attempts,
                     "reason": row.reason,
@@ -179,7 +179,7 @@ def metrics(areas: Iterable[AreaHealth]) -> str:
     )
     add(
         "last_map_timestamp_seconds",
-        "When the map of the area's latest window was made.",
+        "When the map of the area's latest period was made.",
         (
             ({"area": area.area}, None if area.last_map is None else _unix(area.last_map.created_utc))
             for area in areas

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 
 from landuse.records import Scene
 from landuse.workflows.nightly.config import load_config
-from landuse.workflows.nightly.ledger.recognise import recognise, solar_shift, window_of
+from landuse.workflows.nightly.ledger.recognise import period_of, recognise, solar_shift
 from landuse.workflows.nightly.ledger.records import (
-    DueWindow,
+    DuePeriod,
     Lease,
     MapRow,
     SceneRow,
     SceneState,
     StateCounts,
 )
-from landuse.workflows.nightly.report import AreaReport, NightReport, WindowReport
+from landuse.workflows.nightly.period import _map_id
+from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport
 from landuse.workflows.nightly.run import Clock, Night, _AreaRun
 from landuse.workflows.nightly.status import AreaHealth
-from landuse.workflows.nightly.window import _map_id
 
 CONFIG = """\
 out: maps
@@ -82,19 +82,19 @@ def test_a_scene_keeps_its_name_its_days_and_its_map(tmp_path):
         '{"level":"L2A","platform":"sentinel-2a","tile":"33UUP"'
         ',"outline":[[[13.0,48.0],[14.2,48.0],[14.2,49.1],[13.0,49.1],[13.0,48.0]]]}'
     )
-    assert seen.sighting.window == window_of(SCENE.acquired_utc, shift, 5).isoformat() == "2024-06-09"
-    due = DueWindow(area="box", window="2024-06-09", recipe=run.recipe, scenes=(seen.sighting.key,))
+    assert seen.sighting.period == period_of(SCENE.acquired_utc, shift, 5).isoformat() == "2024-06-09"
+    due = DuePeriod(area="box", first_day="2024-06-09", recipe=run.recipe, scenes=(seen.sighting.key,))
     lease = Lease(on=due, owner="a", expires_utc=NOW)
     assert _map_id(lease, [seen]) == "2024-06-09-da718dc8c307"
 
 
 def test_a_nights_report_keeps_its_keys():
-    window = WindowReport(
-        window="2024-06-11", state="mapped", scenes=("A",), map_id="m", valid=0.5, reason="", seconds=1.5
+    period = PeriodReport(
+        first_day="2024-06-11", state="mapped", scenes=("A",), map_id="m", valid=0.5, reason="", seconds=1.5
     )
-    failed = WindowReport(window="2024-06-06", state="failed", scenes=("B",), reason="broken")
-    area = AreaReport(
-        area="box", found=2, new=1, windows=(window,), earlier=(failed,), changes=("box/changes/x",), error=""
+    failed = PeriodReport(first_day="2024-06-06", state="failed", scenes=("B",), reason="broken")
+    area = AreaNightReport(
+        area="box", found=2, new=1, periods=(period,), earlier=(failed,), changes=("box/changes/x",), error=""
     )
     report = NightReport(began_utc=NOW, dry_run=False, areas=(area,), seconds=2.25)
     assert json.loads(json.dumps(report.to_dict())) == {
@@ -139,12 +139,12 @@ def test_a_nights_report_keeps_its_keys():
 
 def test_the_status_keeps_its_keys():
     scene = SceneRow(
-        area="box", scene_id="B", baseline="05.10", recipe="r", acquired_utc=NOW, window="2024-06-06",
+        area="box", scene_id="B", baseline="05.10", recipe="r", acquired_utc=NOW, period="2024-06-06",
         acquisition="", state=SceneState.FAILED, reason="broken", attempts=2, first_seen_utc=NOW,
         updated_utc=NOW, seconds=1.0, map_id=None,
     )  # fmt: skip
     last = MapRow(
-        map_id="m", area="box", window="2024-06-11", window_days=5, number=1, created_utc=NOW,
+        map_id="m", area="box", period="2024-06-11", window_days=5, number=1, created_utc=NOW,
         model_sha256="a", recipe="r", path="box/m", scene_ids=("A",), valid=0.5, superseded_by=None,
         change_paths=(),
     )  # fmt: skip

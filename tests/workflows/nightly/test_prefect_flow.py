@@ -17,7 +17,7 @@ import pytest
 
 import landuse
 from landuse.errors import ProviderError, UsageError
-from landuse.workflows.nightly.report import AreaReport, WindowReport
+from landuse.workflows.nightly.report import AreaNightReport, PeriodReport
 
 CONFIG = """\
 out: maps
@@ -55,8 +55,10 @@ def config(tmp_path):
     return path
 
 
-DONE = AreaReport(area="any")
-FAILED = AreaReport(area="any", windows=(WindowReport(window="2024-06-18", state="failed", scenes=("a",)),))
+DONE = AreaNightReport(area="any")
+FAILED = AreaNightReport(
+    area="any", periods=(PeriodReport(first_day="2024-06-18", state="failed", scenes=("a",)),)
+)
 
 
 class Areas:
@@ -123,7 +125,7 @@ def test_one_areas_failure_stops_no_other(server, config, areas):
     """What may be over in minutes is tried three times; scenes that failed wait for another night."""
     from landuse.workflows.nightly.prefect_flow import AreasFailedError, nightly_flow
 
-    gone = [ProviderError("gone"), AreaReport(area="north", error="gone"), ProviderError("gone")]
+    gone = [ProviderError("gone"), AreaNightReport(area="north", error="gone"), ProviderError("gone")]
     run = areas(north=gone, south=[ProviderError("busy"), DONE], west=[FAILED])
     state = nightly_flow(config, return_state=True)
     assert state.is_failed()
@@ -137,7 +139,7 @@ def test_a_failure_from_before_the_retry_is_one(server, config, areas):
     """The second try has nothing left to do: the night is no success for that."""
     from landuse.workflows.nightly.prefect_flow import AreasFailedError, nightly_flow
 
-    areas(south=[ProviderError("busy"), AreaReport(area="south", earlier=FAILED.windows)])
+    areas(south=[ProviderError("busy"), AreaNightReport(area="south", earlier=FAILED.periods)])
     state = nightly_flow(config, ["south"], return_state=True)
     assert task_runs(state) == [("south", "FAILED", 2)]
     with pytest.raises(AreasFailedError, match="1 of 1 areas failed: south"):

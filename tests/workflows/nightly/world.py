@@ -75,7 +75,7 @@ def night(day):
     return moment(day).replace(hour=23, minute=0, second=0)
 
 
-def window(day):
+def period(day):
     return f"{moment(day):%Y-%m-%d}"
 
 

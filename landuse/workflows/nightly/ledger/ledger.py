@@ -1,6 +1,6 @@
 """IO: the ledger: which scenes of which area are mapped, which are to be, and who is at them.
 
-A window is the unit of work: all its scenes make one map. A run takes a lease on it, maps it, and settles
+A period is the unit of work: all its scenes make one map. A run takes a lease on it, maps it, and settles
 it in one transaction. A run that dies leaves a lease that lapses; a run that comes too late settles
 nothing. What is done is done under a recipe: under another one nothing is, and the maps of the one in force
 are the current ones. The clock is the caller's: every method that needs it takes ``now_utc``.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 
 from landuse.workflows.nightly.ledger.records import (
-    DueWindow,
+    DuePeriod,
     Lease,
     MapRow,
     SceneRow,
@@ -31,8 +31,8 @@ from landuse.workflows.nightly.ledger.rows import (
     is_due,
     lease_on,
     look_by,
+    of_period,
     of_recipe,
-    of_window,
     park_spent,
     put_in_succession,
     read_maps,
@@ -96,15 +96,15 @@ class Ledger:
         with self.database.writing() as connection:
             park_spent(connection, area, recipe, now_utc, attempts)
 
-    def windows_to_do(
+    def periods_to_do(
         self,
         area: str,
         recipe: Recipe,
         now_utc: datetime,
         attempts: int,
         sightings: Iterable[Sighting] = (),
-    ) -> tuple[DueWindow, ...]:
-        """The windows with scenes that are due and that no run is at, oldest first.
+    ) -> tuple[DuePeriod, ...]:
+        """The periods with scenes that are due and that no run is at, oldest first.
 
         Args:
             area: name of the area.
@@ -115,7 +115,7 @@ class Ledger:
         """
         with self.database.reading() as connection:
             leased = connection.execute(
-                sa.select(LEASES.c.window).where(
+                sa.select(LEASES.c.period).where(
                     LEASES.c.area == area,
                     LEASES.c.expires_utc > now_utc,
                 )
@@ -126,25 +126,25 @@ class Ledger:
         known = {row.key for row in rows}
         fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
         waiting: list[SceneRow | Sighting] = [*due, *fresh.values()]
-        waiting.sort(key=lambda entry: (entry.window, entry.acquired_utc, entry.scene_id, entry.baseline))
+        waiting.sort(key=lambda entry: (entry.period, entry.acquired_utc, entry.scene_id, entry.baseline))
         return tuple(
-            DueWindow(
+            DuePeriod(
                 area=area,
-                window=window,
+                first_day=period,
                 recipe=recipe,
                 scenes=tuple(entry.key for entry in group),
             )
-            for window, group in groupby(waiting, key=lambda entry: entry.window)
-            if window not in busy
+            for period, group in groupby(waiting, key=lambda entry: entry.period)
+            if period not in busy
         )
 
     def lease(
-        self, window: DueWindow, owner: str, *, now_utc: datetime, minutes: float, attempts: int
+        self, period: DuePeriod, owner: str, *, now_utc: datetime, minutes: float, attempts: int
     ) -> Lease | None:
-        """Take a window, for one recipe at a time; a try of each of its due scenes is counted.
+        """Take a period, for one recipe at a time; a try of each of its due scenes is counted.
 
         Args:
-            window: one of ``windows_to_do``. Whether its scenes are still due is looked up anew; others that
+            period: one of ``periods_to_do``. Whether its scenes are still due is looked up anew; others that
                 were noted since are not the lease's.
             owner: names this run; no two have the same name.
             now_utc: the time.
@@ -152,29 +152,29 @@ class Ledger:
             attempts: tries before a scene is parked.
 
         Returns:
-            The lease; None where another run is at the window, or has just done it.
+            The lease; None where another run is at the period, or has just done it.
         """
         expires_utc = now_utc + timedelta(minutes=minutes)
         with self.database.writing() as connection:
-            held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(window))).scalar()
+            held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(period))).scalar()
             if held is not None and held > now_utc:
                 return None
-            connection.execute(sa.delete(LEASES).where(lease_on(window)))
-            due = read_scenes(connection, of_window(window) & is_due(now_utc, attempts))
-            keys = tuple(row.key for row in due if row.key in window.scenes)
+            connection.execute(sa.delete(LEASES).where(lease_on(period)))
+            due = read_scenes(connection, of_period(period) & is_due(now_utc, attempts))
+            keys = tuple(row.key for row in due if row.key in period.scenes)
             if not keys:
                 return None
             for key in keys:
-                count_tries(connection, window, key, 1)
+                count_tries(connection, period, key, 1)
             connection.execute(
                 sa.insert(LEASES).values(
-                    area=window.area, window=window.window, owner=owner, expires_utc=expires_utc
+                    area=period.area, period=period.first_day, owner=owner, expires_utc=expires_utc
                 )
             )
-        return Lease(on=replace(window, scenes=keys), owner=owner, expires_utc=expires_utc)
+        return Lease(on=replace(period, scenes=keys), owner=owner, expires_utc=expires_utc)
 
     def renew(self, lease: Lease, *, now_utc: datetime, minutes: float) -> Lease:
-        """Hold a window for longer.
+        """Hold a period for longer.
 
         Raises:
             LeaseLostError: it is not held any more.
@@ -186,7 +186,7 @@ class Ledger:
         return replace(lease, expires_utc=expires_utc)
 
     def release(self, lease: Lease) -> None:
-        """Give a window back untried, as when a run is asked to stop. One that is lost stays lost."""
+        """Give a period back untried, as when a run is asked to stop. One that is lost stays lost."""
         with self.database.writing() as connection:
             held = connection.execute(sa.select(LEASES.c.owner).where(lease_on(lease.on))).scalar()
             if held != lease.owner:
@@ -205,15 +205,15 @@ class Ledger:
         now_utc: datetime,
         seconds: float,
     ) -> MapRow:
-        """Enter the window's map, which supersedes the one before it, and give the lease back.
+        """Enter the period's map, which supersedes the one before it, and give the lease back.
 
         Where another recipe has come into force since, a map of that stays the current one.
 
-        A scene that is in an earlier map keeps that one as its ``map_id``. One of the window that is named
+        A scene that is in an earlier map keeps that one as its ``map_id``. One of the period that is named
         in neither ``mapped`` nor ``skipped`` stays due.
 
         Args:
-            lease: on the window.
+            lease: on the period.
             made: the map.
             mapped: the scenes in it; those that nobody has noted are entered.
             skipped: scenes that were looked at and are not in it, each with the reason.
@@ -233,7 +233,7 @@ class Ledger:
             row = MapRow(
                 map_id=made.map_id,
                 area=area,
-                window=lease.on.window,
+                period=lease.on.first_day,
                 window_days=recipe.window_days,
                 number=(last.scalar() or 0) + 1,
                 created_utc=made.created_utc,
@@ -246,7 +246,7 @@ class Ledger:
                 change_paths=made.change_paths,
             )
             connection.execute(
-                sa.insert(MAPS).values({column.name: getattr(row, column.name) for column in MAPS.columns})
+                sa.insert(MAPS).values({column.key: getattr(row, column.key) for column in MAPS.columns})
             )
             put_in_succession(connection, area)
             for sighting in mapped:
@@ -266,7 +266,7 @@ class Ledger:
     def settle_skipped(
         self, lease: Lease, skipped: Mapping[Sighting, str], *, now_utc: datetime, seconds: float
     ) -> None:
-        """Enter that scenes of the window make no map, each with the reason, and give the lease back.
+        """Enter that scenes of the period make no map, each with the reason, and give the lease back.
 
         Raises:
             LeaseLostError: the lease is not held any more; nothing is changed.
@@ -311,17 +311,17 @@ class Ledger:
                     )
 
     def scenes(self, area: str, recipe: Recipe) -> tuple[SceneRow, ...]:
-        """All scenes of an area under a recipe, by window and time."""
+        """All scenes of an area under a recipe, by period and time."""
         with self.database.reading() as connection:
             return read_scenes(connection, of_recipe(area, recipe))
 
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area that no other one supersedes: at most one of each day, by window."""
+        """The maps of an area that no other one supersedes: at most one of each day, by period."""
         with self.database.reading() as connection:
             return read_maps(connection, (MAPS.c.area == area) & MAPS.c.superseded_by.is_(None))
 
     def all_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area with those that are superseded, by window and in the order of entry."""
+        """The maps of an area with those that are superseded, by period and in the order of entry."""
         with self.database.reading() as connection:
             return read_maps(connection, MAPS.c.area == area)
 

@@ -42,7 +42,7 @@ class SceneState(StrEnum):
     FAILED = "failed"
     """The last try failed; the next night tries again."""
     PARKED = "parked"
-    """All tries are used up; only more ``attempts``, or another scene of its window, bring it back."""
+    """All tries are used up; only more ``attempts``, or another scene of its period, bring it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +102,8 @@ class Sighting:
     """Processing baseline; empty where the item states none."""
     acquired_utc: datetime
     """Acquisition time, timezone-aware UTC."""
-    window: str
-    """First day of the window whose scenes make one map, such as ``"2024-06-01"``."""
+    period: str
+    """First day of the period whose scenes make one map, such as ``"2024-06-01"``."""
     acquisition: str = ""
     """What tells its acquisition from others, as ``acquisitions`` writes it; empty where it is unknown."""
 
@@ -120,7 +120,7 @@ class Sighting:
             )
         if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
             raise ValueError(f"scene {self.scene_id!r}: acquired_utc {self.acquired_utc} is not in UTC")
-        date.fromisoformat(self.window)  # says itself what is wrong
+        date.fromisoformat(self.period)  # says itself what is wrong
 
     @property
     def key(self) -> SceneKey:
@@ -142,8 +142,8 @@ class SceneRow:
     """Digest of the recipe."""
     acquired_utc: datetime
     """Acquisition time, timezone-aware UTC."""
-    window: str
-    """First day of its window, as it was when the scene was first seen."""
+    period: str
+    """First day of its period, as it was when the scene was first seen."""
     acquisition: str
     """What tells its acquisition from others (``Sighting.acquisition``)."""
     state: SceneState
@@ -157,9 +157,9 @@ class SceneRow:
     updated_utc: datetime
     """When its state last changed."""
     seconds: float | None
-    """How long the last try of its window took that came to an end."""
+    """How long the last try of its period took that came to an end."""
     map_id: str | None
-    """The first map that it went into; later maps of the window are found by ``MapRow.superseded_by``."""
+    """The first map that it went into; later maps of the period are found by ``MapRow.superseded_by``."""
 
     @property
     def key(self) -> SceneKey:
@@ -168,29 +168,34 @@ class SceneRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DueWindow:
-    """A window with work to do."""
+class DuePeriod:
+    """A period with work to do."""
 
     area: str
     """Name of the area."""
-    window: str
-    """Its first day."""
+    first_day: str
+    """Its first day, such as ``"2024-06-01"``."""
     recipe: Recipe
     """What its map is to be made by."""
     scenes: tuple[SceneKey, ...]
-    """The scenes that are due, by time; the window may hold others that are mapped already."""
+    """The scenes that are due, by time; the period may hold others that are mapped already."""
+
+    @property
+    def scene_ids(self) -> tuple[str, ...]:
+        """Ids of the scenes that are due."""
+        return tuple(key.scene_id for key in self.scenes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right of one run to work on a window, for a time."""
+    """The right of one run to work on a period, for a time."""
 
-    on: DueWindow
-    """The window, with the scenes that were due when it was taken; a try of each has been counted."""
+    on: DuePeriod
+    """The period, with the scenes that were due when it was taken; a try of each has been counted."""
     owner: str
     """Who holds it; no two runs have the same name."""
     expires_utc: datetime
-    """From here on another run may take the window."""
+    """From here on another run may take the period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,8 +236,8 @@ class MapRow:
     """Unique in the ledger."""
     area: str
     """Name of the area."""
-    window: str
-    """First day of its window."""
+    period: str
+    """First day of its period."""
     window_days: int
     """How many days that has."""
     number: int
@@ -250,7 +255,7 @@ class MapRow:
     valid: float
     """Share of its cells that got a class, 0..1."""
     superseded_by: str | None
-    """The map of the same days that came into force after it, mostly of the same window; None: it is
+    """The map of the same days that came into force after it, mostly of the same period; None: it is
     current."""
     change_paths: tuple[str, ...]
     """Files of the change against earlier maps, relative to the root."""
@@ -285,10 +290,10 @@ class AreaStatus:
     counts: StateCounts
     """Its scenes under this recipe."""
     running: int
-    """Windows that a run is at."""
+    """Periods that a run is at."""
     last_map: MapRow | None
     """Of the current maps the one made last, whatever its recipe; None before the first."""
     newest_utc: datetime | None
     """Acquisition of the newest scene that is mapped, whatever the recipe."""
     failures: tuple[SceneRow, ...] = field(default=())
-    """The failed and the parked scenes, by window."""
+    """The failed and the parked scenes, by period."""

@@ -1,8 +1,8 @@
-"""IO: the ledger's rows within one transaction: what is due, who holds a window, what becomes of a scene.
+"""IO: the ledger's rows within one transaction: what is due, who holds a period, what becomes of a scene.
 
 Of each day there is at most one current map: by the recipe that came into force last, and of that the one
 entered last. So where an area goes back to settings that it had before, the maps made by them are current
-again; and a window that was not mapped anew, as it is from too long ago, keeps the map it has.
+again; and a period that was not mapped anew, as it is from too long ago, keeps the map it has.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, RECIPES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from landuse.workflows.nightly.ledger.records import DueWindow, Lease, Sighting
+    from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, Sighting
 
 NIGHT = timedelta(hours=12)
 """What failed is due again so long after: the next night, however often a run is started in one."""
@@ -62,14 +62,14 @@ def of_recipe(area: str, recipe: Recipe) -> sa.ColumnElement[bool]:
     return sa.and_(SCENES.c.area == area, SCENES.c.recipe == recipe.digest)
 
 
-def of_window(window: DueWindow) -> sa.ColumnElement[bool]:
-    """The scenes of a window under its recipe."""
-    return sa.and_(of_recipe(window.area, window.recipe), SCENES.c.window == window.window)
+def of_period(period: DuePeriod) -> sa.ColumnElement[bool]:
+    """The scenes of a period under its recipe."""
+    return sa.and_(of_recipe(period.area, period.recipe), SCENES.c.period == period.first_day)
 
 
-def lease_on(window: DueWindow) -> sa.ColumnElement[bool]:
-    """The lease on a window, whoever holds it, and whatever recipe they follow."""
-    return sa.and_(LEASES.c.area == window.area, LEASES.c.window == window.window)
+def lease_on(period: DuePeriod) -> sa.ColumnElement[bool]:
+    """The lease on a period, whoever holds it, and whatever recipe they follow."""
+    return sa.and_(LEASES.c.area == period.area, LEASES.c.period == period.first_day)
 
 
 def scene(area: str, key: SceneKey, recipe: Recipe) -> sa.ColumnElement[bool]:
@@ -79,16 +79,21 @@ def scene(area: str, key: SceneKey, recipe: Recipe) -> sa.ColumnElement[bool]:
     )
 
 
+def _select(table: sa.Table) -> sa.Select[tuple[object, ...]]:
+    """All columns of a table, by the names of the records' fields."""
+    return sa.select(*(column.label(column.key) for column in table.columns))
+
+
 def read_scenes(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[SceneRow, ...]:
-    """Rows of scenes, by window and time."""
-    query = sa.select(SCENES).where(where)
-    order = (SCENES.c.window, SCENES.c.acquired_utc, SCENES.c.scene_id, SCENES.c.baseline)
+    """Rows of scenes, by period and time."""
+    query = _select(SCENES).where(where)
+    order = (SCENES.c.period, SCENES.c.acquired_utc, SCENES.c.scene_id, SCENES.c.baseline)
     return tuple(SceneRow(**row._asdict()) for row in connection.execute(query.order_by(*order)))
 
 
 def read_maps(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[MapRow, ...]:
-    """Rows of maps, by window and in the order in which they were entered."""
-    query = sa.select(MAPS).where(where).order_by(MAPS.c.window, MAPS.c.number)
+    """Rows of maps, by period and in the order in which they were entered."""
+    query = _select(MAPS).where(where).order_by(MAPS.c.period, MAPS.c.number)
     return tuple(
         MapRow(**row._asdict() | {"scene_ids": tuple(row.scene_ids), "change_paths": tuple(row.change_paths)})
         for row in connection.execute(query)
@@ -116,7 +121,7 @@ def enter_scenes(
                     "baseline": sighting.baseline,
                     "recipe": recipe.digest,
                     "acquired_utc": sighting.acquired_utc,
-                    "window": sighting.window,
+                    "period": sighting.period,
                     "acquisition": sighting.acquisition,
                     "state": SceneState.FOUND,
                     "reason": "",
@@ -167,7 +172,7 @@ def put_in_succession(connection: sa.Connection, area: str) -> None:
 def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, str | None]:
     """By each map's id, that of the map which supersedes it; None for those that are current.
 
-    The maps of one window form one chain. Its last one is superseded by one of another length of window,
+    The maps of one period form one chain. Its last one is superseded by one of a length of its own,
     where that shows some of its days and came into force later.
 
     Args:
@@ -180,8 +185,8 @@ def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, st
 
     found: dict[str, str | None] = {}
     latest: list[MapRow] = []
-    for _, window in groupby(sorted(maps, key=lambda row: (row.window, rank(row))), lambda row: row.window):
-        chain = list(window)
+    for _, group in groupby(sorted(maps, key=lambda row: (row.period, rank(row))), lambda row: row.period):
+        chain = list(group)
         found |= {before.map_id: after.map_id for before, after in pairwise(chain)}
         latest.append(chain[-1])
     of_day: dict[int, list[MapRow]] = defaultdict(list)
@@ -195,7 +200,7 @@ def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, st
 
 
 def _days(row: MapRow) -> range:
-    first = date.fromisoformat(row.window).toordinal()
+    first = date.fromisoformat(row.period).toordinal()
     return range(first, first + row.window_days)
 
 
@@ -212,14 +217,14 @@ def park_spent(
 ) -> None:
     """Park the scenes that nobody is at and that were tried as often as allowed."""
     crashed = f"{attempts} tries were cut off: the run was killed, or took longer than its lease"
-    leased = sa.select(LEASES.c.window).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
+    leased = sa.select(LEASES.c.period).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
     connection.execute(
         sa.update(SCENES)
         .where(
             of_recipe(area, recipe),
             SCENES.c.state.in_([SceneState.FOUND, SceneState.FAILED]),
             SCENES.c.attempts >= attempts,
-            SCENES.c.window.not_in(leased),
+            SCENES.c.period.not_in(leased),
         )
         .values(
             state=SceneState.PARKED,
@@ -230,7 +235,7 @@ def park_spent(
 
 
 def check_held(connection: sa.Connection, lease: Lease, now_utc: datetime) -> None:
-    """See that a run still holds its window.
+    """See that a run still holds its period.
 
     Raises:
         LeaseLostError: it does not.
@@ -238,8 +243,8 @@ def check_held(connection: sa.Connection, lease: Lease, now_utc: datetime) -> No
     held = connection.execute(sa.select(LEASES).where(lease_on(lease.on))).one_or_none()
     if held is None or held.owner != lease.owner or held.expires_utc <= now_utc:
         raise LeaseLostError(
-            f"Window {lease.on.window} of area {lease.on.area!r} is no longer held by {lease.owner!r}, who "
-            f"had it until {lease.expires_utc:%Y-%m-%d %H:%M} UTC: another run may do it, and nothing of "
+            f"Period {lease.on.first_day} of area {lease.on.area!r} is no longer held by {lease.owner!r}, "
+            f"who had it until {lease.expires_utc:%Y-%m-%d %H:%M} UTC: another run may do it, and nothing of "
             "this one is entered. Raise lease_minutes."
         )
 
@@ -289,11 +294,11 @@ def skip_scenes(
         )
 
 
-def count_tries(connection: sa.Connection, window: DueWindow, key: SceneKey, tries: int) -> None:
+def count_tries(connection: sa.Connection, period: DuePeriod, key: SceneKey, tries: int) -> None:
     """Add to the tries of a scene."""
     connection.execute(
         sa.update(SCENES)
-        .where(scene(window.area, key, window.recipe))
+        .where(scene(period.area, key, period.recipe))
         .values(attempts=SCENES.c.attempts + tries)
     )
 

@@ -60,6 +60,8 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 METADATA = sa.MetaData()
+# A period is called a window in the names that outlive a release: those of these columns and indexes,
+# the config's window_days, and the keys of the JSON that `nightly run` and `nightly status` print.
 
 VERSION = sa.Table("landuse_ledger", METADATA, sa.Column("version", sa.Integer, primary_key=True))
 
@@ -86,7 +88,7 @@ MAPS = sa.Table(
     METADATA,
     sa.Column("map_id", sa.Text, primary_key=True),
     sa.Column("area", sa.Text, nullable=False),
-    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("window", sa.Text, key="period", nullable=False),
     sa.Column("window_days", sa.Integer, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("created_utc", UtcDateTime, nullable=False),
@@ -97,7 +99,7 @@ MAPS = sa.Table(
     sa.Column("valid", sa.Float, nullable=False),
     sa.Column("superseded_by", sa.Text, sa.ForeignKey("maps.map_id")),
     sa.Column("change_paths", sa.JSON, nullable=False),
-    sa.Index("maps_by_window", "area", "window"),
+    sa.Index("maps_by_window", "area", "period"),
 )
 
 SCENES = sa.Table(
@@ -108,7 +110,7 @@ SCENES = sa.Table(
     sa.Column("baseline", sa.Text, primary_key=True),
     sa.Column("recipe", sa.Text, primary_key=True),
     sa.Column("acquired_utc", UtcDateTime, nullable=False),
-    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("window", sa.Text, key="period", nullable=False),
     sa.Column("acquisition", sa.Text, nullable=False),
     sa.Column(
         "state",
@@ -127,14 +129,14 @@ SCENES = sa.Table(
     sa.Column("updated_utc", UtcDateTime, nullable=False),
     sa.Column("seconds", sa.Float),
     sa.Column("map_id", sa.Text, sa.ForeignKey("maps.map_id")),
-    sa.Index("scenes_by_window", "area", "recipe", "window"),
+    sa.Index("scenes_by_window", "area", "recipe", "period"),
 )
 
 LEASES = sa.Table(
     "leases",
     METADATA,
     sa.Column("area", sa.Text, primary_key=True),
-    sa.Column("window", sa.Text, primary_key=True),
+    sa.Column("window", sa.Text, key="period", primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("expires_utc", UtcDateTime, nullable=False),
 )
