@@ -172,8 +172,8 @@ def put_in_succession(connection: sa.Connection, area: str) -> None:
 def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, str | None]:
     """By each map's id, that of the map which supersedes it; None for those that are current.
 
-    The maps of one period form one chain. Its last one is superseded by one of a length of its own,
-    where that shows some of its days and came into force later.
+    The maps of one period form one chain. Its last one is superseded by the last one of a period that has
+    another length, where that shows some of its days and its recipe came into force later.
 
     Args:
         maps: all of one area.
@@ -185,7 +185,11 @@ def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, st
 
     found: dict[str, str | None] = {}
     latest: list[MapRow] = []
-    for _, group in groupby(sorted(maps, key=lambda row: (row.period, rank(row))), lambda row: row.period):
+
+    def period(row: MapRow) -> tuple[str, int]:
+        return row.period, row.window_days
+
+    for _, group in groupby(sorted(maps, key=lambda row: (period(row), rank(row))), period):
         chain = list(group)
         found |= {before.map_id: after.map_id for before, after in pairwise(chain)}
         latest.append(chain[-1])

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from landuse.errors import LeaseLostError, LedgerError, UsageError
@@ -213,6 +213,7 @@ def test_periods_of_another_length_supersede_those_that_they_overlap(ledger):
     maps=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 5])), min_size=1, max_size=12),
     turns=st.permutations([1, 2, 5]),
 )
+@example(maps=[(1, 1), (1, 5), (3, 2)], turns=[2, 5, 1])  # of two lengths from the same first day
 def test_each_day_has_at_most_one_current_map(maps, turns):
     """Oracle: the ranks, looked up anew for every day."""
     rows = [
