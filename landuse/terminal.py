@@ -390,18 +390,15 @@ def print_night(report: NightReport) -> None:
 
 def print_health(areas: Iterable[AreaHealth]) -> None:
     """How the areas fare, on stdout."""
-    typer.echo(
-        f"{'area':20} {'last map':10} {'made':16} {'age d':>6} {'found':>6} {'mapped':>6} {'skipped':>7} "
-        f"{'failed':>6} {'parked':>6}"
-    )
+    states = ("found", "mapped", "skipped", "failed", "parked")
+    typer.echo(f"{'area':20} {'last map':10} {'made':16} {'age d':>6} " + " ".join(f"{s:>7}" for s in states))
     for area in areas:
-        last, counts = area.last_map, area.scenes
+        last = area.last_map
         period, made = ("-", "-") if last is None else (last.period, f"{last.created_utc:%Y-%m-%d %H:%M}")
         age = "-" if area.age_days is None else f"{area.age_days:.1f}"
-        typer.echo(
-            f"{area.area:20} {period:10} {made:16} {age:>6} {counts.found:6} {counts.mapped:6} "
-            f"{counts.skipped:7} {counts.failed:6} {counts.parked:6}" + ("  STALE" if area.stale else "")
-        )
+        counts = " ".join(f"{count:7}" for count in area.scenes.values())
+        stale = "  STALE" if area.stale else ""
+        typer.echo(f"{area.area:20} {period:10} {made:16} {age:>6} {counts}{stale}")
         for row in area.failures:
             typer.echo(
                 f"  {row.state.value:7} {row.period}  {printable(row.scene_id)} {printable(row.baseline)} "

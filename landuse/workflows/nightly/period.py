@@ -33,7 +33,7 @@ from landuse.pipeline.stac_map import ITEM_NAME
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.map_area import map_area
 from landuse.workflows.map_request import MapRequest
-from landuse.workflows.nightly.ledger.recognise import is_outdated, sighting_of
+from landuse.workflows.nightly.ledger.recognise import is_outdated
 from landuse.workflows.nightly.ledger.records import NewMap, SceneState
 from landuse.workflows.nightly.report import PeriodReport
 
@@ -224,7 +224,7 @@ class PeriodWork:
         self.due = [rows[key] for key in lease.on.scenes]
         self.mapped = [row for row in rows.values() if row.state is SceneState.MAPPED]
         self.unlisted = [row for row in self.due if row.key not in listed]
-        self.outdated = {sighting_of(row): _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
+        self.outdated = {row.sighting: _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
         self.lost = [row for row in self.mapped if row.key not in listed and not is_outdated(row, self.seen)]
         self.map_id = _map_id(lease, self.seen)
 

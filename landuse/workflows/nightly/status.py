@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
 from landuse.pipeline.write import atomic_path, prepare_folder
 from landuse.workflows.nightly.ledger.ledger import Ledger
-from landuse.workflows.nightly.ledger.records import SceneRow, SceneState, StateCounts
+from landuse.workflows.nightly.ledger.records import AreaStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from landuse.workflows.nightly.config import NightlyConfig
-    from landuse.workflows.nightly.ledger.records import AreaStatus, MapRow
 
 STALE_CODE = 20
 """Exit code of ``landuse nightly status`` where an area's last map is older than it may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AreaHealth:
-    """How one area fares."""
+class AreaHealth(AreaStatus):
+    """How one area of a config fares, and whether its last map is too old."""
 
-    area: str
-    """Its name."""
-    looked_utc: datetime | None
-    """When its catalogue was last searched with success; None: never."""
-    last_map: MapRow | None
-    """The map of its latest period; None: there is none."""
-    newest_utc: datetime | None
-    """Acquisition of its newest scene that is mapped."""
-    age_days: float | None
-    """How long ago that was."""
-    max_age_days: float | None
+    age_days: float | None = None
+    """How long ago its newest mapped scene was acquired; None: it has none."""
+    max_age_days: float | None = None
     """How long it may be; None: as long as it likes."""
-    scenes: StateCounts
-    """Its scenes by state."""
-    running: int
-    """Periods that a run is at."""
-    failures: tuple[SceneRow, ...]
-    """Its failed and parked scenes, with reasons."""
 
     @property
     def stale(self) -> bool:
@@ -68,7 +55,7 @@ class AreaHealth:
             "age_days": None if self.age_days is None else round(self.age_days, 3),
             "max_age_days": self.max_age_days,
             "stale": self.stale,
-            "scenes": asdict(self.scenes),
+            "scenes": dict(self.scenes),
             "running": self.running,
             "failures": [
                 {
@@ -100,37 +87,18 @@ def nightly_status(
     """
     with Ledger.at(config.ledger.get_secret_value(), create=False) as ledger:
         known = {status.area: status for status in ledger.status(now_utc)}
-        return tuple(
-            _health(
-                area.name,
-                known.get(area.name),
-                ledger.latest_maps(area.name),
-                now_utc,
-                area.max_age_days if max_age_days is None else max_age_days,
+    areas = []
+    for area in config.areas:
+        status = known.get(area.name, AreaStatus(area=area.name))
+        age = None if status.newest_utc is None else now_utc - status.newest_utc
+        areas.append(
+            AreaHealth(
+                **{entry.name: getattr(status, entry.name) for entry in fields(status)},
+                age_days=None if age is None else age / timedelta(days=1),
+                max_age_days=area.max_age_days if max_age_days is None else max_age_days,
             )
-            for area in config.areas
         )
-
-
-def _health(
-    name: str,
-    status: AreaStatus | None,
-    maps: tuple[MapRow, ...],
-    now_utc: datetime,
-    max_age_days: float | None,
-) -> AreaHealth:
-    newest_utc = None if status is None else status.newest_utc
-    return AreaHealth(
-        area=name,
-        looked_utc=None if status is None else status.looked_utc,
-        last_map=maps[-1] if maps else None,
-        newest_utc=newest_utc,
-        age_days=None if newest_utc is None else (now_utc - newest_utc) / timedelta(days=1),
-        max_age_days=max_age_days,
-        scenes=StateCounts() if status is None else status.counts,
-        running=0 if status is None else status.running,
-        failures=() if status is None else status.failures,
-    )
+    return tuple(areas)
 
 
 def write_own_metrics(config: NightlyConfig) -> None:
@@ -153,66 +121,39 @@ def write_metrics(path: Path, areas: Iterable[AreaHealth]) -> None:
     """
     prepare_folder(path.absolute().parent)
     with atomic_path(path) as partial:
-        partial.write_text(metrics(areas), "utf-8")
+        partial.write_bytes(metrics(areas))
 
 
-def metrics(areas: Iterable[AreaHealth]) -> str:
-    """The status in Prometheus's text format 0.0.4.
+def metrics(areas: Iterable[AreaHealth]) -> bytes:
+    """The status in Prometheus's text format, UTF-8.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
-    areas = tuple(areas)
-    lines: list[str] = []
+    registry = CollectorRegistry()
 
-    def add(name: str, told: str, values: Iterable[tuple[dict[str, str], float | None]]) -> None:
-        lines.append(f"# HELP landuse_nightly_{name} {told}")
-        lines.append(f"# TYPE landuse_nightly_{name} gauge")
-        for labels, value in values:
-            if value is not None:
-                shown = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-                lines.append(f"landuse_nightly_{name}{{{shown}}} {value:.17g}")
+    def gauge(name: str, told: str, labels: tuple[str, ...] = ("area",)) -> Gauge:
+        return Gauge(f"landuse_nightly_{name}", told, labels, registry=registry)
 
-    add(
-        "last_search_timestamp_seconds",
-        "When the area's catalogue was last searched with success.",
-        (({"area": area.area}, _unix(area.looked_utc)) for area in areas),
+    searched = gauge(
+        "last_search_timestamp_seconds", "When the area's catalogue was last searched with success."
     )
-    add(
-        "last_map_timestamp_seconds",
-        "When the map of the area's latest period was made.",
-        (
-            ({"area": area.area}, None if area.last_map is None else _unix(area.last_map.created_utc))
-            for area in areas
-        ),
-    )
-    add(
-        "newest_scene_timestamp_seconds",
-        "When the area's newest mapped scene was acquired.",
-        (({"area": area.area}, _unix(area.newest_utc)) for area in areas),
-    )
-    add(
-        "stale",
-        "1 where the newest mapped scene is older than max_age_days allows.",
-        (({"area": area.area}, float(area.stale)) for area in areas),
-    )
-    add(
-        "scenes",
-        "Scenes of the area by state.",
-        (
-            ({"area": area.area, "state": state.value}, float(getattr(area.scenes, state.value)))
-            for area in areas
-            for state in SceneState
-        ),
-    )
-    return "\n".join(lines) + "\n"
-
-
-def _unix(moment_utc: datetime | None) -> float | None:
-    return None if moment_utc is None else moment_utc.timestamp()
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    made = gauge("last_map_timestamp_seconds", "When the map of the area's latest period was made.")
+    newest = gauge("newest_scene_timestamp_seconds", "When the area's newest mapped scene was acquired.")
+    stale = gauge("stale", "1 where the newest mapped scene is older than max_age_days allows.")
+    scenes = gauge("scenes", "Scenes of the area by state.", ("area", "state"))
+    for area in areas:
+        moments = {
+            searched: area.looked_utc,
+            made: None if area.last_map is None else area.last_map.created_utc,
+            newest: area.newest_utc,
+        }
+        for timestamp, moment_utc in moments.items():
+            if moment_utc is not None:  # else the area has no sample of it
+                timestamp.labels(area.area).set(moment_utc.timestamp())
+        stale.labels(area.area).set(area.stale)
+        for state, count in area.scenes.items():
+            scenes.labels(area.area, state).set(count)
+    return generate_latest(registry)
 
 
 def _iso(moment_utc: datetime | None) -> str | None:

@@ -16,7 +16,6 @@ from landuse.workflows.nightly.ledger.records import (
     MapRow,
     SceneRow,
     SceneState,
-    StateCounts,
 )
 from landuse.workflows.nightly.period import _map_id
 from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport
@@ -150,7 +149,8 @@ def test_the_status_keeps_its_keys():
     )  # fmt: skip
     health = AreaHealth(
         area="box", looked_utc=NOW, last_map=last, newest_utc=NOW, age_days=1.5, max_age_days=1.0,
-        scenes=StateCounts(mapped=1, failed=1), running=0, failures=(scene,),
+        scenes=AreaHealth(area="box").scenes | {SceneState.MAPPED: 1, SceneState.FAILED: 1},
+        failures=(scene,),
     )  # fmt: skip
     assert json.loads(json.dumps(health.to_dict())) == {
         "area": "box",

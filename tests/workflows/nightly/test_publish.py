@@ -302,7 +302,7 @@ def test_who_may_only_read_can_ask_for_the_status(world):
             if os.getuid() == 0:
                 os.setuid(65534)
             (health,) = nightly_status(settings, night(2))
-            os._exit(40 + health.scenes.mapped)
+            os._exit(40 + health.scenes["mapped"])
 
         process = multiprocessing.get_context("fork").Process(target=ask)
         process.start()

@@ -543,7 +543,7 @@ def test_status_tells_of_each_area_and_raises_an_alarm(world):
     assert valley.last_map.period == period(1)
     assert valley.age_days == pytest.approx(4)
     assert (valley.stale, hill.stale) == (False, True)
-    assert (valley.scenes.mapped, valley.scenes.skipped) == (1, 1)
+    assert (valley.scenes["mapped"], valley.scenes["skipped"]) == (1, 1)
     assert [area.stale for area in nightly_status(settings, moment(5), 100)] == [False, False]
     assert json.loads(json.dumps(hill.to_dict()))["stale"] is True
 
@@ -635,13 +635,9 @@ def test_blocks_are_done_by_workers_where_the_config_says_so(world):
 
 
 def test_labels_are_escaped():
-    from landuse.workflows.nightly.ledger.records import StateCounts
     from landuse.workflows.nightly.status import AreaHealth
 
     name = 'a"b\\c\nd'
-    health = AreaHealth(
-        area=name, looked_utc=None, last_map=None, newest_utc=None, age_days=None, max_age_days=None,
-        scenes=StateCounts(), running=0, failures=(),
-    )  # fmt: skip
-    samples = [s for family in text_string_to_metric_families(metrics([health])) for s in family.samples]
+    text = metrics([AreaHealth(area=name)]).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert {sample.labels["area"] for sample in samples} == {name}

@@ -9,39 +9,32 @@ are the current ones. The clock is the caller's: every method that needs it take
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
-from landuse.workflows.nightly.ledger.records import (
-    DuePeriod,
-    Lease,
-    MapRow,
-    SceneRow,
-    SceneState,
-)
+from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, MapRow, SceneRow, SceneState
 from landuse.workflows.nightly.ledger.rows import (
     check_held,
     count_tries,
     enter_scenes,
-    give_back,
     is_due,
     lease_on,
     look_by,
+    of_current,
+    of_keys,
     of_period,
     of_recipe,
-    park_spent,
+    of_states,
     put_in_succession,
     read_maps,
     read_scenes,
     read_status,
     recipe_in_force,
-    scene,
-    settle_scene,
-    skip_scenes,
+    settle,
 )
 from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
 
@@ -92,9 +85,26 @@ class Ledger:
             return recipe_in_force(connection, area)
 
     def park_spent(self, area: str, recipe: Recipe, now_utc: datetime, attempts: int) -> None:
-        """Park the scenes whose tries are used up: by crashes, or as fewer are allowed than there were."""
+        """Park the scenes that nobody is at and whose tries are used up.
+
+        Runs that crashed used them up, or fewer are allowed than there were.
+        """
+        crashed = f"{attempts} tries were cut off: the run was killed, or took longer than its lease"
         with self.database.writing() as connection:
-            park_spent(connection, area, recipe, now_utc, attempts)
+            connection.execute(
+                sa.update(SCENES)
+                .where(
+                    of_recipe(area, recipe),
+                    of_states(SceneState.FOUND, SceneState.FAILED),
+                    SCENES.c.attempts >= attempts,
+                    SCENES.c.period.not_in(_leased(area, now_utc)),
+                )
+                .values(
+                    state=SceneState.PARKED,
+                    reason=sa.case((SCENES.c.reason == "", crashed), else_=SCENES.c.reason),
+                    updated_utc=now_utc,
+                )
+            )
 
     def periods_to_do(
         self,
@@ -114,13 +124,7 @@ class Ledger:
             sightings: taken as noted, though they are not: what a run would do, for a dry one.
         """
         with self.database.reading() as connection:
-            leased = connection.execute(
-                sa.select(LEASES.c.period).where(
-                    LEASES.c.area == area,
-                    LEASES.c.expires_utc > now_utc,
-                )
-            )
-            busy = set(leased.scalars())
+            busy = set(connection.execute(_leased(area, now_utc)).scalars())
             rows = read_scenes(connection, of_recipe(area, recipe))
             due = read_scenes(connection, of_recipe(area, recipe) & is_due(now_utc, attempts))
         known = {row.key for row in rows}
@@ -160,18 +164,19 @@ class Ledger:
             if held is not None and held > now_utc:
                 return None
             connection.execute(sa.delete(LEASES).where(lease_on(period)))
-            due = read_scenes(connection, of_period(period) & is_due(now_utc, attempts))
-            keys = tuple(row.key for row in due if row.key in period.scenes)
+            own = of_period(period) & of_keys(period.scenes)
+            due = read_scenes(connection, own & is_due(now_utc, attempts))
+            keys = tuple(row.key for row in due)
             if not keys:
                 return None
-            for key in keys:
-                count_tries(connection, period, key, 1)
+            lease = Lease(on=replace(period, scenes=keys), owner=owner, expires_utc=expires_utc)
+            count_tries(connection, lease.on, 1)
             connection.execute(
                 sa.insert(LEASES).values(
                     area=period.area, period=period.first_day, owner=owner, expires_utc=expires_utc
                 )
             )
-        return Lease(on=replace(period, scenes=keys), owner=owner, expires_utc=expires_utc)
+        return lease
 
     def renew(self, lease: Lease, *, now_utc: datetime, minutes: float) -> Lease:
         """Hold a period for longer.
@@ -189,11 +194,9 @@ class Ledger:
         """Give a period back untried, as when a run is asked to stop. One that is lost stays lost."""
         with self.database.writing() as connection:
             held = connection.execute(sa.select(LEASES.c.owner).where(lease_on(lease.on))).scalar()
-            if held != lease.owner:
-                return
-            give_back(connection, lease)
-            for key in lease.on.scenes:
-                count_tries(connection, lease.on, key, -1)
+            if held == lease.owner:
+                connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
+                count_tries(connection, lease.on, -1)
 
     def settle_mapped(
         self,
@@ -228,39 +231,31 @@ class Ledger:
         by_time = sorted(mapped, key=lambda sighting: (sighting.acquired_utc, sighting.scene_id))
         area, recipe = lease.on.area, lease.on.recipe
         with self._settling(lease, now_utc) as connection:
-            enter_scenes(connection, area, (*mapped, *skipped), recipe, now_utc)
             last = connection.execute(sa.select(sa.func.max(MAPS.c.number)).where(MAPS.c.area == area))
-            row = MapRow(
-                map_id=made.map_id,
-                area=area,
-                period=lease.on.first_day,
-                window_days=recipe.window_days,
-                number=(last.scalar() or 0) + 1,
-                created_utc=made.created_utc,
-                model_sha256=recipe.model_sha256,
-                recipe=recipe.digest,
-                path=made.path,
-                scene_ids=tuple(sighting.scene_id for sighting in by_time),
-                valid=made.valid,
-                superseded_by=None,
-                change_paths=made.change_paths,
-            )
-            connection.execute(
-                sa.insert(MAPS).values({column.key: getattr(row, column.key) for column in MAPS.columns})
-            )
+            values = asdict(made) | {
+                "area": area,
+                "period": lease.on.first_day,
+                "window_days": recipe.window_days,
+                "number": (last.scalar() or 0) + 1,
+                "model_sha256": recipe.model_sha256,
+                "recipe": recipe.digest,
+                "scene_ids": [sighting.scene_id for sighting in by_time],
+            }
+            connection.execute(sa.insert(MAPS).values(values))
             put_in_succession(connection, area)
-            for sighting in mapped:
-                settle_scene(
-                    connection,
-                    lease,
-                    sighting.key,
-                    SceneState.MAPPED,
-                    map_id=row.map_id,
-                    now_utc=now_utc,
-                    seconds=seconds,
-                )
-            skip_scenes(connection, lease, skipped, now_utc, seconds)
-            (entered,) = read_maps(connection, MAPS.c.map_id == row.map_id)
+            enter_scenes(connection, area, mapped, recipe, now_utc)
+            keys = [sighting.key for sighting in mapped]
+            settle(
+                connection,
+                lease,
+                keys,
+                SceneState.MAPPED,
+                map_id=made.map_id,
+                now_utc=now_utc,
+                seconds=seconds,
+            )
+            _skip(connection, lease, skipped, now_utc, seconds)
+            (entered,) = read_maps(connection, MAPS.c.map_id == made.map_id)
         return entered
 
     def settle_skipped(
@@ -272,8 +267,7 @@ class Ledger:
             LeaseLostError: the lease is not held any more; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
-            enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
-            skip_scenes(connection, lease, skipped, now_utc, seconds)
+            _skip(connection, lease, skipped, now_utc, seconds)
 
     def settle_failed(
         self, lease: Lease, reason: str, *, now_utc: datetime, attempts: int, seconds: float
@@ -286,18 +280,12 @@ class Ledger:
             LeaseLostError: the lease is not held any more; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
-            for key in lease.on.scenes:
-                row = scene(lease.on.area, key, lease.on.recipe)
-                tried = connection.execute(sa.select(SCENES.c.attempts).where(row)).scalar_one()
-                settle_scene(
-                    connection,
-                    lease,
-                    key,
-                    SceneState.FAILED if tried < attempts else SceneState.PARKED,
-                    reason=reason,
-                    now_utc=now_utc,
-                    seconds=seconds,
-                )
+            failed, parked = (
+                sa.literal(state, SCENES.c.state.type) for state in (SceneState.FAILED, SceneState.PARKED)
+            )
+            state = sa.case((SCENES.c.attempts < attempts, failed), else_=parked)
+            keys = lease.on.scenes
+            settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
 
     def note_changes(self, area: str, paths: Mapping[str, tuple[str, ...]]) -> None:
         """Enter where the change layers of an area's maps lie, by the later map's id; others have none."""
@@ -318,7 +306,7 @@ class Ledger:
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
         """The maps of an area that no other one supersedes: at most one of each day, by period."""
         with self.database.reading() as connection:
-            return read_maps(connection, (MAPS.c.area == area) & MAPS.c.superseded_by.is_(None))
+            return read_maps(connection, of_current(area))
 
     def all_maps(self, area: str) -> tuple[MapRow, ...]:
         """The maps of an area with those that are superseded, by period and in the order of entry."""
@@ -346,4 +334,30 @@ class Ledger:
         with self.database.writing() as connection:
             check_held(connection, lease, now_utc)
             yield connection
-            give_back(connection, lease)
+            connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
+
+
+def _leased(area: str, now_utc: datetime) -> sa.Select[tuple[str]]:
+    """The periods of an area that runs are at."""
+    return sa.select(LEASES.c.period).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
+
+
+def _skip(
+    connection: sa.Connection,
+    lease: Lease,
+    skipped: Mapping[Sighting, str],
+    now_utc: datetime,
+    seconds: float,
+) -> None:
+    """Write that scenes are in no map, each with the reason; those that nobody has noted are entered."""
+    enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
+    for sighting, reason in skipped.items():
+        settle(
+            connection,
+            lease,
+            [sighting.key],
+            SceneState.SKIPPED,
+            reason=reason,
+            now_utc=now_utc,
+            seconds=seconds,
+        )

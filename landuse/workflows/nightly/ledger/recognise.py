@@ -90,19 +90,8 @@ def recognise(
             acquisition=_acquisition_of(scene),
         )
         same = by_key.get(own.key) or _same(scene, own.baseline, by_tile.get(scene.tile, ()))
-        found.append(Seen(scene=scene, sighting=own if same is None else sighting_of(same)))
+        found.append(Seen(scene=scene, sighting=own if same is None else same.sighting))
     return found
-
-
-def sighting_of(row: SceneRow) -> Sighting:
-    """A row of the ledger as it was seen first."""
-    return Sighting(
-        scene_id=row.scene_id,
-        baseline=row.baseline,
-        acquired_utc=row.acquired_utc,
-        period=row.period,
-        acquisition=row.acquisition,
-    )
 
 
 def is_outdated(row: SceneRow, seen: Iterable[Seen]) -> bool:

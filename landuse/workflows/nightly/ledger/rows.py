@@ -24,7 +24,6 @@ from landuse.workflows.nightly.ledger.records import (
     SceneKey,
     SceneRow,
     SceneState,
-    StateCounts,
 )
 from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, RECIPES, SCENES
 
@@ -48,9 +47,9 @@ def is_due(now_utc: datetime, attempts: int) -> sa.ColumnElement[bool]:
     return sa.and_(
         SCENES.c.attempts < attempts,
         sa.or_(
-            SCENES.c.state == SceneState.FOUND,
+            of_states(SceneState.FOUND),
             sa.and_(
-                SCENES.c.state.in_([SceneState.FAILED, SceneState.PARKED]),
+                of_states(SceneState.FAILED, SceneState.PARKED),
                 SCENES.c.updated_utc <= now_utc - NIGHT,
             ),
         ),
@@ -67,16 +66,24 @@ def of_period(period: DuePeriod) -> sa.ColumnElement[bool]:
     return sa.and_(of_recipe(period.area, period.recipe), SCENES.c.period == period.first_day)
 
 
+def of_keys(keys: Iterable[SceneKey]) -> sa.ColumnElement[bool]:
+    """The scenes of these names."""
+    return sa.tuple_(SCENES.c.scene_id, SCENES.c.baseline).in_(list(keys))
+
+
+def of_states(*states: SceneState) -> sa.ColumnElement[bool]:
+    """The scenes in one of these states."""
+    return SCENES.c.state.in_(states)
+
+
+def of_current(area: str) -> sa.ColumnElement[bool]:
+    """The maps of an area that no other one supersedes."""
+    return sa.and_(MAPS.c.area == area, MAPS.c.superseded_by.is_(None))
+
+
 def lease_on(period: DuePeriod) -> sa.ColumnElement[bool]:
     """The lease on a period, whoever holds it, and whatever recipe they follow."""
     return sa.and_(LEASES.c.area == period.area, LEASES.c.period == period.first_day)
-
-
-def scene(area: str, key: SceneKey, recipe: Recipe) -> sa.ColumnElement[bool]:
-    """One scene."""
-    return sa.and_(
-        of_recipe(area, recipe), SCENES.c.scene_id == key.scene_id, SCENES.c.baseline == key.baseline
-    )
 
 
 def _select(table: sa.Table) -> sa.Select[tuple[object, ...]]:
@@ -94,10 +101,7 @@ def read_scenes(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tup
 def read_maps(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[MapRow, ...]:
     """Rows of maps, by period and in the order in which they were entered."""
     query = _select(MAPS).where(where).order_by(MAPS.c.period, MAPS.c.number)
-    return tuple(
-        MapRow(**row._asdict() | {"scene_ids": tuple(row.scene_ids), "change_paths": tuple(row.change_paths)})
-        for row in connection.execute(query)
-    )
+    return tuple(MapRow(**row._asdict()) for row in connection.execute(query))
 
 
 def enter_scenes(
@@ -109,29 +113,19 @@ def enter_scenes(
 ) -> int:
     """Enter the scenes that are not there yet, as found; return how many."""
     keys = sa.select(SCENES.c.scene_id, SCENES.c.baseline).where(of_recipe(area, recipe))
-    known = {SceneKey(scene_id=row.scene_id, baseline=row.baseline) for row in connection.execute(keys)}
+    known = {SceneKey(*row) for row in connection.execute(keys)}
     fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
+    values = {
+        "area": area,
+        "recipe": recipe.digest,
+        "state": SceneState.FOUND,
+        "reason": "",
+        "attempts": 0,
+        "first_seen_utc": now_utc,
+        "updated_utc": now_utc,
+    }
     if fresh:
-        connection.execute(
-            sa.insert(SCENES),
-            [
-                {
-                    "area": area,
-                    "scene_id": sighting.scene_id,
-                    "baseline": sighting.baseline,
-                    "recipe": recipe.digest,
-                    "acquired_utc": sighting.acquired_utc,
-                    "period": sighting.period,
-                    "acquisition": sighting.acquisition,
-                    "state": SceneState.FOUND,
-                    "reason": "",
-                    "attempts": 0,
-                    "first_seen_utc": now_utc,
-                    "updated_utc": now_utc,
-                }
-                for sighting in fresh.values()
-            ],
-        )
+        connection.execute(sa.insert(SCENES), [asdict(entry) | values for entry in fresh.values()])
     return len(fresh)
 
 
@@ -216,28 +210,6 @@ def recipe_in_force(connection: sa.Connection, area: str) -> Recipe | None:
     return None if settings is None else Recipe(**settings)
 
 
-def park_spent(
-    connection: sa.Connection, area: str, recipe: Recipe, now_utc: datetime, attempts: int
-) -> None:
-    """Park the scenes that nobody is at and that were tried as often as allowed."""
-    crashed = f"{attempts} tries were cut off: the run was killed, or took longer than its lease"
-    leased = sa.select(LEASES.c.period).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
-    connection.execute(
-        sa.update(SCENES)
-        .where(
-            of_recipe(area, recipe),
-            SCENES.c.state.in_([SceneState.FOUND, SceneState.FAILED]),
-            SCENES.c.attempts >= attempts,
-            SCENES.c.period.not_in(leased),
-        )
-        .values(
-            state=SceneState.PARKED,
-            reason=sa.case((SCENES.c.reason == "", crashed), else_=SCENES.c.reason),
-            updated_utc=now_utc,
-        )
-    )
-
-
 def check_held(connection: sa.Connection, lease: Lease, now_utc: datetime) -> None:
     """See that a run still holds its period.
 
@@ -253,21 +225,21 @@ def check_held(connection: sa.Connection, lease: Lease, now_utc: datetime) -> No
         )
 
 
-def settle_scene(
+def settle(
     connection: sa.Connection,
     lease: Lease,
-    key: SceneKey,
-    state: SceneState,
+    keys: Iterable[SceneKey],
+    state: SceneState | sa.ColumnElement[SceneState],
     *,
     reason: str = "",
     map_id: str | None = None,
     now_utc: datetime,
     seconds: float,
 ) -> None:
-    """Write what became of a scene; one that is mapped already stays as it is."""
+    """Write what became of scenes; those that are mapped already stay as they are."""
     connection.execute(
         sa.update(SCENES)
-        .where(scene(lease.on.area, key, lease.on.recipe), SCENES.c.state != SceneState.MAPPED)
+        .where(of_recipe(lease.on.area, lease.on.recipe), of_keys(keys), ~of_states(SceneState.MAPPED))
         .values(
             state=state,
             reason=printable(" ".join(redact(reason).split()))[:MAX_REASON],
@@ -278,65 +250,32 @@ def settle_scene(
     )
 
 
-def skip_scenes(
-    connection: sa.Connection,
-    lease: Lease,
-    skipped: Mapping[Sighting, str],
-    now_utc: datetime,
-    seconds: float,
-) -> None:
-    """Write that scenes are in no map, each with the reason."""
-    for sighting, reason in skipped.items():
-        settle_scene(
-            connection,
-            lease,
-            sighting.key,
-            SceneState.SKIPPED,
-            reason=reason,
-            now_utc=now_utc,
-            seconds=seconds,
-        )
-
-
-def count_tries(connection: sa.Connection, period: DuePeriod, key: SceneKey, tries: int) -> None:
-    """Add to the tries of a scene."""
+def count_tries(connection: sa.Connection, due: DuePeriod, tries: int) -> None:
+    """Add to the tries of a period's scenes that are due."""
     connection.execute(
         sa.update(SCENES)
-        .where(scene(period.area, key, period.recipe))
+        .where(of_recipe(due.area, due.recipe), of_keys(due.scenes))
         .values(attempts=SCENES.c.attempts + tries)
     )
-
-
-def give_back(connection: sa.Connection, lease: Lease) -> None:
-    """End a lease."""
-    connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
 
 
 def read_status(
     connection: sa.Connection, area: str, recipe: Recipe, looked_utc: datetime, now_utc: datetime
 ) -> AreaStatus:
     """How an area fares under the recipe that it was last looked at with."""
-    counted = (
-        sa.select(SCENES.c.state, sa.func.count().label("scenes"))
-        .where(of_recipe(area, recipe))
-        .group_by(SCENES.c.state)
-    )
-    counts = {row.state.value: row.scenes for row in connection.execute(counted)}
+    counted = sa.select(SCENES.c.state, sa.func.count().label("scenes")).group_by(SCENES.c.state)
+    rows = connection.execute(counted.where(of_recipe(area, recipe)))
+    counts = {row.state: row.scenes for row in rows}
     leased = sa.select(sa.func.count()).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
-    newest = sa.select(sa.func.max(SCENES.c.acquired_utc)).where(
-        SCENES.c.area == area, SCENES.c.state == SceneState.MAPPED
-    )
-    maps = read_maps(connection, (MAPS.c.area == area) & MAPS.c.superseded_by.is_(None))
+    mapped = sa.and_(SCENES.c.area == area, of_states(SceneState.MAPPED))
+    maps = read_maps(connection, of_current(area))
+    failed = of_states(SceneState.FAILED, SceneState.PARKED)
     return AreaStatus(
         area=area,
-        model_sha256=recipe.model_sha256,
         looked_utc=looked_utc,
-        counts=StateCounts(**counts),
+        last_map=maps[-1] if maps else None,
+        newest_utc=connection.execute(sa.select(sa.func.max(SCENES.c.acquired_utc)).where(mapped)).scalar(),
+        scenes={state: counts.get(state, 0) for state in SceneState},
         running=connection.execute(leased).scalar_one(),
-        last_map=max(maps, key=lambda row: row.created_utc, default=None),
-        newest_utc=connection.execute(newest).scalar(),
-        failures=read_scenes(
-            connection,
-            of_recipe(area, recipe) & SCENES.c.state.in_([SceneState.FAILED, SceneState.PARKED]),
-        ),
+        failures=read_scenes(connection, of_recipe(area, recipe) & failed),
     )

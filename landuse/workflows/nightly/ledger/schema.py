@@ -23,7 +23,7 @@ from landuse.redact import printable, redact, redact_href
 from landuse.workflows.nightly.ledger.records import SceneState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SCHEMA_VERSION = 1
 """Raised whenever the tables change."""
@@ -57,6 +57,17 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Texts(sa.types.TypeDecorator[tuple[str, ...]]):
+    """Some texts, kept as a JSON array."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Sequence[str] | None, dialect: sa.Dialect) -> tuple[str, ...]:
+        """From the database."""
+        return tuple(value or ())
 
 
 METADATA = sa.MetaData()
@@ -95,10 +106,10 @@ MAPS = sa.Table(
     sa.Column("model_sha256", sa.Text, nullable=False),
     sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("path", sa.Text, nullable=False),
-    sa.Column("scene_ids", sa.JSON, nullable=False),
+    sa.Column("scene_ids", Texts, nullable=False),
     sa.Column("valid", sa.Float, nullable=False),
     sa.Column("superseded_by", sa.Text, sa.ForeignKey("maps.map_id")),
-    sa.Column("change_paths", sa.JSON, nullable=False),
+    sa.Column("change_paths", Texts, nullable=False),
     sa.Index("maps_by_window", "area", "period"),
 )
 

@@ -468,11 +468,10 @@ def test_status_tells_of_each_area_under_its_model(ledger):
     ledger.settle_failed(take(ledger, periods[2]), "y", now_utc=NOW, attempts=1, seconds=1.0)
     take(ledger, periods[3])
     coast, area = ledger.status(NOW)
-    assert (coast.area, coast.last_map, coast.newest_utc, coast.counts.found) == ("coast", None, None, 0)
+    assert (coast.area, coast.last_map, coast.newest_utc, coast.scenes["found"]) == ("coast", None, None, 0)
     assert coast.looked_utc == NOW - DAY
-    assert (area.area, area.model_sha256, area.looked_utc) == (AREA, RECIPE.model_sha256, NOW)
-    counts = area.counts
-    assert (counts.found, counts.mapped, counts.skipped, counts.failed, counts.parked) == (2, 1, 1, 1, 1)
+    assert (area.area, area.looked_utc) == (AREA, NOW)
+    assert area.scenes == {"found": 2, "mapped": 1, "skipped": 1, "failed": 1, "parked": 1}
     assert area.running == 1
     assert area.last_map == late_map
     assert area.newest_utc == valley[4].acquired_utc
