@@ -30,7 +30,7 @@ from landuse.pipeline.failover import split_sources
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.sources import exists
 from landuse.records import CHANGE_THRESHOLD
-from landuse.workflows.nightly.yaml_file import Settings, expand, explain, read_document, shown, wrong
+from landuse.workflows.nightly.yaml_file import Settings, read_document, shown, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -314,23 +314,18 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> NightlyC
         UsageError: the file cannot be read, is no YAML, or holds anything that does not fit; all of it,
             a line each, in the order of the file. Names given twice are told when the rest fits.
     """
-    document = read_document(path)
-    values, problems = expand(document, SECRET_KEYS, environ)
-    problems = [*document.problems, *problems]
+    document = read_document(path, SECRET_KEYS, environ)
+    told = {at for at, _ in document.problems}
     try:
-        config = NightlyConfig.model_validate(values, context=path.parent.absolute())
+        config = NightlyConfig.model_validate(document.values, context=path.parent.absolute())
     except ValidationError as error:
-        told = {problem.at for problem in problems}
-        found = [
-            explain(details, NightlyConfig, _PARTS, SECRET_KEYS)
-            for details in error.errors()
-            if _is_own(document, details)
-        ]
-        problems += [problem for problem in found if problem.at not in told]
+        for details in error.errors():
+            if details["loc"] not in told and _is_own(document, details):
+                document.add(details, NightlyConfig, _PARTS)
     else:
-        if not problems:
+        if not document.problems:
             return config
-    raise document.refusal(problems)
+    raise document.refusal()
 
 
 def _box(bbox: tuple[float, ...]) -> Area:

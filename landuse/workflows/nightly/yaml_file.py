@@ -1,4 +1,4 @@
-"""A YAML file to plain values and on to settings: whoever wrote it is told all that is wrong, and where.
+"""A YAML file to plain values: whoever wrote it is told all that is wrong with it, with lines and mends.
 
 No anchors, aliases or tags: a config needs none, and without them no small file becomes a large value.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from landuse.errors import UsageError
 from landuse.redact import printable, redact_href
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
@@ -58,14 +58,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something wrong with a value."""
+class _RefusedError(yaml.MarkedYAMLError):
+    """YAML that a config does not need."""
 
-    at: At
-    """The value."""
-    text: str
-    """What it is, and the mend."""
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what a config does not need before anything is built of it."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node; counts how deep it lies."""
+        event, problem = self.peek_event(), ""  # type: ignore[no-untyped-call]  # PyYAML's stubs do not tell
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            problem = "anchors (&) and aliases (*) are not read. Write the value out"
+        elif getattr(event, "tag", None):
+            problem = "tags (!) are not read. Write a plain value; quotes make it text"
+        elif self.depth >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            problem = f"more than {MAX_DEPTH} lists and mappings within each other. No key takes that"
+        if problem:
+            raise _RefusedError(problem=problem, problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,22 +90,53 @@ class Document:
 
     path: Path
     """The file."""
-    values: dict[str, Value]
+    secret_keys: Collection[str]
+    """Keys at its top whose values may hold passwords: they take ``${NAME}``, and are never shown."""
+    values: dict[str, Value] = field(default_factory=dict)
     """What it holds; of keys that are given twice the first."""
-    lines: Mapping[At, int]
+    lines: dict[At, int] = field(default_factory=dict)
     """The line of each value's beginning, from 1: that of its key where it has one."""
-    problems: tuple[Problem, ...]
-    """What is wrong with it, whatever it is for."""
+    problems: list[tuple[At, str]] = field(default_factory=list)
+    """What is wrong with it and the mend, each with the way to the value."""
 
-    def refusal(self, problems: Sequence[Problem]) -> UsageError:
+    def add(self, details: ErrorDetails, root: type[Settings], parts: Mapping[str, type[Settings]]) -> None:
+        """Add what pydantic found in the settings, with the mend.
+
+        Args:
+            details: its finding.
+            root: the settings of the whole file.
+            parts: the settings within, by the key that holds them.
+        """
+        at, context = details["loc"], details.get("ctx", {})
+        if details["type"] == "landuse":
+            self.problems.append(((*at, *context["at"]), context["problem"]))
+            return
+        fields = {
+            name: found for model in (root, *parts.values()) for name, found in model.model_fields.items()
+        }
+        known = next((fields[str(part)] for part in reversed(at) if part in fields), None)
+        mend = f"Give {known.description if known else '`key: value` lines'}."
+        value = "this" if at and at[0] in self.secret_keys else shown(details["input"])
+        told = f"{value} does not fit. {mend}"
+        if details["type"] == "missing":
+            told = f"it is missing. {mend}"
+        elif details["type"] == "extra_forbidden":
+            model = next((parts[str(part)] for part in reversed(at[:-1]) if part in parts), root)
+            near = difflib.get_close_matches(str(at[-1]), model.model_fields, 1)
+            told = f"unknown key. Known are: {', '.join(model.model_fields)}."
+            if near:
+                told = f"unknown key. Did you mean {near[0]}?"
+            elif at[-1] in root.model_fields:
+                told = "unknown key. It belongs at the top of the file and holds for all."
+        self.problems.append((at, told))
+
+    def refusal(self) -> UsageError:
         """All problems with their places, a line each, in the order of the file."""
-        ordered = sorted(problems, key=lambda problem: self._line(problem.at))
-        told = [
-            f"{self.path}:{self._line(problem.at)}: {_spelled(problem.at)}{problem.text}"
-            for problem in ordered[:MAX_TOLD]
-        ]
-        if len(ordered) > MAX_TOLD:
-            told.append(f"{self.path}: {len(ordered) - MAX_TOLD} more problems. Mend these first.")
+        placed = [(self._line(at), f"{_spelled(at)}{problem}") for at, problem in self.problems]
+        placed.sort(key=lambda entry: entry[0])
+        told = [f"{self.path}:{line}: {problem}" for line, problem in placed[:MAX_TOLD]]
+        if len(placed) > MAX_TOLD:
+            told.append(f"{self.path}: {len(placed) - MAX_TOLD} more problems. Mend these first.")
         return UsageError("\n".join(told))
 
     def _line(self, at: At) -> int:
@@ -97,12 +144,17 @@ class Document:
         return next((self.lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in self.lines), 1)
 
 
-def read_document(path: Path) -> Document:
-    """The mapping in a YAML file.
+def read_document(path: Path, secret_keys: Collection[str], environ: Mapping[str, str]) -> Document:
+    """The mapping in a YAML file, with the environment's values in place of ``${NAME}``.
+
+    Args:
+        path: the file.
+        secret_keys: keys at its top that take references, and whose passwords must come by them.
+        environ: values by name.
 
     Raises:
         UsageError: the file cannot be read, is larger or deeper than a config, is no YAML, uses what a
-            config needs not, or is no mapping.
+            config does not need, or is no mapping.
     """
     try:
         with path.open("rb") as file:
@@ -117,108 +169,94 @@ def read_document(path: Path) -> Document:
         line = content.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}:{line}: this is not UTF-8. Save the file as UTF-8.") from error
     try:
-        _check_events(path, text)
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        problem = printable(error.problem or "it is broken off")
-        told = f"{path}:{line}: this is no YAML: {problem}. Mend it."
-        raise UsageError(told) from None  # YAML's own error quotes the line, and what is secret in it
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{path}:{line}: a character that YAML forbids. Delete it.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        told = printable(error.problem or "it is broken off")
+        if not isinstance(error, _RefusedError):
+            told = f"this is no YAML: {told}. Mend it"
+        # YAML's own error quotes the line, and what is secret in it.
+        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: {told}.") from None
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path}:1: this is no mapping. Give `key: value` lines.")
-    reader = _Reader(loader)
-    values = reader.mapping(node, ())
-    return Document(path=path, values=values, lines=reader.lines, problems=tuple(reader.problems))
+    document = Document(path=path, secret_keys=secret_keys)
+    document.values.update(_mapping(document, loader, node, (), environ))
+    return document
 
 
-def expand(
-    document: Document, keys: Collection[str], environ: Mapping[str, str]
-) -> tuple[dict[str, Value], list[Problem]]:
-    """The document's values with the environment's in place of ``${NAME}``, and what is wrong with that.
-
-    Args:
-        document: what the file says.
-        keys: those at its top that take references, and whose passwords must come by them.
-        environ: values by name.
-    """
-    problems = []
-    values = dict(document.values)
-    for at, found in _texts(document.values, ()):
-        if "${" in found and not (len(at) == 1 and at[0] in keys):
-            mend = f"Only {', '.join(keys)} take values from the environment."
-            problems.append(Problem(at=at, text=f"${{...}} has no meaning here. {mend}"))
-    for key in keys:
-        text = values.get(key)
-        if not isinstance(text, str):
-            continue
-        if _PASSWORD.search(_REFERENCE.sub("", text)):
-            mend = "Put it into an environment variable and write ${NAME} in its place."
-            problems.append(Problem(at=(key,), text=f"it holds a password. {mend}"))
-        names = _REFERENCE.findall(text)
-        missing = [name for name in names if not environ.get(name)]
-        unprintable = [name for name in names if not environ.get(name, "").isprintable()]
-        if missing:
-            told = f"the environment variable {missing[0]} is not set. Set it for this process."
-        elif unprintable:
-            told = f"the environment variable {unprintable[0]} holds more than one line of text. Set it anew."
-        elif "${" in _REFERENCE.sub("", text):
-            told = "a ${ without a name and }. Write ${NAME}."
+def _mapping(
+    document: Document, loader: _Loader, node: yaml.MappingNode, at: At, environ: Mapping[str, str]
+) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for key_node, value_node in node.value:
+        key, line = key_node.value, key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            document.problems.append((at, f"line {line} has a key that is no text. Write one."))
+        elif key in found:
+            document.problems.append(((*at, key), f"given again in line {line}. Keep one of the two."))
         else:
-            values[key] = _filled(text, environ)
-            continue
-        problems.append(Problem(at=(key,), text=told))
-    return values, problems
+            document.lines[*at, key] = line
+            found[key] = _value(document, loader, value_node, (*at, key), environ)
+    return found
 
 
-def _filled(text: str, environ: Mapping[str, str]) -> str:
-    """The text with its references replaced; in a URL's user, password and query they are encoded."""
+def _value(document: Document, loader: _Loader, node: yaml.Node, at: At, environ: Mapping[str, str]) -> Value:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(document, loader, node, at, environ)
+    if isinstance(node, yaml.SequenceNode):
+        document.lines.update({(*at, i): item.start_mark.line + 1 for i, item in enumerate(node.value)})
+        return tuple(
+            _value(document, loader, item, (*at, index), environ) for index, item in enumerate(node.value)
+        )
+    problem, value = "", node.value
+    if node.tag in _CONVERTED:
+        try:
+            value = loader.construct_object(node)
+        except ValueError:  # Python converts no number of thousands of digits
+            problem, value = "it is no number. Give one.", None
+    elif not value.isprintable():
+        problem = "it has characters that no line shows. Delete them."
+    elif len(at) == 1 and at[0] in document.secret_keys:
+        problem, value = _filled(value, environ)
+    elif "${" in value:
+        mend = f"Only {', '.join(document.secret_keys)} take values from the environment."
+        problem = f"${{...}} has no meaning here. {mend}"
+    if problem:
+        document.problems.append((at, problem))
+    return value  # type: ignore[no-any-return]  # PyYAML's stubs do not know what a scalar holds
+
+
+def _filled(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """What is wrong with a text that takes references, and the text with their values in their places.
+
+    In a URL's user, password and query the values are encoded.
+    """
+    bare = _REFERENCE.sub("", text)
+    if _PASSWORD.search(bare):
+        mend = "Put it into an environment variable and write ${NAME} in its place."
+        return f"it holds a password. {mend}", text
+    if "${" in bare:
+        return "a ${ without a name and }. Write ${NAME}.", text
+    for name in _REFERENCE.findall(text):
+        if not environ.get(name):
+            return f"the environment variable {name} is not set. Set it for this process.", text
+        if not environ[name].isprintable():
+            return f"the environment variable {name} holds more than one line of text. Set it anew.", text
 
     def encoded(part: re.Match[str]) -> str:
         return _REFERENCE.sub(lambda match: quote(environ[match[1]], safe=""), part[0])
 
     text = _SECRET_PARTS.sub(encoded, text)
-    return _REFERENCE.sub(lambda match: environ[match[1]], text)
+    return "", _REFERENCE.sub(lambda match: environ[match[1]], text)
 
 
 def wrong(problem: str, at: At = ()) -> PydanticCustomError:
     """For validators: what is wrong, and the mend; ``at`` leads from the value to the part that is meant."""
     return PydanticCustomError("landuse", "{problem}", {"problem": problem, "at": at})
-
-
-def explain(
-    details: ErrorDetails,
-    root: type[Settings],
-    parts: Mapping[str, type[Settings]],
-    secret_keys: Collection[str],
-) -> Problem:
-    """What pydantic found, with the mend.
-
-    Args:
-        details: its finding.
-        root: the settings of the whole file.
-        parts: settings within, by the key that holds them.
-        secret_keys: those at the top whose values are not shown.
-    """
-    at, context = details["loc"], details.get("ctx", {})
-    model, description = root, "`key: value` lines"
-    for index, part in enumerate(at):
-        if part in model.model_fields:
-            description = model.model_fields[str(part)].description or description
-        if index + 1 < len(at):
-            model = parts.get(str(part), model)
-    if details["type"] == "landuse":
-        return Problem(at=(*at, *context["at"]), text=context["problem"])
-    if details["type"] == "extra_forbidden":
-        return Problem(at=at, text=f"unknown key. {_nearest(str(at[-1]), model, root)}")
-    if details["type"] == "missing":
-        return Problem(at=at, text=f"it is missing. Give {description}.")
-    value = "this" if at and at[0] in secret_keys else shown(details["input"])
-    return Problem(at=at, text=f"{value} does not fit. Give {description}.")
 
 
 def shown(value: object) -> str:
@@ -237,16 +275,6 @@ def shown(value: object) -> str:
     return "a mapping" if isinstance(value, dict) else str(value)[:60]
 
 
-def _nearest(key: str, model: type[Settings], root: type[Settings]) -> str:
-    """The mend for a key that the settings do not know."""
-    near = difflib.get_close_matches(key, model.model_fields, 1)
-    if near:
-        return f"Did you mean {near[0]}?"
-    if key in root.model_fields:
-        return "It belongs at the top of the file and holds for all."
-    return f"Known are: {', '.join(model.model_fields)}."
-
-
 def _spelled(at: At) -> str:
     """``areas[1].bbox: `` of the way to a value; empty for the whole file."""
     parts = [
@@ -254,87 +282,3 @@ def _spelled(at: At) -> str:
         for part in at
     ]
     return f"{''.join(parts).removeprefix('.')}: " if parts else ""
-
-
-def _texts(value: Value, at: At) -> list[tuple[At, str]]:
-    """Each text in a value, and the way to it."""
-    if isinstance(value, str):
-        return [(at, value)]
-    if isinstance(value, dict):
-        return [found for key, part in value.items() for found in _texts(part, (*at, key))]
-    if isinstance(value, tuple):
-        return [found for index, part in enumerate(value) for found in _texts(part, (*at, index))]
-    return []
-
-
-def _check_events(path: Path, text: str) -> None:
-    """Refuse what a config needs not, before anything is built: the parser's events never nest."""
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            problem = "anchors (&) and aliases (*) are not read. Write the value out"
-        elif getattr(event, "tag", None):
-            problem = "tags (!) are not read. Write a plain value; quotes make it text"
-        elif depth > MAX_DEPTH:
-            problem = f"more than {MAX_DEPTH} lists and mappings within each other. No key takes that"
-        else:
-            continue
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        raise UsageError(f"{path}:{line}: {problem}.")
-
-
-class _Reader:
-    """Builds values of a document's nodes, and notes lines and problems."""
-
-    def __init__(self, loader: yaml.SafeLoader) -> None:
-        self.lines: dict[At, int] = {}
-        self.problems: list[Problem] = []
-        self._loader = loader
-
-    def mapping(self, node: yaml.MappingNode, at: At) -> dict[str, Value]:
-        found: dict[str, Value] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(
-                    Problem(at=at, text=f"line {line} has a key that is no text. Write one.")
-                )
-                continue
-            key = key_node.value
-            here = (*at, key)
-            if key in found:
-                told = f"given again in line {line}. Keep one of the two."
-                self.problems.append(Problem(at=here, text=told))
-                continue
-            self.lines[here] = line
-            found[key] = self._value(value_node, here)
-        return found
-
-    def _value(self, node: yaml.Node, at: At) -> Value:
-        if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, at)
-        if isinstance(node, yaml.SequenceNode):
-            values = []
-            for index, item in enumerate(node.value):
-                here = (*at, index)
-                self.lines[here] = item.start_mark.line + 1
-                values.append(self._value(item, here))
-            return tuple(values)
-        if node.tag in _CONVERTED:
-            return self._converted(node, at)
-        text = str(node.value)
-        if not text.isprintable():
-            self.problems.append(Problem(at=at, text="it has characters that no line shows. Delete them."))
-        return text
-
-    def _converted(self, node: yaml.Node, at: At) -> bool | int | float | None:
-        try:
-            value: bool | int | float | None = self._loader.construct_object(node)
-        except ValueError:  # Python converts no number of thousands of digits
-            self.problems.append(Problem(at=at, text="it is no number. Give one."))
-            return None
-        return value
