@@ -20,8 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from landuse.errors import UsageError
 from landuse.model import MAP_MODEL
@@ -30,6 +29,7 @@ from landuse.pipeline.failover import split_sources
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.sources import exists
 from landuse.records import CHANGE_THRESHOLD
+from landuse.workflows.nightly.ledger.schema import URL_FORM, parse_url
 from landuse.workflows.nightly.yaml_file import Settings, read_document, shown, wrong
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ if TYPE_CHECKING:
 SECRET_KEYS = ("out", "ledger", "scheduler")
 """Keys whose values may hold passwords: they alone take ``${NAME}``, and no message shows them."""
 
-_LEDGER = (
-    "a SQLAlchemy URL, such as sqlite:////var/lib/landuse/ledger.sqlite or "
-    "postgresql+psycopg://landuse:${LEDGER_PASSWORD}@db/landuse"
-)
 _SOURCE = f"{', '.join(PROVIDERS)}, a URL or a path, or a list of them"
 _CHANGE = "true, false, or `threshold` and `confirm`"
 
@@ -198,7 +194,7 @@ class NightlyConfig(AreaSettings):
 
     out: SecretStr = Field(description="a folder, or a URL that fsspec knows, such as s3://bucket/maps")
     """Root of all results: a folder or an fsspec URL."""
-    ledger: SecretStr = Field(default=SecretStr(""), validate_default=True, description=_LEDGER)
+    ledger: SecretStr = Field(default=SecretStr(""), validate_default=True, description=URL_FORM)
     """SQLAlchemy URL of the ledger; of itself ``ledger.sqlite`` in ``out``."""
     scheduler: SecretStr | None = Field(
         default=None, description="the address of a dask scheduler, tcp://HOST:PORT"
@@ -243,17 +239,12 @@ class NightlyConfig(AreaSettings):
         if not text and root is None:
             return value  # `out` is wrong, which is told already
         if not text and "://" in str(root):
-            raise wrong(f"it is needed, as `out` is a URL. Give {_LEDGER}.")
+            raise wrong(f"it is needed, as `out` is a URL. Give {URL_FORM}.")
         try:
-            url = make_url(text) if text else URL.create("sqlite", database=f"{root}/ledger.sqlite")
-        except (ArgumentError, ValueError):
-            raise wrong(f"this is no URL of a database. Give {_LEDGER}.") from None
-        kind = url.get_backend_name()
-        if kind not in ("sqlite", "postgresql"):
-            raise wrong(f"{shown(kind)} is no database for a ledger. Give {_LEDGER}.")
-        if kind == "sqlite":
-            if url.database in (None, "", ":memory:"):
-                raise wrong(f"a database in memory is forgotten when the run ends. Give {_LEDGER}.")
+            url = parse_url(text) if text else URL.create("sqlite", database=f"{root}/ledger.sqlite")
+        except UsageError as error:
+            raise wrong(str(error)) from None
+        if url.get_backend_name() == "sqlite":
             url = url.set(database=str(_folder(info) / str(url.database)))
         return SecretStr(url.render_as_string(hide_password=False))
 

@@ -94,7 +94,7 @@ class AreaContext:
     seen: tuple[Seen, ...]
     """Its scenes, and what the ledger calls them."""
     owner: str
-    """This run."""
+    """Names this run in leases; no two runs have the same name."""
     clock: Callable[[], datetime]
     """The time in UTC."""
     attempts: int

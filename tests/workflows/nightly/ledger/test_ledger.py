@@ -630,11 +630,11 @@ def test_a_wrong_password_is_told_but_never_shown(postgres):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("sqlite://", "would be forgotten"),
-        ("sqlite:///:memory:", "would be forgotten"),
-        ("mysql://me:pw-secret@host/db", "kind 'mysql'"),
-        ("ledger.sqlite", "no database URL"),
-        ("postgresql://me:pw-secret@host:port/db", "no database URL"),
+        ("sqlite://", "in memory is forgotten"),
+        ("sqlite:///:memory:", "in memory is forgotten"),
+        ("mysql://me:pw-secret@host/db", "'mysql' is no database"),
+        ("ledger.sqlite", "no URL of a database"),
+        ("postgresql://me:pw-secret@host:port/db", "no URL of a database"),
     ],
 )
 def test_a_wrong_url_is_refused(url, told):
