@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from landuse.workflows.prefect_flow import nightly_flow
+from landuse.workflows.nightly.prefect_flow import nightly_flow
 
 CRON = "30 3 * * *"
 """Every night at 03:30 UTC."""

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landuse.commands.options import DeviceOption, JsonOption, QuietOption, terminable
-from landuse.commands.terminal import print_json
+from landuse.commands.terminal import print_error, print_health, print_json, print_night, tell_area
 from landuse.errors import LanduseError
-from landuse.terminal_nightly import print_error, print_health, print_night, tell_area
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +34,7 @@ def run_command(
         str | None,
         typer.Option(
             metavar="DATE",
-            help="Look at the windows from this day on, instead of look_back_days and all that is due.",
+            help="Look at the periods from this day on, instead of look_back_days and all that is due.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -50,9 +49,9 @@ def run_command(
     Exit code 0: nothing failed. 10 + N: something failed in N areas (99: in 89 or more); the others are done,
     and what failed is tried again another night.
     """
-    from landuse.workflows.nightly import Night, requested_day, run_nightly
-    from landuse.workflows.nightly_config import load_config
-    from landuse.workflows.nightly_status import write_own_metrics
+    from landuse.workflows.nightly.config import load_config
+    from landuse.workflows.nightly.run import Night, requested_day, run_nightly
+    from landuse.workflows.nightly.status import write_own_metrics
 
     settings = load_config(config)
     night = Night(since=requested_day(since), dry_run=dry_run, device=device, tell=tell_area(quiet=quiet))
@@ -86,8 +85,8 @@ def status_command(
     """Show each area's last map, its age, scenes by state, and failures with their reasons."""
     from datetime import UTC, datetime
 
-    from landuse.workflows.nightly_config import load_config
-    from landuse.workflows.nightly_status import STALE_CODE, nightly_status, write_metrics
+    from landuse.workflows.nightly.config import load_config
+    from landuse.workflows.nightly.status import STALE_CODE, nightly_status, write_metrics
 
     areas = nightly_status(load_config(config), datetime.now(UTC), max_age_days)
     if as_json:

@@ -1,7 +1,8 @@
 """What a command shows: its result on stdout, its progress on stderr.
 
 On a terminal progress is a bar and a map's classes are a table with their colours; anywhere else both are
-plain lines, for logs and pipes. ``NO_COLOR`` and ``TERM=dumb`` hold.
+plain lines, for logs and pipes. ``NO_COLOR`` and ``TERM=dumb`` hold. ``landuse nightly`` mostly runs where
+nobody watches: it always shows plain lines.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
+    from landuse.errors import LanduseError
     from landuse.model.training.config import EpochMetrics, StepProgress
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from landuse.workflows.mapping.dry_run import Foresight
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
+    from landuse.workflows.nightly.report import NightReport
+    from landuse.workflows.nightly.status import AreaHealth
 
 Show: TypeAlias = "Callable[[Progress, str | None], None]"
 """Shows how far a run is: its stage and, while blocks are done, how many and how fast."""
@@ -346,3 +350,57 @@ def _print_failures(report: MapReport) -> None:
             f"failed  {len(missing)} reads of {scenes} scenes, listed in run.json; run again with "
             "--overwrite to read them anew"
         )
+
+
+def tell_area(*, quiet: bool) -> Callable[[str, str], None]:
+    """Writes what happens in an area to stderr, a line each."""
+
+    def tell(area: str, line: str) -> None:
+        if not quiet:
+            typer.echo(f"{area}: {printable(' '.join(line.split()))}", err=True)
+
+    return tell
+
+
+def print_error(error: LanduseError) -> None:
+    """What went wrong beside what the exit code tells, on stderr."""
+    typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+
+
+def print_night(report: NightReport) -> None:
+    """What a run did, on stdout: a line for each area, then those for what is left undone."""
+    for area in report.areas:
+        counts = {
+            state: sum(period.state == state for period in area.periods)
+            for state in ("due", "mapped", "skipped", "failed", "left")
+        }
+        told = [f"{count} {state}" for state, count in counts.items() if count]
+        changes = [f"{len(area.changes)} change layers"] if area.changes else []
+        earlier = [f"{len(area.earlier)} failed earlier tonight"] if area.earlier else []
+        periods = ", ".join([*told, *changes, *earlier]) or "nothing to do"
+        typer.echo(f"{area.area:20} {area.found} scenes, {area.new} new; periods: {periods}")
+        for period in (*area.periods, *area.earlier):
+            if period.state == "due":
+                typer.echo(f"  due     {period.first_day}  {', '.join(map(printable, period.scenes))}")
+            if period.state == "failed":
+                typer.echo(f"  failed  {period.first_day}  {printable(period.reason)}")
+        if area.error:
+            typer.echo(f"  failed  {printable(area.error)}")
+
+
+def print_health(areas: Iterable[AreaHealth]) -> None:
+    """How the areas fare, on stdout."""
+    states = ("found", "mapped", "skipped", "failed", "parked")
+    typer.echo(f"{'area':20} {'last map':10} {'made':16} {'age d':>6} " + " ".join(f"{s:>7}" for s in states))
+    for area in areas:
+        last = area.last_map
+        period, made = ("-", "-") if last is None else (last.period, f"{last.created_utc:%Y-%m-%d %H:%M}")
+        age = "-" if area.age_days is None else f"{area.age_days:.1f}"
+        counts = " ".join(f"{count:7}" for count in area.scenes.values())
+        stale = "  STALE" if area.stale else ""
+        typer.echo(f"{area.area:20} {period:10} {made:16} {age:>6} {counts}{stale}")
+        for row in area.failures:
+            typer.echo(
+                f"  {row.state.value:7} {row.period}  {printable(row.scene_id)} {printable(row.baseline)} "
+                f"after {row.attempts} tries: {printable(row.reason)}"
+            )

@@ -129,6 +129,12 @@ RULES = [
         (),
         id="blocks",
     ),
+    pytest.param(
+        "landuse.workflows.nightly.ledger",
+        ("rasterio", "torch", "landuse.model", "landuse.workflows", *EDGE),
+        ("landuse.workflows.nightly.ledger",),
+        id="ledger",
+    ),
     pytest.param("landuse.sentinel2", ("landuse",), (), id="sentinel2"),
     pytest.param("landuse.classes", ("landuse",), (), id="classes"),
     pytest.param("landuse.contract", ("landuse",), (), id="contract"),
@@ -234,6 +240,15 @@ def test_the_pipeline_runs_without_torch_and_typer():
     loaded = loaded_by(f"import {', '.join(modules)}")
     assert "numpy" in loaded
     assert loaded & {"torch", "typer", "safetensors"} == set()
+
+
+def test_the_ledger_opens_without_imagery_networks_and_the_command():
+    modules = sorted(m for m in package_imports() if reaches(m, "landuse.workflows.nightly.ledger"))
+    assert len(modules) >= 5
+    loaded = loaded_by(f"import {', '.join(modules)}")
+    assert "sqlalchemy" in loaded
+    assert loaded & HEAVY <= {"numpy", "shapely"}  # outlines of scenes are simplified and compared
+    assert loaded & {"typer", "rich", "pydantic", "yaml"} == set()
 
 
 def test_training_runs_where_no_raster_library_is_loaded():

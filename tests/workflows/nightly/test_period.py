@@ -1,4 +1,4 @@
-"""Windows of several scenes, runs beside each other, and settings that change: what may go wrong.
+"""Periods of several scenes, runs beside each other, and settings that change: what may go wrong.
 
 Oracles: the scenes as published, the ledger's rows as plain SQL has them, the maps' own ``run.json``, the
 files that are there.
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from landuse.pipeline.write.folder import Store
-from landuse.workflows import nightly
-from tests.workflows.nightly_world import MODELS, Block, land, night, run_here, window
-from tests.workflows.test_nightly import EAST, Faulty, Interfering, World, told
+from landuse.workflows.nightly import run as nightly_run
+from tests.workflows.nightly.test_run import EAST, Faulty, Interfering, World, told
+from tests.workflows.nightly.world import MODELS, Block, land, night, period, run_here
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def world(tmp_path):
 
 
 HILL = Block(8, 8, 5, 6)
-WINDOW = window(1)
-"""Days 1 to 3 make a window of three days."""
+PERIOD = period(1)
+"""Days 1 to 3 make a period of three days."""
 
 
 def days_in(world, map_id):
@@ -36,7 +36,7 @@ def days_in(world, map_id):
 
 
 def current(world):
-    """By window, the days in its current map; by the ledger, and each map's folder is there."""
+    """By period, the days in its current map; by the ledger, and each map's folder is there."""
     rows = [row for row in world.rows("maps") if row["superseded_by"] is None]
     assert len({row["window"] for row in rows}) == len(rows)
     return {row["window"]: days_in(world, row["map_id"]) for row in rows}
@@ -46,7 +46,7 @@ def other_model(world, day):
     return run_here(world.config, night(day), load=lambda model, device: MODELS["second"]).areas[0]
 
 
-# Windows of several scenes.
+# Periods of several scenes.
 
 
 def test_a_gap_in_the_catalogue_takes_no_scene_out_of_the_map(world):
@@ -55,13 +55,13 @@ def test_a_gap_in_the_catalogue_takes_no_scene_out_of_the_map(world):
     world.one(2)
     world.publish(two, three)  # the first is missing for a night, in which a late one comes
     area = world.one(3)
-    assert told(area) == [(WINDOW, "failed")]
-    assert "would lose it" in area.windows[0].reason
-    assert current(world) == {WINDOW: [1, 2]}
+    assert told(area) == [(PERIOD, "failed")]
+    assert "would lose it" in area.periods[0].reason
+    assert current(world) == {PERIOD: [1, 2]}
     world.publish(one, two, three)
-    assert told(world.one(4)) == [(WINDOW, "mapped")]
-    assert current(world) == {WINDOW: [1, 2, 3]}
-    assert world.one(5).windows == ()
+    assert told(world.one(4)) == [(PERIOD, "mapped")]
+    assert current(world) == {PERIOD: [1, 2, 3]}
+    assert world.one(5).periods == ()
 
 
 def test_what_stays_away_stays_in_its_map_and_the_late_scene_is_parked(world):
@@ -69,14 +69,14 @@ def test_what_stays_away_stays_in_its_map_and_the_late_scene_is_parked(world):
     world.publish(world.scene(1))
     world.one(1)
     world.publish(world.scene(2))
-    assert [told(world.one(day)) for day in (2, 3, 4)] == [[(WINDOW, "failed")], [(WINDOW, "failed")], []]
-    assert current(world) == {WINDOW: [1]}
-    assert world.states() == [(WINDOW, "mapped"), (WINDOW, "parked")]
+    assert [told(world.one(day)) for day in (2, 3, 4)] == [[(PERIOD, "failed")], [(PERIOD, "failed")], []]
+    assert current(world) == {PERIOD: [1]}
+    assert world.states() == [(PERIOD, "mapped"), (PERIOD, "parked")]
     # More tries, once it is listed again.
     world.publish(world.scene(1), world.scene(2))
     world.configure(attempts=3, window_days=3, composite="median")
-    assert told(world.one(5)) == [(WINDOW, "mapped")]
-    assert current(world) == {WINDOW: [1, 2]}
+    assert told(world.one(5)) == [(PERIOD, "mapped")]
+    assert current(world) == {PERIOD: [1, 2]}
 
 
 def test_an_older_baseline_does_not_replace_what_is_mapped(world):
@@ -85,10 +85,10 @@ def test_an_older_baseline_does_not_replace_what_is_mapped(world):
     world.publish(new)
     world.one(3)
     world.publish({**old, "id": "behind"}, late)
-    assert told(world.one(4)) == [(WINDOW, "failed")]
+    assert told(world.one(4)) == [(PERIOD, "failed")]
     (row,) = world.rows("maps")
     world.publish(new, late)
-    assert told(world.one(5)) == [(WINDOW, "mapped")]
+    assert told(world.one(5)) == [(PERIOD, "mapped")]
     made = max(world.rows("maps"), key=lambda row: row["number"])
     scenes = json.loads((world.out / made["path"] / "run.json").read_text())["scenes"]
     assert {scene["baseline"] for scene in scenes} == {"05.11", "05.12"}
@@ -100,8 +100,8 @@ def test_a_newer_baseline_takes_the_place_of_the_older_one(world):
     world.publish(world.scene(1), world.scene(2))
     world.one(2)
     world.publish(world.scene(1), world.scene(2, "new", baseline="05.12", processed=night(5)))
-    assert told(world.one(5)) == [(WINDOW, "mapped")]
-    assert current(world) == {WINDOW: [1, 2]}
+    assert told(world.one(5)) == [(PERIOD, "mapped")]
+    assert current(world) == {PERIOD: [1, 2]}
     assert [row["state"] for row in world.rows("scenes")] == ["mapped"] * 3
 
 
@@ -114,12 +114,12 @@ def test_a_mask_that_cannot_be_read_one_night_is_read_another(world, cloudy):
     whole = mask.read_bytes()
     mask.write_bytes(b"")
     area = world.one(4)
-    assert told(area) == [(WINDOW, "failed")]
-    assert "SCL" in area.windows[0].reason
+    assert told(area) == [(PERIOD, "failed")]
+    assert "SCL" in area.periods[0].reason
     assert {row["state"] for row in world.rows("scenes")} == {"failed"}
     mask.write_bytes(whole)
-    assert told(world.one(5)) == [(WINDOW, "mapped")]
-    assert current(world) == {WINDOW: [3] if cloudy else [2, 3]}
+    assert told(world.one(5)) == [(PERIOD, "mapped")]
+    assert current(world) == {PERIOD: [3] if cloudy else [2, 3]}
 
 
 def test_a_mask_that_is_never_read_is_said_to_be_why(world):
@@ -128,8 +128,8 @@ def test_a_mask_that_is_never_read_is_said_to_be_why(world):
     second["properties"]["eo:cloud_cover"] = 60
     world.publish(first, second)
     (world.folder / "images" / "3" / "SCL.tif").write_bytes(b"")
-    assert [told(world.one(day)) for day in (4, 5, 6)] == [[(WINDOW, "failed")], [(WINDOW, "mapped")], []]
-    assert current(world) == {WINDOW: [2]}
+    assert [told(world.one(day)) for day in (4, 5, 6)] == [[(PERIOD, "failed")], [(PERIOD, "mapped")], []]
+    assert current(world) == {PERIOD: [2]}
     (reason,) = (row["reason"] for row in world.rows("scenes") if row["state"] == "skipped")
     assert reason.startswith("60.0 % cloud over its tile, above max_cloud 40. Its mask cannot be read")
 
@@ -140,8 +140,8 @@ def test_what_is_mapped_is_not_given_up_for_a_late_scene_where_it_cannot_be_read
     world.one(1)
     (world.folder / "images" / "1" / "B04.tif").write_bytes(b"")
     world.publish(world.scene(1), world.scene(2))
-    assert [told(world.one(day)) for day in (2, 3, 4)] == [[(WINDOW, "failed")], [(WINDOW, "failed")], []]
-    assert current(world) == {WINDOW: [1]}
+    assert [told(world.one(day)) for day in (2, 3, 4)] == [[(PERIOD, "failed")], [(PERIOD, "failed")], []]
+    assert current(world) == {PERIOD: [1]}
 
 
 def test_whatever_a_catalogue_lists_the_map_never_loses_a_scene(world):
@@ -163,7 +163,7 @@ def test_whatever_a_catalogue_lists_the_map_never_loses_a_scene(world):
             had[name] = days
     world.publish(*items.values())
     world.one(16)
-    assert current(world) == {window(1): [1, 2, 3], window(4): [4, 5, 6]}
+    assert current(world) == {period(1): [1, 2, 3], period(4): [4, 5, 6]}
     assert set(Counter(row["scene_id"] for row in world.rows("scenes")).values()) == {1}
     folders = {path.parent.name for path in world.out.glob("valley/*/run.json")}
     assert folders == {row["map_id"] for row in world.rows("maps")}  # nothing is left over
@@ -172,24 +172,24 @@ def test_whatever_a_catalogue_lists_the_map_never_loses_a_scene(world):
 def test_a_scene_noted_by_another_run_since_the_search_costs_it_no_try(world, monkeypatch):
     one, two = world.scene(2), world.scene(3)
     world.publish(one)
-    work = nightly.do_window
+    work = nightly_run.do_period
 
-    def beside(job, due):
-        monkeypatch.setattr(nightly, "do_window", work)
-        held = job.ledger.lease(due, "another", now_utc=job.clock(), minutes=9, attempts=5)
+    def beside(context, due):
+        monkeypatch.setattr(nightly_run, "do_period", work)
+        held = context.ledger.lease(due, "another", now_utc=context.clock(), minutes=9, attempts=5)
         world.publish(one, two)
         assert told(world.one(4)) == []  # it only notes the second
-        job.ledger.release(held)
-        return work(job, due)
+        context.ledger.release(held)
+        return work(context, due)
 
-    monkeypatch.setattr(nightly, "do_window", beside)
-    assert told(world.one(4)) == [(WINDOW, "mapped")]
+    monkeypatch.setattr(nightly_run, "do_period", beside)
+    assert told(world.one(4)) == [(PERIOD, "mapped")]
     assert sorted((row["state"], row["attempts"]) for row in world.rows("scenes")) == [
         ("found", 0),
         ("mapped", 1),
     ]
-    assert told(world.one(5)) == [(WINDOW, "mapped")]
-    assert current(world) == {WINDOW: [2, 3]}
+    assert told(world.one(5)) == [(PERIOD, "mapped")]
+    assert current(world) == {PERIOD: [2, 3]}
 
 
 # Runs beside each other, and what they leave.
@@ -210,7 +210,7 @@ def test_runs_with_other_models_delete_nothing_of_each_other(world, settles_firs
     if settles_first == "other":
         beside()
     area = world.one(2, load=lambda model, device: Interfering(beside))
-    assert told(area) == [(window(1), "mapped")]
+    assert told(area) == [(period(1), "mapped")]
     other_model(world, 3)
     maps = world.rows("maps")
     assert world.maps() == sorted(row["map_id"] for row in maps)
@@ -230,32 +230,32 @@ def test_a_lost_ledger_deletes_no_published_map(world):
     assert len(before) == 2
     (world.out / "ledger.sqlite").unlink()
     world.publish(world.scene(1), *(world.scene(1, "late", tile=tile) for tile in (EAST, "33UYP")))
-    assert told(world.one(3)) == [(window(1), "mapped")]
+    assert told(world.one(3)) == [(period(1), "mapped")]
     assert set(world.maps()) > set(before)
 
 
-def test_what_was_never_entered_is_cleared_away_when_its_window_is_mapped_otherwise(world):
+def test_what_was_never_entered_is_cleared_away_when_its_period_is_mapped_otherwise(world):
     world.publish(world.scene(1))
     world.one(1)
     (name,) = world.maps()
-    left = world.out / "valley" / f"{WINDOW}-{'0' * 12}"
+    left = world.out / "valley" / f"{PERIOD}-{'0' * 12}"
     shutil.copytree(world.out / "valley" / name, left)
     item = json.loads((left / "item.json").read_text())
     del item["properties"]["version"]
     (left / "item.json").write_text(json.dumps(item))
-    half = world.out / "valley" / f"{WINDOW}-{'1' * 12}"
-    held = world.out / "valley" / f"{WINDOW}-{'2' * 12}"
+    half = world.out / "valley" / f"{PERIOD}-{'1' * 12}"
+    held = world.out / "valley" / f"{PERIOD}-{'2' * 12}"
     for folder in (half, held):
         folder.mkdir()
         (folder / "landuse.tif").write_bytes(b"II")
     world.publish(world.scene(1), world.scene(2))
     with Store.at(held).locked():  # by a run whose lease has lapsed
-        assert told(world.one(2)) == [(WINDOW, "mapped")]
+        assert told(world.one(2)) == [(PERIOD, "mapped")]
     assert (left.exists(), half.exists(), held.exists()) == (False, False, True)
     assert (world.out / "valley" / name).exists()
 
 
-def test_a_run_that_is_still_at_a_window_whose_lease_lapsed_stops_only_that_one(world):
+def test_a_run_that_is_still_at_a_period_whose_lease_lapsed_stops_only_that_one(world):
     world.configure(lease_minutes=1)
     world.publish(*(world.scene(day) for day in (1, 2, 3)))
     later = []
@@ -266,11 +266,11 @@ def test_a_run_that_is_still_at_a_window_whose_lease_lapsed_stops_only_that_one(
             later.append(run_here(world.config, night(4)).areas[0])
 
     first = world.one(3, load=lambda model, device: Interfering(beside))
-    assert told(later[1]) == [(window(1), "left"), (window(2), "mapped"), (window(3), "mapped")]
-    assert "at work" in later[1].windows[0].reason
+    assert told(later[1]) == [(period(1), "left"), (period(2), "mapped"), (period(3), "mapped")]
+    assert "at work" in later[1].periods[0].reason
     assert not later[1].error
-    assert {entry.state for entry in first.windows} == {"left"}
-    assert told(world.one(5)) == [(window(1), "mapped")]
+    assert {entry.state for entry in first.periods} == {"left"}
+    assert told(world.one(5)) == [(period(1), "mapped")]
 
 
 class Dead(BaseException):
@@ -291,10 +291,10 @@ def test_what_every_run_dies_of_is_told_as_a_failure_when_it_is_parked(world):
     (area,) = report.areas
     assert report.exit_code == 11
     (entry,) = area.earlier
-    assert entry.window == window(1)
+    assert entry.first_day == period(1)
     assert entry.reason.startswith("2 tries were cut off")
-    assert told(area) == [(window(2), "mapped")]
-    assert world.states() == [(window(1), "parked"), (window(2), "mapped")]
+    assert told(area) == [(period(2), "mapped")]
+    assert world.states() == [(period(1), "parked"), (period(2), "mapped")]
     assert world.night(5).exit_code == 0
 
 
@@ -305,15 +305,15 @@ def test_fewer_attempts_park_what_has_failed_more_often(world):
         world.night(day, load=lambda model, device: Faulty())
     world.configure(attempts=2)
     assert world.night(4).exit_code == 11
-    assert world.states() == [(window(1), "parked")]
+    assert world.states() == [(period(1), "parked")]
 
 
-def test_a_window_that_cannot_be_written_stops_no_other_and_is_parked(world):
+def test_a_period_that_cannot_be_written_stops_no_other_and_is_parked(world):
     world.configure(attempts=2)
     world.publish(world.scene(1))
     world.one(1)
     (name,) = world.maps()
-    # A file stands where the window's folder would be.
+    # A file stands where the period's folder would be.
     shutil.rmtree(world.out)
     world.out.mkdir()
     (world.out / "valley").mkdir()
@@ -321,9 +321,9 @@ def test_a_window_that_cannot_be_written_stops_no_other_and_is_parked(world):
     for day in (2, 3):
         world.publish(*(world.scene(number) for number in range(1, day + 1)))
         (area,) = world.night(day).areas
-        assert told(area) == [(window(1), "failed"), (window(day), "mapped")]
-        assert name in area.windows[0].reason
-    assert world.states() == [(window(1), "parked"), (window(2), "mapped"), (window(3), "mapped")]
+        assert told(area) == [(period(1), "failed"), (period(day), "mapped")]
+        assert name in area.periods[0].reason
+    assert world.states() == [(period(1), "parked"), (period(2), "mapped"), (period(3), "mapped")]
     assert world.night(4).exit_code == 0
 
 
@@ -343,14 +343,14 @@ def test_where_nothing_can_be_written_the_area_says_so_and_no_try_is_used_up(wor
     assert [row["attempts"] for row in world.rows("scenes")] == [0, 0]
 
 
-def test_a_catalogue_that_cannot_be_read_keeps_no_window_from_being_mapped(world):
+def test_a_catalogue_that_cannot_be_read_keeps_no_period_from_being_mapped(world):
     world.configure()
     world.publish(*(world.scene(day) for day in (1, 2, 3)))
     (world.out / "valley").mkdir(parents=True)
     (world.out / "valley" / "catalog.json").write_text("{")
     report = world.night(3)
     (area,) = report.areas
-    assert told(area) == [(window(day), "mapped") for day in (1, 2, 3)]
+    assert told(area) == [(period(day), "mapped") for day in (1, 2, 3)]
     assert len(area.changes) == 2
     assert "catalog.json holds no JSON" in area.error
     assert report.exit_code == 11
@@ -367,15 +367,15 @@ def test_a_report_that_is_cut_off_is_made_anew(world, content):
     (world.out / "ledger.sqlite").unlink()
     path = world.out / "valley" / name / "run.json"
     path.write_bytes(content.encode("latin-1"))
-    assert told(world.one(2)) == [(WINDOW, "mapped")]
-    assert current(world) == {WINDOW: [1]}
+    assert told(world.one(2)) == [(PERIOD, "mapped")]
+    assert current(world) == {PERIOD: [1]}
 
 
 @pytest.mark.parametrize("odd", ["x" * 201, "a\nb"])
 def test_a_scene_with_an_odd_name_is_mapped_all_the_same(world, odd):
     world.publish({**world.scene(1), "id": odd})
-    assert told(world.one(1)) == [(WINDOW, "mapped")]
-    assert world.one(2).windows == ()
+    assert told(world.one(1)) == [(PERIOD, "mapped")]
+    assert world.one(2).periods == ()
     (row,) = world.rows("scenes")
     assert len(row["scene_id"]) <= 200
     assert row["scene_id"].isprintable()
@@ -417,9 +417,9 @@ def test_changed_settings_are_told_and_what_was_looked_at_is_mapped_anew_once(wo
     heard = []
     area = world.one(4, tell=lambda name, line: heard.append(line))
     assert any(named in line for line in heard)
-    expected = {window(1): [1, 2, 3]} if "window_days" in changed else {window(d): [d] for d in (1, 2, 3)}
+    expected = {period(1): [1, 2, 3]} if "window_days" in changed else {period(d): [d] for d in (1, 2, 3)}
     assert told(area) == [(name, "mapped") for name in expected]
-    assert world.one(5).windows == ()
+    assert world.one(5).periods == ()
     now = {row["window"]: row["map_id"] for row in world.rows("maps") if row["superseded_by"] is None}
     assert set(now) == set(expected)
     assert not set(now.values()) & set(first)
@@ -427,9 +427,9 @@ def test_changed_settings_are_told_and_what_was_looked_at_is_mapped_anew_once(wo
     check_items(world)
     # Back again: nothing is to be mapped, and the first maps are current.
     world.configure()
-    assert world.one(6).windows == ()
+    assert world.one(6).periods == ()
     check_items(world)
-    assert current(world) == {window(day): [day] for day in (1, 2, 3)}
+    assert current(world) == {period(day): [day] for day in (1, 2, 3)}
     assert {row["map_id"] for row in world.rows("maps") if row["superseded_by"] is None} == set(first)
     pairs = [json.loads(path.read_text()) for path in world.out.glob("valley/changes/*/change.json")]
     assert len(pairs) == 2
@@ -439,20 +439,20 @@ def test_changed_settings_are_told_and_what_was_looked_at_is_mapped_anew_once(wo
 def test_more_cloud_allowed_brings_back_what_was_skipped(world):
     world.configure()
     world.publish(world.scene(1, cloudy=True))
-    assert told(world.one(1)) == [(window(1), "skipped")]
+    assert told(world.one(1)) == [(period(1), "skipped")]
     world.configure(max_cloud=100)
-    assert told(world.one(2, dry_run=True)) == [(window(1), "due")]
-    assert told(world.one(2)) == [(window(1), "mapped")]
+    assert told(world.one(2, dry_run=True)) == [(period(1), "due")]
+    assert told(world.one(2)) == [(period(1), "mapped")]
 
 
 def test_a_model_and_back_again(world):
     world.configure()
     world.publish(world.scene(1), world.scene(2))
     world.one(2)
-    assert [entry.state for entry in other_model(world, 3).windows] == ["mapped", "mapped"]
-    assert world.one(4).windows == ()
+    assert [entry.state for entry in other_model(world, 3).periods] == ["mapped", "mapped"]
+    assert world.one(4).periods == ()
     world.publish(*(world.scene(day) for day in (1, 2, 3)))
-    assert world.one(5).changes == (f"valley/changes/{window(2)}_{window(3)}",)
+    assert world.one(5).changes == (f"valley/changes/{period(2)}_{period(3)}",)
     latest = [row for row in world.rows("maps") if row["superseded_by"] is None]
     assert {row["model_sha256"] for row in latest} == {MODELS["first"].weights_sha256}
     assert len(latest) == 3
@@ -468,4 +468,4 @@ def test_settings_changed_in_a_gap_lose_nothing_in_the_end(world):
     world.one(3)
     world.publish(one, two)
     world.one(4)
-    assert current(world) == {WINDOW: [1, 2]}
+    assert current(world) == {PERIOD: [1, 2]}

@@ -1,6 +1,6 @@
 """IO: the ledger: which scenes of which area are mapped, which are to be, and who is at them.
 
-A window is the unit of work: all its scenes make one map. A run takes a lease on it, maps it, and settles
+A period is the unit of work: all its scenes make one map. A run takes a lease on it, maps it, and settles
 it in one transaction. A run that dies leaves a lease that lapses; a run that comes too late settles
 nothing. What is done is done under a recipe: under another one nothing is, and the maps of the one in force
 are the current ones. The clock is the caller's: every method that needs it takes ``now_utc``.
@@ -9,46 +9,39 @@ are the current ones. The clock is the caller's: every method that needs it take
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
-from landuse.pipeline.ledger_records import (
-    DueWindow,
-    Lease,
-    MapRow,
-    SceneRow,
-    SceneState,
-)
-from landuse.pipeline.ledger_rows import (
+from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, MapRow, SceneRow, SceneState
+from landuse.workflows.nightly.ledger.rows import (
     check_held,
     count_tries,
     enter_scenes,
-    give_back,
     is_due,
     lease_on,
     look_by,
+    of_current,
+    of_keys,
+    of_period,
     of_recipe,
-    of_window,
-    park_spent,
+    of_states,
     put_in_succession,
     read_maps,
     read_scenes,
     read_status,
     recipe_in_force,
-    scene,
-    settle_scene,
-    skip_scenes,
+    settle,
 )
-from landuse.pipeline.ledger_schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
+from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from landuse.pipeline.ledger_records import AreaStatus, NewMap, Recipe, Sighting
+    from landuse.workflows.nightly.ledger.records import AreaStatus, NewMap, Recipe, Sighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,19 +85,36 @@ class Ledger:
             return recipe_in_force(connection, area)
 
     def park_spent(self, area: str, recipe: Recipe, now_utc: datetime, attempts: int) -> None:
-        """Park the scenes whose tries are used up: by crashes, or as fewer are allowed than there were."""
-        with self.database.writing() as connection:
-            park_spent(connection, area, recipe, now_utc, attempts)
+        """Park the scenes that nobody is at and whose tries are used up.
 
-    def windows_to_do(
+        Runs that crashed used them up, or fewer are allowed than there were.
+        """
+        crashed = f"{attempts} tries were cut off: the run was killed, or took longer than its lease"
+        with self.database.writing() as connection:
+            connection.execute(
+                sa.update(SCENES)
+                .where(
+                    of_recipe(area, recipe),
+                    of_states(SceneState.FOUND, SceneState.FAILED),
+                    SCENES.c.attempts >= attempts,
+                    SCENES.c.period.not_in(_leased(area, now_utc)),
+                )
+                .values(
+                    state=SceneState.PARKED,
+                    reason=sa.case((SCENES.c.reason == "", crashed), else_=SCENES.c.reason),
+                    updated_utc=now_utc,
+                )
+            )
+
+    def periods_to_do(
         self,
         area: str,
         recipe: Recipe,
         now_utc: datetime,
         attempts: int,
         sightings: Iterable[Sighting] = (),
-    ) -> tuple[DueWindow, ...]:
-        """The windows with scenes that are due and that no run is at, oldest first.
+    ) -> tuple[DuePeriod, ...]:
+        """The periods with scenes that are due and that no run is at, oldest first.
 
         Args:
             area: name of the area.
@@ -114,37 +124,31 @@ class Ledger:
             sightings: taken as noted, though they are not: what a run would do, for a dry one.
         """
         with self.database.reading() as connection:
-            leased = connection.execute(
-                sa.select(LEASES.c.window).where(
-                    LEASES.c.area == area,
-                    LEASES.c.expires_utc > now_utc,
-                )
-            )
-            busy = set(leased.scalars())
+            busy = set(connection.execute(_leased(area, now_utc)).scalars())
             rows = read_scenes(connection, of_recipe(area, recipe))
             due = read_scenes(connection, of_recipe(area, recipe) & is_due(now_utc, attempts))
         known = {row.key for row in rows}
         fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
         waiting: list[SceneRow | Sighting] = [*due, *fresh.values()]
-        waiting.sort(key=lambda entry: (entry.window, entry.acquired_utc, entry.scene_id, entry.baseline))
+        waiting.sort(key=lambda entry: (entry.period, entry.acquired_utc, entry.scene_id, entry.baseline))
         return tuple(
-            DueWindow(
+            DuePeriod(
                 area=area,
-                window=window,
+                first_day=period,
                 recipe=recipe,
                 scenes=tuple(entry.key for entry in group),
             )
-            for window, group in groupby(waiting, key=lambda entry: entry.window)
-            if window not in busy
+            for period, group in groupby(waiting, key=lambda entry: entry.period)
+            if period not in busy
         )
 
     def lease(
-        self, window: DueWindow, owner: str, *, now_utc: datetime, minutes: float, attempts: int
+        self, period: DuePeriod, owner: str, *, now_utc: datetime, minutes: float, attempts: int
     ) -> Lease | None:
-        """Take a window, for one recipe at a time; a try of each of its due scenes is counted.
+        """Take a period, for one recipe at a time; a try of each of its due scenes is counted.
 
         Args:
-            window: one of ``windows_to_do``. Whether its scenes are still due is looked up anew; others that
+            period: one of ``periods_to_do``. Whether its scenes are still due is looked up anew; others that
                 were noted since are not the lease's.
             owner: names this run; no two have the same name.
             now_utc: the time.
@@ -152,29 +156,30 @@ class Ledger:
             attempts: tries before a scene is parked.
 
         Returns:
-            The lease; None where another run is at the window, or has just done it.
+            The lease; None where another run is at the period, or has just done it.
         """
         expires_utc = now_utc + timedelta(minutes=minutes)
         with self.database.writing() as connection:
-            held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(window))).scalar()
+            held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(period))).scalar()
             if held is not None and held > now_utc:
                 return None
-            connection.execute(sa.delete(LEASES).where(lease_on(window)))
-            due = read_scenes(connection, of_window(window) & is_due(now_utc, attempts))
-            keys = tuple(row.key for row in due if row.key in window.scenes)
+            connection.execute(sa.delete(LEASES).where(lease_on(period)))
+            own = of_period(period) & of_keys(period.scenes)
+            due = read_scenes(connection, own & is_due(now_utc, attempts))
+            keys = tuple(row.key for row in due)
             if not keys:
                 return None
-            for key in keys:
-                count_tries(connection, window, key, 1)
+            lease = Lease(on=replace(period, scenes=keys), owner=owner, expires_utc=expires_utc)
+            count_tries(connection, lease.on, 1)
             connection.execute(
                 sa.insert(LEASES).values(
-                    area=window.area, window=window.window, owner=owner, expires_utc=expires_utc
+                    area=period.area, period=period.first_day, owner=owner, expires_utc=expires_utc
                 )
             )
-        return Lease(on=replace(window, scenes=keys), owner=owner, expires_utc=expires_utc)
+        return lease
 
     def renew(self, lease: Lease, *, now_utc: datetime, minutes: float) -> Lease:
-        """Hold a window for longer.
+        """Hold a period for longer.
 
         Raises:
             LeaseLostError: it is not held any more.
@@ -186,14 +191,12 @@ class Ledger:
         return replace(lease, expires_utc=expires_utc)
 
     def release(self, lease: Lease) -> None:
-        """Give a window back untried, as when a run is asked to stop. One that is lost stays lost."""
+        """Give a period back untried, as when a run is asked to stop. One that is lost stays lost."""
         with self.database.writing() as connection:
             held = connection.execute(sa.select(LEASES.c.owner).where(lease_on(lease.on))).scalar()
-            if held != lease.owner:
-                return
-            give_back(connection, lease)
-            for key in lease.on.scenes:
-                count_tries(connection, lease.on, key, -1)
+            if held == lease.owner:
+                connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
+                count_tries(connection, lease.on, -1)
 
     def settle_mapped(
         self,
@@ -205,15 +208,15 @@ class Ledger:
         now_utc: datetime,
         seconds: float,
     ) -> MapRow:
-        """Enter the window's map, which supersedes the one before it, and give the lease back.
+        """Enter the period's map, which supersedes the one before it, and give the lease back.
 
         Where another recipe has come into force since, a map of that stays the current one.
 
-        A scene that is in an earlier map keeps that one as its ``map_id``. One of the window that is named
+        A scene that is in an earlier map keeps that one as its ``map_id``. One of the period that is named
         in neither ``mapped`` nor ``skipped`` stays due.
 
         Args:
-            lease: on the window.
+            lease: on the period.
             made: the map.
             mapped: the scenes in it; those that nobody has noted are entered.
             skipped: scenes that were looked at and are not in it, each with the reason.
@@ -228,52 +231,43 @@ class Ledger:
         by_time = sorted(mapped, key=lambda sighting: (sighting.acquired_utc, sighting.scene_id))
         area, recipe = lease.on.area, lease.on.recipe
         with self._settling(lease, now_utc) as connection:
-            enter_scenes(connection, area, (*mapped, *skipped), recipe, now_utc)
             last = connection.execute(sa.select(sa.func.max(MAPS.c.number)).where(MAPS.c.area == area))
-            row = MapRow(
-                map_id=made.map_id,
-                area=area,
-                window=lease.on.window,
-                window_days=recipe.window_days,
-                number=(last.scalar() or 0) + 1,
-                created_utc=made.created_utc,
-                model_sha256=recipe.model_sha256,
-                recipe=recipe.digest,
-                path=made.path,
-                scene_ids=tuple(sighting.scene_id for sighting in by_time),
-                valid=made.valid,
-                superseded_by=None,
-                change_paths=made.change_paths,
-            )
-            connection.execute(
-                sa.insert(MAPS).values({column.name: getattr(row, column.name) for column in MAPS.columns})
-            )
+            values = asdict(made) | {
+                "area": area,
+                "period": lease.on.first_day,
+                "window_days": recipe.window_days,
+                "number": (last.scalar() or 0) + 1,
+                "model_sha256": recipe.model_sha256,
+                "recipe": recipe.digest,
+                "scene_ids": [sighting.scene_id for sighting in by_time],
+            }
+            connection.execute(sa.insert(MAPS).values(values))
             put_in_succession(connection, area)
-            for sighting in mapped:
-                settle_scene(
-                    connection,
-                    lease,
-                    sighting.key,
-                    SceneState.MAPPED,
-                    map_id=row.map_id,
-                    now_utc=now_utc,
-                    seconds=seconds,
-                )
-            skip_scenes(connection, lease, skipped, now_utc, seconds)
-            (entered,) = read_maps(connection, MAPS.c.map_id == row.map_id)
+            enter_scenes(connection, area, mapped, recipe, now_utc)
+            keys = [sighting.key for sighting in mapped]
+            settle(
+                connection,
+                lease,
+                keys,
+                SceneState.MAPPED,
+                map_id=made.map_id,
+                now_utc=now_utc,
+                seconds=seconds,
+            )
+            _skip(connection, lease, skipped, now_utc, seconds)
+            (entered,) = read_maps(connection, MAPS.c.map_id == made.map_id)
         return entered
 
     def settle_skipped(
         self, lease: Lease, skipped: Mapping[Sighting, str], *, now_utc: datetime, seconds: float
     ) -> None:
-        """Enter that scenes of the window make no map, each with the reason, and give the lease back.
+        """Enter that scenes of the period make no map, each with the reason, and give the lease back.
 
         Raises:
             LeaseLostError: the lease is not held any more; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
-            enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
-            skip_scenes(connection, lease, skipped, now_utc, seconds)
+            _skip(connection, lease, skipped, now_utc, seconds)
 
     def settle_failed(
         self, lease: Lease, reason: str, *, now_utc: datetime, attempts: int, seconds: float
@@ -286,18 +280,12 @@ class Ledger:
             LeaseLostError: the lease is not held any more; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
-            for key in lease.on.scenes:
-                row = scene(lease.on.area, key, lease.on.recipe)
-                tried = connection.execute(sa.select(SCENES.c.attempts).where(row)).scalar_one()
-                settle_scene(
-                    connection,
-                    lease,
-                    key,
-                    SceneState.FAILED if tried < attempts else SceneState.PARKED,
-                    reason=reason,
-                    now_utc=now_utc,
-                    seconds=seconds,
-                )
+            failed, parked = (
+                sa.literal(state, SCENES.c.state.type) for state in (SceneState.FAILED, SceneState.PARKED)
+            )
+            state = sa.case((SCENES.c.attempts < attempts, failed), else_=parked)
+            keys = lease.on.scenes
+            settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
 
     def note_changes(self, area: str, paths: Mapping[str, tuple[str, ...]]) -> None:
         """Enter where the change layers of an area's maps lie, by the later map's id; others have none."""
@@ -311,17 +299,17 @@ class Ledger:
                     )
 
     def scenes(self, area: str, recipe: Recipe) -> tuple[SceneRow, ...]:
-        """All scenes of an area under a recipe, by window and time."""
+        """All scenes of an area under a recipe, by period and time."""
         with self.database.reading() as connection:
             return read_scenes(connection, of_recipe(area, recipe))
 
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area that no other one supersedes: at most one of each day, by window."""
+        """The maps of an area that no other one supersedes: at most one of each day, by period."""
         with self.database.reading() as connection:
-            return read_maps(connection, (MAPS.c.area == area) & MAPS.c.superseded_by.is_(None))
+            return read_maps(connection, of_current(area))
 
     def all_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area with those that are superseded, by window and in the order of entry."""
+        """The maps of an area with those that are superseded, by period and in the order of entry."""
         with self.database.reading() as connection:
             return read_maps(connection, MAPS.c.area == area)
 
@@ -346,4 +334,30 @@ class Ledger:
         with self.database.writing() as connection:
             check_held(connection, lease, now_utc)
             yield connection
-            give_back(connection, lease)
+            connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
+
+
+def _leased(area: str, now_utc: datetime) -> sa.Select[tuple[str]]:
+    """The periods of an area that runs are at."""
+    return sa.select(LEASES.c.period).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
+
+
+def _skip(
+    connection: sa.Connection,
+    lease: Lease,
+    skipped: Mapping[Sighting, str],
+    now_utc: datetime,
+    seconds: float,
+) -> None:
+    """Write that scenes are in no map, each with the reason; those that nobody has noted are entered."""
+    enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
+    for sighting, reason in skipped.items():
+        settle(
+            connection,
+            lease,
+            [sighting.key],
+            SceneState.SKIPPED,
+            reason=reason,
+            now_utc=now_utc,
+            seconds=seconds,
+        )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from landuse.errors import UsageError
 from landuse.redact import printable
@@ -42,7 +44,7 @@ class SceneState(StrEnum):
     FAILED = "failed"
     """The last try failed; the next night tries again."""
     PARKED = "parked"
-    """All tries are used up; only more ``attempts``, or another scene of its window, bring it back."""
+    """All tries are used up; only more ``attempts``, or another scene of its period, bring it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +79,7 @@ class Recipe:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneKey:
+class SceneKey(NamedTuple):
     """What names a scene within an area and a recipe."""
 
     scene_id: str
@@ -102,10 +103,10 @@ class Sighting:
     """Processing baseline; empty where the item states none."""
     acquired_utc: datetime
     """Acquisition time, timezone-aware UTC."""
-    window: str
-    """First day of the window whose scenes make one map, such as ``"2024-06-01"``."""
+    period: str
+    """First day of the period whose scenes make one map, such as ``"2024-06-01"``."""
     acquisition: str = ""
-    """What tells its acquisition from others, as ``acquisitions`` writes it; empty where it is unknown."""
+    """What tells its acquisition from others, as ``recognise`` writes it; empty where it is unknown."""
 
     def __post_init__(self) -> None:
         if not _can_be_kept(self.scene_id):
@@ -120,7 +121,7 @@ class Sighting:
             )
         if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
             raise ValueError(f"scene {self.scene_id!r}: acquired_utc {self.acquired_utc} is not in UTC")
-        date.fromisoformat(self.window)  # says itself what is wrong
+        date.fromisoformat(self.period)  # says itself what is wrong
 
     @property
     def key(self) -> SceneKey:
@@ -129,23 +130,13 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SceneRow:
-    """What the ledger holds of one scene in one area under one recipe."""
+class SceneRow(Sighting):
+    """What the ledger holds of one scene in one area under one recipe: as it was first seen, and since."""
 
     area: str
     """Name of the area."""
-    scene_id: str
-    """The item's id. Hostile: never part of a path or of markup."""
-    baseline: str
-    """Processing baseline; empty where the item states none."""
     recipe: str
     """Digest of the recipe."""
-    acquired_utc: datetime
-    """Acquisition time, timezone-aware UTC."""
-    window: str
-    """First day of its window, as it was when the scene was first seen."""
-    acquisition: str
-    """What tells its acquisition from others (``Sighting.acquisition``)."""
     state: SceneState
     """What became of it."""
     reason: str
@@ -157,40 +148,45 @@ class SceneRow:
     updated_utc: datetime
     """When its state last changed."""
     seconds: float | None
-    """How long the last try of its window took that came to an end."""
+    """How long the last try of its period took that came to an end."""
     map_id: str | None
-    """The first map that it went into; later maps of the window are found by ``MapRow.superseded_by``."""
+    """The first map that it went into; later maps of the period are found by ``MapRow.superseded_by``."""
 
     @property
-    def key(self) -> SceneKey:
-        """What names it within the area and the recipe."""
-        return SceneKey(scene_id=self.scene_id, baseline=self.baseline)
+    def sighting(self) -> Sighting:
+        """It as it was first seen."""
+        return Sighting(**{entry.name: getattr(self, entry.name) for entry in fields(Sighting)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DueWindow:
-    """A window with work to do."""
+class DuePeriod:
+    """A period with work to do."""
 
     area: str
     """Name of the area."""
-    window: str
-    """Its first day."""
+    first_day: str
+    """Its first day, such as ``"2024-06-01"``."""
     recipe: Recipe
     """What its map is to be made by."""
     scenes: tuple[SceneKey, ...]
-    """The scenes that are due, by time; the window may hold others that are mapped already."""
+    """The scenes that are due, by time; the period may hold others that are mapped already."""
+
+    @property
+    def scene_ids(self) -> tuple[str, ...]:
+        """Ids of the scenes that are due."""
+        return tuple(key.scene_id for key in self.scenes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right of one run to work on a window, for a time."""
+    """The right of one run to work on a period, for a time."""
 
-    on: DueWindow
-    """The window, with the scenes that were due when it was taken; a try of each has been counted."""
+    on: DuePeriod
+    """The period, with the scenes that were due when it was taken; a try of each has been counted."""
     owner: str
     """Who holds it; no two runs have the same name."""
     expires_utc: datetime
-    """From here on another run may take the window."""
+    """From here on another run may take the period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,52 +220,26 @@ class NewMap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapRow:
+class MapRow(NewMap):
     """What the ledger holds of one map."""
 
-    map_id: str
-    """Unique in the ledger."""
     area: str
     """Name of the area."""
-    window: str
-    """First day of its window."""
+    period: str
+    """First day of its period."""
     window_days: int
     """How many days that has."""
     number: int
     """Counts the area's maps in the order in which they were entered, whatever the clocks say."""
-    created_utc: datetime
-    """When it was made."""
     model_sha256: str
     """Hash of the model's weights."""
     recipe: str
     """Digest of the recipe that it was made by."""
-    path: str
-    """Its folder, relative to the outputs' root."""
     scene_ids: tuple[str, ...]
     """Ids of the scenes in it, by time. Hostile: never part of a path or of markup."""
-    valid: float
-    """Share of its cells that got a class, 0..1."""
     superseded_by: str | None
-    """The map of the same days that came into force after it, mostly of the same window; None: it is
+    """The map of the same days that came into force after it, mostly of the same period; None: it is
     current."""
-    change_paths: tuple[str, ...]
-    """Files of the change against earlier maps, relative to the root."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateCounts:
-    """How many scenes are in each state."""
-
-    found: int = 0
-    """They wait, or a run is at them."""
-    mapped: int = 0
-    """They are in a map."""
-    skipped: int = 0
-    """They are in none, with a reason."""
-    failed: int = 0
-    """To be tried again another night."""
-    parked: int = 0
-    """Not to be tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,17 +248,15 @@ class AreaStatus:
 
     area: str
     """Its name."""
-    model_sha256: str
-    """Hash of the recipe's model."""
-    looked_utc: datetime
-    """When its catalogue was last searched with success."""
-    counts: StateCounts
-    """Its scenes under this recipe."""
-    running: int
-    """Windows that a run is at."""
-    last_map: MapRow | None
-    """Of the current maps the one made last, whatever its recipe; None before the first."""
-    newest_utc: datetime | None
+    looked_utc: datetime | None = None
+    """When its catalogue was last searched with success; None: never."""
+    last_map: MapRow | None = None
+    """Of the current maps that of the latest period, whatever its recipe; None before the first."""
+    newest_utc: datetime | None = None
     """Acquisition of the newest scene that is mapped, whatever the recipe."""
-    failures: tuple[SceneRow, ...] = field(default=())
-    """The failed and the parked scenes, by window."""
+    scenes: Mapping[SceneState, int] = field(default_factory=lambda: dict.fromkeys(SceneState, 0))
+    """How many of its scenes are in each state under this recipe."""
+    running: int = 0
+    """Periods that a run is at."""
+    failures: tuple[SceneRow, ...] = ()
+    """Its failed and its parked scenes with the reasons, by period."""

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 from landuse.errors import UsageError
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import CHANGE_THRESHOLD
-from landuse.workflows.config_file import MAX_BYTES, MAX_TOLD
-from landuse.workflows.nightly_config import ChangeConfig, NightlyConfig, load_config
+from landuse.workflows.nightly.config import ChangeConfig, NightlyConfig, load_config
+from landuse.workflows.nightly.yaml_file import MAX_BYTES, MAX_TOLD
 
 SMALL = """\
 out: maps

@@ -26,11 +26,11 @@ from landuse.workflows.change import OUTPUTS, ChangeRequest, compare_maps
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from landuse.pipeline.ledger import Ledger
-    from landuse.pipeline.ledger_records import MapRow
     from landuse.pipeline.stac_json import Json
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.nightly_config import AreaConfig, ChangeConfig
+    from landuse.workflows.nightly.config import AreaConfig, ChangeConfig
+    from landuse.workflows.nightly.ledger.ledger import Ledger
+    from landuse.workflows.nightly.ledger.records import MapRow
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 
@@ -73,7 +73,7 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
     before = _read(folder, CATALOG_NAME)
     listed = [mapping(link) for link in sequence(before.get("links"))]
     superseded_by = {row.map_id: row.superseded_by for row in rows}
-    for _, group in groupby(rows, key=lambda row: row.window):
+    for _, group in groupby(rows, key=lambda row: row.period):
         # The map that most others came after is the first. Times do not tell: clocks differ.
         chain = sorted(group, key=lambda row: -len(_successors(row.map_id, superseded_by)))
         for index, row in enumerate(chain):
@@ -86,7 +86,7 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
                 "rel": "item",
                 "href": f"./{row.map_id}/{ITEM_NAME}",
                 "type": "application/geo+json",
-                "title": f"{area}, {row.window}" + (", superseded" if row.superseded_by else ""),
+                "title": f"{area}, {row.period}" + (", superseded" if row.superseded_by else ""),
                 # Of these the map's item is made: where they are the same, so is it.
                 "landuse:versions": versions,
             }
@@ -106,7 +106,7 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
             "stac_version": "1.1.0",
             "id": f"landuse-{area}",
             "title": f"Land-use maps of {area}",
-            "description": "Maps made with landuse, one of each window of days. Each links to the scenes it "
+            "description": "Maps made with landuse, one of each period of days. Each links to the scenes it "
             "was made of; one that was superseded leads to its successor.",
             "links": links,
         },
@@ -197,7 +197,7 @@ class _Pair:
 
     @property
     def name(self) -> str:
-        return f"{self.before.window}_{self.after.window}"
+        return f"{self.before.period}_{self.after.period}"
 
     @property
     def origin(self) -> Json:
@@ -242,7 +242,7 @@ def update_changes(
                     continue
                 _compare(pair, store, changes.child(pair.name))
                 made.append(f"{area.name}/{CHANGES}/{pair.name}")
-                tell(f"change from {pair.before.window} to {pair.after.window}")
+                tell(f"change from {pair.before.period} to {pair.after.period}")
     layers = {
         pair.after.map_id: (f"{area.name}/{CHANGES}/{pair.name}",)
         for pair in pairs
@@ -299,7 +299,7 @@ def _compare(pair: _Pair, maps: Store, target: Store) -> None:
                 try:
                     _check_suited(before, after, path)
                 except UsageError as error:  # made with other settings: it takes nothing from the two before
-                    warnings.append(f"The map of {row.window} confirms nothing: {told(error)}")
+                    warnings.append(f"The map of {row.period} confirms nothing: {told(error)}")
                 else:
                     rows.append(row)
                     later.append(path)

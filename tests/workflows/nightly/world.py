@@ -23,12 +23,12 @@ from affine import Affine
 from rasterio.warp import transform_bounds
 
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.workflows.nightly import Night, run_nightly
-from landuse.workflows.nightly_config import load_config
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.run import Night, run_nightly
 from tests.servers import START_SECONDS, free_port, stac_item, write_items
 from tests.workflows.mapping import BrightnessClassifier
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CELL_PX = 16
 CELLS = 20
 """Cells along a side of the tile's imagery."""
@@ -75,7 +75,7 @@ def night(day):
     return moment(day).replace(hour=23, minute=0, second=0)
 
 
-def window(day):
+def period(day):
     return f"{moment(day):%Y-%m-%d}"
 
 

@@ -18,16 +18,16 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from landuse.errors import LeaseLostError, LedgerError, UsageError
-from landuse.pipeline import ledger_schema
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import DueWindow, MapRow, NewMap, SceneState, Sighting, kept_id
-from landuse.pipeline.succession import succession
-from tests.ledger_workers import AREA, ATTEMPTS, RECIPE, many_sightings
+from landuse.workflows.nightly.ledger import schema
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.records import DuePeriod, MapRow, NewMap, SceneState, Sighting, kept_id
+from landuse.workflows.nightly.ledger.rows import succession
 from tests.postgres import PASSWORD
+from tests.workflows.nightly.ledger.workers import AREA, ATTEMPTS, RECIPE, many_sightings
 
 NOW = datetime(2024, 6, 20, 2, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -49,13 +49,13 @@ def ledger(url):
         yield opened
 
 
-def sighting(scene_id="S2A_33UUP", *, baseline="05.10", day=1, window=None):
+def sighting(scene_id="S2A_33UUP", *, baseline="05.10", day=1, period=None):
     acquired = datetime(2024, 6, day, 10, 10, 31, 24000, tzinfo=UTC)
     return Sighting(
         scene_id=scene_id,
         baseline=baseline,
         acquired_utc=acquired,
-        window=window or f"{acquired:%Y-%m-%d}",
+        period=period or f"{acquired:%Y-%m-%d}",
     )
 
 
@@ -67,11 +67,11 @@ def new_map(name=None, created_utc=NOW):
 
 
 def due(ledger, now_utc=NOW, *, recipe=RECIPE, attempts=ATTEMPTS, area=AREA):
-    return ledger.windows_to_do(area, recipe, now_utc, attempts)
+    return ledger.periods_to_do(area, recipe, now_utc, attempts)
 
 
-def take(ledger, window, now_utc=NOW, *, owner="a", minutes=MINUTES, attempts=ATTEMPTS):
-    return ledger.lease(window, owner, now_utc=now_utc, minutes=minutes, attempts=attempts)
+def take(ledger, period, now_utc=NOW, *, owner="a", minutes=MINUTES, attempts=ATTEMPTS):
+    return ledger.lease(period, owner, now_utc=now_utc, minutes=minutes, attempts=attempts)
 
 
 def take_first(ledger, now_utc=NOW, **kwargs):
@@ -91,10 +91,10 @@ def states(ledger, recipe=RECIPE):
 def test_a_scene_is_found_mapped_and_then_left_alone(ledger):
     scene = sighting()
     assert ledger.note_found(AREA, [scene], RECIPE, NOW) == 1
-    (window,) = due(ledger)
-    assert (window.area, window.window, window.recipe) == (AREA, "2024-06-01", RECIPE)
-    assert window.scenes == (scene.key,)
-    lease = take(ledger, window)
+    (period,) = due(ledger)
+    assert (period.area, period.first_day, period.recipe) == (AREA, "2024-06-01", RECIPE)
+    assert period.scenes == (scene.key,)
+    lease = take(ledger, period)
     assert lease.expires_utc == NOW + timedelta(minutes=MINUTES)
     made = map_it(ledger, lease, [scene], now_utc=NOW + timedelta(minutes=5))
     (row,) = ledger.scenes(AREA, RECIPE)
@@ -107,7 +107,7 @@ def test_a_scene_is_found_mapped_and_then_left_alone(ledger):
     for night in range(3):
         ledger.note_found(AREA, [scene], RECIPE, NOW + night * DAY)
         assert due(ledger, NOW + night * DAY) == ()
-        assert take(ledger, window, NOW + night * DAY) is None
+        assert take(ledger, period, NOW + night * DAY) is None
 
 
 def test_noting_scenes_late_twice_and_out_of_order_changes_nothing(ledger):
@@ -116,11 +116,11 @@ def test_noting_scenes_late_twice_and_out_of_order_changes_nothing(ledger):
         ledger.note_found(AREA, batch, RECIPE, NOW)
     noted = ledger.scenes(AREA, RECIPE)
     assert [row.scene_id for row in noted] == ["S1", "S2", "S3", "S4", "S5"]
-    # Even where a provider changed its mind about the time, or the window's length was changed.
-    moved = [replace(scene, window="2024-05-30", acquired_utc=scene.acquired_utc + DAY) for scene in scenes]
+    # Even where a provider changed its mind about the time, or the period's length was changed.
+    moved = [replace(scene, period="2024-05-30", acquired_utc=scene.acquired_utc + DAY) for scene in scenes]
     assert ledger.note_found(AREA, moved, RECIPE, NOW + DAY) == 0
     assert ledger.scenes(AREA, RECIPE) == noted
-    assert [window.window for window in due(ledger)] == [scene.window for scene in scenes]
+    assert [period.first_day for period in due(ledger)] == [scene.period for scene in scenes]
 
 
 def test_reprocessing_backfill_and_a_new_model_are_each_mapped_again_and_supersede(ledger):
@@ -134,13 +134,13 @@ def test_reprocessing_backfill_and_a_new_model_are_each_mapped_again_and_superse
         ([newer, late], OTHER),
     ):
         ledger.note_found(AREA, [first, *scenes], recipe, NOW)
-        (window,) = due(ledger, recipe=recipe)
-        chain.append(map_it(ledger, take(ledger, window), scenes))
+        (period,) = due(ledger, recipe=recipe)
+        chain.append(map_it(ledger, take(ledger, period), scenes))
         if recipe != RECIPE:  # the old baseline would be due for ever, if nothing were said of it
-            (window,) = due(ledger, recipe=recipe)
-            assert window.scenes == (first.key,)
+            (period,) = due(ledger, recipe=recipe)
+            assert period.scenes == (first.key,)
             ledger.settle_skipped(
-                take(ledger, window), {first: "superseded by baseline 05.11"}, now_utc=NOW, seconds=0.0
+                take(ledger, period), {first: "superseded by baseline 05.11"}, now_utc=NOW, seconds=0.0
             )
         assert due(ledger, recipe=recipe) == ()
     assert [row.superseded_by for row in ledger.all_maps(AREA)] == [
@@ -165,9 +165,9 @@ def current(ledger):
     return {row.map_id for row in ledger.latest_maps(AREA)}
 
 
-def map_day(ledger, name, recipe, *days, window=None, noted_utc=NOW):
-    """A map of the scenes of some days, of their window."""
-    scenes = [sighting(f"{name}-{day}", day=day, window=window) for day in days]
+def map_day(ledger, name, recipe, *days, period=None, noted_utc=NOW):
+    """A map of the scenes of some days, of their period."""
+    scenes = [sighting(f"{name}-{day}", day=day, period=period) for day in days]
     ledger.note_found(AREA, scenes, recipe, noted_utc)
     (found,) = due(ledger, recipe=recipe)
     return map_it(ledger, take(ledger, found), scenes, made=new_map(name))
@@ -198,11 +198,11 @@ def test_a_run_with_settings_that_are_over_takes_nothing_from_those_in_force(led
     assert current(ledger) == {"b1"}
 
 
-def test_windows_of_another_length_supersede_those_that_they_overlap(ledger):
+def test_periods_of_another_length_supersede_those_that_they_overlap(ledger):
     for day in (1, 2, 3, 7):
         map_day(ledger, f"a{day}", RECIPE, day)
     three = replace(RECIPE, window_days=3)
-    map_day(ledger, "b", three, 2, 3, window="2024-06-01")
+    map_day(ledger, "b", three, 2, 3, period="2024-06-01")
     assert current(ledger) == {"b", "a7"}
     assert {row.superseded_by for row in ledger.all_maps(AREA) if row.map_id in ("a1", "a2", "a3")} == {"b"}
     ledger.note_found(AREA, [], RECIPE, NOW)
@@ -213,11 +213,12 @@ def test_windows_of_another_length_supersede_those_that_they_overlap(ledger):
     maps=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 5])), min_size=1, max_size=12),
     turns=st.permutations([1, 2, 5]),
 )
+@example(maps=[(1, 1), (1, 5), (3, 2)], turns=[2, 5, 1])  # of two lengths from the same first day
 def test_each_day_has_at_most_one_current_map(maps, turns):
     """Oracle: the ranks, looked up anew for every day."""
     rows = [
         MapRow(
-            map_id=str(number), area=AREA, window=f"2024-06-{day - (day - 1) % days:02}", window_days=days,
+            map_id=str(number), area=AREA, period=f"2024-06-{day - (day - 1) % days:02}", window_days=days,
             number=number, created_utc=NOW, model_sha256="", recipe=str(days), path="p", scene_ids=(),
             valid=1.0, superseded_by=None, change_paths=(),
         )
@@ -226,7 +227,7 @@ def test_each_day_has_at_most_one_current_map(maps, turns):
     found = succession(rows, {str(days): turn for turn, days in enumerate(turns)})
     latest = [row for row in rows if found[row.map_id] is None]
     for day in range(1, 31):
-        shown = [row for row in rows if int(row.window[-2:]) <= day < int(row.window[-2:]) + row.window_days]
+        shown = [row for row in rows if int(row.period[-2:]) <= day < int(row.period[-2:]) + row.window_days]
         there = [row for row in latest if row in shown]
         assert len(there) <= 1
         if shown:
@@ -244,38 +245,38 @@ def test_a_recipe_says_what_is_otherwise():
     assert told == "model mmmmmmmmmmmm -> nnnnnnnnnnnn, stride_px 16 -> 8"
 
 
-def test_maps_of_other_windows_and_areas_supersede_nothing(ledger):
+def test_maps_of_other_periods_and_areas_supersede_nothing(ledger):
     for area, day in (("valley", 1), ("valley", 2), ("coast", 1)):
         scene = sighting(f"S{day}", day=day)
         ledger.note_found(area, [scene], RECIPE, NOW)
-        (window,) = due(ledger, area=area)
-        map_it(ledger, take(ledger, window), [scene])
-    assert [row.window for row in ledger.latest_maps("valley")] == ["2024-06-01", "2024-06-02"]
-    assert [row.window for row in ledger.latest_maps("coast")] == ["2024-06-01"]
+        (period,) = due(ledger, area=area)
+        map_it(ledger, take(ledger, period), [scene])
+    assert [row.period for row in ledger.latest_maps("valley")] == ["2024-06-01", "2024-06-02"]
+    assert [row.period for row in ledger.latest_maps("coast")] == ["2024-06-01"]
 
 
 def test_a_lease_is_of_one_run_until_it_lapses(ledger):
     ledger.note_found(AREA, [sighting()], RECIPE, NOW)
-    (window,) = due(ledger)
-    assert take(ledger, window, owner="a") is not None
+    (period,) = due(ledger)
+    assert take(ledger, period, owner="a") is not None
     last = NOW + timedelta(minutes=MINUTES) - timedelta(seconds=1)
     for now_utc in (NOW, last):
         assert due(ledger, now_utc) == ()
-        assert take(ledger, window, now_utc, owner="b") is None
-        assert take(ledger, window, now_utc, owner="a") is None  # a run holds what it holds once
-    assert due(ledger, last + timedelta(seconds=1)) == (window,)
-    assert take(ledger, window, last + timedelta(seconds=1), owner="b") is not None
+        assert take(ledger, period, now_utc, owner="b") is None
+        assert take(ledger, period, now_utc, owner="a") is None  # a run holds what it holds once
+    assert due(ledger, last + timedelta(seconds=1)) == (period,)
+    assert take(ledger, period, last + timedelta(seconds=1), owner="b") is not None
 
 
-def test_windows_and_areas_are_leased_apart_and_recipes_are_not(ledger):
+def test_periods_and_areas_are_leased_apart_and_recipes_are_not(ledger):
     for area, day in (("valley", 1), ("valley", 2), ("coast", 1)):
         ledger.note_found(area, [sighting(f"S{day}", day=day)], RECIPE, NOW)
-        window = next(w for w in due(ledger, area=area) if w.window == sighting(day=day).window)
-        assert take(ledger, window, owner=f"{area} {day}") is not None
+        period = next(w for w in due(ledger, area=area) if w.first_day == sighting(day=day).period)
+        assert take(ledger, period, owner=f"{area} {day}") is not None
     # Runs with other settings work in the same folders: one after the other.
     ledger.note_found("valley", [sighting("S1", day=1)], OTHER, NOW)
     assert due(ledger, recipe=OTHER) == ()
-    assert take(ledger, replace(any_window("valley"), recipe=OTHER, scenes=(sighting("S1").key,))) is None
+    assert take(ledger, replace(any_period("valley"), recipe=OTHER, scenes=(sighting("S1").key,))) is None
     assert len(due(ledger, NOW + DAY, recipe=OTHER)) == 1
 
 
@@ -325,7 +326,7 @@ def test_a_renewed_lease_lasts_longer(ledger):
     assert states(ledger) == {("S2A_33UUP", "05.10"): "mapped"}
 
 
-def test_a_window_released_is_due_at_once_and_its_try_not_counted(ledger):
+def test_a_period_released_is_due_at_once_and_its_try_not_counted(ledger):
     ledger.note_found(AREA, [sighting()], RECIPE, NOW)
     for _ in range(3):
         ledger.release(take_first(ledger, attempts=1))
@@ -354,7 +355,7 @@ def test_what_failed_is_tried_once_a_night_and_then_parked(ledger):
     assert len(due(ledger, NOW + 30 * DAY, attempts=4)) == 1
 
 
-def test_a_window_that_kills_every_run_is_parked(ledger):
+def test_a_period_that_kills_every_run_is_parked(ledger):
     ledger.note_found(AREA, [sighting()], RECIPE, NOW)
     now_utc = NOW
     for tried in range(3):
@@ -386,37 +387,37 @@ def test_fewer_attempts_than_there_were_park_what_failed(ledger):
 def test_a_lease_is_on_what_was_due_and_not_on_what_was_noted_since(ledger):
     scene, late = sighting("A"), sighting("B")
     ledger.note_found(AREA, [scene], RECIPE, NOW)
-    (window,) = due(ledger)
+    (period,) = due(ledger)
     ledger.note_found(AREA, [late], RECIPE, NOW)
-    lease = take(ledger, window)
+    lease = take(ledger, period)
     assert lease.on.scenes == (scene.key,)
     assert {row.scene_id: row.attempts for row in ledger.scenes(AREA, RECIPE)} == {"A": 1, "B": 0}
     ledger.settle_failed(lease, "broken", now_utc=NOW, attempts=5, seconds=1.0)
     assert states(ledger) == {("A", "05.10"): "failed", ("B", "05.10"): "found"}
 
 
-def test_a_parked_scene_is_mapped_with_a_late_one_of_its_window(ledger):
+def test_a_parked_scene_is_mapped_with_a_late_one_of_its_period(ledger):
     old, late = sighting("A"), sighting("B")
     ledger.note_found(AREA, [old], RECIPE, NOW)
     ledger.settle_failed(take_first(ledger), "broken", now_utc=NOW, attempts=1, seconds=1.0)
     assert states(ledger) == {("A", "05.10"): "parked"}
     ledger.note_found(AREA, [late], RECIPE, NOW + DAY)
-    (window,) = due(ledger, NOW + DAY, attempts=1)
-    assert window.scenes == (late.key,)
-    lease = take(ledger, window, NOW + DAY, attempts=1)
+    (period,) = due(ledger, NOW + DAY, attempts=1)
+    assert period.scenes == (late.key,)
+    lease = take(ledger, period, NOW + DAY, attempts=1)
     map_it(ledger, lease, [old, late], now_utc=NOW + DAY)
     assert states(ledger) == {("A", "05.10"): "mapped", ("B", "05.10"): "mapped"}
 
 
-def test_a_scene_found_while_its_window_is_mapped_stays_due(ledger):
+def test_a_scene_found_while_its_period_is_mapped_stays_due(ledger):
     scene, late = sighting("A"), sighting("B")
     ledger.note_found(AREA, [scene], RECIPE, NOW)
     lease = take_first(ledger)
     ledger.note_found(AREA, [late], RECIPE, NOW)
     ledger.settle_failed(lease, "broken", now_utc=NOW, attempts=5, seconds=1.0)
     map_it(ledger, take_first(ledger, NOW + DAY), [scene], now_utc=NOW + DAY)
-    (window,) = due(ledger, NOW + DAY)
-    assert window.scenes == (late.key,)
+    (period,) = due(ledger, NOW + DAY)
+    assert period.scenes == (late.key,)
 
 
 def test_a_scene_in_a_map_that_nobody_noted_is_entered(ledger):
@@ -436,17 +437,17 @@ def test_a_dry_run_foresees_what_noting_would_make_due(url, ledger):
     take_first(ledger)
     fresh = [noted[0], more, sighting("S9", day=9), sighting("S4", day=4)]
     with Ledger.at(url, create=False) as reader:
-        foreseen = reader.windows_to_do(AREA, RECIPE, NOW, ATTEMPTS, fresh)
+        foreseen = reader.periods_to_do(AREA, RECIPE, NOW, ATTEMPTS, fresh)
     assert [row.scene_id for row in ledger.scenes(AREA, RECIPE)] == ["S1", "S2", "S3"]
     ledger.note_found(AREA, fresh, RECIPE, NOW)
     assert foreseen == due(ledger)
-    assert [window.window for window in foreseen] == ["2024-06-03", "2024-06-04", "2024-06-09"]
+    assert [period.first_day for period in foreseen] == ["2024-06-03", "2024-06-04", "2024-06-09"]
 
 
 def test_without_create_a_ledger_that_is_not_there_reads_as_empty(url, tmp_path):
     with Ledger.at(url, create=False) as ledger:
         assert ledger.status(NOW) == ()
-        assert len(ledger.windows_to_do(AREA, RECIPE, NOW, ATTEMPTS, [sighting()])) == 1
+        assert len(ledger.periods_to_do(AREA, RECIPE, NOW, ATTEMPTS, [sighting()])) == 1
     assert list(tmp_path.iterdir()) == []
     with Ledger.at(url, create=False) as ledger:
         assert ledger.latest_maps(AREA) == ()
@@ -456,22 +457,21 @@ def test_status_tells_of_each_area_under_its_model(ledger):
     valley = [sighting(f"S{day}", day=day) for day in range(1, 7)]
     ledger.note_found("coast", [], OTHER, NOW - DAY)
     ledger.note_found(AREA, valley, OTHER, NOW - 2 * DAY)
-    for step, window in enumerate(due(ledger, NOW, recipe=OTHER)[:1]):
-        map_it(ledger, take(ledger, window), [valley[step]])
+    for step, period in enumerate(due(ledger, NOW, recipe=OTHER)[:1]):
+        map_it(ledger, take(ledger, period), [valley[step]])
     ledger.note_found(AREA, valley, RECIPE, NOW)
     ledger.note_found(AREA, valley, OTHER, NOW - DAY)  # a slow run of the night before
-    windows = due(ledger)
-    late_map = map_it(ledger, take(ledger, windows[4]), [valley[4]], now_utc=NOW + timedelta(hours=1))
-    ledger.settle_skipped(take(ledger, windows[0]), {valley[0]: "cloud"}, now_utc=NOW, seconds=0.0)
-    ledger.settle_failed(take(ledger, windows[1]), "x", now_utc=NOW, attempts=5, seconds=1.0)
-    ledger.settle_failed(take(ledger, windows[2]), "y", now_utc=NOW, attempts=1, seconds=1.0)
-    take(ledger, windows[3])
+    periods = due(ledger)
+    late_map = map_it(ledger, take(ledger, periods[4]), [valley[4]], now_utc=NOW + timedelta(hours=1))
+    ledger.settle_skipped(take(ledger, periods[0]), {valley[0]: "cloud"}, now_utc=NOW, seconds=0.0)
+    ledger.settle_failed(take(ledger, periods[1]), "x", now_utc=NOW, attempts=5, seconds=1.0)
+    ledger.settle_failed(take(ledger, periods[2]), "y", now_utc=NOW, attempts=1, seconds=1.0)
+    take(ledger, periods[3])
     coast, area = ledger.status(NOW)
-    assert (coast.area, coast.last_map, coast.newest_utc, coast.counts.found) == ("coast", None, None, 0)
+    assert (coast.area, coast.last_map, coast.newest_utc, coast.scenes["found"]) == ("coast", None, None, 0)
     assert coast.looked_utc == NOW - DAY
-    assert (area.area, area.model_sha256, area.looked_utc) == (AREA, RECIPE.model_sha256, NOW)
-    counts = area.counts
-    assert (counts.found, counts.mapped, counts.skipped, counts.failed, counts.parked) == (2, 1, 1, 1, 1)
+    assert (area.area, area.looked_utc) == (AREA, NOW)
+    assert area.scenes == {"found": 2, "mapped": 1, "skipped": 1, "failed": 1, "parked": 1}
     assert area.running == 1
     assert area.last_map == late_map
     assert area.newest_utc == valley[4].acquired_utc
@@ -487,8 +487,8 @@ def test_hostile_ids_and_names_are_kept_as_they_are(ledger):
     area = "a'; DELETE FROM areas; --"
     scenes = [sighting(name) for name in names]
     ledger.note_found(area, scenes, RECIPE, NOW)
-    (window,) = due(ledger, area=area)
-    made = map_it(ledger, take(ledger, window), scenes)
+    (period,) = due(ledger, area=area)
+    made = map_it(ledger, take(ledger, period), scenes)
     assert sorted(made.scene_ids) == sorted(names)
     assert ledger.latest_maps(area) == (made,)
     assert {row.scene_id for row in ledger.scenes(area, RECIPE)} == set(names)
@@ -630,11 +630,11 @@ def test_a_wrong_password_is_told_but_never_shown(postgres):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("sqlite://", "would be forgotten"),
-        ("sqlite:///:memory:", "would be forgotten"),
-        ("mysql://me:pw-secret@host/db", "kind 'mysql'"),
-        ("ledger.sqlite", "no database URL"),
-        ("postgresql://me:pw-secret@host:port/db", "no database URL"),
+        ("sqlite://", "in memory is forgotten"),
+        ("sqlite:///:memory:", "in memory is forgotten"),
+        ("mysql://me:pw-secret@host/db", "'mysql' is no database"),
+        ("ledger.sqlite", "no URL of a database"),
+        ("postgresql://me:pw-secret@host:port/db", "no URL of a database"),
     ],
 )
 def test_a_wrong_url_is_refused(url, told):
@@ -654,7 +654,7 @@ def test_a_missing_driver_is_told(monkeypatch):
 
 
 def test_another_writer_that_stays_too_long_is_told(url, monkeypatch):
-    monkeypatch.setattr(ledger_schema, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 1)
     with Ledger.at(url) as ledger, ledger.database.writing():
         assert ledger.status(NOW) == ()  # readers do not wait
         with pytest.raises(LedgerError, match="lock"):
@@ -666,9 +666,12 @@ def test_another_writer_that_stays_too_long_is_told(url, monkeypatch):
 
 @contextmanager
 def workers(*commands):
-    """Processes of ``tests.ledger_workers``; whatever still runs at the end is killed."""
+    """Processes of ``workers``; whatever still runs at the end is killed."""
     running = [
-        subprocess.Popen([sys.executable, "-m", "tests.ledger_workers", *map(str, command)], cwd=Path.cwd())
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.workflows.nightly.ledger.workers", *map(str, command)],
+            cwd=Path.cwd(),
+        )
         for command in commands
     ]
     try:
@@ -686,36 +689,36 @@ def wait_for(log, text, times=1):
         time.sleep(0.01)
 
 
-def test_processes_share_the_windows_without_overlap(url, tmp_path):
-    log, go, windows = tmp_path / "log", tmp_path / "go", 15
-    with workers(*(("share", url, name, log, windows, 600, go) for name in "abc")) as running:
+def test_processes_share_the_periods_without_overlap(url, tmp_path):
+    log, go, periods = tmp_path / "log", tmp_path / "go", 15
+    with workers(*(("share", url, name, log, periods, 600, go) for name in "abc")) as running:
         wait_for(log, "ready", times=3)
         go.touch()  # they also make the tables together
         assert [process.wait(60) for process in running] == [0, 0, 0]
     lines = [line for line in log.read_text("utf-8").splitlines() if line != "ready"]
     assert (
         sorted(Counter(line.split()[1] for line in lines if line.startswith("took")).values())
-        == [1] * windows
+        == [1] * periods
     )
     assert len({line.split()[2] for line in lines}) >= 2, "one process did everything: nothing was shared"
     with Ledger.at(url) as ledger:
-        assert len(ledger.all_maps(AREA)) == windows
+        assert len(ledger.all_maps(AREA)) == periods
         assert {row.state for row in ledger.scenes(AREA, RECIPE)} == {SceneState.MAPPED}
 
 
 def test_what_a_killed_process_held_is_done_by_others_after_it_lapses(url, tmp_path):
-    log, go, windows = tmp_path / "log", tmp_path / "go", 6
+    log, go, periods = tmp_path / "log", tmp_path / "go", 6
     go.touch()
     with Ledger.at(url) as ledger:
-        ledger.note_found(AREA, many_sightings(windows), RECIPE, datetime.now(UTC))
-        with workers(("share", url, "victim", log, windows, 3, go)) as (victim,):
+        ledger.note_found(AREA, many_sightings(periods), RECIPE, datetime.now(UTC))
+        with workers(("share", url, "victim", log, periods, 3, go)) as (victim,):
             wait_for(log, "took")
             victim.kill()  # SIGKILL: nothing is tidied up
-        with workers(*(("share", url, name, log, windows, 3, go) for name in "ab")) as running:
+        with workers(*(("share", url, name, log, periods, 3, go) for name in "ab")) as running:
             assert [process.wait(60) for process in running] == [0, 0]
         maps = ledger.all_maps(AREA)
-        assert len(maps) == windows
-        assert len({row.window for row in maps}) == windows
+        assert len(maps) == periods
+        assert len({row.period for row in maps}) == periods
         assert {row.state for row in ledger.scenes(AREA, RECIPE)} == {SceneState.MAPPED}
 
 
@@ -733,7 +736,7 @@ def test_a_process_killed_in_a_write_leaves_nothing_of_it_and_no_lock(url, tmp_p
 
 # Whatever runs do, each scene is mapped once.
 
-WINDOWS = ("2024-06-01", "2024-06-02")
+PERIODS = ("2024-06-01", "2024-06-02")
 SCENES = tuple(
     sighting(f"S{number}", baseline=baseline, day=number % 2 + 1)
     for number in range(3)
@@ -763,12 +766,12 @@ class Runs:
         self.leases = {}
         """What each run believes to hold."""
         self.holders = {}
-        """By window: who holds it until when, by the model."""
+        """By period: who holds it until when, by the model."""
         self.first_map = {}
         """By scene: the map it was first in, by the model."""
 
     def holds(self, lease):
-        owner, until = self.holders.get(lease.on.window, (None, NOW))
+        owner, until = self.holders.get(lease.on.first_day, (None, NOW))
         return owner == lease.owner and until > self.now_utc
 
     def note(self, index):
@@ -782,10 +785,10 @@ class Runs:
     def take(self, number):
         if number in self.leases:
             return
-        for name in random.sample(WINDOWS, len(WINDOWS)):
-            keys = tuple(scene.key for scene in self.noted if scene.window == name)
-            window = replace(any_window(self.area), window=name, scenes=keys)
-            lease = take(self.ledger, window, self.now_utc, owner=f"run {next(_ids)}")
+        for name in random.sample(PERIODS, len(PERIODS)):
+            keys = tuple(scene.key for scene in self.noted if scene.period == name)
+            period = replace(any_period(self.area), first_day=name, scenes=keys)
+            lease = take(self.ledger, period, self.now_utc, owner=f"run {next(_ids)}")
             held_by_other = self.holders.get(name, (None, NOW))[1] > self.now_utc
             assert not (lease is not None and held_by_other)
             if lease is None:
@@ -810,11 +813,11 @@ class Runs:
             assert not allowed
         else:
             assert allowed
-            self.holders.pop(lease.on.window)
+            self.holders.pop(lease.on.first_day)
 
     def map(self, number):
         def action(lease):
-            scenes = [scene for scene in self.noted if scene.window == lease.on.window]
+            scenes = [scene for scene in self.noted if scene.period == lease.on.first_day]
             made = map_it(self.ledger, lease, scenes, now_utc=self.now_utc)
             for scene in scenes:
                 self.first_map.setdefault(scene.key, made.map_id)
@@ -833,8 +836,8 @@ class Runs:
         lease = self.leases.pop(number, None)
         if lease is not None:
             self.ledger.release(lease)
-            if self.holders.get(lease.on.window, (None,))[0] == lease.owner:
-                self.holders.pop(lease.on.window)
+            if self.holders.get(lease.on.first_day, (None,))[0] == lease.owner:
+                self.holders.pop(lease.on.first_day)
 
     def renew(self, number):
         lease = self.leases.get(number)
@@ -847,11 +850,11 @@ class Runs:
         else:
             assert self.holds(lease)
             self.leases[number] = renewed
-            self.holders[lease.on.window] = (lease.owner, renewed.expires_utc)
+            self.holders[lease.on.first_day] = (lease.owner, renewed.expires_utc)
 
 
-def any_window(area):
-    return DueWindow(area=area, window=WINDOWS[0], recipe=RECIPE, scenes=())
+def any_period(area):
+    return DuePeriod(area=area, first_day=PERIODS[0], recipe=RECIPE, scenes=())
 
 
 def test_each_scene_is_mapped_once_whatever_runs_do(url, ledger):
@@ -871,7 +874,7 @@ def check_steps(ledger, steps):
         assert found == runs.first_map
     for index in range(len(SCENES)):
         runs.note(index)
-    for _ in WINDOWS:  # one undisturbed night
+    for _ in PERIODS:  # one undisturbed night
         runs.wait(1440)
         for number in range(OWNERS):
             runs.crash(number)
@@ -882,16 +885,16 @@ def check_steps(ledger, steps):
     assert {row.state for row in rows} == {SceneState.MAPPED}
     assert {row.key: row.map_id for row in rows} == runs.first_map
     assert due(ledger, runs.now_utc + 30 * DAY, area=runs.area) == ()
-    # Every map stays reachable: each chain ends at the window's latest.
+    # Every map stays reachable: each chain ends at the period's latest.
     maps = {row.map_id: row for row in ledger.all_maps(runs.area)}
-    latest = {row.window: row.map_id for row in ledger.latest_maps(runs.area)}
-    assert set(latest) == set(WINDOWS)
+    latest = {row.period: row.map_id for row in ledger.latest_maps(runs.area)}
+    assert set(latest) == set(PERIODS)
     assert len(latest) == len(ledger.latest_maps(runs.area))
     for row in maps.values():
         length = 0
         while row.superseded_by is not None:
             row, length = maps[row.superseded_by], length + 1
             assert length < len(maps)
-        assert row.map_id == latest[row.window]
+        assert row.map_id == latest[row.period]
     for key, map_id in runs.first_map.items():
         assert key.scene_id in maps[map_id].scene_ids

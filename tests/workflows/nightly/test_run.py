@@ -1,4 +1,4 @@
-"""The nightly run, window by window, over local catalogues.
+"""The nightly run, period by period, over local catalogues.
 
 Oracles: the scenes as published, the ledger's rows as plain SQL has them, the files that are there, and for
 metrics the parser of Prometheus's own client.
@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from landuse.errors import UsageError
-from landuse.pipeline.acquisitions import recognise, window_of, window_start_utc
-from landuse.pipeline.ledger_records import SceneRow, SceneState
 from landuse.pipeline.search.find_scenes import SceneQuery, search
-from landuse.workflows import nightly_area
-from landuse.workflows.nightly import Night, requested_day, run_nightly
-from landuse.workflows.nightly_config import load_config
-from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport
-from landuse.workflows.nightly_status import metrics, nightly_status, write_metrics
+from landuse.workflows.nightly import period as nightly_period
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.ledger.recognise import period_of, period_start_utc, recognise
+from landuse.workflows.nightly.ledger.records import SceneRow, SceneState
+from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport
+from landuse.workflows.nightly.run import Night, requested_day, run_nightly
+from landuse.workflows.nightly.status import metrics, nightly_status, write_metrics
 from tests.servers import write_items
-from tests.workflows.nightly_world import (
+from tests.workflows.nightly.world import (
     CELL_PX,
     RETRY,
     Block,
@@ -39,9 +39,9 @@ from tests.workflows.nightly_world import (
     load,
     moment,
     night,
+    period,
     run_here,
     scene_item,
-    window,
     write_config,
     write_scene,
 )
@@ -100,7 +100,7 @@ class World:
     def changed(self, before, after):
         """Cells of a change layer that report change."""
         with rasterio.open(
-            self.out / "valley/changes" / f"{window(before)}_{window(after)}" / "change.tif"
+            self.out / "valley/changes" / f"{period(before)}_{period(after)}" / "change.tif"
         ) as file:
             return int(np.isin(file.read(1), (0, 254, 255), invert=True).sum())
 
@@ -113,7 +113,7 @@ def world(tmp_path):
 
 
 def told(area):
-    return [(entry.window, entry.state) for entry in area.windows]
+    return [(entry.first_day, entry.state) for entry in area.periods]
 
 
 @given(
@@ -121,14 +121,14 @@ def told(area):
     st.floats(-12, 12),
     st.integers(1, 366),
 )
-def test_windows_part_the_calendar(moment, hours, days):
+def test_periods_part_the_calendar(moment, hours, days):
     moment_utc, shift = moment.replace(tzinfo=UTC), timedelta(hours=hours)
-    first = window_of(moment_utc, shift, days)
-    begins_utc = window_start_utc(first, shift)
+    first = period_of(moment_utc, shift, days)
+    begins_utc = period_start_utc(first, shift)
     assert begins_utc <= moment_utc < begins_utc + timedelta(days=days)
-    assert window_of(begins_utc, shift, days) == first
-    assert window_of(begins_utc - timedelta(seconds=1), shift, days) == first - timedelta(days=days)
-    assert window_of(begins_utc + timedelta(days=days), shift, days) == first + timedelta(days=days)
+    assert period_of(begins_utc, shift, days) == first
+    assert period_of(begins_utc - timedelta(seconds=1), shift, days) == first - timedelta(days=days)
+    assert period_of(begins_utc + timedelta(days=days), shift, days) == first + timedelta(days=days)
 
 
 def _recognised(tmp_path, known, item, state=SceneState.MAPPED):
@@ -187,27 +187,27 @@ def test_a_map_without_a_ledger_is_taken_over(world):
     (name,) = world.maps()
     before = (world.out / "valley" / name / "run.json").stat().st_mtime_ns
     (world.out / "ledger.sqlite").unlink()
-    assert told(world.one(2)) == [(window(1), "mapped")]
+    assert told(world.one(2)) == [(period(1), "mapped")]
     assert world.maps() == [name]
     assert (world.out / "valley" / name / "run.json").stat().st_mtime_ns == before
 
 
-def test_clouds_are_skipped_until_a_clear_scene_joins_their_window(world):
+def test_clouds_are_skipped_until_a_clear_scene_joins_their_period(world):
     clouded = world.scene(1, cloudy=True)
     world.publish(clouded)
     area = world.one(1)
-    assert told(area) == [(window(1), "skipped")]
-    assert "100.0 % cloud" in area.windows[0].reason
+    assert told(area) == [(period(1), "skipped")]
+    assert "100.0 % cloud" in area.periods[0].reason
     assert told(world.one(2)) == []
     assert world.maps() == []
     world.publish(clouded, world.scene(1, "late", tile=EAST))
-    assert told(world.one(3)) == [(window(1), "mapped")]
-    assert world.states() == [(window(1), "mapped"), (window(1), "skipped")]
+    assert told(world.one(3)) == [(period(1), "mapped")]
+    assert world.states() == [(period(1), "mapped"), (period(1), "skipped")]
     reasons = {row["state"]: row["reason"] for row in world.rows("scenes")}
     assert reasons == {"mapped": "", "skipped": "100.0 % cloud over the area, above max_cloud 40."}
 
 
-def test_a_late_scene_makes_its_window_anew_and_the_old_map_stays(world):
+def test_a_late_scene_makes_its_period_anew_and_the_old_map_stays(world):
     world.configure(composite="median", window_days=3)
     first = [world.scene(day) for day in (2, 3)]
     world.publish(*first)
@@ -215,7 +215,7 @@ def test_a_late_scene_makes_its_window_anew_and_the_old_map_stays(world):
     (old,) = world.rows("maps")
     world.publish(*first, world.scene(1))
     area = world.one(6)
-    assert [entry.state for entry in area.windows] == ["mapped"]
+    assert [entry.state for entry in area.periods] == ["mapped"]
     old, new = sorted(world.rows("maps"), key=lambda row: row["created_utc"])
     assert (old["superseded_by"], new["superseded_by"]) == (new["map_id"], None)
     assert len(json.loads(new["scene_ids"])) == 3
@@ -226,7 +226,7 @@ def test_a_late_scene_makes_its_window_anew_and_the_old_map_stays(world):
     assert versions == {old["map_id"]: "1", new["map_id"]: "2"}
     links = {link["rel"]: link["href"] for link in items[new["map_id"]]["links"]}
     assert links["predecessor-version"] == f"../{old['map_id']}/item.json"
-    assert world.one(7).windows == ()
+    assert world.one(7).periods == ()
 
 
 def test_what_no_longer_is_listed_is_waited_for_and_then_parked(world):
@@ -235,16 +235,16 @@ def test_what_no_longer_is_listed_is_waited_for_and_then_parked(world):
     world.publish(world.scene(1))
     image.rename(image.with_suffix(".gone"))
     area = world.one(1)
-    assert told(area) == [(window(1), "failed")]
+    assert told(area) == [(period(1), "failed")]
     assert area.failed == 1
     world.publish()
     area = world.one(2)
-    assert (told(area), area.windows[0].reason) == (
-        [(window(1), "failed")],
+    assert (told(area), area.periods[0].reason) == (
+        [(period(1), "failed")],
         "The source does not list it any more.",
     )
-    assert world.states() == [(window(1), "parked")]
-    assert world.one(3).windows == ()
+    assert world.states() == [(period(1), "parked")]
+    assert world.one(3).periods == ()
 
 
 def test_a_map_with_failed_reads_waits_for_them_but_not_for_ever(world):
@@ -254,10 +254,10 @@ def test_a_map_with_failed_reads_waits_for_them_but_not_for_ever(world):
     image = world.folder / "images" / "3" / "B04.tif"
     image.write_bytes(b"")
     area = world.one(4)
-    assert [entry.state for entry in area.windows] == ["failed"]
-    assert "B04" in area.windows[0].reason
+    assert [entry.state for entry in area.periods] == ["failed"]
+    assert "B04" in area.periods[0].reason
     assert not (world.out / "valley" / "catalog.json").exists()
-    assert [entry.state for entry in world.one(5).windows] == ["mapped"]
+    assert [entry.state for entry in world.one(5).periods] == ["mapped"]
     (name,) = world.maps()
     report = json.loads((world.out / "valley" / name / "run.json").read_text())
     assert {failure["band"] for failure in report["failures"]} == {"B04"}
@@ -269,9 +269,9 @@ def test_a_failed_read_is_read_another_night(world):
     image = world.folder / "images" / "3" / "B04.tif"
     whole = image.read_bytes()
     image.write_bytes(b"")
-    assert [entry.state for entry in world.one(4).windows] == ["failed"]
+    assert [entry.state for entry in world.one(4).periods] == ["failed"]
     image.write_bytes(whole)
-    assert [entry.state for entry in world.one(5).windows] == ["mapped"]
+    assert [entry.state for entry in world.one(5).periods] == ["mapped"]
     (name,) = world.maps()
     report = json.loads((world.out / "valley" / name / "run.json").read_text())
     assert report["failures"] == []
@@ -287,7 +287,7 @@ class Faulty(Cells):
         return super().cell_probabilities(dn, level, cells)
 
 
-def test_one_failure_stops_neither_the_next_window_nor_the_next_area(world):
+def test_one_failure_stops_neither_the_next_period_nor_the_next_area(world):
     bright = np.full_like(land(1), 9000)
     world.publish(world.scene(1, dn=bright), world.scene(2, dn=bright // 9))
     world.configure({"hill": (VALLEY, {"source": "nothing.json"}), "valley": (VALLEY, {})})
@@ -298,20 +298,20 @@ def test_one_failure_stops_neither_the_next_window_nor_the_next_area(world):
     hill, valley = report.areas
     assert hill.error
     assert ("hill", f"failed: {hill.error}") in heard
-    assert told(valley) == [(window(1), "failed"), (window(2), "mapped")]
-    assert valley.windows[0].reason == "ZeroDivisionError: by bright ground"
+    assert told(valley) == [(period(1), "failed"), (period(2), "mapped")]
+    assert valley.periods[0].reason == "ZeroDivisionError: by bright ground"
     assert report.exit_code == 12
     assert report.to_dict()["failed_areas"] == ["hill", "valley"]
-    assert world.night(2, ["valley"]).areas[0].windows == ()  # not twice a night
+    assert world.night(2, ["valley"]).areas[0].periods == ()  # not twice a night
     assert world.night(3, ["valley"]).exit_code == 0
 
 
 def test_exit_codes_stay_apart_from_those_of_signals_and_usage():
-    failed = WindowReport(window="2026-06-01", state="failed", scenes=("a",))
+    failed = PeriodReport(first_day="2026-06-01", state="failed", scenes=("a",))
     for count, code in ((0, 0), (1, 11), (89, 99), (90, 99), (500, 99)):
-        areas = [AreaReport(area=f"a{n}", windows=(failed, failed)) for n in range(count)]
+        areas = [AreaNightReport(area=f"a{n}", periods=(failed, failed)) for n in range(count)]
         report = NightReport(
-            began_utc=night(1), dry_run=False, areas=(*areas, AreaReport(area="well")), seconds=1
+            began_utc=night(1), dry_run=False, areas=(*areas, AreaNightReport(area="well")), seconds=1
         )
         assert report.exit_code == code
 
@@ -337,17 +337,17 @@ def test_who_lost_the_lease_enters_and_publishes_nothing(world):
         connection.close()
 
     area = world.one(1, load=lambda model, device: Interfering(steal))
-    assert told(area) == [(window(1), "left")]
-    assert "no longer held" in area.windows[0].reason
+    assert told(area) == [(period(1), "left")]
+    assert "no longer held" in area.periods[0].reason
     assert area.failed == 0
     assert world.rows("maps") == []
-    assert world.states() == [(window(1), "found")]
+    assert world.states() == [(period(1), "found")]
     assert not (world.out / "valley" / "catalog.json").exists()
-    assert told(world.one(2)) == [(window(1), "mapped")]  # the other's lease has lapsed
+    assert told(world.one(2)) == [(period(1), "mapped")]  # the other's lease has lapsed
 
 
 def test_a_lease_is_renewed_while_a_map_is_made_and_its_loss_ends_that(world, monkeypatch):
-    monkeypatch.setattr(nightly_area, "RENEWALS", 600)  # of a lease of a minute: ten a second
+    monkeypatch.setattr(nightly_period, "RENEWALS", 600)  # of a lease of a minute: ten a second
     world.configure(lease_minutes=1)
     world.publish(world.scene(1))
     leases = []
@@ -357,7 +357,7 @@ def test_a_lease_is_renewed_while_a_map_is_made_and_its_loss_ends_that(world, mo
             leases.append(world.rows("leases")[0])
             time.sleep(0.4)
 
-    assert told(world.one(1, load=lambda model, device: Interfering(wait))) == [(window(1), "mapped")]
+    assert told(world.one(1, load=lambda model, device: Interfering(wait))) == [(period(1), "mapped")]
     assert leases[0]["expires_utc"] < leases[1]["expires_utc"]
     assert leases[0]["owner"] == leases[1]["owner"]
 
@@ -369,11 +369,11 @@ def test_a_lease_is_renewed_while_a_map_is_made_and_its_loss_ends_that(world, mo
         connection.close()
         time.sleep(0.4)
 
-    assert told(world.one(2, load=lambda model, device: Interfering(lose))) == [(window(2), "left")]
+    assert told(world.one(2, load=lambda model, device: Interfering(lose))) == [(period(2), "left")]
     assert len(world.maps()) == 1  # the second was given up, not finished
 
 
-def test_a_run_that_is_stopped_gives_its_window_back_untried(world):
+def test_a_run_that_is_stopped_gives_its_period_back_untried(world):
     world.publish(world.scene(1))
 
     def interrupt():
@@ -383,7 +383,7 @@ def test_a_run_that_is_stopped_gives_its_window_back_untried(world):
         world.night(1, load=lambda model, device: Interfering(interrupt))
     assert world.rows("leases") == []
     assert [row["attempts"] for row in world.rows("scenes")] == [0]
-    assert told(world.one(1)) == [(window(1), "mapped")]
+    assert told(world.one(1)) == [(period(1), "mapped")]
 
 
 def test_a_full_disk_uses_up_nobodys_tries(world):
@@ -392,7 +392,7 @@ def test_a_full_disk_uses_up_nobodys_tries(world):
     world.publish(world.scene(1), world.scene(2))
 
     def fill():
-        for folder in (world.out / "valley").glob(f"{window(2)}-*/.blocks-*"):
+        for folder in (world.out / "valley").glob(f"{period(2)}-*/.blocks-*"):
             shutil.rmtree(folder)
             folder.write_text("no room for blocks")
 
@@ -407,17 +407,17 @@ def test_a_dry_run_says_what_is_due_and_writes_nothing(world):
     world.publish(world.scene(1), world.scene(2))
     before = sorted(world.folder.rglob("*"))
     area = world.one(2, dry_run=True)
-    assert told(area) == [(window(1), "due"), (window(2), "due")]
+    assert told(area) == [(period(1), "due"), (period(2), "due")]
     assert sorted(world.folder.rglob("*")) == before
     world.one(1)
-    assert told(world.one(2, dry_run=True)) == [(window(2), "due")]
+    assert told(world.one(2, dry_run=True)) == [(period(2), "due")]
 
 
 def test_look_back_and_since(world):
     world.publish(*(world.scene(day) for day in (1, 2, 9)))
     world.configure(look_back_days=3)
-    assert told(world.one(10, dry_run=True)) == [(window(9), "due")]
-    assert told(world.one(10, since=date(2026, 6, 2))) == [(window(2), "mapped"), (window(9), "mapped")]
+    assert told(world.one(10, dry_run=True)) == [(period(9), "due")]
+    assert told(world.one(10, since=date(2026, 6, 2))) == [(period(2), "mapped"), (period(9), "mapped")]
     assert requested_day("2026-06-02") == date(2026, 6, 2)
     with pytest.raises(UsageError, match="--since 'June' is no day"):
         requested_day("June")
@@ -432,7 +432,7 @@ def test_what_is_due_from_long_ago_is_still_found(world):
     with pytest.raises(KeyboardInterrupt):
         world.night(1, load=lambda model, device: Interfering(interrupt))
     world.configure(look_back_days=3)
-    assert told(world.one(30)) == [(window(1), "mapped")]
+    assert told(world.one(30)) == [(period(1), "mapped")]
 
 
 def test_a_map_with_too_little_in_it_is_published_but_not_compared(world):
@@ -445,9 +445,9 @@ def test_a_map_with_too_little_in_it_is_published_but_not_compared(world):
         file.write(scl, 1)
     world.publish(*(world.scene(day) for day in (1, 2, 3)))
     area = world.one(3)
-    assert [entry.state for entry in area.windows] == ["mapped"] * 3
-    assert 0 < area.windows[1].valid < 0.6
-    assert area.changes == (f"valley/changes/{window(1)}_{window(3)}",)
+    assert [entry.state for entry in area.periods] == ["mapped"] * 3
+    assert 0 < area.periods[1].valid < 0.6
+    assert area.changes == (f"valley/changes/{period(1)}_{period(3)}",)
 
 
 def test_a_later_map_confirms_a_change_or_contradicts_it(world):
@@ -464,12 +464,12 @@ def test_a_later_map_confirms_a_change_or_contradicts_it(world):
     world.publish(*(world.scene(day) for day in (1, 2, 3)))
     area = world.one(3)
     assert [path.rpartition("/")[2] for path in area.changes] == [
-        f"{window(1)}_{window(2)}",
-        f"{window(2)}_{window(3)}",
+        f"{period(1)}_{period(2)}",
+        f"{period(2)}_{period(3)}",
     ]
     assert world.changed(1, 2) == 4
     by_map = {row["window"]: json.loads(row["change_paths"]) for row in world.rows("maps")}
-    assert by_map[window(2)] == [f"valley/changes/{window(1)}_{window(2)}"]
+    assert by_map[period(2)] == [f"valley/changes/{period(1)}_{period(2)}"]
     assert world.one(4).changes == ()
 
 
@@ -479,7 +479,7 @@ def test_maps_that_do_not_suit_each_other_are_told_of_once(world):
     world.configure(stride_px=8, look_back_days=3)  # the map of day 1 is too old to be made anew
     world.publish(world.scene(1), world.scene(9))
     assert len(world.one(9).changes) == 1
-    folder = world.out / "valley" / "changes" / f"{window(1)}_{window(9)}"
+    folder = world.out / "valley" / "changes" / f"{period(1)}_{period(9)}"
     assert [path.name for path in folder.iterdir()] == ["not-compared.json"]
     reason = json.loads((folder / "not-compared.json").read_text())["reason"]
     assert "cells of" in reason
@@ -507,8 +507,8 @@ def test_outputs_elsewhere_are_those_of_a_folder(world, memory):
     world.publish(world.scene(1), world.scene(2))
     world.configure(out="memory://maps", ledger="sqlite:///ledger.sqlite")
     report = world.one(2)
-    assert [entry.state for entry in report.windows] == ["mapped", "mapped"]
-    assert world.one(3).windows == ()
+    assert [entry.state for entry in report.periods] == ["mapped", "mapped"]
+    assert world.one(3).periods == ()
     world.configure()
     world.one(2)
     here = {path.relative_to(world.out).as_posix() for path in world.out.rglob("*") if path.is_file()}
@@ -518,7 +518,7 @@ def test_outputs_elsewhere_are_those_of_a_folder(world, memory):
     for name in here:
         if name.endswith("landuse.tif") or name.endswith("catalog.json"):
             assert memory.cat_file(f"/maps/{name}") == (world.out / name).read_bytes()
-    layer = f"valley/changes/{window(1)}_{window(2)}"
+    layer = f"valley/changes/{period(1)}_{period(2)}"
     for name in ("change.tif", "difference.tif"):
         with (
             rasterio.MemoryFile(memory.cat_file(f"/maps/{layer}/{name}")) as content,
@@ -540,10 +540,10 @@ def test_status_tells_of_each_area_and_raises_an_alarm(world):
     world.night(2)
     valley, hill = nightly_status(settings, moment(5))
     assert (valley.area, hill.area) == ("valley", "hill")
-    assert valley.last_map.window == window(1)
+    assert valley.last_map.period == period(1)
     assert valley.age_days == pytest.approx(4)
     assert (valley.stale, hill.stale) == (False, True)
-    assert (valley.scenes.mapped, valley.scenes.skipped) == (1, 1)
+    assert (valley.scenes["mapped"], valley.scenes["skipped"]) == (1, 1)
     assert [area.stale for area in nightly_status(settings, moment(5), 100)] == [False, False]
     assert json.loads(json.dumps(hill.to_dict()))["stale"] is True
 
@@ -631,17 +631,13 @@ def test_blocks_are_done_by_workers_where_the_config_says_so(world):
     world.configure(workers=1)
     report = world.night(1)
     assert report.exit_code == 0, report
-    assert told(report.areas[0]) == [(window(1), "mapped")]
+    assert told(report.areas[0]) == [(period(1), "mapped")]
 
 
 def test_labels_are_escaped():
-    from landuse.pipeline.ledger_records import StateCounts
-    from landuse.workflows.nightly_status import AreaHealth
+    from landuse.workflows.nightly.status import AreaHealth
 
     name = 'a"b\\c\nd'
-    health = AreaHealth(
-        area=name, looked_utc=None, last_map=None, newest_utc=None, age_days=None, max_age_days=None,
-        scenes=StateCounts(), running=0, failures=(),
-    )  # fmt: skip
-    samples = [s for family in text_string_to_metric_families(metrics([health])) for s in family.samples]
+    text = metrics([AreaHealth(area=name)]).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert {sample.labels["area"] for sample in samples} == {name}

@@ -1,6 +1,6 @@
 """Nightly runs over a simulated fortnight, against a real STAC API and a real file server on loopback.
 
-Oracles: what was published and the land as it was drawn (``nightly_world``), the published STAC schemas, the
+Oracles: what was published and the land as it was drawn (``world``), the published STAC schemas, the
 maps' own ``run.json``; the ledger's rows as plain SQL has them.
 """
 
@@ -22,17 +22,17 @@ from starlette.responses import PlainTextResponse
 from tests.postgres import PASSWORD
 from tests.servers import file_server
 from tests.stac_schemas import stac_errors
-from tests.workflows.nightly_world import (
+from tests.workflows.nightly.world import (
     MODELS,
     Api,
     Block,
     land,
     moment,
     night,
+    period,
     run_here,
     scene_item,
     start,
-    window,
     write_config,
     write_scene,
 )
@@ -62,13 +62,13 @@ CATALOGUE_DOWN, IMAGERY_DOWN = 5, 11
 """Nights."""
 
 PLAIN_DAYS = 4
-"""Length of the plain's windows: several scenes make one of its maps."""
+"""Length of the plain's periods: several scenes make one of its maps."""
 
-PLAIN_WINDOWS = {window(1 - 3): [1], window(2): [2, 3, 4, 5], window(6): [6, 7, 9], window(10): [10, 11, 12]}
+PLAIN_PERIODS = {period(1 - 3): [1], period(2): [2, 3, 4, 5], period(6): [6, 7, 9], period(10): [10, 11, 12]}
 """Days of the scenes in each of the plain's maps in the end."""
 
 GAPS = {8: 6, 9: 2}
-"""Night on which the scene of a day is not listed though it was before; others of its window are due."""
+"""Night on which the scene of a day is not listed though it was before; others of its period are due."""
 
 MASK_DOWN = {9: 3}
 """Night on which the cloud mask of a day's scene cannot be read, and its tile is said to be cloudy."""
@@ -188,17 +188,17 @@ def test_every_scene_is_mapped_once_for_its_baseline_and_model(fortnight):
     assert len(by_recipe) == 4  # three places, and the hill with another model
     for row in scenes:
         row["model"] = by_recipe[row["recipe"]]
-    for name, days in PLAIN_WINDOWS.items():
+    for name, days in PLAIN_PERIODS.items():
         expected["plain", name, "05.11", first] += len(days)
         if reprocessed := sum(day in REPROCESSED for day in days):
             expected["plain", name, "05.12", first] += reprocessed
     for area in ("valley", "hill"):
         for day in clear:
-            expected[area, window(day), "05.11", first] += 1
+            expected[area, period(day), "05.11", first] += 1
         for day in REPROCESSED:
-            expected[area, window(day), "05.12", first] += 1
+            expected[area, period(day), "05.12", first] += 1
     for day in clear:  # the new model sees what is there when it comes: of two baselines the newer
-        expected["hill", window(day), "05.12" if day in REPROCESSED else "05.11", second] += 1
+        expected["hill", period(day), "05.12" if day in REPROCESSED else "05.11", second] += 1
 
     mapped = [row for row in scenes if row["state"] == "mapped"]
     assert Counter((r["area"], r["window"], r["baseline"], r["model"]) for r in mapped) == expected
@@ -206,16 +206,16 @@ def test_every_scene_is_mapped_once_for_its_baseline_and_model(fortnight):
     assert sorted(skipped) == sorted(
         [
             *(
-                (area, window(CLOUDY), sha)
+                (area, period(CLOUDY), sha)
                 for area, sha in (("valley", first), ("hill", first), ("hill", second))
             ),
-            ("plain", window(6), first),
+            ("plain", period(6), first),
         ]
     )
     assert all("cloud" in row["reason"] for row in scenes if row not in mapped)
     assert rows(out, "leases") == []
 
-    # As many maps lie in the folders, each of one scene where windows are a day long, and nothing that a
+    # As many maps lie in the folders, each of one scene where periods are a day long, and nothing that a
     # killed run left half made.
     made = Counter()
     for area in ("valley", "hill"):
@@ -231,7 +231,7 @@ def test_every_scene_is_mapped_once_for_its_baseline_and_model(fortnight):
 
 
 @pytest.mark.slow
-def test_a_window_of_days_gains_scenes_and_never_loses_one(fortnight):
+def test_a_period_of_days_gains_scenes_and_never_loses_one(fortnight):
     out, _ = fortnight
     maps = sorted((row for row in rows(out, "maps") if row["area"] == "plain"), key=lambda row: row["number"])
     assert {path.parent.name for path in out.glob("plain/*/run.json")} == {row["map_id"] for row in maps}
@@ -245,9 +245,9 @@ def test_a_window_of_days_gains_scenes_and_never_loses_one(fortnight):
         held[row["window"]] = days
     assert held == {
         name: {day: "05.12" if day in REPROCESSED else "05.11" for day in days}
-        for name, days in PLAIN_WINDOWS.items()
+        for name, days in PLAIN_PERIODS.items()
     }
-    assert [row["superseded_by"] for row in maps].count(None) == len(PLAIN_WINDOWS)
+    assert [row["superseded_by"] for row in maps].count(None) == len(PLAIN_PERIODS)
 
 
 @pytest.mark.slow
@@ -287,9 +287,9 @@ def test_the_catalogue_is_valid_and_leads_from_each_map_to_the_one_that_supersed
             assert Path(asset.get_absolute_href()).is_file()
         assert item.get_root() is catalog
     chains = Counter((row["area"], row["window"]) for row in maps.values())
-    assert chains["valley", window(2)] == 2
-    assert chains["hill", window(2)] == 3
-    assert chains["hill", window(1)] == 2
+    assert chains["valley", period(2)] == 2
+    assert chains["hill", period(2)] == 3
+    assert chains["hill", period(1)] == 2
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_the_catalogue_is_valid_and_leads_from_each_map_to_the_one_that_supersed
 def test_the_change_layers_follow_the_land(fortnight, area):
     out, _ = fortnight
     days = sorted(day for day in PUBLISHED_ON if day != CLOUDY)
-    expected = [f"{window(before)}_{window(after)}" for before, after in pairwise(days)]
+    expected = [f"{period(before)}_{period(after)}" for before, after in pairwise(days)]
     layers = sorted(path.name for path in (out / area / "changes").iterdir())
     assert layers == expected
     current = {
@@ -310,7 +310,7 @@ def test_the_change_layers_follow_the_land(fortnight, area):
         report = json.loads((folder / "change.json").read_text())
         later = [day for day in days if day > after][:1]
         assert [entry["path"] for entry in report["inputs"]] == [
-            f"../../{current[window(day)]['map_id']}/landuse.tif" for day in (before, after, *later)
+            f"../../{current[period(day)]['map_id']}/landuse.tif" for day in (before, after, *later)
         ]
         with rasterio.open(folder / "change.tif") as file:
             codes, grid = file.read(1), file.transform
@@ -351,7 +351,7 @@ def test_two_runs_started_together_share_the_work(kind, tmp_path, request, monke
     areas = [json.loads(out)["areas"][0] for out, _ in told]
     mapped = [{entry["window"] for entry in area["windows"] if entry["state"] == "mapped"} for area in areas]
     assert mapped[0] & mapped[1] == set()
-    assert mapped[0] | mapped[1] == {window(day) for day in days}
+    assert mapped[0] | mapped[1] == {period(day) for day in days}
     assert all(mapped)
     out = tmp_path / "out"
     if kind == "sqlite":

@@ -1,4 +1,4 @@
-"""Pure: which window a scene belongs to, and which scene of the ledger it is.
+"""Pure: which period a scene belongs to, and which scene of the ledger it is.
 
 A catalogue may list one acquisition again under another id, and another provider names it its own way. A
 scene of the same acquisition and processing baseline as one that the ledger knows is that one: it is mapped
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.pipeline.geometry import footprint_of, in_one_piece, outer_rings
-from landuse.pipeline.ledger_records import SceneState, Sighting, kept_id
 from landuse.pipeline.scene import Scene
 from landuse.pipeline.search.acquisitions import same_acquisition
+from landuse.workflows.nightly.ledger.records import SceneState, Sighting, kept_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from landuse.pipeline.ledger_records import SceneRow
     from landuse.pipeline.search.area import Area
+    from landuse.workflows.nightly.ledger.records import SceneRow
 
 OUTLINE_DEGREES = 0.01
 """How far the outline that the ledger keeps of a scene may be from the true one: a kilometre of a hundred."""
@@ -45,19 +45,19 @@ def solar_shift(area: Area) -> timedelta:
     return timedelta(hours=((longitude + 180) % 360 - 180) / 15)
 
 
-def window_of(moment_utc: datetime, shift: timedelta, window_days: int) -> date:
-    """First day of the window that a moment lies in.
+def period_of(moment_utc: datetime, shift: timedelta, window_days: int) -> date:
+    """First day of the period that a moment lies in.
 
-    Windows are so many solar days, counted from the first day of the calendar: they stay the same whenever
+    Periods are so many solar days, counted from the first day of the calendar: they stay the same whenever
     one looks, and part no overpass.
     """
     ordinal = (moment_utc + shift).date().toordinal() - 1
     return date.fromordinal(ordinal - ordinal % window_days + 1)
 
 
-def window_start_utc(window: date, shift: timedelta) -> datetime:
-    """When a window begins."""
-    return datetime(window.year, window.month, window.day, tzinfo=UTC) - shift
+def period_start_utc(period: date, shift: timedelta) -> datetime:
+    """When a period begins."""
+    return datetime(period.year, period.month, period.day, tzinfo=UTC) - shift
 
 
 def recognise(
@@ -72,7 +72,7 @@ def recognise(
         scenes: found tonight.
         rows: all that the ledger holds of the area and the recipe.
         shift: of solar time.
-        window_days: length of the windows.
+        window_days: length of the periods.
     """
     by_key = {row.key: row for row in rows}
     by_tile: dict[str, list[tuple[SceneRow, Scene]]] = {}
@@ -86,23 +86,12 @@ def recognise(
             scene_id=kept_id(scene.id),
             baseline=scene.baseline or "",
             acquired_utc=scene.acquired_utc,
-            window=window_of(scene.acquired_utc, shift, window_days).isoformat(),
+            period=period_of(scene.acquired_utc, shift, window_days).isoformat(),
             acquisition=_acquisition_of(scene),
         )
         same = by_key.get(own.key) or _same(scene, own.baseline, by_tile.get(scene.tile, ()))
-        found.append(Seen(scene=scene, sighting=own if same is None else sighting_of(same)))
+        found.append(Seen(scene=scene, sighting=own if same is None else same.sighting))
     return found
-
-
-def sighting_of(row: SceneRow) -> Sighting:
-    """A row of the ledger as it was seen first."""
-    return Sighting(
-        scene_id=row.scene_id,
-        baseline=row.baseline,
-        acquired_utc=row.acquired_utc,
-        window=row.window,
-        acquisition=row.acquisition,
-    )
 
 
 def is_outdated(row: SceneRow, seen: Iterable[Seen]) -> bool:

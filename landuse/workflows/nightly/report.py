@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from landuse.pipeline.ledger_records import SceneState
+from landuse.workflows.nightly.ledger.records import SceneState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from landuse.pipeline.ledger_records import SceneRow
+    from landuse.workflows.nightly.ledger.records import SceneRow
 
-WindowState = Literal["due", "mapped", "skipped", "failed", "left"]
+PeriodState = Literal["due", "mapped", "skipped", "failed", "left"]
 
 FAILED_CODE = 10
 """Exit code of a run in which areas failed, to which their number is added."""
@@ -27,12 +27,12 @@ Tell: TypeAlias = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowReport:
-    """What became of one window tonight."""
+class PeriodReport:
+    """What became of one period tonight."""
 
-    window: str
+    first_day: str
     """Its first day."""
-    state: WindowState
+    state: PeriodState
     """``mapped``; ``skipped``: none of its scenes can be used; ``failed``: to be tried another night;
     ``left`` to another run; or, of a dry run, ``due``."""
     scenes: tuple[str, ...]
@@ -46,9 +46,13 @@ class WindowReport:
     seconds: float = 0.0
     """How long it took."""
 
+    def to_dict(self) -> dict[str, object]:
+        """As JSON, where the period goes by its persisted name."""
+        return {"window" if key == "first_day" else key: value for key, value in asdict(self).items()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AreaReport:
+class AreaNightReport:
     """What became of one area tonight."""
 
     area: str
@@ -57,10 +61,10 @@ class AreaReport:
     """Scenes that the source has in the days looked at."""
     new: int = 0
     """Those that no run had seen."""
-    windows: tuple[WindowReport, ...] = ()
-    """The windows that were due."""
-    earlier: tuple[WindowReport, ...] = ()
-    """Windows that failed earlier in the same night, and that this run left to the next one."""
+    periods: tuple[PeriodReport, ...] = ()
+    """The periods that were due."""
+    earlier: tuple[PeriodReport, ...] = ()
+    """Periods that failed earlier in the same night, and that this run left to the next one."""
     changes: tuple[str, ...] = ()
     """Folders of the change layers made, relative to the root."""
     error: str = ""
@@ -68,9 +72,22 @@ class AreaReport:
 
     @property
     def failed(self) -> int:
-        """What failed this night: windows, and the area as a whole."""
-        windows = sum(window.state == "failed" for window in self.windows)
-        return windows + len(self.earlier) + bool(self.error)
+        """What failed this night: periods, and the area as a whole."""
+        periods = sum(period.state == "failed" for period in self.periods)
+        return periods + len(self.earlier) + bool(self.error)
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON."""
+        return {
+            "area": self.area,
+            "found": self.found,
+            "new": self.new,
+            "windows": [period.to_dict() for period in self.periods],
+            "earlier": [period.to_dict() for period in self.earlier],
+            "changes": self.changes,
+            "error": self.error,
+            "failed": self.failed,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +98,7 @@ class NightReport:
     """The night."""
     dry_run: bool
     """Whether it only looked."""
-    areas: tuple[AreaReport, ...]
+    areas: tuple[AreaNightReport, ...]
     """In the order of the config."""
     seconds: float
     """How long it took."""
@@ -99,12 +116,12 @@ class NightReport:
             "dry_run": self.dry_run,
             "seconds": round(self.seconds, 3),
             "failed_areas": [area.area for area in self.areas if area.failed],
-            "areas": [asdict(area) | {"failed": area.failed} for area in self.areas],
+            "areas": [area.to_dict() for area in self.areas],
         }
 
 
-def failed_since(rows: Iterable[SceneRow], moment_utc: datetime) -> tuple[WindowReport, ...]:
-    """The windows that failed after a time, of an area's scenes in the ledger.
+def failed_since(rows: Iterable[SceneRow], moment_utc: datetime) -> tuple[PeriodReport, ...]:
+    """The periods that failed after a time, of an area's scenes in the ledger.
 
     A run that is started again the same night, by Prefect or by hand, tries none of them and must not
     pass for a night in which all went well.
@@ -112,14 +129,14 @@ def failed_since(rows: Iterable[SceneRow], moment_utc: datetime) -> tuple[Window
     failed: dict[str, list[SceneRow]] = {}
     for row in rows:
         if row.state in (SceneState.FAILED, SceneState.PARKED) and row.updated_utc > moment_utc:
-            failed.setdefault(row.window, []).append(row)
+            failed.setdefault(row.period, []).append(row)
     return tuple(
-        WindowReport(
-            window=window,
+        PeriodReport(
+            first_day=period,
             state="failed",
             scenes=tuple(row.scene_id for row in scenes),
             reason=scenes[0].reason,
             seconds=scenes[0].seconds or 0.0,
         )
-        for window, scenes in failed.items()
+        for period, scenes in failed.items()
     )

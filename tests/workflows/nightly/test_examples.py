@@ -21,9 +21,9 @@ from cronsim import CronSim
 
 import landuse
 from landuse.cli import app
-from landuse.workflows.nightly_config import AreaConfig, NightlyConfig, load_config
+from landuse.workflows.nightly.config import AreaConfig, NightlyConfig, load_config
 
-FOLDER = Path(__file__).parents[2] / "examples" / "nightly"
+FOLDER = Path(__file__).parents[3] / "examples" / "nightly"
 UNITS = ("landuse-nightly.service", "landuse-nightly.timer")
 PROGRAM = "/opt/landuse/bin/landuse"
 NIGHTLY_AT = (3, 30)

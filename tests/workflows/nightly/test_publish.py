@@ -19,12 +19,13 @@ import pytest
 
 from landuse.errors import LanduseError, LedgerError, OutputError
 from landuse.pipeline.write.folder import Store
-from landuse.workflows import nightly, nightly_window
-from landuse.workflows.nightly import Clock, Night, run_area
-from landuse.workflows.nightly_config import load_config
-from landuse.workflows.nightly_status import nightly_status
-from tests.workflows.nightly_world import RETRY, Cells, land, load, night, run_here, window
-from tests.workflows.test_nightly import EAST, VALLEY, Faulty, Interfering, World, told
+from landuse.workflows.nightly import period as nightly_period
+from landuse.workflows.nightly import run as nightly_run
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.run import Clock, Night, run_area
+from landuse.workflows.nightly.status import nightly_status
+from tests.workflows.nightly.test_run import EAST, VALLEY, Faulty, Interfering, World, told
+from tests.workflows.nightly.world import RETRY, Cells, land, load, night, period, run_here
 
 BRIGHT = np.full_like(land(1), 9000)
 SECRET = "GET https://u:hunter2@host/x?sig=abc failed"
@@ -44,7 +45,7 @@ def items(world):
 
 def layer(world, before, after):
     """Names of the files of a change layer."""
-    folder = world.out / "valley" / "changes" / f"{window(before)}_{window(after)}"
+    folder = world.out / "valley" / "changes" / f"{period(before)}_{period(after)}"
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -65,14 +66,14 @@ def test_a_map_made_otherwise_confirms_nothing_and_takes_nothing(world):
     report = json.loads(layer(world, 1, 2)["change.json"])
     assert [entry["role"] for entry in report["inputs"]] == ["before", "after"]
     (warning,) = [text for text in report["warnings"] if "confirms nothing" in text]
-    assert f"The map of {window(20)} confirms nothing" in warning
+    assert f"The map of {period(20)} confirms nothing" in warning
     assert str(world.folder) not in warning
     world.configure(**settings)
     world.publish(*scenes)
     world.one(40)
     report = json.loads(layer(world, 1, 2)["change.json"])
     paths = [entry["path"].removeprefix("../../")[:10] for entry in report["inputs"]]
-    assert paths == [window(day) for day in (1, 2, 40)]
+    assert paths == [period(day) for day in (1, 2, 40)]
     assert set(layer(world, 2, 20)) == {"not-compared.json"}
     assert world.one(41).changes == ()
 
@@ -96,7 +97,7 @@ def test_versions_follow_the_ledger_and_not_the_clocks(world):
     scenes = [world.scene(1), world.scene(1, "east", tile=EAST), world.scene(1, "north", tile="33UWQ")]
     for count, day in enumerate((5, 3, 4), 1):
         world.publish(*scenes[:count])
-        assert told(world.one(day)) == [(window(1), "mapped")]
+        assert told(world.one(day)) == [(period(1), "mapped")]
     superseded_by = {row["map_id"]: row["superseded_by"] for row in world.rows("maps")}
     (first,) = set(superseded_by) - set(superseded_by.values())
     chain = [first, superseded_by[first], superseded_by[superseded_by[first]]]
@@ -109,7 +110,7 @@ def test_versions_follow_the_ledger_and_not_the_clocks(world):
         assert links.get("successor-version") == (following and f"../{following}/item.json")
     links = json.loads((world.out / "valley" / "catalog.json").read_text())["links"]
     titles = [link["title"] for link in links if link["rel"] == "item"]
-    assert titles == [f"valley, {window(1)}, superseded"] * 2 + [f"valley, {window(1)}"]
+    assert titles == [f"valley, {period(1)}, superseded"] * 2 + [f"valley, {period(1)}"]
 
 
 def test_a_map_of_more_days_follows_those_of_its_days(world):
@@ -154,15 +155,15 @@ def test_a_failure_is_told_by_every_run_of_its_night(world):
     again = run_here(world.config, night(2) + timedelta(minutes=10), **faulty)
     assert again.exit_code == 11
     (area,) = again.areas
-    assert area.windows == ()
+    assert area.periods == ()
     (failed,) = area.earlier
-    assert (failed.window, failed.reason) == (window(1), "ZeroDivisionError: by bright ground")
+    assert (failed.first_day, failed.reason) == (period(1), "ZeroDivisionError: by bright ground")
     assert again.to_dict()["failed_areas"] == ["valley"]
     assert world.one(2, since=night(2).date()).failed == 0  # asks for nothing of that day
     # The last try parks it; that too is told by the runs after it, that night.
     world.configure(attempts=2)
     parked = world.night(3, **faulty)
-    assert (told(parked.areas[0]), parked.exit_code) == ([(window(1), "failed")], 11)
+    assert (told(parked.areas[0]), parked.exit_code) == ([(period(1), "failed")], 11)
     assert run_here(world.config, night(3) + timedelta(hours=1)).exit_code == 11
     assert world.night(4).exit_code == 0
 
@@ -171,10 +172,10 @@ def test_a_try_again_after_an_error_hides_no_failure(world, monkeypatch):
     """As Prefect tries an area again minutes after something stopped it."""
     world.publish(world.scene(1, dn=BRIGHT), world.scene(2, dn=BRIGHT // 9))
     settings = load_config(world.config)
-    whole = nightly_window.map_area
+    whole = nightly_period.map_area
 
     def broken(request, *rest):
-        if window(2) in str(request.out):
+        if period(2) in str(request.out):
             raise LedgerError("the server is gone")
         return whole(request, *rest)
 
@@ -185,11 +186,11 @@ def test_a_try_again_after_an_error_hides_no_failure(world, monkeypatch):
         return run_area(settings, settings.areas[0], options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(nightly_window, "map_area", broken)
+        patch.setattr(nightly_period, "map_area", broken)
         with pytest.raises(LedgerError, match="gone"):
             once(0)
     area = once(1)
-    assert [entry.window for entry in area.earlier] == [window(1)]
+    assert [entry.first_day for entry in area.earlier] == [period(1)]
     assert area.failed == 1
 
 
@@ -208,12 +209,12 @@ def test_what_nobody_foresaw_tells_no_secret_to_a_scheduler(world, monkeypatch, 
         except RuntimeError as error:
             raise failure from error
 
-    monkeypatch.setattr(nightly, "find_scenes", fail)
+    monkeypatch.setattr(nightly_run, "find_scenes", fail)
     failure = RuntimeError(SECRET)
     with pytest.raises(LanduseError, match=r"^RuntimeError: GET https://host/x failed$") as raised:
         run_area(settings, settings.areas[0], once)
     shown = "".join(traceback.format_exception(raised.value))
-    monkeypatch.setattr(nightly, "find_scenes", fail_with_cause)
+    monkeypatch.setattr(nightly_run, "find_scenes", fail_with_cause)
     failure = OutputError("full")
     with pytest.raises(OutputError, match="full") as raised:
         run_area(settings, settings.areas[0], once)
@@ -233,9 +234,9 @@ class Telling(Cells):
         raise RuntimeError(SECRET)
 
 
-def test_what_nobody_foresaw_in_a_window_tells_no_secret_to_the_log(world, caplog):
+def test_what_nobody_foresaw_in_a_period_tells_no_secret_to_the_log(world, caplog):
     world.publish(world.scene(1))
-    assert told(world.one(1, load=lambda model, device: Telling())) == [(window(1), "failed")]
+    assert told(world.one(1, load=lambda model, device: Telling())) == [(period(1), "failed")]
     shown = "".join(map(logging.Formatter().format, caplog.records))
     assert "cell_probabilities" in shown
     assert "hunter2" not in shown + json.dumps(world.rows("scenes"))
@@ -258,7 +259,7 @@ def test_a_machine_that_wakes_up_sees_that_its_lease_has_lapsed(world, monkeypat
     def sleep():
         monkeypatch.setattr(time, "time", lambda: real() + 5 * 3600)
 
-    assert told(world.one(1, load=lambda model, device: Interfering(sleep))) == [(window(1), "left")]
+    assert told(world.one(1, load=lambda model, device: Interfering(sleep))) == [(period(1), "left")]
     assert world.rows("maps") == []
 
 
@@ -301,7 +302,7 @@ def test_who_may_only_read_can_ask_for_the_status(world):
             if os.getuid() == 0:
                 os.setuid(65534)
             (health,) = nightly_status(settings, night(2))
-            os._exit(40 + health.scenes.mapped)
+            os._exit(40 + health.scenes["mapped"])
 
         process = multiprocessing.get_context("fork").Process(target=ask)
         process.start()

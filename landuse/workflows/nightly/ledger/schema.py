@@ -16,17 +16,23 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from landuse.errors import LedgerError, UsageError
-from landuse.pipeline.ledger_records import SceneState
-from landuse.redact import printable, redact, redact_href
+from landuse.redact import printable, redact
+from landuse.workflows.nightly.ledger.records import SceneState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SCHEMA_VERSION = 1
 """Raised whenever the tables change."""
+
+URL_FORM = (
+    "a SQLAlchemy URL, such as sqlite:////var/lib/landuse/ledger.sqlite or "
+    "postgresql+psycopg://landuse:${LEDGER_PASSWORD}@db/landuse"
+)
+"""For messages: what to give."""
 
 LOCK_SECONDS = 60
 """How long to wait for another writer; its writes take milliseconds."""
@@ -59,7 +65,20 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
+class Texts(sa.types.TypeDecorator[tuple[str, ...]]):
+    """Some texts, kept as a JSON array."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Sequence[str] | None, dialect: sa.Dialect) -> tuple[str, ...]:
+        """From the database."""
+        return tuple(value or ())
+
+
 METADATA = sa.MetaData()
+# A period is called a window in the names that outlive a release: those of these columns and indexes,
+# the config's window_days, and the keys of the JSON that `nightly run` and `nightly status` print.
 
 VERSION = sa.Table("landuse_ledger", METADATA, sa.Column("version", sa.Integer, primary_key=True))
 
@@ -86,18 +105,18 @@ MAPS = sa.Table(
     METADATA,
     sa.Column("map_id", sa.Text, primary_key=True),
     sa.Column("area", sa.Text, nullable=False),
-    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("window", sa.Text, key="period", nullable=False),
     sa.Column("window_days", sa.Integer, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("created_utc", UtcDateTime, nullable=False),
     sa.Column("model_sha256", sa.Text, nullable=False),
     sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("path", sa.Text, nullable=False),
-    sa.Column("scene_ids", sa.JSON, nullable=False),
+    sa.Column("scene_ids", Texts, nullable=False),
     sa.Column("valid", sa.Float, nullable=False),
     sa.Column("superseded_by", sa.Text, sa.ForeignKey("maps.map_id")),
-    sa.Column("change_paths", sa.JSON, nullable=False),
-    sa.Index("maps_by_window", "area", "window"),
+    sa.Column("change_paths", Texts, nullable=False),
+    sa.Index("maps_by_window", "area", "period"),
 )
 
 SCENES = sa.Table(
@@ -108,7 +127,7 @@ SCENES = sa.Table(
     sa.Column("baseline", sa.Text, primary_key=True),
     sa.Column("recipe", sa.Text, primary_key=True),
     sa.Column("acquired_utc", UtcDateTime, nullable=False),
-    sa.Column("window", sa.Text, nullable=False),
+    sa.Column("window", sa.Text, key="period", nullable=False),
     sa.Column("acquisition", sa.Text, nullable=False),
     sa.Column(
         "state",
@@ -127,14 +146,14 @@ SCENES = sa.Table(
     sa.Column("updated_utc", UtcDateTime, nullable=False),
     sa.Column("seconds", sa.Float),
     sa.Column("map_id", sa.Text, sa.ForeignKey("maps.map_id")),
-    sa.Index("scenes_by_window", "area", "recipe", "window"),
+    sa.Index("scenes_by_window", "area", "recipe", "period"),
 )
 
 LEASES = sa.Table(
     "leases",
     METADATA,
     sa.Column("area", sa.Text, primary_key=True),
-    sa.Column("window", sa.Text, primary_key=True),
+    sa.Column("window", sa.Text, key="period", primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("expires_utc", UtcDateTime, nullable=False),
 )
@@ -260,24 +279,25 @@ def open_database(url: str, *, create: bool) -> Iterator[Database]:
         UsageError: the URL is malformed, of an unknown kind, or its driver is not installed.
         LedgerError: the database cannot be reached, or is no ledger.
     """
-    parsed = _parse(url)
+    try:
+        parsed = parse_url(url)
+    except UsageError as error:
+        raise UsageError(f"ledger: {error}") from None
     is_file = parsed.get_backend_name() == "sqlite"
     shown = str(parsed.database) if is_file else _without_secrets(parsed)
-    if is_file and not create and not Path(shown).exists():
-        with _in_memory(shown) as database:
-            yield database
-        return
-    if is_file and not create:
-        parsed = _readable(parsed, Path(shown))
-    with _connected(parsed, shown) as database:
-        if database.has_tables():
-            yield database
-        elif create:
-            database.create_tables()
-            yield database
-        else:
-            with _in_memory(shown) as empty:
-                yield empty
+    if create or not is_file or Path(shown).exists():
+        if is_file and not create:
+            parsed = _readable(parsed, Path(shown))
+        with _connected(parsed, shown) as database:
+            there = database.has_tables()
+            if create and not there:
+                database.create_tables()
+            if create or there:
+                yield database
+                return
+    with _connected(sa.make_url("sqlite://"), shown, StaticPool) as empty:
+        empty.create_tables()
+        yield empty
 
 
 def _readable(url: sa.URL, path: Path) -> sa.URL:
@@ -295,65 +315,43 @@ def _without_secrets(url: sa.URL) -> str:
     return str(sa.URL.create("postgresql", host=url.host, port=url.port, database=url.database))
 
 
-def _parse(url: str) -> sa.URL:
-    shown = redact_href(url)
+def parse_url(url: str) -> sa.URL:
+    """The SQLAlchemy URL of a ledger, with the driver that landuse uses.
+
+    Raises:
+        UsageError: it is malformed, of an unknown kind, or of a database that is forgotten. The message
+            never quotes it: it may hold a password.
+    """
     try:
         parsed = sa.make_url(url)
     except (ArgumentError, ValueError):
-        # The original would show the password.
-        raise UsageError(
-            f"ledger: {shown!r} is no database URL. Give sqlite:////folder/ledger.sqlite or "
-            "postgresql://user@host/name."
-        ) from None
+        raise UsageError(f"this is no URL of a database. Give {URL_FORM}.") from None
+    kind = parsed.get_backend_name()
     if "@" in (parsed.host or ""):
-        raise UsageError("ledger: an @ in its password ends the password. Write %40 in its place.")
-    backend = parsed.get_backend_name()
-    if backend in ("postgresql", "postgres"):
+        raise UsageError("an @ in its password ends the password. Write %40 in its place.")
+    if kind not in ("sqlite", "postgresql"):
+        raise UsageError(f"{kind!r} is no database for a ledger. Give {URL_FORM}.")
+    if kind == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise UsageError(f"ledger: {shown!r} is a database of kind {backend!r}. Give SQLite or PostgreSQL.")
     if parsed.database in (None, "", ":memory:"):
-        raise UsageError(
-            f"ledger: {shown!r} would be forgotten at the end of each run. Name a file, such as "
-            "sqlite:////folder/ledger.sqlite."
-        )
+        raise UsageError(f"a database in memory is forgotten when the run ends. Give {URL_FORM}.")
     return parsed.set(drivername="sqlite")
 
 
 @contextmanager
-def _connected(url: sa.URL, shown: str) -> Iterator[Database]:
-    if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(
-            url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": LOCK_SECONDS}
-        )
+def _connected(url: sa.URL, shown: str, pool: type[Pool] = NullPool) -> Iterator[Database]:
+    is_file = url.get_backend_name() == "sqlite"
+    patience = {"timeout": LOCK_SECONDS} if is_file else {"connect_timeout": CONNECT_SECONDS}
+    try:
+        engine = sa.create_engine(url, poolclass=pool, hide_parameters=True, connect_args=patience)
+    except (ImportError, NoSuchModuleError) as error:
+        raise UsageError(
+            f"ledger: {shown!r} needs psycopg ({error}). Install it: pip install 'landuse[postgres]'."
+        ) from error
+    if is_file:
         _own_transactions(engine)
-    else:
-        try:
-            engine = sa.create_engine(
-                url,
-                poolclass=NullPool,
-                hide_parameters=True,
-                connect_args={"connect_timeout": CONNECT_SECONDS},
-            )
-        except (ImportError, NoSuchModuleError) as error:
-            raise UsageError(
-                f"ledger: {shown!r} needs psycopg ({error}). Install it: pip install 'landuse[postgres]'."
-            ) from error
     try:
         yield Database(engine=engine, shown=shown)
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def _in_memory(shown: str) -> Iterator[Database]:
-    """An empty ledger that lasts as long as the block."""
-    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    _own_transactions(engine)
-    try:
-        database = Database(engine=engine, shown=shown)
-        database.create_tables()
-        yield database
     finally:
         engine.dispose()
 

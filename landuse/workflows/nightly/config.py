@@ -20,8 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from landuse.errors import UsageError
 from landuse.model import MAP_MODEL
@@ -30,22 +29,19 @@ from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.search.area import Area, parse_bbox, read_aoi
 from landuse.pipeline.search.source import split_sources
 from landuse.pipeline.search.stac_files import exists
-from landuse.workflows.config_file import Settings, expand, explain, read_document, shown, wrong
+from landuse.workflows.nightly.ledger.schema import URL_FORM, parse_url
+from landuse.workflows.nightly.yaml_file import Settings, read_document, shown, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
 
-    from landuse.workflows.config_file import Document
+    from landuse.workflows.nightly.yaml_file import Document
 
 SECRET_KEYS = ("out", "ledger", "scheduler")
 """Keys whose values may hold passwords: they alone take ``${NAME}``, and no message shows them."""
 
-_LEDGER = (
-    "a SQLAlchemy URL, such as sqlite:////var/lib/landuse/ledger.sqlite or "
-    "postgresql+psycopg://landuse:${LEDGER_PASSWORD}@db/landuse"
-)
 _SOURCE = f"{', '.join(PROVIDERS)}, a URL or a path, or a list of them"
 _CHANGE = "true, false, or `threshold` and `confirm`"
 
@@ -198,7 +194,7 @@ class NightlyConfig(AreaSettings):
 
     out: SecretStr = Field(description="a folder, or a URL that fsspec knows, such as s3://bucket/maps")
     """Root of all results: a folder or an fsspec URL."""
-    ledger: SecretStr = Field(default=SecretStr(""), validate_default=True, description=_LEDGER)
+    ledger: SecretStr = Field(default=SecretStr(""), validate_default=True, description=URL_FORM)
     """SQLAlchemy URL of the ledger; of itself ``ledger.sqlite`` in ``out``."""
     scheduler: SecretStr | None = Field(
         default=None, description="the address of a dask scheduler, tcp://HOST:PORT"
@@ -243,17 +239,12 @@ class NightlyConfig(AreaSettings):
         if not text and root is None:
             return value  # `out` is wrong, which is told already
         if not text and "://" in str(root):
-            raise wrong(f"it is needed, as `out` is a URL. Give {_LEDGER}.")
+            raise wrong(f"it is needed, as `out` is a URL. Give {URL_FORM}.")
         try:
-            url = make_url(text) if text else URL.create("sqlite", database=f"{root}/ledger.sqlite")
-        except (ArgumentError, ValueError):
-            raise wrong(f"this is no URL of a database. Give {_LEDGER}.") from None
-        kind = url.get_backend_name()
-        if kind not in ("sqlite", "postgresql"):
-            raise wrong(f"{shown(kind)} is no database for a ledger. Give {_LEDGER}.")
-        if kind == "sqlite":
-            if url.database in (None, "", ":memory:"):
-                raise wrong(f"a database in memory is forgotten when the run ends. Give {_LEDGER}.")
+            url = parse_url(text) if text else URL.create("sqlite", database=f"{root}/ledger.sqlite")
+        except UsageError as error:
+            raise wrong(str(error)) from None
+        if url.get_backend_name() == "sqlite":
             url = url.set(database=str(_folder(info) / str(url.database)))
         return SecretStr(url.render_as_string(hide_password=False))
 
@@ -314,23 +305,18 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> NightlyC
         UsageError: the file cannot be read, is no YAML, or holds anything that does not fit; all of it,
             a line each, in the order of the file. Names given twice are told when the rest fits.
     """
-    document = read_document(path)
-    values, problems = expand(document, SECRET_KEYS, environ)
-    problems = [*document.problems, *problems]
+    document = read_document(path, SECRET_KEYS, environ)
+    told = {at for at, _ in document.problems}
     try:
-        config = NightlyConfig.model_validate(values, context=path.parent.absolute())
+        config = NightlyConfig.model_validate(document.values, context=path.parent.absolute())
     except ValidationError as error:
-        told = {problem.at for problem in problems}
-        found = [
-            explain(details, NightlyConfig, _PARTS, SECRET_KEYS)
-            for details in error.errors()
-            if _is_own(document, details)
-        ]
-        problems += [problem for problem in found if problem.at not in told]
+        for details in error.errors():
+            if details["loc"] not in told and _is_own(document, details):
+                document.add(details, NightlyConfig, _PARTS)
     else:
-        if not problems:
+        if not document.problems:
             return config
-    raise document.refusal(problems)
+    raise document.refusal()
 
 
 def _box(bbox: tuple[float, ...]) -> Area:

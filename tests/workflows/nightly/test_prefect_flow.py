@@ -17,7 +17,7 @@ import pytest
 
 import landuse
 from landuse.errors import ProviderError, UsageError
-from landuse.workflows.nightly_report import AreaReport, WindowReport
+from landuse.workflows.nightly.report import AreaNightReport, PeriodReport
 
 CONFIG = """\
 out: maps
@@ -55,8 +55,10 @@ def config(tmp_path):
     return path
 
 
-DONE = AreaReport(area="any")
-FAILED = AreaReport(area="any", windows=(WindowReport(window="2024-06-18", state="failed", scenes=("a",)),))
+DONE = AreaNightReport(area="any")
+FAILED = AreaNightReport(
+    area="any", periods=(PeriodReport(first_day="2024-06-18", state="failed", scenes=("a",)),)
+)
 
 
 class Areas:
@@ -77,9 +79,9 @@ class Areas:
 @pytest.fixture
 def areas(monkeypatch):
     def told(**outcomes):
-        from landuse.workflows.prefect_flow import nightly_area
+        from landuse.workflows.nightly.prefect_flow import nightly_area
 
-        module = ModuleType("landuse.workflows.nightly")
+        module = ModuleType("landuse.workflows.nightly.run")
         module.run_area = Areas(**outcomes)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(nightly_area, "retry_delay_seconds", [0, 0])
@@ -107,7 +109,7 @@ def task_runs(state):
 def test_a_task_run_for_each_area(server, config, areas):
     from prefect.client.orchestration import get_client
 
-    from landuse.workflows.prefect_flow import nightly_flow
+    from landuse.workflows.nightly.prefect_flow import nightly_flow
 
     run = areas()
     state = nightly_flow(config, return_state=True)
@@ -121,9 +123,9 @@ def test_a_task_run_for_each_area(server, config, areas):
 
 def test_one_areas_failure_stops_no_other(server, config, areas):
     """What may be over in minutes is tried three times; scenes that failed wait for another night."""
-    from landuse.workflows.prefect_flow import AreasFailedError, nightly_flow
+    from landuse.workflows.nightly.prefect_flow import AreasFailedError, nightly_flow
 
-    gone = [ProviderError("gone"), AreaReport(area="north", error="gone"), ProviderError("gone")]
+    gone = [ProviderError("gone"), AreaNightReport(area="north", error="gone"), ProviderError("gone")]
     run = areas(north=gone, south=[ProviderError("busy"), DONE], west=[FAILED])
     state = nightly_flow(config, return_state=True)
     assert state.is_failed()
@@ -135,9 +137,9 @@ def test_one_areas_failure_stops_no_other(server, config, areas):
 
 def test_a_failure_from_before_the_retry_is_one(server, config, areas):
     """The second try has nothing left to do: the night is no success for that."""
-    from landuse.workflows.prefect_flow import AreasFailedError, nightly_flow
+    from landuse.workflows.nightly.prefect_flow import AreasFailedError, nightly_flow
 
-    areas(south=[ProviderError("busy"), AreaReport(area="south", earlier=FAILED.windows)])
+    areas(south=[ProviderError("busy"), AreaNightReport(area="south", earlier=FAILED.periods)])
     state = nightly_flow(config, ["south"], return_state=True)
     assert task_runs(state) == [("south", "FAILED", 2)]
     with pytest.raises(AreasFailedError, match="1 of 1 areas failed: south"):
@@ -146,7 +148,7 @@ def test_a_failure_from_before_the_retry_is_one(server, config, areas):
 
 def test_metrics_that_cannot_be_written_hide_no_failure(server, config, areas, tmp_path):
     from landuse.errors import OutputError
-    from landuse.workflows.prefect_flow import AreasFailedError, nightly_flow
+    from landuse.workflows.nightly.prefect_flow import AreasFailedError, nightly_flow
 
     config.write_text(f"{CONFIG}metrics_file: landuse.prom\n")
     (tmp_path / "maps" / "landuse.prom").mkdir(parents=True)
@@ -181,8 +183,8 @@ LEAKY = """
 import sys
 from pathlib import Path
 from landuse.errors import ProviderError
-from landuse.workflows import nightly
-from landuse.workflows.prefect_flow import nightly_area, nightly_flow
+from landuse.workflows.nightly import run
+from landuse.workflows.nightly.prefect_flow import nightly_area, nightly_flow
 
 class Broken:
     def __init__(self, config, area, *rest):
@@ -196,7 +198,7 @@ class Broken:
                 raise ProviderError("gone") from error
             raise
 
-nightly._AreaRun = Broken
+run._AreaRun = Broken
 nightly_area.retry_delay_seconds = [0, 0]
 nightly_flow(Path(sys.argv[1]), ["north", "south"])
 """
@@ -206,9 +208,9 @@ nightly_flow(Path(sys.argv[1]), ["north", "south"])
 def test_a_night_on_simulated_scenes(server, tmp_path):
     """The whole of it: flow, task, search, map, ledger, metrics; a second night has nothing to do."""
     from landuse.workflows.demo.run_demo import make_demo_catalog
-    from landuse.workflows.nightly_config import load_config
-    from landuse.workflows.nightly_status import nightly_status
-    from landuse.workflows.prefect_flow import nightly_flow
+    from landuse.workflows.nightly.config import load_config
+    from landuse.workflows.nightly.prefect_flow import nightly_flow
+    from landuse.workflows.nightly.status import nightly_status
 
     demo = make_demo_catalog(tmp_path / "demo")
     west, south, _, _ = demo.bbox
@@ -230,7 +232,7 @@ def test_a_night_on_simulated_scenes(server, tmp_path):
 
 
 def test_areas_that_are_named(server, config, areas):
-    from landuse.workflows.prefect_flow import nightly_flow
+    from landuse.workflows.nightly.prefect_flow import nightly_flow
 
     run = areas()
     nightly_flow(config, ["south"])
@@ -246,7 +248,7 @@ def test_the_example_serves_it_on_a_schedule(server, tmp_path):
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
-    example = Path(__file__).parents[2] / "examples" / "nightly" / "serve_prefect.py"
+    example = Path(__file__).parents[3] / "examples" / "nightly" / "serve_prefect.py"
     config = tmp_path / "nightly.yaml"
     config.write_text("out: maps\n")
     environ = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}

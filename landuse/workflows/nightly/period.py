@@ -1,36 +1,46 @@
-"""A leased window on its way from scenes to the ledger: what is in its map, and what is not and why.
+"""One period of one area: leased, mapped, and entered in the ledger: what is in its map, what is not and why.
 
-What a run that was killed left in the window's folder is gone on with: it is named by all that decides the
-map.
+A run that is killed leaves a lease; the next one takes the period once that has lapsed. What the killed run
+left in the period's folder is gone on with: the folder is named by all that decides the map.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError
-from landuse.pipeline.acquisitions import is_outdated, sighting_of
-from landuse.pipeline.ledger_records import NewMap, SceneState
+from landuse.errors import (
+    BusyError,
+    ClusterError,
+    IncompleteError,
+    LanduseError,
+    LeaseLostError,
+    LedgerError,
+    NothingFoundError,
+    OutputError,
+    ReadError,
+)
 from landuse.pipeline.stac_json import mapping, number, sequence, text
 from landuse.pipeline.write.stac_item import ITEM_NAME
+from landuse.redact import redact, redacted_traceback
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.nightly_report import WindowReport
+from landuse.workflows.nightly.ledger.recognise import is_outdated
+from landuse.workflows.nightly.ledger.records import NewMap, SceneState
+from landuse.workflows.nightly.report import PeriodReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from landuse.pipeline.acquisitions import Seen
-    from landuse.pipeline.ledger import Ledger
-    from landuse.pipeline.ledger_records import Lease, Sighting
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.search.area import Area
     from landuse.pipeline.search.find_scenes import Found
@@ -38,23 +48,32 @@ if TYPE_CHECKING:
     from landuse.pipeline.write.folder import Store
     from landuse.workflows.mapping.classify_block import PatchClassifier
     from landuse.workflows.mapping.in_process import Cluster, Progress
-    from landuse.workflows.nightly_config import AreaConfig
+    from landuse.workflows.nightly.config import AreaConfig
+    from landuse.workflows.nightly.ledger.ledger import Ledger
+    from landuse.workflows.nightly.ledger.recognise import Seen
+    from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, Sighting
+
+log = logging.getLogger(__name__)
+
+RENEWALS = 4
+"""A lease is renewed so many times before it would lapse."""
 
 RUN_NAME = "run.json"
 """Tells that a map's other files are whole."""
 
 MAP_FOLDER = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}")
-"""Names of the maps' folders: their window and a digest."""
+"""Names of the maps' folders: their period and a digest."""
 
+_TAKEN = "Another run has it."
 _UNLISTED = "The source does not list it any more."
-_LOST = "The source does not list {!r} any more, which is in the window's map: a new map would lose it."
+_LOST = "The source does not list {!r} any more, which is in the period's map: a new map would lose it."
 _OUTDATED = "The source lists a newer processing baseline of it."
-_SPARE = "The clearer scenes of its window show all that it shows."
+_SPARE = "The clearer scenes of its period show all that it shows."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Job:
-    """All that the windows of an area share."""
+class AreaContext:
+    """All that the periods of an area share."""
 
     area: AreaConfig
     """Its settings."""
@@ -75,7 +94,7 @@ class Job:
     seen: tuple[Seen, ...]
     """Its scenes, and what the ledger calls them."""
     owner: str
-    """This run."""
+    """Names this run in leases; no two runs have the same name."""
     clock: Callable[[], datetime]
     """The time in UTC."""
     attempts: int
@@ -86,33 +105,131 @@ class Job:
     """Patience with imagery."""
 
 
-class WindowWork:
-    """A leased window on its way from scenes to the ledger."""
+def do_period(context: AreaContext, period: DuePeriod) -> PeriodReport:
+    """Map a period, unless another run is at it.
 
-    def __init__(self, job: Job, lease: Lease, check_held: Callable[[], None]) -> None:
-        self.job = job
+    Raises:
+        OutputError, ClusterError, LedgerError: what may concern every period. None of its tries is used up.
+    """
+    lease = _lease(context, period)
+    if lease is None:
+        return _left(period, _TAKEN)
+    began = time.monotonic()
+    try:
+        try:
+            with _renewed(context, lease) as check_held:
+                return PeriodWork(context, lease, check_held).settle()
+        except (LeaseLostError, OutputError, ClusterError, LedgerError):
+            raise
+        # Whatever goes wrong with one period's imagery, the next one's may be sound.
+        except Exception as error:
+            reason = str(error)
+            if not isinstance(error, LanduseError):
+                reason = redact(f"{type(error).__name__}: {error}")
+                told = (context.area.name, period.first_day, redacted_traceback(error))
+                log.error("area %s: period %s failed: %s", *told)
+            return _failed(context, lease, reason, time.monotonic() - began)
+    except LeaseLostError as error:
+        return _left(period, str(error))
+    except BusyError as error:  # a run whose lease has lapsed is still at it
+        context.ledger.release(lease)
+        return _left(period, str(error))
+    except (KeyboardInterrupt, OutputError, ClusterError, LedgerError):
+        context.ledger.release(lease)
+        raise
+
+
+def count_try(context: AreaContext, period: DuePeriod, reason: str) -> PeriodReport:
+    """Count a try of a period that was given back untried, and enter that it failed.
+
+    Other periods could be done meanwhile: so the reason concerns this one alone.
+    """
+    lease = _lease(context, period)
+    return _left(period, _TAKEN) if lease is None else _failed(context, lease, reason, 0.0)
+
+
+def _lease(context: AreaContext, period: DuePeriod) -> Lease | None:
+    return context.ledger.lease(
+        period,
+        context.owner,
+        now_utc=context.clock(),
+        minutes=context.lease_minutes,
+        attempts=context.attempts,
+    )
+
+
+def _left(period: DuePeriod, reason: str) -> PeriodReport:
+    return PeriodReport(first_day=period.first_day, state="left", scenes=period.scene_ids, reason=reason)
+
+
+def _failed(context: AreaContext, lease: Lease, reason: str, seconds: float) -> PeriodReport:
+    now_utc = context.clock()
+    context.ledger.settle_failed(lease, reason, now_utc=now_utc, attempts=context.attempts, seconds=seconds)
+    return PeriodReport(
+        first_day=lease.on.first_day,
+        state="failed",
+        scenes=lease.on.scene_ids,
+        reason=reason,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _renewed(context: AreaContext, lease: Lease) -> Iterator[Callable[[], None]]:
+    """Renew a lease as long as the block lasts. Yields what raises ``LeaseLostError`` once that failed."""
+    ended = threading.Event()
+    lost: list[LeaseLostError] = []
+
+    def renew() -> None:
+        while not ended.wait(context.lease_minutes * 60 / RENEWALS):
+            try:
+                context.ledger.renew(lease, now_utc=context.clock(), minutes=context.lease_minutes)
+            except LeaseLostError as error:
+                lost.append(error)
+                return
+            except LedgerError as error:  # it may be back before the lease lapses
+                log.warning("area %s: %s", context.area.name, error)
+
+    def check_held() -> None:
+        if lost:
+            raise lost[0]
+
+    thread = threading.Thread(target=renew, name=f"lease-{lease.on.first_day}", daemon=True)
+    thread.start()
+    try:
+        yield check_held
+    finally:
+        ended.set()
+        thread.join()
+
+
+class PeriodWork:
+    """A leased period on its way from scenes to the ledger."""
+
+    def __init__(self, context: AreaContext, lease: Lease, check_held: Callable[[], None]) -> None:
+        self.context = context
         self.lease = lease
         self.check_held = check_held
         self.began = time.monotonic()
-        self.seen = [one for one in job.seen if one.sighting.window == lease.on.window]
+        self.seen = [one for one in context.seen if one.sighting.period == lease.on.first_day]
         # An older baseline than what is mapped goes by the mapped one's name, but is not it.
         listed = {
             one.sighting.key for one in self.seen if (one.scene.baseline or "") >= one.sighting.baseline
         }
         rows = {
             row.key: row
-            for row in job.ledger.scenes(job.area.name, lease.on.recipe)
-            if row.window == lease.on.window
+            for row in context.ledger.scenes(context.area.name, lease.on.recipe)
+            if row.period == lease.on.first_day
         }
         self.due = [rows[key] for key in lease.on.scenes]
         self.mapped = [row for row in rows.values() if row.state is SceneState.MAPPED]
         self.unlisted = [row for row in self.due if row.key not in listed]
-        self.outdated = {sighting_of(row): _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
+        self.outdated = {row.sighting: _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
         self.lost = [row for row in self.mapped if row.key not in listed and not is_outdated(row, self.seen)]
         self.map_id = _map_id(lease, self.seen)
 
-    def settle(self) -> WindowReport:
-        """Map the window and enter what became of it."""
+    def settle(self) -> PeriodReport:
+        """Map the period and enter what became of it."""
         if self.lost:
             raise ReadError(_LOST.format(self.lost[0].scene_id))
         if not self.seen or self.map_id in self._known_maps():
@@ -128,22 +245,22 @@ class WindowWork:
         self.check_held()
         self._sweep()
         valid = number(mapping(report["cover"]).get("valid")) or 0.0
-        mapped, skipped = _sorted_out(self.seen, report, self.job.area.max_cloud)
-        self.job.ledger.settle_mapped(
+        mapped, skipped = _sorted_out(self.seen, report, self.context.area.max_cloud)
+        self.context.ledger.settle_mapped(
             self.lease,
             NewMap(
                 map_id=self.map_id,
-                created_utc=self.job.clock(),
-                path=f"{self.job.area.name}/{self.map_id}",
+                created_utc=self.context.clock(),
+                path=f"{self.context.area.name}/{self.map_id}",
                 valid=valid,
             ),
             mapped,
             self.outdated | skipped,
-            now_utc=self.job.clock(),
+            now_utc=self.context.clock(),
             seconds=self.seconds,
         )
-        return WindowReport(
-            window=self.lease.on.window,
+        return PeriodReport(
+            first_day=self.lease.on.first_day,
             state="mapped",
             scenes=tuple(sighting.scene_id for sighting in mapped),
             map_id=self.map_id,
@@ -153,22 +270,22 @@ class WindowWork:
 
     @property
     def seconds(self) -> float:
-        """Since the window was begun."""
+        """Since the period was begun."""
         return time.monotonic() - self.began
 
     def _report(self) -> Json:
-        """What ``run.json`` says of the window's map, which is made unless a run that died had finished it.
+        """What ``run.json`` says of the period's map, which is made unless a run that died had finished it.
 
         Raises:
             NothingFoundError: none of the scenes can be used.
             ReadError: something could not be read, and another night may have it. After the last try what
-                there is must do, unless the window has a map that has it.
+                there is must do, unless the period has a map that has it.
         """
-        report = _read(self.job.folder.child(self.map_id), RUN_NAME) or {}
+        report = _read(self.context.folder.child(self.map_id), RUN_NAME) or {}
         if not report or _missing(report):
             report = self._mapped()
         missing = _missing(report)
-        last_try = max(row.attempts for row in self.due) >= self.job.attempts
+        last_try = max(row.attempts for row in self.due) >= self.context.attempts
         mapped = {row.key for row in self.mapped}
         in_map = {one.scene.id for one in self.seen if one.sighting.key in mapped}
         lost = [entry for entry in missing if text(entry.get("scene_id")) in in_map]
@@ -181,22 +298,22 @@ class WindowWork:
         return report
 
     def _mapped(self) -> Json:
-        job = self.job
+        context = self.context
         scenes = tuple(one.scene for one in self.seen)
-        location = job.location
+        location = context.location
         request = MapRequest(
-            source=job.area.source,
-            area=job.place,
+            source=context.area.source,
+            area=context.place,
             dates=None,
             out=f"{location}/{self.map_id}" if isinstance(location, str) else location / self.map_id,
-            stride_px=job.area.stride_px,
-            max_cloud_percent=job.area.max_cloud,
-            composite=job.area.composite,
+            stride_px=context.area.stride_px,
+            max_cloud_percent=context.area.max_cloud,
+            composite=context.area.composite,
             probabilities=True,  # for the comparison with other nights
-            min_valid_percent=job.area.min_valid,
-            title=f"Land use of {job.area.name}, {_days(self.lease)}",
+            min_valid_percent=context.area.min_valid,
+            title=f"Land use of {context.area.name}, {_days(self.lease)}",
             overwrite=True,  # what is there is of a run that died, or lacks pixels
-            retry=job.retry,
+            retry=context.retry,
         )
 
         def on_progress(progress: Progress) -> None:
@@ -204,17 +321,23 @@ class WindowWork:
 
         try:
             report = map_area(
-                request, job.classifier, on_progress, job.cluster, replace(job.found, scenes=scenes)
+                request,
+                context.classifier,
+                on_progress,
+                context.cluster,
+                replace(context.found, scenes=scenes),
             )
         except IncompleteError as error:
             return error.report
         return report.to_dict()
 
-    def _skip(self, skipped: Mapping[Sighting, str], reason: str) -> WindowReport:
+    def _skip(self, skipped: Mapping[Sighting, str], reason: str) -> PeriodReport:
         self.check_held()
-        self.job.ledger.settle_skipped(self.lease, skipped, now_utc=self.job.clock(), seconds=self.seconds)
-        return WindowReport(
-            window=self.lease.on.window,
+        self.context.ledger.settle_skipped(
+            self.lease, skipped, now_utc=self.context.clock(), seconds=self.seconds
+        )
+        return PeriodReport(
+            first_day=self.lease.on.first_day,
             state="skipped",
             scenes=tuple(sighting.scene_id for sighting in skipped),
             reason=reason,
@@ -222,18 +345,18 @@ class WindowWork:
         )
 
     def _known_maps(self) -> set[str]:
-        return {row.map_id for row in self.job.ledger.all_maps(self.job.area.name)}
+        return {row.map_id for row in self.context.ledger.all_maps(self.context.area.name)}
 
     def _sweep(self) -> None:
-        """Remove what runs that died left of maps of this window that are made otherwise by now.
+        """Remove what runs that died left of maps of this period that are made otherwise by now.
 
         Under the lease, which is no other run's whatever its settings: so what is in the ledger by now is
         all that was finished. A ledger that was lost knows nothing of what was published under it.
         """
         known = self._known_maps() | {self.map_id}
-        for name in self.job.folder.names():
-            is_ours = MAP_FOLDER.fullmatch(name) and name.startswith(self.lease.on.window)
-            folder = self.job.folder.child(name)
+        for name in self.context.folder.names():
+            is_ours = MAP_FOLDER.fullmatch(name) and name.startswith(self.lease.on.first_day)
+            folder = self.context.folder.child(name)
             if not is_ours or name in known or not folder.names() or _is_published(folder):
                 continue
             with suppress(BusyError), folder.locked():  # else a run whose lease has lapsed is still at it
@@ -241,17 +364,17 @@ class WindowWork:
 
 
 def _days(lease: Lease) -> str:
-    """The window's day, or its first and last."""
-    first = date.fromisoformat(lease.on.window)
+    """The period's day, or its first and last."""
+    first = date.fromisoformat(lease.on.first_day)
     last = first + timedelta(days=lease.on.recipe.window_days - 1)
     return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _map_id(lease: Lease, seen: list[Seen]) -> str:
-    """What a map is called: its window, and a digest of all that decides it."""
+    """What a map is called: its period, and a digest of all that decides it."""
     scenes = sorted((one.scene.provider, one.scene.id, one.scene.baseline or "") for one in seen)
     decisive = json.dumps((lease.on.area, lease.on.recipe.digest, scenes))
-    return f"{lease.on.window}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
+    return f"{lease.on.first_day}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
 
 
 def _read(folder: Store, name: str) -> Json | None:

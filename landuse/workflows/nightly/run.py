@@ -22,10 +22,6 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import ClusterError, LanduseError, NothingFoundError, OutputError, ReadError, UsageError
-from landuse.pipeline.acquisitions import recognise, solar_shift, window_of, window_start_utc
-from landuse.pipeline.ledger import Ledger
-from landuse.pipeline.ledger_records import Recipe
-from landuse.pipeline.ledger_rows import NIGHT
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import DateRange
 from landuse.pipeline.search.find_scenes import Found
@@ -33,20 +29,23 @@ from landuse.pipeline.write.folder import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.mapping.map_area import find_scenes, load_classifier, requested_cluster
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.nightly_area import count_try, do_window
-from landuse.workflows.nightly_publish import publish_area, update_changes
-from landuse.workflows.nightly_report import AreaReport, NightReport, WindowReport, failed_since
-from landuse.workflows.nightly_window import Job
+from landuse.workflows.nightly.ledger.ledger import Ledger
+from landuse.workflows.nightly.ledger.recognise import period_of, period_start_utc, recognise, solar_shift
+from landuse.workflows.nightly.ledger.records import Recipe
+from landuse.workflows.nightly.ledger.rows import NIGHT
+from landuse.workflows.nightly.period import AreaContext, count_try, do_period
+from landuse.workflows.nightly.publish import publish_area, update_changes
+from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport, failed_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from landuse.pipeline.acquisitions import Seen
-    from landuse.pipeline.ledger_records import DueWindow
     from landuse.pipeline.search.area import Area
     from landuse.workflows.mapping.classify_block import PatchClassifier
-    from landuse.workflows.nightly_config import AreaConfig, NightlyConfig
-    from landuse.workflows.nightly_report import Tell
+    from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
+    from landuse.workflows.nightly.ledger.recognise import Seen
+    from landuse.workflows.nightly.ledger.records import DuePeriod
+    from landuse.workflows.nightly.report import Tell
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Night:
     now_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When it begins."""
     since: date | None = None
-    """Look at the windows from this day on; None: as far back as the config says, and at all that is due."""
+    """Look at the periods from this day on; None: as far back as the config says, and at all that is due."""
     dry_run: bool = False
     """Say what would be mapped; write nothing."""
     device: str = "auto"
@@ -113,7 +112,7 @@ def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequenc
         except Exception as error:
             reason = _reason(area, error)
             night.tell(area.name, f"failed: {reason}")
-            report = AreaReport(area=area.name, error=reason)
+            report = AreaNightReport(area=area.name, error=reason)
         reports.append(report)
     return NightReport(
         began_utc=night.now_utc,
@@ -123,11 +122,11 @@ def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequenc
     )
 
 
-def run_area(config: NightlyConfig, area: AreaConfig, night: Night | None = None) -> AreaReport:
+def run_area(config: NightlyConfig, area: AreaConfig, night: Night | None = None) -> AreaNightReport:
     """Do one area: search, map what is due, publish, compare.
 
     Raises:
-        LanduseError: the area could not be worked on, or not to its end; a window that failed is in the
+        LanduseError: the area could not be worked on, or not to its end; a period that failed is in the
             report instead. It comes without its causes: a scheduler logs them, and they may quote a URL
             with its token.
     """
@@ -168,14 +167,14 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _SearchResult:
     """What a search found."""
 
     found: Found
     seen: tuple[Seen, ...]
     new: int
-    due: tuple[DueWindow, ...]
-    earlier: tuple[WindowReport, ...]
+    due: tuple[DuePeriod, ...]
+    earlier: tuple[PeriodReport, ...]
 
 
 class _AreaRun:
@@ -213,7 +212,7 @@ class _AreaRun:
         log.info("area %s: %s", self.area.name, line)
         self.night.tell(self.area.name, line)
 
-    def do(self) -> AreaReport:
+    def do(self) -> AreaNightReport:
         """All of it."""
         root = Store.at(self.config.out.get_secret_value())
         if not self.night.dry_run:
@@ -222,10 +221,15 @@ class _AreaRun:
         with Ledger.at(ledger_url, create=not self.night.dry_run) as ledger:
             look = self._look(ledger)
             if self.night.dry_run:
-                windows = tuple(_not_done(window) for window in look.due)
-                return AreaReport(area=self.area.name, found=len(look.seen), new=look.new, windows=windows)
-            job = self._job(root, ledger, look)
-            done, error = self._do_windows(job, root, look.due)
+                periods = tuple(
+                    PeriodReport(first_day=period.first_day, state="due", scenes=period.scene_ids)
+                    for period in look.due
+                )
+                return AreaNightReport(
+                    area=self.area.name, found=len(look.seen), new=look.new, periods=periods
+                )
+            context = self._context(root, ledger, look)
+            done, error = self._do_periods(context, root, look.due)
             changes: tuple[str, ...] = ()
             try:
                 changes = update_changes(ledger, root, self.area, self.tell)
@@ -234,36 +238,38 @@ class _AreaRun:
                 error = error or str(failure)
         if error:
             self.tell(f"failed: {error}")
-        return AreaReport(
+        return AreaNightReport(
             area=self.area.name,
             found=len(look.seen),
             new=look.new,
-            windows=tuple(done),
+            periods=tuple(done),
             changes=changes,
             earlier=look.earlier,
             error=error,
         )
 
-    def _do_windows(self, job: Job, root: Store, due: Sequence[DueWindow]) -> tuple[list[WindowReport], str]:
-        """What became of the windows, and what kept some from being done at all; empty where nothing did."""
-        done: list[WindowReport] = []
-        stuck: list[tuple[DueWindow, str]] = []
-        for window in due:
+    def _do_periods(
+        self, context: AreaContext, root: Store, due: Sequence[DuePeriod]
+    ) -> tuple[list[PeriodReport], str]:
+        """What became of the periods, and what kept some from being done at all; empty where nothing did."""
+        done: list[PeriodReport] = []
+        stuck: list[tuple[DuePeriod, str]] = []
+        for period in due:
             try:
-                done.append(do_window(job, window))
-            except (OutputError, ClusterError) as error:  # a full disk, or this window's own trouble
-                stuck.append((window, str(error)))
-                self.tell(f"{window.window} cannot be done: {error}")
+                done.append(do_period(context, period))
+            except (OutputError, ClusterError) as error:  # a full disk, or this period's own trouble
+                stuck.append((period, str(error)))
+                self.tell(f"{period.first_day} cannot be done: {error}")
                 continue
             self.tell(_told(done[-1]))
             if done[-1].state == "mapped":
                 with suppress(OutputError):  # in the end it is tried again, and told
-                    publish_area(job.ledger, root, self.area.name)
-                done += [count_try(job, one, reason) for one, reason in stuck]
+                    publish_area(context.ledger, root, self.area.name)
+                done += [count_try(context, one, reason) for one, reason in stuck]
                 stuck = []
-        return sorted(done, key=lambda report: report.window), stuck[0][1] if stuck else ""
+        return sorted(done, key=lambda report: report.first_day), stuck[0][1] if stuck else ""
 
-    def _look(self, ledger: Ledger) -> _Look:
+    def _look(self, ledger: Ledger) -> _SearchResult:
         """Search, enter what is new, and see what is due."""
         area, recipe = self.area, self.recipe
         shift = solar_shift(self.place)
@@ -275,9 +281,9 @@ class _AreaRun:
             )
         if not self.night.dry_run:
             ledger.park_spent(area.name, recipe, self.clock(), self.config.attempts)
-        waiting = ledger.windows_to_do(area.name, recipe, self.clock(), self.config.attempts)
-        first = _first_window(area, self.night, shift, [window.window for window in waiting])
-        found = self._find(window_start_utc(first, shift))
+        waiting = ledger.periods_to_do(area.name, recipe, self.clock(), self.config.attempts)
+        first = _first_period(area, self.night, shift, [period.first_day for period in waiting])
+        found = self._find(period_start_utc(first, shift))
         known = ledger.scenes(area.name, recipe)
         seen = tuple(recognise(found.scenes, known, shift, area.window_days))
         sightings = [one.sighting for one in seen]
@@ -285,15 +291,15 @@ class _AreaRun:
         self.tell(f"{len(seen)} scenes since {first}, {new} of them new")
         if not self.night.dry_run:
             ledger.note_found(area.name, sightings, recipe, self.clock())
-        due = ledger.windows_to_do(area.name, recipe, self.clock(), self.config.attempts, sightings)
+        due = ledger.periods_to_do(area.name, recipe, self.clock(), self.config.attempts, sightings)
         since = "" if self.night.since is None else first.isoformat()
-        due_windows = {window.window for window in due}
-        left = [row for row in known if row.window >= since and row.window not in due_windows]
-        return _Look(
+        due_periods = {period.first_day for period in due}
+        left = [row for row in known if row.period >= since and row.period not in due_periods]
+        return _SearchResult(
             found=found,
             seen=seen,
             new=new,
-            due=tuple(window for window in due if window.window >= first.isoformat()),
+            due=tuple(period for period in due if period.first_day >= first.isoformat()),
             earlier=failed_since(left, self.clock() - NIGHT),
         )
 
@@ -313,11 +319,11 @@ class _AreaRun:
             log.info("area %s: %s", self.area.name, error)
             return Found(scenes=(), sources=())
 
-    def _job(self, root: Store, ledger: Ledger, look: _Look) -> Job:
+    def _context(self, root: Store, ledger: Ledger, look: _SearchResult) -> AreaContext:
         folder = root.child(self.area.name)
         folder.prepare()
         location = self.config.out.get_secret_value().rstrip("/")
-        return Job(
+        return AreaContext(
             area=self.area,
             place=self.place,
             folder=folder,
@@ -341,24 +347,19 @@ def _digest(place: Area) -> str:
     return hashlib.sha256(outline + bytes([place.clip])).hexdigest()
 
 
-def _first_window(area: AreaConfig, night: Night, shift: timedelta, due: Sequence[str]) -> date:
-    """The window to look from. What is due from longer ago is looked for too, unless a day is given."""
+def _first_period(area: AreaConfig, night: Night, shift: timedelta, due: Sequence[str]) -> date:
+    """The period to look from. What is due from longer ago is looked for too, unless a day is given."""
     if night.since is not None:
         noon_utc = datetime(night.since.year, night.since.month, night.since.day, 12, tzinfo=UTC)
-        return window_of(noon_utc - shift, shift, area.window_days)
-    looked = window_of(night.now_utc - timedelta(days=area.look_back_days), shift, area.window_days)
+        return period_of(noon_utc - shift, shift, area.window_days)
+    looked = period_of(night.now_utc - timedelta(days=area.look_back_days), shift, area.window_days)
     return min([looked, *map(date.fromisoformat, due)])
 
 
-def _not_done(window: DueWindow) -> WindowReport:
-    """What a dry run tells of a window."""
-    return WindowReport(
-        window=window.window, state="due", scenes=tuple(key.scene_id for key in window.scenes)
-    )
-
-
-def _told(window: WindowReport) -> str:
-    scenes = f"{len(window.scenes)} scene" + ("s" if len(window.scenes) != 1 else "")
-    if window.state == "mapped":
-        return f"{window.window} mapped of {scenes} in {window.seconds:.0f} s, {window.valid or 0:.1%} valid"
-    return f"{window.window} {window.state} ({scenes}): {window.reason}"
+def _told(period: PeriodReport) -> str:
+    scenes = f"{len(period.scenes)} scene" + ("s" if len(period.scenes) != 1 else "")
+    if period.state == "mapped":
+        return (
+            f"{period.first_day} mapped of {scenes} in {period.seconds:.0f} s, {period.valid or 0:.1%} valid"
+        )
+    return f"{period.first_day} {period.state} ({scenes}): {period.reason}"

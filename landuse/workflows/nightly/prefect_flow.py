@@ -5,7 +5,8 @@ Areas follow one another in the flow's own thread: one of them fills a machine.
 """
 
 # Prefect runs the file of a served flow without making it a module, where annotations that are text have no
-# names to refer to: this file does not postpone them.
+# names to refer to: this file does not postpone them. Meanwhile Prefect puts the file's folder at the front
+# of sys.path: so the file is not called prefect.py, which would then hide Prefect itself.
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from landuse.errors import LanduseError, UsageError
-from landuse.workflows.nightly_config import load_config
+from landuse.workflows.nightly.config import load_config
 
 if TYPE_CHECKING:
     from typing import Any
@@ -54,7 +55,7 @@ def nightly_area(config: Path, area: str) -> None:
     Raises:
         LanduseError: the area could not be worked on, or something in it failed.
     """
-    from landuse.workflows.nightly import run_area  # torch takes seconds to import
+    from landuse.workflows.nightly.run import run_area  # torch takes seconds to import
 
     settings = load_config(config)
     report = run_area(settings, settings.area(area))
@@ -75,7 +76,7 @@ def nightly_flow(config: Path, areas: list[str] | None = None) -> None:
         UsageError: the config is wrong, or has no such area; no area is begun then.
         AreasFailedError: of some areas not everything is mapped.
     """
-    from landuse.workflows.nightly_status import write_own_metrics  # pulls in what a scheduler never needs
+    from landuse.workflows.nightly.status import write_own_metrics  # pulls in what a scheduler never needs
 
     settings = load_config(config)
     names = [settings.area(name).name for name in dict.fromkeys(areas or ())]

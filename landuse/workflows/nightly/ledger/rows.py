@@ -1,0 +1,281 @@
+"""IO: the ledger's rows within one transaction: what is due, who holds a period, what becomes of a scene.
+
+Of each day there is at most one current map: by the recipe that came into force last, and of that the one
+entered last. So where an area goes back to settings that it had before, the maps made by them are current
+again; and a period that was not mapped anew, as it is from too long ago, keeps the map it has.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from landuse.errors import LeaseLostError
+from landuse.redact import printable, redact
+from landuse.workflows.nightly.ledger.records import (
+    AreaStatus,
+    MapRow,
+    Recipe,
+    SceneKey,
+    SceneRow,
+    SceneState,
+)
+from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, RECIPES, SCENES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, Sighting
+
+NIGHT = timedelta(hours=12)
+"""What failed is due again so long after: the next night, however often a run is started in one."""
+
+MAX_REASON = 1000
+"""Characters of a reason; an error may quote a whole page."""
+
+
+def is_due(now_utc: datetime, attempts: int) -> sa.ColumnElement[bool]:
+    """Scenes to be tried now: new ones, and failed ones another night.
+
+    A parked one is due again once more attempts are allowed than it was given.
+    """
+    return sa.and_(
+        SCENES.c.attempts < attempts,
+        sa.or_(
+            of_states(SceneState.FOUND),
+            sa.and_(
+                of_states(SceneState.FAILED, SceneState.PARKED),
+                SCENES.c.updated_utc <= now_utc - NIGHT,
+            ),
+        ),
+    )
+
+
+def of_recipe(area: str, recipe: Recipe) -> sa.ColumnElement[bool]:
+    """The scenes of an area under a recipe."""
+    return sa.and_(SCENES.c.area == area, SCENES.c.recipe == recipe.digest)
+
+
+def of_period(period: DuePeriod) -> sa.ColumnElement[bool]:
+    """The scenes of a period under its recipe."""
+    return sa.and_(of_recipe(period.area, period.recipe), SCENES.c.period == period.first_day)
+
+
+def of_keys(keys: Iterable[SceneKey]) -> sa.ColumnElement[bool]:
+    """The scenes of these names."""
+    return sa.tuple_(SCENES.c.scene_id, SCENES.c.baseline).in_(list(keys))
+
+
+def of_states(*states: SceneState) -> sa.ColumnElement[bool]:
+    """The scenes in one of these states."""
+    return SCENES.c.state.in_(states)
+
+
+def of_current(area: str) -> sa.ColumnElement[bool]:
+    """The maps of an area that no other one supersedes."""
+    return sa.and_(MAPS.c.area == area, MAPS.c.superseded_by.is_(None))
+
+
+def lease_on(period: DuePeriod) -> sa.ColumnElement[bool]:
+    """The lease on a period, whoever holds it, and whatever recipe they follow."""
+    return sa.and_(LEASES.c.area == period.area, LEASES.c.period == period.first_day)
+
+
+def _select(table: sa.Table) -> sa.Select[tuple[object, ...]]:
+    """All columns of a table, by the names of the records' fields."""
+    return sa.select(*(column.label(column.key) for column in table.columns))
+
+
+def read_scenes(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[SceneRow, ...]:
+    """Rows of scenes, by period and time."""
+    query = _select(SCENES).where(where)
+    order = (SCENES.c.period, SCENES.c.acquired_utc, SCENES.c.scene_id, SCENES.c.baseline)
+    return tuple(SceneRow(**row._asdict()) for row in connection.execute(query.order_by(*order)))
+
+
+def read_maps(connection: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[MapRow, ...]:
+    """Rows of maps, by period and in the order in which they were entered."""
+    query = _select(MAPS).where(where).order_by(MAPS.c.period, MAPS.c.number)
+    return tuple(MapRow(**row._asdict()) for row in connection.execute(query))
+
+
+def enter_scenes(
+    connection: sa.Connection,
+    area: str,
+    sightings: Iterable[Sighting],
+    recipe: Recipe,
+    now_utc: datetime,
+) -> int:
+    """Enter the scenes that are not there yet, as found; return how many."""
+    keys = sa.select(SCENES.c.scene_id, SCENES.c.baseline).where(of_recipe(area, recipe))
+    known = {SceneKey(*row) for row in connection.execute(keys)}
+    fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
+    values = {
+        "area": area,
+        "recipe": recipe.digest,
+        "state": SceneState.FOUND,
+        "reason": "",
+        "attempts": 0,
+        "first_seen_utc": now_utc,
+        "updated_utc": now_utc,
+    }
+    if fresh:
+        connection.execute(sa.insert(SCENES), [asdict(entry) | values for entry in fresh.values()])
+    return len(fresh)
+
+
+def look_by(connection: sa.Connection, area: str, recipe: Recipe, now_utc: datetime) -> None:
+    """Enter that an area was looked at, and put the recipe in force, unless a later look did another."""
+    known = connection.execute(sa.select(AREAS).where(AREAS.c.area == area)).one_or_none()
+    looked = {"recipe": recipe.digest, "looked_utc": now_utc}
+    if known is None:
+        connection.execute(sa.insert(AREAS).values(area=area, **looked))
+    elif known.looked_utc <= now_utc:  # a run that began earlier may come later
+        connection.execute(sa.update(AREAS).where(AREAS.c.area == area).values(**looked))
+    else:
+        return
+    if known is None or known.recipe != recipe.digest:
+        own = sa.and_(RECIPES.c.area == area, RECIPES.c.recipe == recipe.digest)
+        last = connection.execute(sa.select(sa.func.max(RECIPES.c.turn)).where(RECIPES.c.area == area))
+        turn = (last.scalar() or 0) + 1
+        if not connection.execute(sa.update(RECIPES).where(own).values(turn=turn)).rowcount:
+            values = {"area": area, "recipe": recipe.digest, "settings": asdict(recipe), "turn": turn}
+            connection.execute(sa.insert(RECIPES).values(**values))
+        put_in_succession(connection, area)
+
+
+def put_in_succession(connection: sa.Connection, area: str) -> None:
+    """Have every map of an area superseded by the right one."""
+    turns = connection.execute(sa.select(RECIPES.c.recipe, RECIPES.c.turn).where(RECIPES.c.area == area))
+    rows = read_maps(connection, MAPS.c.area == area)
+    successors = succession(rows, {row.recipe: row.turn for row in turns})
+    for row in rows:
+        if row.superseded_by != successors[row.map_id]:
+            connection.execute(
+                sa.update(MAPS)
+                .where(MAPS.c.map_id == row.map_id)
+                .values(superseded_by=successors[row.map_id])
+            )
+
+
+def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, str | None]:
+    """By each map's id, that of the map which supersedes it; None for those that are current.
+
+    The maps of one period form one chain. Its last one is superseded by the last one of a period that has
+    another length, where that shows some of its days and its recipe came into force later.
+
+    Args:
+        maps: all of one area.
+        turns: by a recipe's digest, when it came into force last: the higher the later.
+    """
+
+    def rank(row: MapRow) -> tuple[int, int]:
+        return turns.get(row.recipe, 0), row.number
+
+    found: dict[str, str | None] = {}
+    latest: list[MapRow] = []
+
+    def period(row: MapRow) -> tuple[str, int]:
+        return row.period, row.window_days
+
+    for _, group in groupby(sorted(maps, key=lambda row: (period(row), rank(row))), period):
+        chain = list(group)
+        found |= {before.map_id: after.map_id for before, after in pairwise(chain)}
+        latest.append(chain[-1])
+    of_day: dict[int, list[MapRow]] = defaultdict(list)
+    for row in latest:
+        for day in _days(row):
+            of_day[day].append(row)
+    for row in latest:
+        highest = max((other for day in _days(row) for other in of_day[day]), key=rank)
+        found[row.map_id] = None if highest is row else highest.map_id
+    return found
+
+
+def _days(row: MapRow) -> range:
+    first = date.fromisoformat(row.period).toordinal()
+    return range(first, first + row.window_days)
+
+
+def recipe_in_force(connection: sa.Connection, area: str) -> Recipe | None:
+    """The recipe that an area was last looked at with; None for an area that never was."""
+    joined = AREAS.join(RECIPES, (AREAS.c.area == RECIPES.c.area) & (AREAS.c.recipe == RECIPES.c.recipe))
+    query = sa.select(RECIPES.c.settings).select_from(joined).where(AREAS.c.area == area)
+    settings = connection.execute(query).scalar()
+    return None if settings is None else Recipe(**settings)
+
+
+def check_held(connection: sa.Connection, lease: Lease, now_utc: datetime) -> None:
+    """See that a run still holds its period.
+
+    Raises:
+        LeaseLostError: it does not.
+    """
+    held = connection.execute(sa.select(LEASES).where(lease_on(lease.on))).one_or_none()
+    if held is None or held.owner != lease.owner or held.expires_utc <= now_utc:
+        raise LeaseLostError(
+            f"Period {lease.on.first_day} of area {lease.on.area!r} is no longer held by {lease.owner!r}, "
+            f"who had it until {lease.expires_utc:%Y-%m-%d %H:%M} UTC: another run may do it, and nothing of "
+            "this one is entered. Raise lease_minutes."
+        )
+
+
+def settle(
+    connection: sa.Connection,
+    lease: Lease,
+    keys: Iterable[SceneKey],
+    state: SceneState | sa.ColumnElement[SceneState],
+    *,
+    reason: str = "",
+    map_id: str | None = None,
+    now_utc: datetime,
+    seconds: float,
+) -> None:
+    """Write what became of scenes; those that are mapped already stay as they are."""
+    connection.execute(
+        sa.update(SCENES)
+        .where(of_recipe(lease.on.area, lease.on.recipe), of_keys(keys), ~of_states(SceneState.MAPPED))
+        .values(
+            state=state,
+            reason=printable(" ".join(redact(reason).split()))[:MAX_REASON],
+            map_id=map_id,
+            updated_utc=now_utc,
+            seconds=seconds,
+        )
+    )
+
+
+def count_tries(connection: sa.Connection, due: DuePeriod, tries: int) -> None:
+    """Add to the tries of a period's scenes that are due."""
+    connection.execute(
+        sa.update(SCENES)
+        .where(of_recipe(due.area, due.recipe), of_keys(due.scenes))
+        .values(attempts=SCENES.c.attempts + tries)
+    )
+
+
+def read_status(
+    connection: sa.Connection, area: str, recipe: Recipe, looked_utc: datetime, now_utc: datetime
+) -> AreaStatus:
+    """How an area fares under the recipe that it was last looked at with."""
+    counted = sa.select(SCENES.c.state, sa.func.count().label("scenes")).group_by(SCENES.c.state)
+    rows = connection.execute(counted.where(of_recipe(area, recipe)))
+    counts = {row.state: row.scenes for row in rows}
+    leased = sa.select(sa.func.count()).where(LEASES.c.area == area, LEASES.c.expires_utc > now_utc)
+    mapped = sa.and_(SCENES.c.area == area, of_states(SceneState.MAPPED))
+    maps = read_maps(connection, of_current(area))
+    failed = of_states(SceneState.FAILED, SceneState.PARKED)
+    return AreaStatus(
+        area=area,
+        looked_utc=looked_utc,
+        last_map=maps[-1] if maps else None,
+        newest_utc=connection.execute(sa.select(sa.func.max(SCENES.c.acquired_utc)).where(mapped)).scalar(),
+        scenes={state: counts.get(state, 0) for state in SceneState},
+        running=connection.execute(leased).scalar_one(),
+        failures=read_scenes(connection, of_recipe(area, recipe) & failed),
+    )
