@@ -27,7 +27,7 @@ MIN_USABLE = 0.5
 
 CONTEXT_PX = 96
 """Pixels around a block's patches that shared features see: beyond, a pixel changes no probability by
-more than 1e-5 (measured on real scenes, ``tests/workflows/test_engines.py``)."""
+more than 1e-5 (measured on real scenes, ``tests/workflows/mapping/test_engines.py``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

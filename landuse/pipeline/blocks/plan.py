@@ -277,6 +277,74 @@ def cut_into_blocks(rows: int, cols: int, block_cells: int) -> tuple[Block, ...]
     )
 
 
+def check_fit(
+    scenes: Sequence[Scene],
+    contract: ModelContract,
+    *,
+    stride_px: int,
+    composite: str,
+    engine: str,
+    block_px: int | None = None,
+) -> None:
+    """Refuse what no map can be made of; the arguments are those of ``make_plan``.
+
+    Raises:
+        UsageError: the stride, composite, engine or block size does not fit, or the scenes mix levels.
+        ModelError: the scenes lack a band or level that the model needs.
+    """
+    patch_px = contract.patch_size_px
+    if stride_px < 1 or patch_px % stride_px:
+        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
+        raise UsageError(
+            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
+        )
+    if composite not in COMPOSITES:
+        raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine!r} is unknown. Use auto, {' or '.join(ENGINES)}.")
+    if block_px is not None and block_px < stride_px:
+        raise UsageError(f"Block size {block_px} px is below the stride of {stride_px} px. Use 1024 or so.")
+    levels = {scene.level for scene in scenes}
+    if len(levels) != 1:
+        raise UsageError(f"The scenes mix levels {', '.join(sorted(levels))}. Choose one with the source.")
+    level = levels.pop()
+    if contract.level_input(level) is None:
+        reads = ", ".join(entry.level for entry in contract.levels)
+        raise ModelError(
+            f"Model {contract.name} reads {reads}; the source offers {level}. "
+            f"Choose another --model or a {reads} source."
+        )
+    for scene in scenes:
+        missing = [band for band in contract.bands if band not in scene.bands]
+        if missing:
+            raise ModelError(
+                f"Model {contract.name} needs {', '.join(contract.bands)}; scene {scene.id!r} offers "
+                f"{', '.join(scene.bands) or 'no band'} (no {', '.join(missing)}). "
+                "Choose a --model for the bands at hand, or a source that has them."
+            )
+
+
+def suitable_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
+    """The UTM zone that ``utm_crs`` finds for an area in longitude and latitude.
+
+    Raises:
+        UsageError: the area is too wide for one zone.
+    """
+    crs = utm_crs(area, scenes)
+    _projected(area, crs)
+    return crs
+
+
+def _projected(area: BaseGeometry, crs: str) -> BaseGeometry:
+    projected = project(area, "EPSG:4326", crs)
+    west, _, east, _ = projected.bounds
+    if not all(map(math.isfinite, projected.bounds)) or east - west > 2e6:
+        raise UsageError(
+            f"The area reaches too far from UTM zone {crs} for one map. Cut it to a few degrees of longitude."
+        )
+    return projected
+
+
 def make_plan(
     area: BaseGeometry,
     scenes: Sequence[Scene],
@@ -307,48 +375,20 @@ def make_plan(
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
     Raises:
-        UsageError: the stride, composite or block size does not fit.
+        UsageError: the stride, composite or block size does not fit, or the area is too wide for one zone.
         ModelError: the scenes lack a band or level that the model needs.
     """
-    patch_px = contract.patch_size_px
-    if stride_px < 1 or patch_px % stride_px:
-        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
-        raise UsageError(
-            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
-        )
-    if composite not in COMPOSITES:
-        raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine!r} is unknown. Use auto, {' or '.join(ENGINES)}.")
-    if block_px is None:
-        block_px = BLOCK_PX[engine]
-    if block_px < stride_px:
-        raise UsageError(f"Block size {block_px} px is below the stride of {stride_px} px. Use 1024 or so.")
-    levels = {scene.level for scene in scenes}
-    if len(levels) != 1:
-        raise UsageError(f"The scenes mix levels {', '.join(sorted(levels))}. Choose one with the source.")
-    level = levels.pop()
-    if contract.level_input(level) is None:
-        reads = ", ".join(entry.level for entry in contract.levels)
-        raise ModelError(
-            f"Model {contract.name} reads {reads}; the source offers {level}. "
-            f"Choose another --model or a {reads} source."
-        )
-    for scene in scenes:
-        missing = [band for band in contract.bands if band not in scene.bands]
-        if missing:
-            raise ModelError(
-                f"Model {contract.name} needs {', '.join(contract.bands)}; scene {scene.id!r} offers "
-                f"{', '.join(scene.bands) or 'no band'} (no {', '.join(missing)}). "
-                "Choose a --model for the bands at hand, or a source that has them."
-            )
-    crs = crs or utm_crs(area, scenes)
-    projected = project(area, "EPSG:4326", crs)
+    check_fit(
+        scenes,
+        contract,
+        stride_px=stride_px,
+        composite=composite,
+        engine=engine,
+        block_px=block_px,
+    )
+    crs = crs or suitable_crs(area, scenes)
+    projected = _projected(area, crs)
     west, south, east, north = projected.bounds
-    if not all(map(math.isfinite, projected.bounds)) or east - west > 2e6:
-        raise UsageError(
-            f"The area reaches too far from UTM zone {crs} for one map. Cut it to a few degrees of longitude."
-        )
     cell_m = stride_px * contract.resolution_m
     col_start, col_stop = snap(west, east, cell_m)
     row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
@@ -364,20 +404,20 @@ def make_plan(
         cols=cols,
         pixel_m=contract.resolution_m,
         stride_px=stride_px,
-        patch_px=patch_px,
+        patch_px=contract.patch_size_px,
         engine=engine,
         position_px=position_px if engine == "shared" else 1,
         data_rows_px=data_rows,
         data_cols_px=data_cols,
         clip_wkt=projected.wkt if clip else None,
         bands=contract.bands,
-        level=level,
+        level=scenes[0].level,
         composite=composite,
         scenes=tuple(_only_read(scene, contract.bands) for scene in scenes),
         model=contract.name,
         weights_sha256=weights_sha256,
         classes=contract.classes,
-        blocks=cut_into_blocks(rows, cols, max(block_px // stride_px, 1)),
+        blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )
 
 

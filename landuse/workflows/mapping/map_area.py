@@ -1,4 +1,8 @@
-"""From an area and dates to a land-use map: plan, blocks, outputs."""
+"""From an area and dates to a land-use map.
+
+``map_area`` goes through the stages in order, each with what the one before returned: the request, the scenes
+that were found, the UTM zone, the survey of clouds, the plan, the blocks, the files, their publication.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.blocks.plan import RunPlan, make_plan
+from landuse.pipeline.blocks.plan import RunPlan, check_fit, make_plan, suitable_crs
 from landuse.pipeline.geometry import footprint_of
-from landuse.pipeline.read.cloud_survey import survey
+from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
 from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.stac_catalog import add_to_catalog, check_catalog
-from landuse.workflows.mapping.assemble import OUTPUTS, assemble
+from landuse.workflows.mapping.assemble import OUTPUTS, Assembled, assemble
 from landuse.workflows.mapping.in_process import Cluster, Stage, Tally, run_here, take_over
 from landuse.workflows.mapping.publish import PUBLISHED, default_title, publish
 from landuse.workflows.mapping.report import MapReport
@@ -109,20 +113,42 @@ def area_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
     )
 
 
+def engine_of(request: MapRequest, classifier: PatchClassifier) -> str:
+    """The engine that the map is made with: ``"shared"`` or ``"windows"``."""
+    if request.engine != "auto":
+        return request.engine
+    return "shared" if classifier.contract.shared_features else "windows"
+
+
+def choose_zone(request: MapRequest, classifier: PatchClassifier, scenes: Sequence[Scene]) -> str:
+    """The UTM zone of the map, once it is certain that a map can be made of these scenes.
+
+    This is asked before any pixel is read, and of all scenes that were found, so that clouds do not move the
+    map to another zone.
+
+    Raises:
+        LanduseError: as ``check_fit`` and ``suitable_crs`` do.
+    """
+    check_fit(
+        scenes,
+        classifier.contract,
+        stride_px=request.stride_px,
+        composite=request.composite,
+        engine=engine_of(request, classifier),
+        block_px=request.block_px,
+    )
+    return suitable_crs(area_of(request, scenes), scenes)
+
+
 def plan_map(
-    request: MapRequest,
-    classifier: PatchClassifier,
-    scenes: Sequence[Scene],
-    crs: str | None = None,
+    request: MapRequest, classifier: PatchClassifier, scenes: Sequence[Scene], crs: str | None = None
 ) -> RunPlan:
-    """Plan the map of the scenes, in the UTM zone ``crs`` or that which suits them; no pixel is read.
+    """Plan the map of the scenes in the UTM zone ``crs``, or that which suits them; no pixel is read.
 
     Raises:
         LanduseError: as ``make_plan`` does.
     """
-    engine = request.engine
-    if engine == "auto":
-        engine = "shared" if classifier.contract.shared_features else "windows"
+    engine = engine_of(request, classifier)
     return make_plan(
         area_of(request, scenes),
         scenes,
@@ -175,53 +201,23 @@ def map_area(
         KeyboardInterrupt: again, saying how many blocks are finished.
     """
     began = time.monotonic()
-    out = Store.at(request.folder(classifier.weights_sha256))
-    _refuse_map(out, request)
-    if request.catalog is not None and out.path is not None:
-        check_catalog(request.catalog, out.path)
     tally = Tally(on_progress)
+    out = _destination(request, classifier)
     tally.enter(Stage.SEARCH)
     found = found or find_scenes(request, classifier.contract)
-    # What fits nothing is refused before a pixel is read.
-    first = plan_map(request, classifier, found.scenes)
-    # What is fetched lies beside the results: the system's temporary folder is often memory.
-    scratch = out.path and next(path for path in (out.path, *out.path.absolute().parents) if path.is_dir())
-    if scratch is not None and not os.access(scratch, os.W_OK):
-        raise OutputError(f"Output folder {out} cannot be written. Choose another --out.")
-    with ExitStack() as held:
+    crs = choose_zone(request, classifier, found.scenes)
+    scratch = _scratch_folder(out)
+    with ExitStack() as held:  # the folder stays locked until the map is in place
         with (
             Remote(request.retry, providers=request.providers, folder=scratch) as remote,
             _block_runner(request, classifier, cluster, remote, scratch) as run_blocks,
         ):
             tally.enter(Stage.SURVEY)
-            surveyed = survey(
-                found.scenes,
-                area_of(request, found.scenes),
-                first.crs,
-                composite=request.composite,
-                max_cloud_percent=request.max_cloud_percent,
-                remote=remote,
-            )
-            plan = plan_map(request, classifier, surveyed.scenes, first.crs)
-            for warning in plan.warnings:
-                log.warning("%s", warning)
-            out.prepare()  # only now: a request that fits nothing leaves no folder behind
+            surveyed = _survey(request, found.scenes, crs, remote)
+            plan = plan_map(request, classifier, surveyed.scenes, crs)
+            work = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()
-            tally.blocks = len(plan.blocks)
-            held.enter_context(out.locked())
-            held.enter_context(_counting(tally))
-            _refuse_map(out, request)  # another run may have been at work until now
-            work = open_blocks(out, plan, overwrite=request.overwrite)
-            log.info(
-                "%d scenes, %d x %d cells in %d blocks",
-                len(plan.scenes),
-                plan.rows,
-                plan.cols,
-                len(plan.blocks),
-            )
-            left = take_over(plan, work, tally)
-            tally.enter(Stage.CLASSIFY)
-            fetched = run_blocks(plan, left, work, tally.add)
+            fetched = _classify(plan, work, run_blocks, tally)
             traffic = remote.traffic + fetched
         mapped = time.monotonic()
         tally.enter(Stage.WRITE)
@@ -257,21 +253,101 @@ def map_area(
                 },
             )
             publish(report, folder, classifier)
-        if not any(is_missing(failure) for failure in made.failures):
-            # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
-            remove_blocks(out)
-        if request.catalog is not None and out.path is not None:
-            add_to_catalog(request.catalog, out.path)
-    cover = made.cover
+        _settle(out, request, made)
+    _check_complete(report, request)
+    return report
+
+
+def _destination(request: MapRequest, classifier: PatchClassifier) -> Store:
+    """Where the results go; a place that cannot take them is refused before anything is searched.
+
+    Raises:
+        UsageError: a map is there already, or the catalogue cannot list one there.
+    """
+    out = Store.at(request.folder(classifier.weights_sha256))
+    _refuse_map(out, request)
+    if request.catalog is not None and out.path is not None:
+        check_catalog(request.catalog, out.path)
+    return out
+
+
+def _scratch_folder(out: Store) -> Path | None:
+    """Where what is fetched lies: beside the results, since the system's temporary folder is often memory.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    if out.path is None:
+        return None
+    folder = next(path for path in (out.path, *out.path.absolute().parents) if path.is_dir())
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"Output folder {out} cannot be written. Choose another --out.")
+    return folder
+
+
+def _survey(request: MapRequest, scenes: Sequence[Scene], crs: str, remote: Remote) -> Survey:
+    """Which scenes to read and in what order, by the cloud over the area."""
+    return survey(
+        scenes,
+        area_of(request, scenes),
+        crs,
+        composite=request.composite,
+        max_cloud_percent=request.max_cloud_percent,
+        remote=remote,
+    )
+
+
+@contextmanager
+def _claimed(out: Store, plan: RunPlan, request: MapRequest, tally: Tally) -> Iterator[Store]:
+    """The folder of the plan's blocks, for this run alone until the context ends.
+
+    The output folder is made here and not before: a request that fits nothing leaves none behind.
+
+    Raises:
+        UsageError: meanwhile another run has put a map there, or blocks of another plan are there.
+        BusyError: another run is at work there.
+        OutputError: it cannot be written.
+        KeyboardInterrupt: again, saying how many blocks are finished.
+    """
+    for warning in plan.warnings:
+        log.warning("%s", warning)
+    out.prepare()
+    tally.blocks = len(plan.blocks)
+    with out.locked(), _counting(tally):
+        _refuse_map(out, request)  # another run may have been at work until now
+        yield open_blocks(out, plan, overwrite=request.overwrite)
+
+
+def _classify(plan: RunPlan, work: Store, run_blocks: BlockRunner, tally: Tally) -> Traffic:
+    """Do the blocks that no earlier run has finished; returns what workers elsewhere fetched for them."""
+    log.info(
+        "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
+    )
+    left = take_over(plan, work, tally)
+    tally.enter(Stage.CLASSIFY)
+    return run_blocks(plan, left, work, tally.add)
+
+
+def _settle(out: Store, request: MapRequest, made: Assembled) -> None:
+    """Once the files are in place: remove the blocks, and list the map where a catalogue is asked for."""
+    if not any(is_missing(failure) for failure in made.failures):
+        # Blocks in which pixels are missing are done again by the next run; the others are kept for it.
+        remove_blocks(out)
+    if request.catalog is not None and out.path is not None:
+        add_to_catalog(request.catalog, out.path)
+
+
+def _check_complete(report: MapReport, request: MapRequest) -> None:
+    """Refuse a map of which too little is classified; its files are written all the same."""
+    cover = report.cover
     if cover.valid * 100 < request.min_valid_percent:
         raise IncompleteError(
             report=report.to_dict(),
             message=f"Only {cover.valid:.1%} of {cover.cells} cells could be classified, below --min-valid "
             f"{request.min_valid_percent:g} % (cloudy {cover.cloudy:.1%}, failed {cover.failed:.1%}, nodata "
-            f"{cover.nodata:.1%}). The map and its run.json are in {out}; widen --date or raise "
+            f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
             "--max-cloud.",
         )
-    return report
 
 
 def _refuse_map(out: Store, request: MapRequest) -> None:

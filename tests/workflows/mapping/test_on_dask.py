@@ -26,7 +26,7 @@ from landuse.workflows.mapping.request import MapRequest
 from tests.commands import spawn
 from tests.servers import file_server, free_port
 from tests.workflows.loaders import brightness, deadly, other_weights
-from tests.workflows.mapping import BrightnessClassifier, catalog_of, red_raster
+from tests.workflows.maps import BrightnessClassifier, catalog_of, red_raster
 from tests.workflows.world import assert_same_map
 
 DASK = Path(sys.executable).with_name("dask")
@@ -330,7 +330,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     source, here = scene
     out = tmp_path / "map"
     code = (
-        "import sys; from landuse.cli import app; from tests.workflows.mapping import BrightnessClassifier\n"
+        "import sys; from landuse.cli import app; from tests.workflows.maps import BrightnessClassifier\n"
         "import landuse.workflows.mapping.map_area as m, tests.workflows.loaders as l\n"
         "m.load_classifier = l.slow\n"
         "if __name__ == '__main__': app()"
