@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo-out
 BENCH := bench-out
+# Processes that share the tests: one for each core, but no more than eight, as each takes about 1.5 GB; whoever is
+# done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some tests in one process.
+TESTS := -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench check clean
@@ -17,7 +20,7 @@ demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
 	$(BIN)/landuse demo --out $(DEMO) --overwrite
 
 test: $(INSTALLED) ## every test but those that need a public service
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 bench: $(INSTALLED) ## timings, into bench-out/; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
