@@ -46,15 +46,12 @@ def test_every_example_is_run_here():
 
 
 @pytest.mark.slow
-def test_map_own_imagery(tmp_path):
+def test_map_own_imagery(demo_catalog, tmp_path):
     """The catalogue that it makes of the demo's bands, cut to a corner and given back as own files."""
-    from landuse.workflows.demo.run_demo import make_demo_catalog
-
-    demo = make_demo_catalog(tmp_path / "demo")
     rasters = []
     for band in ("B02", "B03", "B04"):
         rasters.append(tmp_path / f"{band}.tif")
-        with rasterio.open(demo.catalog.parent / demo.item_ids[0] / f"{band}.tif") as cog:
+        with rasterio.open(demo_catalog.catalog.parent / demo_catalog.item_ids[0] / f"{band}.tif") as cog:
             profile = cog.profile | {"driver": "GTiff", "height": SMALL_PX, "width": SMALL_PX}
             with rasterio.open(rasters[-1], "w", **profile) as target:
                 target.write(cog.read(window=((0, SMALL_PX), (0, SMALL_PX))))
