@@ -8,8 +8,15 @@ from landuse.errors import UsageError
 from landuse.model import DEFAULT_MODEL, MAP_MODEL
 from landuse.model.predict import Predictor
 from landuse.workflows.mapping.map_area import load_classifier, map_area
-
-from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
+from tests.workflows.small_maps import (
+    SCENES,
+    BrightnessClassifier,
+    catalog_of,
+    read,
+    read_share,
+    red_raster,
+    request,
+)
 
 AGREEMENT = {"orihuela": 0.965, "inn": 0.945}
 """Share of cells that both engines give the same class at a stride of 8 px; the project asks for 0.97."""

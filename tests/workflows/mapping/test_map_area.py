@@ -20,8 +20,15 @@ from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.dry_run import foresee
 from landuse.workflows.mapping.map_area import map_area
-
-from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
+from tests.workflows.small_maps import (
+    SCENES,
+    BrightnessClassifier,
+    catalog_of,
+    read,
+    read_share,
+    red_raster,
+    request,
+)
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,15 @@ from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
-
-from .mapping import SCENES, BrightnessClassifier, catalog_of, read, read_share, red_raster, request
+from tests.workflows.small_maps import (
+    SCENES,
+    BrightnessClassifier,
+    catalog_of,
+    read,
+    read_share,
+    red_raster,
+    request,
+)
 
 HOSTILE = "a\"b'c</script><script>document.title=1</script>../../x\\y\u2028é漢"
 

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.workflows.test_distributed import assert_same_files
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import map_area
 from tests.servers import stac_item, write_items
-from tests.workflows.mapping import BrightnessClassifier, catalog_of, red_raster
-from tests.workflows.mapping import request as any_request
+from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
+from tests.workflows.small_maps import request as any_request
 
 BLOCKS = 16
 
