@@ -11,7 +11,7 @@ BENCH := bench-out
 TESTS := -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check clean
+.PHONY: help demo test fast bench check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +21,9 @@ demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
 
 test: $(INSTALLED) ## every test but those that need a public service
 	$(BIN)/python -m pytest $(TESTS)
+
+fast: $(INSTALLED) ## the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest $(TESTS) -m "not slow and not online"
 
 bench: $(INSTALLED) ## timings, into bench-out/; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
