@@ -565,6 +565,7 @@ def test_folded_norms_change_no_output(name):
         assert torch.allclose(network(x), before, rtol=1e-3, atol=1e-4 * before.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"baseline"}))
 def test_features_of_a_scene_do_not_depend_on_how_it_is_cut(name):
     """Far from the cut: what lets blocks share features. A quarter of the channels see as far as all."""

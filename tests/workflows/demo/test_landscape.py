@@ -43,6 +43,7 @@ def clear(date):
     return ~np.isin(to_10m(date.scl), (SCL_NODATA, SCL_SHADOW, SCL_CLOUD_MEDIUM, SCL_CLOUD))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_pixels_and_another_seed_others(land):
     again, other = simulate(DEMO_SEED), simulate(DEMO_SEED + 1)
     np.testing.assert_array_equal(land.truth, again.truth)
@@ -126,6 +127,7 @@ def test_the_truth_lies_on_the_scenes_and_the_box_inside_them(demo_catalog, land
         assert right - left > 5000
 
 
+@pytest.mark.slow
 def test_making_it_twice_gives_the_same_files(demo_catalog, tmp_path):
     """In a folder that holds them already, and which is not the one in which they were made first."""
     first = demo_catalog.truth.parent
