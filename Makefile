@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo-out
 BENCH := bench-out
+# Processes that share the tests: one for each core, but no more than eight, as each takes about 1.5 GB; whoever is
+# done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some tests in one process.
+TESTS := -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check clean
+.PHONY: help demo test fast bench check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,7 +20,10 @@ demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
 	$(BIN)/landuse demo --out $(DEMO) --overwrite
 
 test: $(INSTALLED) ## every test but those that need a public service
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
+
+fast: $(INSTALLED) ## the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest $(TESTS) -m "not slow and not online"
 
 bench: $(INSTALLED) ## timings, into bench-out/; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py

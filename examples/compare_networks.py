@@ -45,7 +45,7 @@ def arithmetic(network: nn.Module) -> tuple[float, float]:
     return sum(p.numel() for p in network.parameters()) / 1e6, macs / 1e9
 
 
-def patches_per_s(network: nn.Module, device: torch.device, batch: int = 128, rounds: int = 5) -> float:
+def patches_per_s(network: nn.Module, device: torch.device, batch: int, rounds: int = 5) -> float:
     """Median inference speed under bf16 autocast."""
     network = network.eval().to(device=device, memory_format=torch.channels_last)
     x = torch.randn(batch, BANDS, SIDE_PX, SIDE_PX, device=device).to(memory_format=torch.channels_last)
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--speed-batch", type=int, default=128, help="patches at once when speed is measured")
     parser.add_argument("--decay-fusion", action="store_true", help="fusion scalars under weight decay")
     parser.add_argument("--no-training", action="store_true", help="only size, speed and what was run before")
     options = parser.parse_args()
@@ -120,8 +121,9 @@ def main() -> None:
     for name, make in NETWORKS.items():
         network = build_network(make(BANDS, CLASSES))
         parameters, gmac = arithmetic(network)
-        row = [name, f"{parameters:.2f}", f"{gmac:.2f}", f"{patches_per_s(network, torch.device('cpu')):.0f}"]
-        row += [f"{patches_per_s(network, torch.device('cuda')):.0f}"] if gpu else []
+        row = [name, f"{parameters:.2f}", f"{gmac:.2f}"]
+        for device in ("cpu", "cuda") if gpu else ("cpu",):
+            row.append(f"{patches_per_s(network, torch.device(device), options.speed_batch):.0f}")
         row += [accuracy(found[name, split]) for split in splits]
         fusion = next((run.fusion for run in found[name, splits[0]] if run is not None), ())
         row.append(" ".join(f"{value:.2f}" for value in fusion))

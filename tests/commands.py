@@ -31,7 +31,7 @@ def spawn(*arguments, preexec_fn=None, **environment):
         [LANDUSE, *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=300,  # a busy machine is no bug
         env={**os.environ, **environment},
         preexec_fn=preexec_fn,
     )

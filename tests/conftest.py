@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    # Processes that share the tests share the cores: else each, and what it starts, has a thread for every
+    # core. Set before numpy and torch are imported, which read it then.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 import numpy as np
 import pytest
 from hypothesis import settings

@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from landuse.cli import app
+from landuse.workflows.demo.run_demo import DemoCatalog, make_demo_catalog
 from tests.commands import Ran
+
+
+@pytest.fixture(scope="session")
+def demo_catalog(tmp_path_factory: pytest.TempPathFactory) -> DemoCatalog:
+    """The demo's catalogue and its truth. Tests must not change it."""
+    return make_demo_catalog(tmp_path_factory.mktemp("demo-catalog"))
 
 
 @pytest.fixture

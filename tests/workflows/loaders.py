@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from tests.workflows.maps import BrightnessClassifier
+from tests.workflows.small_maps import BrightnessClassifier
 
 
 class Deadly(BrightnessClassifier):

@@ -267,21 +267,21 @@ def test_what_cannot_be_written_is_said_before_the_work(run, small, tmp_path):
     assert in_the_way.read_text() == "mine"
 
 
-def test_an_unreadable_asset(small, tmp_path):
+def test_an_unreadable_asset(run, small, tmp_path):
     source = shutil.copytree(small, tmp_path / "catalog")
     cog = source / "fields" / "B03.tif"
     content = cog.read_bytes()
     cog.write_bytes(content[:400] + bytes(len(content) - 400))
-    shown = spawn("map", "--source", source, "--out", tmp_path / "map")
+    shown = run("map", "--source", source, "--out", tmp_path / "map")
     assert shown.code == 5
     assert "B03" in shown.error
     assert str(cog) in shown.error
     assert not list((tmp_path / "map").rglob("*"))
 
 
-def test_an_unreachable_provider(tmp_path):
+def test_an_unreachable_provider(run, tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
-    shown = spawn("map", "--source", url, "--bbox", "1,2,3,4", "--out", tmp_path / "map")
+    shown = run("map", "--source", url, "--bbox", "1,2,3,4", "--out", tmp_path / "map")
     assert shown.code == 5
     assert url in shown.error
     assert "try again later" in shown.error
@@ -302,6 +302,7 @@ def test_an_incomplete_map_is_written_and_said(run, pixels, tmp_path):
     assert (classes(tmp_path / "map") != 255).sum() == 18
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp_path):
     def files_of_at_most_90_kib():
         # The block and the rasters fit, the GeoPackage does not. (Python ignores SIGXFSZ.)
@@ -318,6 +319,7 @@ def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp
     assert {path.name for path in out.iterdir()} == set(json.loads(again.out)["files"])
 
 
+@pytest.mark.slow
 def test_json_is_the_only_thing_on_stdout(small, tmp_path):
     shown = spawn("--quiet", "map", "--source", small, "--out", tmp_path / "map", "--json", "--probabilities")
     assert shown.code == 0
@@ -422,7 +424,7 @@ def test_a_hostile_item_id_steers_neither_terminal_nor_paths(run, small, tmp_pat
     options = ("map", "--source", source, "--out", out)
 
     plan = run(*options, "--dry-run")
-    mapped = spawn(*options)
+    mapped = run(*options)
     assert (plan.code, mapped.code) == (0, 0), mapped.err
     report = json.loads((out / "run.json").read_text())
     assert report["scenes"][0]["id"] == HOSTILE  # kept as data
@@ -441,6 +443,7 @@ def test_a_hostile_item_id_steers_neither_terminal_nor_paths(run, small, tmp_pat
     assert [line for line in plan.out.splitlines() if line.startswith("\"'`")] == []
 
 
+@pytest.mark.slow
 def test_signatures_in_hrefs_are_shown_nowhere(run, small, tmp_path):
     """Somebody's presigned links, on a source that no provider of ours signs for."""
     (item,) = items_with_absolute_hrefs(small)
@@ -467,6 +470,7 @@ def test_signatures_in_hrefs_are_shown_nowhere(run, small, tmp_path):
     assert [text for text in texts if "s3cr3t" in text] == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_and_keeps_its_blocks(small, tmp_path):
     out = tmp_path / "map"
     options = ("map", "--source", small, "--out", out, "--stride-px", "4", "--block-px", "16")

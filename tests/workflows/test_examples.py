@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -38,6 +39,21 @@ def run(example, *options, cwd):
     return done.stdout
 
 
+@pytest.fixture
+def refusal(tmp_path, monkeypatch):
+    """What an example says as it ends with code 1, run in this process and in the test's folder."""
+
+    def call(example, *options):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [example, *map(str, options)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+        assert isinstance(ended.value.code, str)  # Python prints it to stderr and ends with 1
+        return ended.value.code
+
+    return call
+
+
 def test_every_example_is_run_here():
     source = Path(__file__).read_text("utf-8")
     names = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
@@ -46,15 +62,12 @@ def test_every_example_is_run_here():
 
 
 @pytest.mark.slow
-def test_map_own_imagery(tmp_path):
+def test_map_own_imagery(demo_catalog, tmp_path):
     """The catalogue that it makes of the demo's bands, cut to a corner and given back as own files."""
-    from landuse.workflows.demo.run_demo import make_demo_catalog
-
-    demo = make_demo_catalog(tmp_path / "demo")
     rasters = []
     for band in ("B02", "B03", "B04"):
         rasters.append(tmp_path / f"{band}.tif")
-        with rasterio.open(demo.catalog.parent / demo.item_ids[0] / f"{band}.tif") as cog:
+        with rasterio.open(demo_catalog.catalog.parent / demo_catalog.item_ids[0] / f"{band}.tif") as cog:
             profile = cog.profile | {"driver": "GTiff", "height": SMALL_PX, "width": SMALL_PX}
             with rasterio.open(rasters[-1], "w", **profile) as target:
                 target.write(cog.read(window=((0, SMALL_PX), (0, SMALL_PX))))
@@ -86,6 +99,7 @@ def test_map_own_imagery_without_own_imagery(tmp_path):
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50  # not a blank
 
 
+@pytest.mark.slow
 def test_compare_two_dates(tmp_path):
     """Both dates show the same land: nearly all of what differs is known to be flicker."""
     shown = run("compare_two_dates.py", "two", cwd=tmp_path)
@@ -99,6 +113,7 @@ def test_compare_two_dates(tmp_path):
     assert np.count_nonzero(codes != 255) == told["cells"]["compared"]
 
 
+@pytest.mark.slow
 def test_write_model_card(tmp_path):
     """The shipped card is made again beside a copy of the weights; bad facts leave it as it is."""
     from landuse.model import DEFAULT_MODEL
@@ -125,7 +140,8 @@ def test_write_model_card(tmp_path):
     assert card.read_bytes() == before
 
 
-def test_average_weights(tmp_path):
+@pytest.mark.slow
+def test_average_weights(tmp_path, refusal):
     """The mean of two networks, tensor by tensor; networks that do not belong together are refused."""
     import torch
     from safetensors.torch import load_file
@@ -158,13 +174,13 @@ def test_average_weights(tmp_path):
         ((0.5, "a.safetensors", 0.5), "shorter"),
         (("half", "a.safetensors", 0.5, "b.safetensors"), "could not convert"),
     ):
-        done = start("average_weights.py", *shares, *options[:-1], "other.safetensors", cwd=tmp_path)
-        assert done.returncode == 1
-        assert done.stderr.startswith("Error: ")
-        assert message in done.stderr
+        refused = refusal("average_weights.py", *shares, *options[:-1], "other.safetensors")
+        assert refused.startswith("Error: ")
+        assert message in refused
         assert not (tmp_path / "other.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_share_features(tmp_path):
     """The copy's two engines come closer together, and its contract says what it was trained for."""
     import torch
@@ -181,7 +197,8 @@ def test_share_features(tmp_path):
     patches = load_patches(PatchSource(root=root), names)
     contract = make_contract("net", patches)
     torch.manual_seed(0)
-    network = build_network(balanced_fast(3, len(contract.classes))).eval()
+    config = replace(balanced_fast(3, len(contract.classes)), widths=(16, 32, 64))  # learns as its wide kin
+    network = build_network(config).eval()
     save_checkpoint(tmp_path / "net.safetensors", network, contract)
     options = ("--data", root, "--split", "all.txt", "--val", "all.txt", "--steps", 60, "--rate", 0.01)
     shown = run(
@@ -262,6 +279,7 @@ def test_cluster():
     assert shown - elsewhere <= {spelling for option in map_command.params for spelling in option.opts}
 
 
+@pytest.mark.slow
 def test_assess_accuracy(tmp_path):
     """A map with errors that are known: its own areas are wrong, and the intervals hold the true ones."""
     rng = np.random.default_rng(0)
@@ -308,7 +326,7 @@ def test_compare_networks(tmp_path):
     for part, path in zip(("train", "val"), lists, strict=True):
         Path(path).rename(tmp_path / "splits" / f"tiny-{part}.txt")
     options = ("--data", root, "--out", "runs", "--splits", "tiny", "--networks", "balanced-fast")
-    options += ("--epochs", 1, "--batch-size", 6, "--seeds", "0,1")
+    options += ("--epochs", 1, "--batch-size", 6, "--seeds", "0,1", "--speed-batch", 4)
     shown = run("compare_networks.py", *options, cwd=tmp_path)
     rows = {row[1]: row for row in ([c.strip() for c in line.split("|")] for line in shown.splitlines())}
     assert list(rows)[2:] == ["baseline", "cbam", "balanced", "balanced-fast", "resnet50"]

@@ -27,7 +27,7 @@ from landuse.sentinel2 import LEVELS
 from landuse.workflows.download import ARCHIVES
 from tests.commands import LANDUSE, spawn
 from tests.terminals import on_terminal
-from tests.workflows.maps import catalog_of
+from tests.workflows.small_maps import catalog_of
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """``landuse demo`` as a user runs it. Oracles: the truth and the clouds of its simulation, cell by cell."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from scipy.ndimage import distance_transform_edt
 
 from landuse.classes import EUROSAT_NAMES
 from landuse.workflows.demo.run_demo import MAJORITY_PERCENT
+from tests.commands import spawn
 
 UNUSABLE_SCL = (0, 1, 3, 8, 9, 10, 11)
 """Nodata, defective, shadow, three kinds of cloud, snow: Sentinel-2's L2A product definition."""
@@ -24,24 +22,14 @@ UNUSABLE_SCL = (0, 1, 3, 8, 9, 10, 11)
 pytestmark = pytest.mark.slow
 
 
-def demo(out, *options):
-    return subprocess.run(
-        [Path(sys.executable).with_name("landuse"), "demo", "--out", out, *options],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        # Whoever asks the network gets a refusal.
-        env=os.environ | {"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"},
-    )
-
-
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """The demo's folder and what it printed."""
+    """The demo's folder and what it printed, in a process of its own."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    done = demo(out)
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    # Whoever asks the network gets a refusal.
+    done = spawn("demo", "--out", out, http_proxy="http://127.0.0.1:1", https_proxy="http://127.0.0.1:1")
+    assert done.code == 0, done.err
+    return out, done.out
 
 
 def cells_of(out):
@@ -129,19 +117,18 @@ def test_the_files_that_it_names_are_there(shown):
     assert len(names) >= 5
 
 
-def test_a_second_demo_asks_first_and_comes_out_the_same(shown):
+def test_a_second_demo_asks_first_and_comes_out_the_same(run, shown):
     out, printed = shown
     before = {path: path.read_bytes() for path in (out / "map").iterdir()}
-    again = demo(out)
-    assert again.returncode == 2
-    assert again.stdout == ""
-    assert "--overwrite" in again.stderr
+    again = run("demo", "--out", out)
+    assert again.code == 2
+    assert "--overwrite" in again.error
     assert {path: path.read_bytes() for path in (out / "map").iterdir()} == before
 
-    again = demo(out, "--overwrite")
-    assert again.returncode == 0, again.stderr
+    again = run("demo", "--out", out, "--overwrite")
+    assert again.code == 0, again.err
     sizes = re.compile(r"  \(.*\)$", re.M)  # run.json holds times
-    assert sizes.sub("", again.stdout) == sizes.sub("", printed)
+    assert sizes.sub("", again.out) == sizes.sub("", printed)
     for name in ("landuse.tif", "confidence.tif"):
         path = out / "map" / name
         assert path.read_bytes() == before[path]

@@ -20,7 +20,7 @@ from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.dry_run import foresee
 from landuse.workflows.mapping.map_area import map_area
-from tests.workflows.maps import (
+from tests.workflows.small_maps import (
     SCENES,
     BrightnessClassifier,
     catalog_of,
@@ -30,23 +30,23 @@ from tests.workflows.maps import (
     request,
 )
 
+INN_PART = "13.125,48.285,13.15,48.30"
+"""A part of the scene ``inn``, in degrees."""
+
 
 @pytest.fixture(scope="module")
 def predictor():
     return Predictor.load("balanced-fast-rgb", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_real_scene_end_to_end(scene, data_dir, tmp_path, predictor):
-    name, level, acquired = SCENES[scene]
-    source = data_dir / name
-    report = map_area(
-        request(tmp_path, catalog_of(tmp_path, source, level=level, acquired=acquired)), predictor
-    )
-    out = tmp_path / "map"
+def test_a_real_scene_end_to_end(scene, real_map):
+    made = real_map(scene)
+    out, report = made.out, made.report
     assert cog_validate(out / "landuse.tif", strict=True)[:2] == (True, [])
     assert cog_validate(out / "confidence.tif", strict=True)[:2] == (True, [])
-    with rasterio.open(source) as image, rasterio.open(out / "landuse.tif") as written:
+    with rasterio.open(made.raster) as image, rasterio.open(out / "landuse.tif") as written:
         classes = written.read(1)
         assert written.crs == image.crs  # the scene's own UTM zone
         assert written.res == (160.0, 160.0)
@@ -85,17 +85,21 @@ def test_a_real_scene_end_to_end(scene, data_dir, tmp_path, predictor):
     run = json.loads((out / "run.json").read_text())
     assert run["cover"]["valid"] == 1.0
     assert run["grid"]["cell_m"] == 160
-    assert run["scenes"][0]["level"] == level
+    assert run["scenes"][0]["level"] == SCENES[scene][1]
     assert sum(entry["cells"] for entry in run["classes"]) == classes.size
     assert run["model"]["name"] == "balanced-fast-rgb"
     assert {path.name for path in out.iterdir()} == set(run["files"])
 
 
+@pytest.mark.slow
 def test_blocks_of_two_sizes_give_the_same_map(data_dir, tmp_path, predictor):
+    """On a part of the scene, in one block and in several."""
     source = catalog_of(tmp_path, data_dir / SCENES["inn"][0])
-    options = {"stride_px": 16, "probabilities": True}
-    map_area(request(tmp_path, source, out=tmp_path / "a", block_px=1024, **options), predictor)
-    map_area(request(tmp_path, source, out=tmp_path / "b", block_px=176, **options), predictor)
+    options = {"stride_px": 16, "area": parse_bbox(INN_PART)}
+    one = map_area(request(tmp_path, source, out=tmp_path / "a", block_px=1024, **options), predictor)
+    many = map_area(request(tmp_path, source, out=tmp_path / "b", block_px=96, **options), predictor)
+    assert len(one.plan.blocks) == 1
+    assert len(many.plan.blocks) >= 4
     for name in ("landuse.tif", "confidence.tif"):
         np.testing.assert_array_equal(read(tmp_path / "a" / name), read(tmp_path / "b" / name))
 
@@ -123,13 +127,12 @@ def test_overlapping_windows_peak_where_the_bright_ground_is(tmp_path):
     assert (x, y) == (left + 272 * 10 + 80, top - 128 * 10 - 80)
 
 
-def test_the_neighbouring_area_gets_the_same_cells(data_dir, tmp_path, predictor):
-    source = catalog_of(tmp_path, data_dir / SCENES["inn"][0])
-    map_area(request(tmp_path, source, out=tmp_path / "whole"), predictor)
-    part = parse_bbox("13.125,48.285,13.15,48.30")
-    map_area(request(tmp_path, source, out=tmp_path / "part", area=part), predictor)
+@pytest.mark.slow
+def test_the_neighbouring_area_gets_the_same_cells(real_map, tmp_path, predictor):
+    made = real_map("inn")
+    map_area(request(tmp_path, made.source, out=tmp_path / "part", area=parse_bbox(INN_PART)), predictor)
     with (
-        rasterio.open(tmp_path / "whole/landuse.tif") as whole,
+        rasterio.open(made.out / "landuse.tif") as whole,
         rasterio.open(tmp_path / "part/landuse.tif") as cut,
     ):
         window = from_bounds(*cut.bounds, whole.transform)
@@ -253,11 +256,18 @@ def test_a_file_in_the_way_of_the_output_folder(tmp_path):
         map_area(request(tmp_path, source, out=tmp_path / "file" / "map"), BrightnessClassifier(64))
 
 
+@pytest.mark.slow
 def test_blocks_of_two_sizes_give_the_same_map_of_warped_imagery(data_dir, tmp_path, predictor):
     raster = data_dir / "scenes" / "orihuela_es_L1C_20190918_13b_epsg4326.tif"
     source = catalog_of(tmp_path, raster, level="L1C", acquired=SCENES["orihuela"][2])
-    map_area(request(tmp_path, source, out=tmp_path / "a", block_px=1024), predictor)
-    map_area(request(tmp_path, source, out=tmp_path / "b", block_px=96), predictor)
+    with rasterio.open(raster) as image:
+        left, bottom, right, top = image.bounds  # degrees
+        part = ((left + right) / 2, bottom, right, (bottom + top) / 2)
+    area = parse_bbox(",".join(f"{edge:.6f}" for edge in part))
+    one = map_area(request(tmp_path, source, out=tmp_path / "a", block_px=1024, area=area), predictor)
+    many = map_area(request(tmp_path, source, out=tmp_path / "b", block_px=96, area=area), predictor)
+    assert len(one.plan.blocks) == 1
+    assert len(many.plan.blocks) >= 4
     np.testing.assert_array_equal(read(tmp_path / "a" / "landuse.tif"), read(tmp_path / "b" / "landuse.tif"))
     a, b = read_share(tmp_path / "a" / "confidence.tif"), read_share(tmp_path / "b" / "confidence.tif")
     np.testing.assert_allclose(a, b, atol=0.005)  # a step of the coding

@@ -9,7 +9,7 @@ from moto.server import ThreadedMotoServer
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import map_area
-from tests.workflows.maps import BrightnessClassifier, catalog_of, read, red_raster, request
+from tests.workflows.small_maps import BrightnessClassifier, catalog_of, read, red_raster, request
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAUSERSOWN00000000", "AWS_SECRET_ACCESS_KEY": "users+s3cret/key"}
 

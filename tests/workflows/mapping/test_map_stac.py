@@ -24,7 +24,7 @@ from landuse.pipeline.write.stac_catalog import add_to_catalog
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.stac_model import MLM, model_item
 from tests.stac_schemas import stac_errors
-from tests.workflows.maps import SCENES, BrightnessClassifier, catalog_of, red_raster, request
+from tests.workflows.small_maps import SCENES, BrightnessClassifier, catalog_of, red_raster, request
 
 CREATED = datetime(2024, 7, 1, tzinfo=UTC)
 

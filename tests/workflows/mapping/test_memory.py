@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tests.workflows.maps import catalog_of
+from tests.workflows.small_maps import catalog_of
 
 MAP = """
 import json, resource, sys

@@ -1,6 +1,5 @@
 """Blocks on dask workers, which are real processes. Oracle: the map that this process makes, bit for bit."""
 
-import json
 import os
 import pickle
 import re
@@ -26,7 +25,13 @@ from landuse.workflows.mapping.request import MapRequest
 from tests.commands import spawn
 from tests.servers import file_server, free_port
 from tests.workflows.loaders import brightness, deadly, other_weights
-from tests.workflows.maps import BrightnessClassifier, catalog_of, red_raster
+from tests.workflows.small_maps import (
+    BrightnessClassifier,
+    assert_same_files,
+    catalog_of,
+    files_of,
+    red_raster,
+)
 from tests.workflows.world import assert_same_map
 
 DASK = Path(sys.executable).with_name("dask")
@@ -55,34 +60,6 @@ def scene(tmp_path_factory):
     report = map_area(request(source, folder / "here"), BrightnessClassifier(64))
     assert len(report.plan.blocks) == BLOCKS
     return source, folder / "here"
-
-
-def files(folder):
-    """The files of a map without the time of its making, ``run.json`` without what was fetched too."""
-    content = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    run = json.loads(content.pop("run.json"))
-    for changing in ("created_utc", "seconds", "traffic"):
-        del run[changing]
-    created = re.compile(rb"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
-    for name in ("index.html", "model.json"):
-        content[name] = created.sub(b"", content[name])
-    # Where the scenes are, seen from here, and the sums of files that hold a time differ too.
-    item = json.loads(created.sub(b"", content["item.json"]))
-    del item["links"]
-    for asset in item["assets"].values():
-        if asset["href"].endswith((".gpkg", ".html", ".json")):
-            del asset["file:checksum"], asset["file:size"]
-    content["item.json"] = json.dumps(item).encode()
-    return content, run
-
-
-def assert_same_files(folder, reference):
-    """Byte for byte; a GeoPackage, which holds the time of its making, by its map."""
-    (made, run), (expected, expected_run) = files(folder), files(reference)
-    assert made.keys() == expected.keys()
-    assert [name for name in made if made[name] != expected[name] and name != "landuse.gpkg"] == []
-    assert run == expected_run
-    assert_same_map(Path(folder), Path(reference))
 
 
 @contextmanager
@@ -166,7 +143,7 @@ def test_results_go_where_fsspec_leads_and_workers_too(scene, tmp_path):
             cluster=own(workers=2),
         )
     assert report.traffic.fetched_bytes > 0
-    made, run = files(out)
+    made, run = files_of(out)
     assert run["cover"]["valid"] == 1
     assert "landuse.gpkg" in made
     assert_same_map(out, here)
@@ -330,7 +307,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     source, here = scene
     out = tmp_path / "map"
     code = (
-        "import sys; from landuse.cli import app; from tests.workflows.maps import BrightnessClassifier\n"
+        "from landuse.cli import app\n"
         "import landuse.workflows.mapping.map_area as m, tests.workflows.loaders as l\n"
         "m.load_classifier = l.slow\n"
         "if __name__ == '__main__': app()"

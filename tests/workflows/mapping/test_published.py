@@ -29,7 +29,7 @@ from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
-from tests.workflows.maps import (
+from tests.workflows.small_maps import (
     SCENES,
     BrightnessClassifier,
     catalog_of,

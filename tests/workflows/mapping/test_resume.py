@@ -17,9 +17,8 @@ from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import map_area
 from tests.servers import stac_item, write_items
-from tests.workflows.mapping.test_on_dask import assert_same_files
-from tests.workflows.maps import BrightnessClassifier, catalog_of, red_raster
-from tests.workflows.maps import request as any_request
+from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
+from tests.workflows.small_maps import request as any_request
 
 BLOCKS = 16
 

@@ -1,7 +1,7 @@
 """A catalogue that changes from night to night, its imagery, and the nightly run as a process of its own.
 
 Land of one tile, seen each day. Its red reflectance is known for every cell and day, and the classifier of
-``maps`` turns just that into probabilities: so the right map and the right change are known too.
+``small_maps`` turns just that into probabilities: so the right map and the right change are known too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.workflows.nightly.config import load_config
 from landuse.workflows.nightly.run import Night, run_nightly
 from tests.servers import START_SECONDS, free_port, stac_item, write_items
-from tests.workflows.maps import BrightnessClassifier
+from tests.workflows.small_maps import BrightnessClassifier
 
 ROOT = Path(__file__).parents[3]
 CELL_PX = 16

@@ -1,6 +1,9 @@
 """From a raster to a map, for tests: catalogue it, ask for its map, read the result."""
 
+import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -10,6 +13,7 @@ from landuse.contract import LevelInput, ModelContract
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.request import MapRequest
+from tests.workflows.world import assert_same_map
 
 SCENES = {
     "orihuela": ("scenes/orihuela_es_L1C_20190918_13b_utm30n.tif", "L1C", "2019-09-18T10:50:31+00:00"),
@@ -96,3 +100,31 @@ def read_share(path, band=1):
     with rasterio.open(path) as file:
         stored = file.read(band)
         return np.where(stored == file.nodata, np.nan, stored * file.scales[0] + file.offsets[0])
+
+
+def files_of(folder):
+    """The files of a map without the time of its making, ``run.json`` without what was fetched too."""
+    content = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    run = json.loads(content.pop("run.json"))
+    for changing in ("created_utc", "seconds", "traffic"):
+        del run[changing]
+    created = re.compile(rb"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+    for name in ("index.html", "model.json"):
+        content[name] = created.sub(b"", content[name])
+    # Where the scenes are, seen from here, and the sums of files that hold a time differ too.
+    item = json.loads(created.sub(b"", content["item.json"]))
+    del item["links"]
+    for asset in item["assets"].values():
+        if asset["href"].endswith((".gpkg", ".html", ".json")):
+            del asset["file:checksum"], asset["file:size"]
+    content["item.json"] = json.dumps(item).encode()
+    return content, run
+
+
+def assert_same_files(folder, reference):
+    """Byte for byte; a GeoPackage, which holds the time of its making, by its map."""
+    (made, run), (expected, expected_run) = files_of(folder), files_of(reference)
+    assert made.keys() == expected.keys()
+    assert [name for name in made if made[name] != expected[name] and name != "landuse.gpkg"] == []
+    assert run == expected_run
+    assert_same_map(Path(folder), Path(reference))
