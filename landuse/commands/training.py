@@ -123,7 +123,7 @@ def train_command(
     On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
     """
     from landuse.model.training.config import TrainConfig
-    from landuse.workflows.training import TrainRequest, patch_source, train_model
+    from landuse.workflows.training.train import TrainRequest, patch_source, train_model
 
     request = TrainRequest(
         data=patch_source(data, level, band_order),
@@ -185,10 +185,13 @@ def evaluate_command(
 ) -> None:
     """Score a model on labelled patches."""
     from landuse.model.checkpoint import load_contract, model_path
-    from landuse.workflows.training import evaluate_model, patch_source, scores_to_dict
+    from landuse.workflows.training.train import evaluate_model, patch_source, scores_to_dict
 
     if confusion is not None:
-        from landuse.workflows.figures import check_png, draw_confusion  # not needed for the scores alone
+        from landuse.workflows.training.figures import (  # not needed for the scores alone
+            check_png,
+            draw_confusion,
+        )
 
         check_png(confusion)  # before minutes of scoring
     scores = evaluate_model(

@@ -18,7 +18,7 @@ from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.training import evaluate_model
+from landuse.workflows.training.train import evaluate_model
 
 FIELDS = {"AnnualCrop", "PermanentCrop", "Pasture", "HerbaceousVegetation"}
 

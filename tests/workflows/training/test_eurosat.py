@@ -41,7 +41,7 @@ from landuse.workflows.download import (
     download_eurosat,
     paper_split,
 )
-from landuse.workflows.training import split_files
+from landuse.workflows.training.train import split_files
 
 LANDUSE = Path(sys.executable).with_name("landuse")
 QUICK = RetryPolicy(
