@@ -240,19 +240,24 @@ def eurosat_command(
     url: Annotated[
         str | None, typer.Option(help="Whole URL of the archive on a mirror; default: Zenodo's.")
     ] = None,
-    md5: Annotated[
-        str | None, typer.Option(help="MD5 of another archive at --url; default: the published one.")
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zip",
+            help="The archive, downloaded already, as with `curl -C - -O URL`.",
+        ),
     ] = None,
+    md5: Annotated[str | None, typer.Option(help="MD5 of another archive than the published one.")] = None,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Download EuroSAT, check and unpack it, and write the paper's split; resumes where it stopped."""
-    from landuse.workflows.download import DownloadRequest, download_eurosat
+    """Download EuroSAT, check and unpack it, and write the paper's split."""
+    from landuse.workflows.training.eurosat import EurosatRequest, get_eurosat
 
-    request = DownloadRequest(bands=bands, out=out, url=url, md5=md5, overwrite=overwrite)
+    request = EurosatRequest(bands=bands, out=out, url=url, archive=archive, md5=md5, overwrite=overwrite)
     with transfer_progress(quiet=quiet) as on_progress:
-        data = download_eurosat(request, on_progress)
+        data = get_eurosat(request, on_progress)
     if as_json:
         print_json(data.to_dict())
         return
