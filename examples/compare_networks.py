@@ -21,8 +21,8 @@ from torch import nn
 from landuse.model.networks import NETWORKS, build_network
 from landuse.model.training.config import EpochMetrics, TrainConfig
 from landuse.model.training.datasets import PatchSource
-from landuse.workflows.figures import read_metrics
-from landuse.workflows.training import TrainRequest, train_model
+from landuse.workflows.training.figures import read_metrics
+from landuse.workflows.training.train import TrainRequest, train_model
 
 BANDS, CLASSES, SIDE_PX = 3, 10, 64
 

@@ -23,7 +23,7 @@ from landuse.model.checkpoint import load_checkpoint
 from landuse.model.training.config import TrainConfig
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.training.evaluate import DIHEDRAL, fit_temperature, logits_of, score
-from landuse.workflows.training import TrainRequest, train_model
+from landuse.workflows.training.train import TrainRequest, train_model
 
 
 def stratified_folds(names: list[str], folds: int, seed: int) -> list[list[str]]:

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from landuse.model.training.config import EpochMetrics, StepProgress
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
-    from landuse.workflows.fetch import Transfer
     from landuse.workflows.mapping.dry_run import Foresight
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
     from landuse.workflows.nightly.report import NightReport
     from landuse.workflows.nightly.status import AreaHealth
+    from landuse.workflows.training.eurosat import Transfer
 
 Show: TypeAlias = "Callable[[Progress, str | None], None]"
 """Shows how far a run is: its stage and, while blocks are done, how many and how fast."""

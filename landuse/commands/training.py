@@ -123,7 +123,7 @@ def train_command(
     On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
     """
     from landuse.model.training.config import TrainConfig
-    from landuse.workflows.training import TrainRequest, patch_source, train_model
+    from landuse.workflows.training.train import TrainRequest, patch_source, train_model
 
     request = TrainRequest(
         data=patch_source(data, level, band_order),
@@ -185,10 +185,13 @@ def evaluate_command(
 ) -> None:
     """Score a model on labelled patches."""
     from landuse.model.checkpoint import load_contract, model_path
-    from landuse.workflows.training import evaluate_model, patch_source, scores_to_dict
+    from landuse.workflows.training.train import evaluate_model, patch_source, scores_to_dict
 
     if confusion is not None:
-        from landuse.workflows.figures import check_png, draw_confusion  # not needed for the scores alone
+        from landuse.workflows.training.figures import (  # not needed for the scores alone
+            check_png,
+            draw_confusion,
+        )
 
         check_png(confusion)  # before minutes of scoring
     scores = evaluate_model(
@@ -237,19 +240,24 @@ def eurosat_command(
     url: Annotated[
         str | None, typer.Option(help="Whole URL of the archive on a mirror; default: Zenodo's.")
     ] = None,
-    md5: Annotated[
-        str | None, typer.Option(help="MD5 of another archive at --url; default: the published one.")
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.zip",
+            help="The archive, downloaded already, as with `curl -C - -O URL`.",
+        ),
     ] = None,
+    md5: Annotated[str | None, typer.Option(help="MD5 of another archive than the published one.")] = None,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Download EuroSAT, check and unpack it, and write the paper's split; resumes where it stopped."""
-    from landuse.workflows.download import DownloadRequest, download_eurosat
+    """Download EuroSAT, check and unpack it, and write the paper's split."""
+    from landuse.workflows.training.eurosat import EurosatRequest, get_eurosat
 
-    request = DownloadRequest(bands=bands, out=out, url=url, md5=md5, overwrite=overwrite)
+    request = EurosatRequest(bands=bands, out=out, url=url, archive=archive, md5=md5, overwrite=overwrite)
     with transfer_progress(quiet=quiet) as on_progress:
-        data = download_eurosat(request, on_progress)
+        data = get_eurosat(request, on_progress)
     if as_json:
         print_json(data.to_dict())
         return

@@ -1,8 +1,9 @@
 """Model cards: what a checkpoint is, as a STAC Item with the machine learning model extension (MLM).
 
 What the file itself says (contract, network, size, digest) is read from it; what it cannot say
-(training data, split, measured figures, limits) comes as ``CardFacts``. Nothing in landuse reads a
-card: it is for people and catalogues, and complete enough to rebuild the network's input from it.
+(training data, split, measured figures, limits) comes as ``CardFacts``. A card is for people
+and catalogues, and complete enough to rebuild the network's input from it. A map that a shipped model made
+takes its ``model.json`` from that model's card (``stac_model``); no pixel depends on a card.
 
 Written to MLM v1.4.0, the version that the pinned ``pystac-ext-mlm`` knows; v1.5 only adds to it.
 Source: https://github.com/stac-extensions/mlm/tree/v1.4.0
@@ -37,7 +38,7 @@ from pystac.extensions.raster import DataType
 from landuse.classes import EUROSAT
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_checkpoint
-from landuse.model.predict import file_sha256
+from landuse.model.predict import DEFAULT_BATCH_SIZE, file_sha256
 from landuse.pipeline.write.folder import write_json
 from landuse.redact import printable
 from landuse.sentinel2 import (
@@ -67,8 +68,6 @@ MEDIA_TYPE = "application/octet-stream; framework=pytorch"
 that is made up; ``mlm:artifact_type`` says what the file is."""
 
 ARTIFACT_TYPE = "safetensors.torch.save_file"
-BATCH_SIZE = 64
-"""Patches a forward pass that ``landuse map`` uses."""
 
 LEVEL_FORMAT = "landuse-level-transform"
 SOFTMAX_FORMAT = "landuse-softmax"
@@ -371,7 +370,7 @@ def _item(checkpoint: Path, network: PatchNetwork, contract: ModelContract, fact
         total_parameters=sum(parameter.numel() for parameter in network.parameters()),
         pretrained=facts.pretrained_source is not None,
         pretrained_source=facts.pretrained_source,
-        batch_size_suggestion=BATCH_SIZE,
+        batch_size_suggestion=DEFAULT_BATCH_SIZE,
         accelerator=None,
         accelerator_constrained=False,
         hyperparameters=Hyperparameters(network.config.to_dict()),

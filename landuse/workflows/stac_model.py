@@ -20,7 +20,7 @@ import landuse
 from landuse.errors import OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_checkpoint
-from landuse.model.predict import file_sha256
+from landuse.model.predict import DEFAULT_BATCH_SIZE, file_sha256
 from landuse.pipeline.write.folder import write_json
 from landuse.pipeline.write.stac_item import (
     FILE_EXTENSION,
@@ -34,7 +34,6 @@ from landuse.pipeline.write.stac_item import (
 from landuse.redact import printable
 from landuse.workflows.card import (
     ARTIFACT_TYPE,
-    BATCH_SIZE,
     EXTENSIONS,
     MEDIA_TYPE,
     model_band,
@@ -202,7 +201,7 @@ def _own(contract: ModelContract, weights: Path | None, created_utc: datetime) -
         "mlm:framework": "PyTorch",
         "mlm:input": [model_input(contract).to_dict()],
         "mlm:output": [model_output(contract).to_dict()],
-        "mlm:batch_size_suggestion": BATCH_SIZE,
+        "mlm:batch_size_suggestion": DEFAULT_BATCH_SIZE,
         "mlm:accelerator": None,
         "mlm:accelerator_constrained": False,
     }

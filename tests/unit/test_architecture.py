@@ -197,6 +197,7 @@ HEAVY = {
     "odc",
     "pandas",
     "planetary_computer",
+    "pooch",
     "pyogrio",
     "pyproj",
     "pystac",

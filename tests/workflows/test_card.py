@@ -28,9 +28,9 @@ from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_contract, save_checkpoint
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
-from landuse.model.predict import Predictor
+from landuse.model.predict import DEFAULT_BATCH_SIZE, Predictor
 from landuse.sentinel2 import BANDS
-from landuse.workflows.card import BATCH_SIZE, CardFacts, CardMetric, load_facts, write_card
+from landuse.workflows.card import CardFacts, CardMetric, load_facts, write_card
 
 FACTS_FOLDER = Path(__file__).parents[2] / "examples" / "model_cards"
 SIDE_PX = 16
@@ -293,7 +293,7 @@ def test_a_card_is_valid_stac_and_says_what_it_was_given(tmp_path):
     assert properties["mlm:tasks"] == ["scene-classification", "classification"]
     assert (properties["mlm:pretrained"], properties["mlm:pretrained_source"]) == (False, None)
     assert properties["mlm:accelerator"] is None
-    assert properties["mlm:batch_size_suggestion"] == BATCH_SIZE
+    assert properties["mlm:batch_size_suggestion"] == DEFAULT_BATCH_SIZE
     assert properties["mlm:framework_version"] == torch.__version__.split("+")[0]
     assert properties["license"] == "MIT"
     assert properties["datetime"] == "2025-01-31T12:00:00Z"
@@ -347,7 +347,7 @@ def test_weights_that_were_started_from_others_say_so(tmp_path):
 
 def test_the_batch_size_is_what_prediction_takes():
     model = Predictor.load("balanced-fast-rgb", "cpu")
-    assert model.batch_size == BATCH_SIZE  # until there are patches enough to try others out
+    assert model.batch_size == DEFAULT_BATCH_SIZE  # until there are patches enough to try others out
 
 
 def test_hostile_names_in_a_checkpoint_stay_harmless(tmp_path):

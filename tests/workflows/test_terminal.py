@@ -24,7 +24,7 @@ from landuse.pipeline.blocks.plan import COMPOSITES, ENGINES
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.write.geopackage import SUFFIXES
 from landuse.sentinel2 import LEVELS
-from landuse.workflows.download import ARCHIVES
+from landuse.workflows.training.eurosat import ARCHIVES
 from tests.commands import LANDUSE, spawn
 from tests.terminals import on_terminal
 from tests.workflows.small_maps import catalog_of

@@ -1,6 +1,6 @@
 """A map as one picture for a slide: the image and the map side by side, and what is to be known of them.
 
-Drawn with matplotlib's objects alone, as ``workflows.figures`` does it: no pyplot, nothing left open.
+It is drawn with matplotlib's objects alone, without pyplot, so that no figure stays open.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.normalize import path_dn
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.training.evaluate import logits_of
-from landuse.workflows.training import evaluate_model
+from landuse.workflows.training.train import evaluate_model
 
 FIELDS = {"AnnualCrop", "PermanentCrop", "Pasture", "HerbaceousVegetation"}
 

@@ -424,7 +424,7 @@ import sys
 from pathlib import Path
 import torch
 from landuse.model.training.config import TrainConfig
-from landuse.workflows.training import TrainRequest, patch_source, train_model
+from landuse.workflows.training.train import TrainRequest, patch_source, train_model
 
 torch.set_num_threads(1)
 data, split, out = sys.argv[1:]

@@ -126,8 +126,7 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     blocks = max(len(entry.fusion) for entry in metrics)
     panels = 3 if blocks else 2
     figure = _figure(8.5, 2.7 * panels + 0.5)
-    axes: list[Axes] = [figure.add_subplot(panels, 1, 1)]
-    axes += [figure.add_subplot(panels, 1, place, sharex=axes[0]) for place in range(2, panels + 1)]
+    axes: list[Axes] = list(figure.subplots(panels, sharex=True))
     epochs = [entry.epoch for entry in metrics]
     mark = "o" if len(metrics) <= 60 else ""
 
@@ -143,17 +142,9 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
         ([entry.val_accuracy for entry in metrics], BLUE, "-", "as it is"),
         ([entry.val_accuracy_l2a for entry in metrics], VERMILION, "--", "under a simulated L2A atmosphere"),
     ):
-        label = f"{name}: {values[-1] * 100:.2f} %"
+        text = f"{name}: {values[-1] * 100:.2f} %"
         drawn = [min(max(value, low), high) for value in values]
-        axes[1].plot(
-            *(epochs, drawn),
-            color=color,
-            linestyle=dash,
-            marker=mark,
-            markersize=3.5,
-            label=label,
-            clip_on=False,
-        )
+        axes[1].plot(epochs, drawn, dash, color=color, marker=mark, markersize=3.5, label=text, clip_on=False)
     axes[1].set_yticks(_accuracy_ticks(low, high))
     axes[1].set_yticks([], minor=True)
     axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
@@ -165,7 +156,7 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     for panel in axes:
         panel.grid(axis="y", color="#dddddd", linewidth=0.7)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelbottom=panel is axes[-1], labelcolor=DARK)
+        panel.tick_params(labelcolor=DARK)
     axes[-1].set_xlabel("epoch", color=DARK)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _save(figure, path)

@@ -106,7 +106,7 @@ def train_model(
             "Take them out of one: scores on patches that were trained on mean nothing."
         )
     # Not above: the figures' writer loads GDAL, which neither training nor evaluation needs.
-    from landuse.workflows.figures import draw_curves
+    from landuse.workflows.training.figures import draw_curves
 
     init = None if request.init is None else model_path(request.init)
     config = request.config if init is None else replace(request.config, init_sha256=file_sha256(init))

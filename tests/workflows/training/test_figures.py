@@ -20,8 +20,8 @@ from landuse.cli import app
 from landuse.errors import OutputError, UsageError
 from landuse.model.checkpoint import load_contract, model_path
 from landuse.model.training.evaluate import Scores, score
-from landuse.workflows import figures
-from landuse.workflows.figures import draw_confusion, draw_curves, read_metrics
+from landuse.workflows.training import figures
+from landuse.workflows.training.figures import draw_confusion, draw_curves, read_metrics
 
 CLASSES = ("Brick", "Grass", "Water")
 HOSTILE = ("$x^{2$ \\frac{", "a\nb\x1b[31m\ud800漢", "n" * 300)
@@ -305,7 +305,7 @@ def test_matplotlib_is_loaded_to_draw_and_pyplot_never(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from landuse.workflows import figures
+from landuse.workflows.training import figures
 assert "matplotlib" not in sys.modules
 Path({str(tmp_path)!r}, "m.jsonl").write_text({line(1)!r})
 figures.draw_curves(Path({str(tmp_path)!r}, "m.jsonl"), Path({str(tmp_path)!r}, "m.png"))
