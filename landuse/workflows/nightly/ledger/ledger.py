@@ -16,26 +16,8 @@ from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
+from landuse.workflows.nightly.ledger import rows
 from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, MapRow, SceneRow, SceneState
-from landuse.workflows.nightly.ledger.rows import (
-    check_held,
-    count_tries,
-    enter_scenes,
-    is_due,
-    lease_on,
-    look_by,
-    of_current,
-    of_keys,
-    of_period,
-    of_recipe,
-    of_states,
-    put_in_succession,
-    read_maps,
-    read_scenes,
-    read_status,
-    recipe_in_force,
-    settle,
-)
 from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
 
 if TYPE_CHECKING:
@@ -76,13 +58,13 @@ class Ledger:
             How many were new.
         """
         with self.database.writing() as connection:
-            look_by(connection, area, recipe, now_utc)
-            return enter_scenes(connection, area, sightings, recipe, now_utc)
+            rows.look_by(connection, area, recipe, now_utc)
+            return rows.enter_scenes(connection, area, sightings, recipe, now_utc)
 
     def recipe_of(self, area: str) -> Recipe | None:
         """The recipe in force: that by which the area was last looked at; None where it never was."""
         with self.database.reading() as connection:
-            return recipe_in_force(connection, area)
+            return rows.recipe_in_force(connection, area)
 
     def park_spent(self, area: str, recipe: Recipe, now_utc: datetime, attempts: int) -> None:
         """Park the scenes that nobody is at and whose tries are used up.
@@ -94,8 +76,8 @@ class Ledger:
             connection.execute(
                 sa.update(SCENES)
                 .where(
-                    of_recipe(area, recipe),
-                    of_states(SceneState.FOUND, SceneState.FAILED),
+                    rows.of_recipe(area, recipe),
+                    rows.of_states(SceneState.FOUND, SceneState.FAILED),
                     SCENES.c.attempts >= attempts,
                     SCENES.c.period.not_in(_leased(area, now_utc)),
                 )
@@ -125,9 +107,9 @@ class Ledger:
         """
         with self.database.reading() as connection:
             busy = set(connection.execute(_leased(area, now_utc)).scalars())
-            rows = read_scenes(connection, of_recipe(area, recipe))
-            due = read_scenes(connection, of_recipe(area, recipe) & is_due(now_utc, attempts))
-        known = {row.key for row in rows}
+            known_rows = rows.read_scenes(connection, rows.of_recipe(area, recipe))
+            due = rows.read_scenes(connection, rows.of_recipe(area, recipe) & rows.is_due(now_utc, attempts))
+        known = {row.key for row in known_rows}
         fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
         waiting: list[SceneRow | Sighting] = [*due, *fresh.values()]
         waiting.sort(key=lambda entry: (entry.period, entry.acquired_utc, entry.scene_id, entry.baseline))
@@ -160,17 +142,17 @@ class Ledger:
         """
         expires_utc = now_utc + timedelta(minutes=minutes)
         with self.database.writing() as connection:
-            held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(period))).scalar()
+            held = connection.execute(sa.select(LEASES.c.expires_utc).where(rows.lease_on(period))).scalar()
             if held is not None and held > now_utc:
                 return None
-            connection.execute(sa.delete(LEASES).where(lease_on(period)))
-            own = of_period(period) & of_keys(period.scenes)
-            due = read_scenes(connection, own & is_due(now_utc, attempts))
+            connection.execute(sa.delete(LEASES).where(rows.lease_on(period)))
+            own = rows.of_period(period) & rows.of_keys(period.scenes)
+            due = rows.read_scenes(connection, own & rows.is_due(now_utc, attempts))
             keys = tuple(row.key for row in due)
             if not keys:
                 return None
             lease = Lease(on=replace(period, scenes=keys), owner=owner, expires_utc=expires_utc)
-            count_tries(connection, lease.on, 1)
+            rows.count_tries(connection, lease.on, 1)
             connection.execute(
                 sa.insert(LEASES).values(
                     area=period.area, period=period.first_day, owner=owner, expires_utc=expires_utc
@@ -186,17 +168,19 @@ class Ledger:
         """
         expires_utc = now_utc + timedelta(minutes=minutes)
         with self.database.writing() as connection:
-            check_held(connection, lease, now_utc)
-            connection.execute(sa.update(LEASES).where(lease_on(lease.on)).values(expires_utc=expires_utc))
+            rows.check_held(connection, lease, now_utc)
+            connection.execute(
+                sa.update(LEASES).where(rows.lease_on(lease.on)).values(expires_utc=expires_utc)
+            )
         return replace(lease, expires_utc=expires_utc)
 
     def release(self, lease: Lease) -> None:
         """Give a period back untried, as when a run is asked to stop. One that is lost stays lost."""
         with self.database.writing() as connection:
-            held = connection.execute(sa.select(LEASES.c.owner).where(lease_on(lease.on))).scalar()
+            held = connection.execute(sa.select(LEASES.c.owner).where(rows.lease_on(lease.on))).scalar()
             if held == lease.owner:
-                connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
-                count_tries(connection, lease.on, -1)
+                connection.execute(sa.delete(LEASES).where(rows.lease_on(lease.on)))
+                rows.count_tries(connection, lease.on, -1)
 
     def settle_mapped(
         self,
@@ -242,10 +226,10 @@ class Ledger:
                 "scene_ids": [sighting.scene_id for sighting in by_time],
             }
             connection.execute(sa.insert(MAPS).values(values))
-            put_in_succession(connection, area)
-            enter_scenes(connection, area, mapped, recipe, now_utc)
+            rows.put_in_succession(connection, area)
+            rows.enter_scenes(connection, area, mapped, recipe, now_utc)
             keys = [sighting.key for sighting in mapped]
-            settle(
+            rows.settle(
                 connection,
                 lease,
                 keys,
@@ -255,7 +239,7 @@ class Ledger:
                 seconds=seconds,
             )
             _skip(connection, lease, skipped, now_utc, seconds)
-            (entered,) = read_maps(connection, MAPS.c.map_id == made.map_id)
+            (entered,) = rows.read_maps(connection, MAPS.c.map_id == made.map_id)
         return entered
 
     def settle_skipped(
@@ -285,12 +269,12 @@ class Ledger:
             )
             state = sa.case((SCENES.c.attempts < attempts, failed), else_=parked)
             keys = lease.on.scenes
-            settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
+            rows.settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
 
     def note_changes(self, area: str, paths: Mapping[str, tuple[str, ...]]) -> None:
         """Enter where the change layers of an area's maps lie, by the later map's id; others have none."""
         with self.database.writing() as connection:
-            for row in read_maps(connection, MAPS.c.area == area):
+            for row in rows.read_maps(connection, MAPS.c.area == area):
                 if row.change_paths != paths.get(row.map_id, ()):
                     connection.execute(
                         sa.update(MAPS)
@@ -301,17 +285,17 @@ class Ledger:
     def scenes(self, area: str, recipe: Recipe) -> tuple[SceneRow, ...]:
         """All scenes of an area under a recipe, by period and time."""
         with self.database.reading() as connection:
-            return read_scenes(connection, of_recipe(area, recipe))
+            return rows.read_scenes(connection, rows.of_recipe(area, recipe))
 
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
         """The maps of an area that no other one supersedes: at most one of each day, by period."""
         with self.database.reading() as connection:
-            return read_maps(connection, of_current(area))
+            return rows.read_maps(connection, rows.of_current(area))
 
     def all_maps(self, area: str) -> tuple[MapRow, ...]:
         """The maps of an area with those that are superseded, by period and in the order of entry."""
         with self.database.reading() as connection:
-            return read_maps(connection, MAPS.c.area == area)
+            return rows.read_maps(connection, MAPS.c.area == area)
 
     def mapped_areas(self) -> tuple[str, ...]:
         """Names of the areas that have a map."""
@@ -323,18 +307,18 @@ class Ledger:
         with self.database.reading() as connection:
             areas = connection.execute(sa.select(AREAS).order_by(AREAS.c.area)).all()
             return tuple(
-                read_status(connection, row.area, recipe, row.looked_utc, now_utc)
+                rows.read_status(connection, row.area, recipe, row.looked_utc, now_utc)
                 for row in areas
-                if (recipe := recipe_in_force(connection, row.area)) is not None
+                if (recipe := rows.recipe_in_force(connection, row.area)) is not None
             )
 
     @contextmanager
     def _settling(self, lease: Lease, now_utc: datetime) -> Iterator[sa.Connection]:
         """A transaction of whoever holds the lease, which it ends."""
         with self.database.writing() as connection:
-            check_held(connection, lease, now_utc)
+            rows.check_held(connection, lease, now_utc)
             yield connection
-            connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
+            connection.execute(sa.delete(LEASES).where(rows.lease_on(lease.on)))
 
 
 def _leased(area: str, now_utc: datetime) -> sa.Select[tuple[str]]:
@@ -350,9 +334,9 @@ def _skip(
     seconds: float,
 ) -> None:
     """Write that scenes are in no map, each with the reason; those that nobody has noted are entered."""
-    enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
+    rows.enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
     for sighting, reason in skipped.items():
-        settle(
+        rows.settle(
             connection,
             lease,
             [sighting.key],
