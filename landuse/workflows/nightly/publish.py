@@ -1,7 +1,7 @@
-"""What the ledger says, made visible: STAC catalogues of the maps, and the change from each to the next.
+"""STAC catalogues of the maps, and the change layers from each map to the next, made from the ledger.
 
-Both follow from the ledger alone and are made anew where they differ from what it says: after a crash, or
-after two runs at once, the next look puts right what is not.
+Both are made again where they differ from what the ledger says. So after a crash, or after two runs at the
+same time, the next run corrects them.
 """
 
 from __future__ import annotations
