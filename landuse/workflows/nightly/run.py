@@ -225,17 +225,17 @@ class _AreaRun:
             root.prepare()  # by default the ledger lies in it
         ledger_url = self.config.ledger.get_secret_value()
         with Ledger.at(ledger_url, create=not self.night.dry_run) as ledger:
-            look = self._look(ledger)
+            result = self._search(ledger)
             if self.night.dry_run:
                 periods = tuple(
                     PeriodReport(first_day=period.first_day, state="due", scenes=period.scene_ids)
-                    for period in look.due
+                    for period in result.due
                 )
                 return AreaNightReport(
-                    area=self.area.name, found=len(look.seen), new=look.new, periods=periods
+                    area=self.area.name, found=len(result.seen), new=result.new, periods=periods
                 )
-            context = self._context(root, ledger, look)
-            done, error = self._do_periods(context, root, look.due)
+            context = self._context(root, ledger, result)
+            done, error = self._do_periods(context, root, result.due)
             changes: tuple[str, ...] = ()
             try:
                 changes = update_changes(ledger, root, self.area, self.tell)
@@ -246,11 +246,11 @@ class _AreaRun:
             self.tell(f"failed: {error}")
         return AreaNightReport(
             area=self.area.name,
-            found=len(look.seen),
-            new=look.new,
+            found=len(result.seen),
+            new=result.new,
             periods=tuple(done),
             changes=changes,
-            earlier=look.earlier,
+            earlier=result.earlier,
             error=error,
         )
 
@@ -275,7 +275,7 @@ class _AreaRun:
                 stuck = []
         return sorted(done, key=lambda report: report.first_day), stuck[0][1] if stuck else ""
 
-    def _look(self, ledger: Ledger) -> _SearchResult:
+    def _search(self, ledger: Ledger) -> _SearchResult:
         """Search, enter the new scenes, and list the periods that are due."""
         area, recipe = self.area, self.recipe
         shift = solar_shift(self.place)
@@ -325,7 +325,7 @@ class _AreaRun:
             log.info("area %s: %s", self.area.name, error)
             return Found(scenes=(), sources=())
 
-    def _context(self, root: Store, ledger: Ledger, look: _SearchResult) -> AreaContext:
+    def _context(self, root: Store, ledger: Ledger, result: _SearchResult) -> AreaContext:
         folder = root.child(self.area.name)
         folder.prepare()
         location = self.config.out.get_secret_value().rstrip("/")
@@ -337,8 +337,8 @@ class _AreaRun:
             ledger=ledger,
             classifier=self.classifier,
             cluster=self.cluster,
-            found=look.found,
-            seen=look.seen,
+            found=result.found,
+            seen=result.seen,
             owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             clock=self.clock,
             attempts=self.config.attempts,
