@@ -5,7 +5,6 @@ Oracle: what the server's own client says of flow runs, task runs and schedules.
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -273,7 +272,7 @@ def test_the_example_serves_it_on_a_schedule(server, tmp_path):
             run = client.create_flow_run_from_deployment(deployment.id)
             done = until(lambda: final(client.read_flow_run(run.id)))
         finally:
-            served.send_signal(signal.SIGINT)
+            served.terminate()  # a shell has its background jobs, and theirs, ignore SIGINT
             served.wait(60)
     assert done.state.is_failed(), (tmp_path / "log").read_text()
     assert f"{config}:1: areas: it is missing." in done.state.message
