@@ -1,7 +1,7 @@
-"""One period of one area: leased, mapped, and entered in the ledger: what is in its map, what is not and why.
+"""One period of one area: it is leased, mapped, and entered in the ledger with what became of its scenes.
 
-A run that is killed leaves a lease; the next one takes the period once that has lapsed. What the killed run
-left in the period's folder is gone on with: the folder is named by all that decides the map.
+A run that is killed leaves a lease; another run takes the period once the lease has expired. It continues
+with the files that the killed run left, because the folder's name is a digest of all that decides the map.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RENEWALS = 4
-"""A lease is renewed so many times before it would lapse."""
+"""How often a lease is renewed in the time after which it would expire."""
 
 RUN_NAME = "run.json"
-"""Tells that a map's other files are whole."""
+"""The report of a map, written when the map's other files are complete."""
 
 MAP_FOLDER = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}")
-"""Names of the maps' folders: their period and a digest."""
+"""Names of the maps' folders: the first day of the period, and a digest."""
 
 _TAKEN = "Another run has it."
 _UNLISTED = "The source does not list it any more."
@@ -73,43 +73,43 @@ _SPARE = "The clearer scenes of its period show all that it shows."
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AreaContext:
-    """All that the periods of an area share."""
+    """What all periods of an area need in one night."""
 
     area: AreaConfig
-    """Its settings."""
+    """The area's settings."""
     place: Area
-    """Where it is."""
+    """The area's geometry."""
     folder: Store
-    """Where its maps lie."""
+    """The folder of the area's maps."""
     location: Path | str
-    """The same, as a path or an fsspec URL."""
+    """The same folder, as a path or an fsspec URL."""
     ledger: Ledger
-    """What is done."""
+    """The record of what is mapped."""
     classifier: PatchClassifier
     """The model."""
     cluster: Cluster | None
-    """Where blocks are done; None: in this process."""
+    """The workers that classify blocks; None: this process does."""
     found: Found
     """What the source has tonight."""
     seen: tuple[Seen, ...]
-    """Its scenes, and what the ledger calls them."""
+    """The found scenes, each with its name in the ledger."""
     owner: str
     """Names this run in leases; no two runs have the same name."""
     clock: Callable[[], datetime]
     """The time in UTC."""
     attempts: int
-    """Nights on which a scene is tried."""
+    """On how many nights a scene is tried before it is parked."""
     lease_minutes: int
-    """How long a run that died keeps others from its work."""
+    """How long a lease lasts: so long a run that died keeps other runs from its period."""
     retry: RetryPolicy
-    """Patience with imagery."""
+    """How often and how long reads are tried again."""
 
 
 def do_period(context: AreaContext, period: DuePeriod) -> PeriodReport:
-    """Map a period, unless another run is at it.
+    """Map a period, unless another run holds it.
 
     Raises:
-        OutputError, ClusterError, LedgerError: what may concern every period. None of its tries is used up.
+        OutputError, ClusterError, LedgerError: this may concern every period; no try is counted.
     """
     lease = _lease(context, period)
     if lease is None:
@@ -176,7 +176,7 @@ def _failed(context: AreaContext, lease: Lease, reason: str, seconds: float) -> 
 
 @contextmanager
 def _renewed(context: AreaContext, lease: Lease) -> Iterator[Callable[[], None]]:
-    """Renew a lease as long as the block lasts. Yields what raises ``LeaseLostError`` once that failed."""
+    """Renew a lease while the block lasts. Yields a call that raises ``LeaseLostError`` if it is lost."""
     ended = threading.Event()
     lost: list[LeaseLostError] = []
 
@@ -204,7 +204,7 @@ def _renewed(context: AreaContext, lease: Lease) -> Iterator[Callable[[], None]]
 
 
 class PeriodWork:
-    """A leased period on its way from scenes to the ledger."""
+    """The work on one leased period: from its scenes to its outcome in the ledger."""
 
     def __init__(self, context: AreaContext, lease: Lease, check_held: Callable[[], None]) -> None:
         self.context = context
@@ -229,7 +229,12 @@ class PeriodWork:
         self.map_id = _map_id(lease, self.seen)
 
     def settle(self) -> PeriodReport:
-        """Map the period and enter what became of it."""
+        """Map the period and enter the outcome.
+
+        Raises:
+            ReadError: the source does not list all scenes of the period's map, or something cannot be read.
+            LeaseLostError: another run may have the period.
+        """
         if self.lost:
             raise ReadError(_LOST.format(self.lost[0].scene_id))
         if not self.seen or self.map_id in self._known_maps():
@@ -270,16 +275,16 @@ class PeriodWork:
 
     @property
     def seconds(self) -> float:
-        """Since the period was begun."""
+        """How long the work has taken so far."""
         return time.monotonic() - self.began
 
     def _report(self) -> Json:
-        """What ``run.json`` says of the period's map, which is made unless a run that died had finished it.
+        """The content of ``run.json``; the map is made unless a run that died had finished it.
 
         Raises:
             NothingFoundError: none of the scenes can be used.
-            ReadError: something could not be read, and another night may have it. After the last try what
-                there is must do, unless the period has a map that has it.
+            ReadError: something could not be read, and there is another night to try it. On the last try
+                it is raised only if the period's present map has what is missing.
         """
         report = _read(self.context.folder.child(self.map_id), RUN_NAME) or {}
         if not report or _missing(report):
@@ -348,10 +353,11 @@ class PeriodWork:
         return {row.map_id for row in self.context.ledger.all_maps(self.context.area.name)}
 
     def _sweep(self) -> None:
-        """Remove what runs that died left of maps of this period that are made otherwise by now.
+        """Remove unfinished maps of this period that runs left when they died.
 
-        Under the lease, which is no other run's whatever its settings: so what is in the ledger by now is
-        all that was finished. A ledger that was lost knows nothing of what was published under it.
+        While this run holds the lease no other run works on the period, whatever its settings: so every
+        finished map is in the ledger. Published maps stay even if the ledger does not have them, since it
+        may be a new one after a loss.
         """
         known = self._known_maps() | {self.map_id}
         for name in self.context.folder.names():
@@ -364,21 +370,21 @@ class PeriodWork:
 
 
 def _days(lease: Lease) -> str:
-    """The period's day, or its first and last."""
+    """The period's day, or its first and last day, for a title."""
     first = date.fromisoformat(lease.on.first_day)
     last = first + timedelta(days=lease.on.recipe.window_days - 1)
     return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _map_id(lease: Lease, seen: list[Seen]) -> str:
-    """What a map is called: its period, and a digest of all that decides it."""
+    """The name of a map: the period's first day, and a digest of all that decides the map."""
     scenes = sorted((one.scene.provider, one.scene.id, one.scene.baseline or "") for one in seen)
     decisive = json.dumps((lease.on.area, lease.on.recipe.digest, scenes))
     return f"{lease.on.first_day}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
 
 
 def _read(folder: Store, name: str) -> Json | None:
-    """A JSON document; an empty one where what is there is none, as a full disk leaves it; None: nothing."""
+    """A JSON document; empty if the file holds no JSON, as after a full disk; None if there is no file."""
     content = folder.read(name)
     try:
         return None if content is None else mapping(json.loads(content))
@@ -387,13 +393,13 @@ def _read(folder: Store, name: str) -> Json | None:
 
 
 def _is_published(folder: Store) -> bool:
-    """Whether a map's item has its place among the versions, or cannot be read to see."""
+    """Whether a map's item was given a version, or cannot be read."""
     item = _read(folder, ITEM_NAME)
     return item is not None and (not item or "version" in mapping(item.get("properties")))
 
 
 def _missing(report: Json) -> list[Json]:
-    """Reads that failed for good: pixels are missing, or whether a scene is clear is not known."""
+    """The failed reads that no other source replaced: of pixels, or of a scene's cloud mask."""
     failures = (mapping(entry) for entry in sequence(report.get("failures")))
     return [entry for entry in failures if entry.get("replaced_by") is None]
 
@@ -401,7 +407,7 @@ def _missing(report: Json) -> list[Json]:
 def _sorted_out(
     seen: list[Seen], report: Json, max_cloud: float
 ) -> tuple[list[Sighting], dict[Sighting, str]]:
-    """The scenes in a map, and those that are not with the reason."""
+    """The scenes in a map, and the scenes left out, each with the reason."""
     mapped: list[Sighting] = []
     skipped: dict[Sighting, str] = {}
     used = {text(entry.get("id")): entry for entry in map(mapping, sequence(report.get("scenes")))}

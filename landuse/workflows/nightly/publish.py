@@ -1,7 +1,7 @@
-"""What the ledger says, made visible: STAC catalogues of the maps, and the change from each to the next.
+"""STAC catalogues of the maps, and the change layers from each map to the next, made from the ledger.
 
-Both follow from the ledger alone and are made anew where they differ from what it says: after a crash, or
-after two runs at once, the next look puts right what is not.
+Both are made again where they differ from what the ledger says. So after a crash, or after two runs at the
+same time, the next run corrects them.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ def publish_area(ledger: Ledger, root: Store, area: str) -> None:
 
 
 def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
-    links: list[Json] = [
-        {"rel": rel, "href": f"../{CATALOG_NAME}", "type": "application/json"} for rel in ("root", "parent")
-    ]
+    links = [_link(rel, f"../{CATALOG_NAME}") for rel in ("root", "parent")]
     before = _read(folder, CATALOG_NAME)
     listed = [mapping(link) for link in sequence(before.get("links"))]
     superseded_by = {row.map_id: row.superseded_by for row in rows}
@@ -82,12 +80,9 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
                 versions["predecessor-version"] = chain[index - 1].map_id
             if after := _successors(row.map_id, superseded_by):
                 versions |= {"successor-version": after[0], "latest-version": after[-1]}
-            link = {
-                "rel": "item",
-                "href": f"./{row.map_id}/{ITEM_NAME}",
-                "type": "application/geo+json",
+            link = _link("item", f"./{row.map_id}/{ITEM_NAME}") | {
                 "title": f"{area}, {row.period}" + (", superseded" if row.superseded_by else ""),
-                # Of these the map's item is made: where they are the same, so is it.
+                # The map's item is made from these: while they stay the same, so does the item.
                 "landuse:versions": versions,
             }
             if link in listed or _write_item(folder.child(row.map_id), versions):
@@ -96,21 +91,14 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
         for path in row.change_paths:
             pair = path.rpartition("/")[2]
             title = f"Change from {pair.replace('_', ' to ')}"
-            href = f"./{CHANGES}/{pair}/{CHANGE_NAME}"
-            links.append({"rel": "related", "href": href, "type": "application/json", "title": title})
-    _write_changed(
-        folder,
-        before,
-        {
-            "type": "Catalog",
-            "stac_version": "1.1.0",
-            "id": f"landuse-{area}",
-            "title": f"Land-use maps of {area}",
-            "description": "Maps made with landuse, one of each period of days. Each links to the scenes it "
-            "was made of; one that was superseded leads to its successor.",
-            "links": links,
-        },
+            links.append(_link("related", f"./{CHANGES}/{pair}/{CHANGE_NAME}") | {"title": title})
+    told = (
+        "Maps made with landuse, one of each period of days. Each links to the scenes it "
+        "was made of; one that was superseded leads to its successor."
     )
+    document = _catalog(f"landuse-{area}", f"Land-use maps of {area}", told, links)
+    if document != before:
+        folder.write(CATALOG_NAME, _encoded(document))
 
 
 def _successors(map_id: str, superseded_by: Mapping[str, str | None]) -> list[str]:
@@ -128,14 +116,8 @@ def _write_item(folder: Store, versions: Mapping[str, str]) -> bool:
     item = _read(folder, ITEM_NAME)
     if not item:  # somebody has removed the map
         return False
-    links: list[Json] = [
-        {"rel": "root", "href": f"../../{CATALOG_NAME}", "type": "application/json"},
-        {"rel": "parent", "href": f"../{CATALOG_NAME}", "type": "application/json"},
-    ]
-    for rel in _VERSION_LINKS:
-        if rel in versions:
-            href = f"../{versions[rel]}/{ITEM_NAME}"
-            links.append({"rel": rel, "href": href, "type": "application/geo+json"})
+    links = [_link("root", f"../../{CATALOG_NAME}"), _link("parent", f"../{CATALOG_NAME}")]
+    links += [_link(rel, f"../{versions[rel]}/{ITEM_NAME}") for rel in _VERSION_LINKS if rel in versions]
     own = {"root", "parent", "self", *_VERSION_LINKS}
     kept = [link for link in map(mapping, sequence(item.get("links"))) if link.get("rel") not in own]
     extensions = [name for name in sequence(item.get("stac_extensions")) if name != VERSION_EXTENSION]
@@ -169,21 +151,31 @@ def _root_catalog(ledger: Ledger, root: Store, before: Json) -> Json:
     for area in ledger.mapped_areas():
         href = f"./{area}/{CATALOG_NAME}"
         if href not in listed and _read(root.child(area), CATALOG_NAME):
-            listed[href] = {"rel": "child", "href": href, "type": "application/json", "title": area}
+            listed[href] = _link("child", href) | {"title": area}
     children = sorted((link for link in listed.values() if link.get("rel") == "child"), key=_href)
-    own: Json = {"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"}
-    return {
-        "type": "Catalog",
-        "stac_version": "1.1.0",
-        "id": "landuse-nightly",
-        "title": "Land-use maps",
-        "description": "Land-use maps made with landuse, night after night, by area.",
-        "links": [own, *children],
-    }
+    told = "Land-use maps made with landuse, night after night, by area."
+    return _catalog("landuse-nightly", "Land-use maps", told, [_link("root", f"./{CATALOG_NAME}"), *children])
 
 
 def _href(link: Json) -> str:
     return str(link.get("href"))
+
+
+def _link(rel: str, href: str) -> dict[str, object]:
+    """A link to a document, whose name tells its media type."""
+    kind = "application/geo+json" if href.endswith(ITEM_NAME) else "application/json"
+    return {"rel": rel, "href": href, "type": kind}
+
+
+def _catalog(name: str, title: str, description: str, links: Sequence[Json]) -> Json:
+    return {
+        "type": "Catalog",
+        "stac_version": "1.1.0",
+        "id": name,
+        "title": title,
+        "description": description,
+        "links": list(links),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,11 +345,6 @@ def _read(folder: Store, name: str) -> Json:
         raise OutputError(
             f"{folder}/{name} holds no JSON ({error}). Move it away, then run again."
         ) from error
-
-
-def _write_changed(folder: Store, before: Json, document: Json) -> None:
-    if document != before:
-        folder.write(CATALOG_NAME, _encoded(document))
 
 
 def _encoded(document: Json) -> bytes:

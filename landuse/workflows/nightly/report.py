@@ -20,10 +20,10 @@ FAILED_CODE = 10
 """Exit code of a run in which areas failed, to which their number is added."""
 
 MOST_FAILED = 89
-"""More failed areas than this are told as this many: exit codes end, and 130 means Ctrl-C."""
+"""More failed areas than this count as this many, so that the exit code stays below 130 (Ctrl-C)."""
 
 Tell: TypeAlias = Callable[[str, str], None]
-"""Hears of what happens: the area's name, and a line for people."""
+"""Is called with the name of an area and a line for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class AreaNightReport:
     changes: tuple[str, ...] = ()
     """Folders of the change layers made, relative to the root."""
     error: str = ""
-    """What stopped the area as a whole; empty where nothing did."""
+    """What stopped the area as a whole; else empty."""
 
     @property
     def failed(self) -> int:
@@ -95,9 +95,9 @@ class NightReport:
     """What a run did."""
 
     began_utc: datetime
-    """The night."""
+    """When the run began."""
     dry_run: bool
-    """Whether it only looked."""
+    """Whether nothing was written."""
     areas: tuple[AreaNightReport, ...]
     """In the order of the config."""
     seconds: float
@@ -121,10 +121,10 @@ class NightReport:
 
 
 def failed_since(rows: Iterable[SceneRow], moment_utc: datetime) -> tuple[PeriodReport, ...]:
-    """The periods that failed after a time, of an area's scenes in the ledger.
+    """The periods with a scene that failed after a time.
 
-    A run that is started again the same night, by Prefect or by hand, tries none of them and must not
-    pass for a night in which all went well.
+    A run that is started again in the same night, by Prefect or by hand, does not try them again. It has to
+    report them all the same: else the night would seem to have gone well.
     """
     failed: dict[str, list[SceneRow]] = {}
     for row in rows:

@@ -1,8 +1,8 @@
-"""The nightly run: for each area, what is new becomes a map, a catalogue entry and a change layer.
+"""The nightly run: for each area new scenes become a map, a catalogue entry and a change layer.
 
-Nothing is remembered but in the ledger: a scene is due that it does not know as mapped, however late it was
-published, and what is published follows from it. So a night that fails, or is killed, is made up for
-by the next.
+The ledger alone records what is done. A scene is due if the ledger does not have it as mapped, however late
+the scene was published, and catalogues and change layers are made from the ledger. So the next night makes
+up for a night that failed or was killed.
 """
 
 from __future__ import annotations
@@ -50,34 +50,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAUNCH = date(2015, 6, 23)
-"""Of Sentinel-2A: there are no scenes from before."""
+"""Launch of Sentinel-2A: there are no scenes from before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """How a run is to go, beside its config."""
+    """The options of one run that are not in its config."""
 
     now_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
-    """When it begins."""
+    """When the run begins, timezone-aware UTC."""
     since: date | None = None
-    """Look at the periods from this day on; None: as far back as the config says, and at all that is due."""
+    """Consider periods from this day on; None: those of ``look_back_days``, and older ones that are due."""
     dry_run: bool = False
-    """Say what would be mapped; write nothing."""
+    """Only report what would be mapped; write nothing."""
     device: str = "auto"
     """What the network runs on."""
     load: Callable[[str, str], PatchClassifier] = load_classifier
     """Makes the classifier of a model and a device."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    """Patience with catalogues and imagery."""
+    """How often and how long requests are tried again."""
     tell: Tell = field(default=lambda area, line: None)
-    """Hears of what happens."""
+    """Is called with the name of an area and a line about what happens in it."""
 
 
 def requested_day(day: str | None) -> date | None:
     """The day that ``--since`` names; None without it.
 
     Raises:
-        UsageError: it names none on which there were both Sentinel-2 and a night to come.
+        UsageError: it is no day, or lies before Sentinel-2's launch or after today.
     """
     if day is None:
         return None
@@ -94,11 +94,16 @@ def requested_day(day: str | None) -> date | None:
 
 
 def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequence[str] = ()) -> NightReport:
-    """Do all areas, or those named, one after the other. One's failure stops no other.
+    """Run all areas, or those named, one after the other. A failed area does not stop the others.
+
+    Args:
+        config: the areas and their settings.
+        night: the options of this run.
+        only: names of areas; empty: all.
 
     Raises:
         UsageError: the config has no area of such a name.
-        KeyboardInterrupt: again; what is finished is kept.
+        KeyboardInterrupt: the run was stopped; what is finished is kept.
     """
     night = night or Night()
     areas = [config.area(name) for name in dict.fromkeys(only)] or list(config.areas)
@@ -123,12 +128,12 @@ def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequenc
 
 
 def run_area(config: NightlyConfig, area: AreaConfig, night: Night | None = None) -> AreaNightReport:
-    """Do one area: search, map what is due, publish, compare.
+    """Run one area: search, map what is due, publish, compare.
 
     Raises:
-        LanduseError: the area could not be worked on, or not to its end; a period that failed is in the
-            report instead. It comes without its causes: a scheduler logs them, and they may quote a URL
-            with its token.
+        LanduseError: the area could not be done to its end. A failed period raises nothing: it is in the
+            report. The error has no cause attached: a scheduler logs causes, and they may quote a URL with
+            its token.
     """
     night = night or Night()
     try:
@@ -140,7 +145,7 @@ def run_area(config: NightlyConfig, area: AreaConfig, night: Night | None = None
 
 
 def _reason(area: AreaConfig, error: Exception) -> str:
-    """Why an area failed, for people; what nobody foresaw goes to the log."""
+    """Why an area failed, for people; the traceback of an unforeseen error goes to the log."""
     if isinstance(error, LanduseError):
         return str(error)
     log.error("area %s failed: %s", area.name, redacted_traceback(error))
@@ -148,9 +153,10 @@ def _reason(area: AreaConfig, error: Exception) -> str:
 
 
 class Clock:
-    """The time, counted from when a night began. It goes on while the machine sleeps, and never back.
+    """The time since a night began, added to its beginning. It never goes back.
 
-    Others read the same hours in the ledger: a machine that wakes up has to see that its lease has lapsed.
+    It goes on while the machine sleeps: on waking up, a run has to see that its lease has expired, which
+    other machines judge by their clocks.
     """
 
     def __init__(self, now_utc: datetime) -> None:
@@ -159,7 +165,7 @@ class Clock:
         self._passed_s = 0.0
 
     def __call__(self) -> datetime:
-        """It."""
+        """The time now, timezone-aware UTC."""
         wall_s, steady_s = self._began_s
         # The wall clock may be set back; the steady one may stand still in a sleep.
         self._passed_s = max(self._passed_s, time.time() - wall_s, time.monotonic() - steady_s)
@@ -168,7 +174,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SearchResult:
-    """What a search found."""
+    """What the search of an area found, and what is to be done about it."""
 
     found: Found
     seen: tuple[Seen, ...]
@@ -208,28 +214,28 @@ class _AreaRun:
         )
 
     def tell(self, line: str) -> None:
-        """Say what happens."""
+        """Log a line, and show it to whoever watches the run."""
         log.info("area %s: %s", self.area.name, line)
         self.night.tell(self.area.name, line)
 
     def do(self) -> AreaNightReport:
-        """All of it."""
+        """Search, map what is due, publish and compare."""
         root = Store.at(self.config.out.get_secret_value())
         if not self.night.dry_run:
             root.prepare()  # by default the ledger lies in it
         ledger_url = self.config.ledger.get_secret_value()
         with Ledger.at(ledger_url, create=not self.night.dry_run) as ledger:
-            look = self._look(ledger)
+            result = self._search(ledger)
             if self.night.dry_run:
                 periods = tuple(
                     PeriodReport(first_day=period.first_day, state="due", scenes=period.scene_ids)
-                    for period in look.due
+                    for period in result.due
                 )
                 return AreaNightReport(
-                    area=self.area.name, found=len(look.seen), new=look.new, periods=periods
+                    area=self.area.name, found=len(result.seen), new=result.new, periods=periods
                 )
-            context = self._context(root, ledger, look)
-            done, error = self._do_periods(context, root, look.due)
+            context = self._context(root, ledger, result)
+            done, error = self._do_periods(context, root, result.due)
             changes: tuple[str, ...] = ()
             try:
                 changes = update_changes(ledger, root, self.area, self.tell)
@@ -240,18 +246,18 @@ class _AreaRun:
             self.tell(f"failed: {error}")
         return AreaNightReport(
             area=self.area.name,
-            found=len(look.seen),
-            new=look.new,
+            found=len(result.seen),
+            new=result.new,
             periods=tuple(done),
             changes=changes,
-            earlier=look.earlier,
+            earlier=result.earlier,
             error=error,
         )
 
     def _do_periods(
         self, context: AreaContext, root: Store, due: Sequence[DuePeriod]
     ) -> tuple[list[PeriodReport], str]:
-        """What became of the periods, and what kept some from being done at all; empty where nothing did."""
+        """The reports of the periods, and what kept some of them from being done at all, else empty."""
         done: list[PeriodReport] = []
         stuck: list[tuple[DuePeriod, str]] = []
         for period in due:
@@ -269,8 +275,8 @@ class _AreaRun:
                 stuck = []
         return sorted(done, key=lambda report: report.first_day), stuck[0][1] if stuck else ""
 
-    def _look(self, ledger: Ledger) -> _SearchResult:
-        """Search, enter what is new, and see what is due."""
+    def _search(self, ledger: Ledger) -> _SearchResult:
+        """Search, enter the new scenes, and list the periods that are due."""
         area, recipe = self.area, self.recipe
         shift = solar_shift(self.place)
         before = ledger.recipe_of(area.name)
@@ -304,7 +310,7 @@ class _AreaRun:
         )
 
     def _find(self, start_utc: datetime) -> Found:
-        """What the source has of the area from a time on; nothing is no failure."""
+        """The source's scenes of the area from a time on; to find none is no failure."""
         request = MapRequest(
             source=self.area.source,
             area=self.place,
@@ -319,7 +325,7 @@ class _AreaRun:
             log.info("area %s: %s", self.area.name, error)
             return Found(scenes=(), sources=())
 
-    def _context(self, root: Store, ledger: Ledger, look: _SearchResult) -> AreaContext:
+    def _context(self, root: Store, ledger: Ledger, result: _SearchResult) -> AreaContext:
         folder = root.child(self.area.name)
         folder.prepare()
         location = self.config.out.get_secret_value().rstrip("/")
@@ -331,8 +337,8 @@ class _AreaRun:
             ledger=ledger,
             classifier=self.classifier,
             cluster=self.cluster,
-            found=look.found,
-            seen=look.seen,
+            found=result.found,
+            seen=result.seen,
             owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             clock=self.clock,
             attempts=self.config.attempts,
@@ -342,13 +348,13 @@ class _AreaRun:
 
 
 def _digest(place: Area) -> str:
-    """SHA-256 of an area's outline, however its corners are listed, and of whether maps are cut to it."""
+    """SHA-256 of an area's geometry, in normal form, and of whether maps are cut to it."""
     outline = shapely.to_wkb(shapely.normalize(place.geometry))
     return hashlib.sha256(outline + bytes([place.clip])).hexdigest()
 
 
 def _first_period(area: AreaConfig, night: Night, shift: timedelta, due: Sequence[str]) -> date:
-    """The period to look from. What is due from longer ago is looked for too, unless a day is given."""
+    """First day of the first period to search: an older one if it is due and no day is given."""
     if night.since is not None:
         noon_utc = datetime(night.since.year, night.since.month, night.since.day, 12, tzinfo=UTC)
         return period_of(noon_utc - shift, shift, area.window_days)

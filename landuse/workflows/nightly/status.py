@@ -1,4 +1,4 @@
-"""How nightly runs fare: by area, for people, for JSON and for Prometheus."""
+"""The status of nightly runs, area by area: for people, as JSON and for Prometheus."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ STALE_CODE = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AreaHealth(AreaStatus):
-    """How one area of a config fares, and whether its last map is too old."""
+    """The status of one area of a config, with the age of its newest mapped scene."""
 
     age_days: float | None = None
     """How long ago its newest mapped scene was acquired; None: it has none."""
     max_age_days: float | None = None
-    """How long it may be; None: as long as it likes."""
+    """How old it may be; None: any age will do."""
 
     @property
     def stale(self) -> bool:
@@ -75,7 +75,7 @@ class AreaHealth(AreaStatus):
 def nightly_status(
     config: NightlyConfig, now_utc: datetime, max_age_days: float | None = None
 ) -> tuple[AreaHealth, ...]:
-    """How the config's areas fare, in its order.
+    """The status of the config's areas, in the order of the config.
 
     Args:
         config: of the nightly runs.

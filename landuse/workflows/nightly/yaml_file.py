@@ -92,6 +92,8 @@ class Document:
     """The file."""
     secret_keys: Collection[str]
     """Keys at its top whose values may hold passwords: they take ``${NAME}``, and are never shown."""
+    environ: Mapping[str, str] = field(repr=False)
+    """What stands in the place of ``${NAME}``, by name."""
     values: dict[str, Value] = field(default_factory=dict)
     """What it holds; of keys that are given twice the first."""
     lines: dict[At, int] = field(default_factory=dict)
@@ -183,14 +185,12 @@ def read_document(path: Path, secret_keys: Collection[str], environ: Mapping[str
         raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: {told}.") from None
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path}:1: this is no mapping. Give `key: value` lines.")
-    document = Document(path=path, secret_keys=secret_keys)
-    document.values.update(_mapping(document, loader, node, (), environ))
+    document = Document(path=path, secret_keys=secret_keys, environ=environ)
+    document.values.update(_mapping(document, loader, node, ()))
     return document
 
 
-def _mapping(
-    document: Document, loader: _Loader, node: yaml.MappingNode, at: At, environ: Mapping[str, str]
-) -> dict[str, Value]:
+def _mapping(document: Document, loader: _Loader, node: yaml.MappingNode, at: At) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for key_node, value_node in node.value:
         key, line = key_node.value, key_node.start_mark.line + 1
@@ -200,18 +200,16 @@ def _mapping(
             document.problems.append(((*at, key), f"given again in line {line}. Keep one of the two."))
         else:
             document.lines[*at, key] = line
-            found[key] = _value(document, loader, value_node, (*at, key), environ)
+            found[key] = _value(document, loader, value_node, (*at, key))
     return found
 
 
-def _value(document: Document, loader: _Loader, node: yaml.Node, at: At, environ: Mapping[str, str]) -> Value:
+def _value(document: Document, loader: _Loader, node: yaml.Node, at: At) -> Value:
     if isinstance(node, yaml.MappingNode):
-        return _mapping(document, loader, node, at, environ)
+        return _mapping(document, loader, node, at)
     if isinstance(node, yaml.SequenceNode):
         document.lines.update({(*at, i): item.start_mark.line + 1 for i, item in enumerate(node.value)})
-        return tuple(
-            _value(document, loader, item, (*at, index), environ) for index, item in enumerate(node.value)
-        )
+        return tuple(_value(document, loader, item, (*at, index)) for index, item in enumerate(node.value))
     problem, value = "", node.value
     if node.tag in _CONVERTED:
         try:
@@ -221,7 +219,7 @@ def _value(document: Document, loader: _Loader, node: yaml.Node, at: At, environ
     elif not value.isprintable():
         problem = "it has characters that no line shows. Delete them."
     elif len(at) == 1 and at[0] in document.secret_keys:
-        problem, value = _filled(value, environ)
+        problem, value = _filled(value, document.environ)
     elif "${" in value:
         mend = f"Only {', '.join(document.secret_keys)} take values from the environment."
         problem = f"${{...}} has no meaning here. {mend}"

@@ -1,9 +1,13 @@
-"""IO: the ledger: which scenes of which area are mapped, which are to be, and who is at them.
+"""IO: the ledger: which scenes of an area are mapped, which are still to be mapped, and by which run.
 
-A period is the unit of work: all its scenes make one map. A run takes a lease on it, maps it, and settles
-it in one transaction. A run that dies leaves a lease that lapses; a run that comes too late settles
-nothing. What is done is done under a recipe: under another one nothing is, and the maps of the one in force
-are the current ones. The clock is the caller's: every method that needs it takes ``now_utc``.
+The unit of work is a period: all scenes of a period make one map. A run takes a lease on a period, maps it,
+and enters the outcome and ends the lease in one transaction. If a run dies, its lease expires and another
+run may take the period. A run whose lease has expired can enter nothing.
+
+Each outcome belongs to a recipe, the settings that decide a map. After a change of the recipe every scene
+counts as not yet mapped, and the maps made with the recipe in force are the current ones.
+
+No method reads a clock: those that need the time take it as ``now_utc``.
 """
 
 from __future__ import annotations
@@ -16,26 +20,8 @@ from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
+from landuse.workflows.nightly.ledger import rows
 from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, MapRow, SceneRow, SceneState
-from landuse.workflows.nightly.ledger.rows import (
-    check_held,
-    count_tries,
-    enter_scenes,
-    is_due,
-    lease_on,
-    look_by,
-    of_current,
-    of_keys,
-    of_period,
-    of_recipe,
-    of_states,
-    put_in_succession,
-    read_maps,
-    read_scenes,
-    read_status,
-    recipe_in_force,
-    settle,
-)
 from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
 
 if TYPE_CHECKING:
@@ -46,13 +32,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """The state of nightly runs. Threads and processes may share it.
+    """The record of nightly runs. Several threads and processes may use it at the same time.
 
     Every method raises ``LedgerError`` where the database cannot be used.
     """
 
     database: Database
-    """Where it lies."""
+    """The database that holds the tables."""
 
     @classmethod
     @contextmanager
@@ -67,22 +53,22 @@ class Ledger:
             yield cls(database=database)
 
     def note_found(self, area: str, sightings: Iterable[Sighting], recipe: Recipe, now_utc: datetime) -> int:
-        """Enter the scenes that are new under this recipe, and that the area was looked at.
+        """Enter that the area was searched, and the scenes that are new under this recipe.
 
-        The recipe is in force from now on: the maps made by it are current where there are any. Scenes that
-        are known stay as they are, so it does no harm to note one twice, late or out of order.
+        From now on the recipe is in force: where it has maps, those are the current ones. Known scenes stay
+        as they are, so a scene may be noted twice, late or out of order.
 
         Returns:
             How many were new.
         """
         with self.database.writing() as connection:
-            look_by(connection, area, recipe, now_utc)
-            return enter_scenes(connection, area, sightings, recipe, now_utc)
+            rows.look_by(connection, area, recipe, now_utc)
+            return rows.enter_scenes(connection, area, sightings, recipe, now_utc)
 
     def recipe_of(self, area: str) -> Recipe | None:
-        """The recipe in force: that by which the area was last looked at; None where it never was."""
+        """The recipe of the area's last search; None for an area that was never searched."""
         with self.database.reading() as connection:
-            return recipe_in_force(connection, area)
+            return rows.recipe_in_force(connection, area)
 
     def park_spent(self, area: str, recipe: Recipe, now_utc: datetime, attempts: int) -> None:
         """Park the scenes that nobody is at and whose tries are used up.
@@ -94,8 +80,8 @@ class Ledger:
             connection.execute(
                 sa.update(SCENES)
                 .where(
-                    of_recipe(area, recipe),
-                    of_states(SceneState.FOUND, SceneState.FAILED),
+                    rows.of_recipe(area, recipe),
+                    rows.of_states(SceneState.FOUND, SceneState.FAILED),
                     SCENES.c.attempts >= attempts,
                     SCENES.c.period.not_in(_leased(area, now_utc)),
                 )
@@ -114,20 +100,20 @@ class Ledger:
         attempts: int,
         sightings: Iterable[Sighting] = (),
     ) -> tuple[DuePeriod, ...]:
-        """The periods with scenes that are due and that no run is at, oldest first.
+        """The periods that have due scenes and no valid lease, oldest first.
 
         Args:
             area: name of the area.
             recipe: what its maps are made by.
             now_utc: the time.
             attempts: tries before a scene is parked; one parked after fewer is due again.
-            sightings: taken as noted, though they are not: what a run would do, for a dry one.
+            sightings: scenes to be counted as noted although they are not entered, for a dry run.
         """
         with self.database.reading() as connection:
             busy = set(connection.execute(_leased(area, now_utc)).scalars())
-            rows = read_scenes(connection, of_recipe(area, recipe))
-            due = read_scenes(connection, of_recipe(area, recipe) & is_due(now_utc, attempts))
-        known = {row.key for row in rows}
+            known_rows = rows.read_scenes(connection, rows.of_recipe(area, recipe))
+            due = rows.read_scenes(connection, rows.of_recipe(area, recipe) & rows.is_due(now_utc, attempts))
+        known = {row.key for row in known_rows}
         fresh = {sighting.key: sighting for sighting in sightings if sighting.key not in known}
         waiting: list[SceneRow | Sighting] = [*due, *fresh.values()]
         waiting.sort(key=lambda entry: (entry.period, entry.acquired_utc, entry.scene_id, entry.baseline))
@@ -145,32 +131,34 @@ class Ledger:
     def lease(
         self, period: DuePeriod, owner: str, *, now_utc: datetime, minutes: float, attempts: int
     ) -> Lease | None:
-        """Take a period, for one recipe at a time; a try of each of its due scenes is counted.
+        """Take a lease on a period, and count a try of each of its due scenes.
+
+        A period has one lease at a time, whatever the recipe.
 
         Args:
-            period: one of ``periods_to_do``. Whether its scenes are still due is looked up anew; others that
-                were noted since are not the lease's.
-            owner: names this run; no two have the same name.
+            period: one of ``periods_to_do``. Its scenes that are no longer due are left out of the lease,
+                and so are scenes that were noted since.
+            owner: the name of this run; no two runs have the same name.
             now_utc: the time.
-            minutes: how long, unless it is renewed.
+            minutes: how long the lease lasts unless it is renewed.
             attempts: tries before a scene is parked.
 
         Returns:
-            The lease; None where another run is at the period, or has just done it.
+            The lease; None if another run holds the period or has finished it since.
         """
         expires_utc = now_utc + timedelta(minutes=minutes)
         with self.database.writing() as connection:
-            held = connection.execute(sa.select(LEASES.c.expires_utc).where(lease_on(period))).scalar()
+            held = connection.execute(sa.select(LEASES.c.expires_utc).where(rows.lease_on(period))).scalar()
             if held is not None and held > now_utc:
                 return None
-            connection.execute(sa.delete(LEASES).where(lease_on(period)))
-            own = of_period(period) & of_keys(period.scenes)
-            due = read_scenes(connection, own & is_due(now_utc, attempts))
+            connection.execute(sa.delete(LEASES).where(rows.lease_on(period)))
+            own = rows.of_period(period) & rows.of_keys(period.scenes)
+            due = rows.read_scenes(connection, own & rows.is_due(now_utc, attempts))
             keys = tuple(row.key for row in due)
             if not keys:
                 return None
             lease = Lease(on=replace(period, scenes=keys), owner=owner, expires_utc=expires_utc)
-            count_tries(connection, lease.on, 1)
+            rows.count_tries(connection, lease.on, 1)
             connection.execute(
                 sa.insert(LEASES).values(
                     area=period.area, period=period.first_day, owner=owner, expires_utc=expires_utc
@@ -179,24 +167,26 @@ class Ledger:
         return lease
 
     def renew(self, lease: Lease, *, now_utc: datetime, minutes: float) -> Lease:
-        """Hold a period for longer.
+        """Make a lease last for so many minutes from now on.
 
         Raises:
-            LeaseLostError: it is not held any more.
+            LeaseLostError: it has expired, or another run holds the period.
         """
         expires_utc = now_utc + timedelta(minutes=minutes)
         with self.database.writing() as connection:
-            check_held(connection, lease, now_utc)
-            connection.execute(sa.update(LEASES).where(lease_on(lease.on)).values(expires_utc=expires_utc))
+            rows.check_held(connection, lease, now_utc)
+            connection.execute(
+                sa.update(LEASES).where(rows.lease_on(lease.on)).values(expires_utc=expires_utc)
+            )
         return replace(lease, expires_utc=expires_utc)
 
     def release(self, lease: Lease) -> None:
-        """Give a period back untried, as when a run is asked to stop. One that is lost stays lost."""
+        """End a lease and take back its tries, as when a run is asked to stop; nothing if it is lost."""
         with self.database.writing() as connection:
-            held = connection.execute(sa.select(LEASES.c.owner).where(lease_on(lease.on))).scalar()
+            held = connection.execute(sa.select(LEASES.c.owner).where(rows.lease_on(lease.on))).scalar()
             if held == lease.owner:
-                connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
-                count_tries(connection, lease.on, -1)
+                connection.execute(sa.delete(LEASES).where(rows.lease_on(lease.on)))
+                rows.count_tries(connection, lease.on, -1)
 
     def settle_mapped(
         self,
@@ -208,23 +198,23 @@ class Ledger:
         now_utc: datetime,
         seconds: float,
     ) -> MapRow:
-        """Enter the period's map, which supersedes the one before it, and give the lease back.
+        """Enter a map of the period, which supersedes the period's map before it, and end the lease.
 
-        Where another recipe has come into force since, a map of that stays the current one.
+        If another recipe has come into force since, its map of the period stays the current one.
 
-        A scene that is in an earlier map keeps that one as its ``map_id``. One of the period that is named
-        in neither ``mapped`` nor ``skipped`` stays due.
+        A scene that is already in an earlier map keeps that map's id. A scene of the period that is in
+        neither ``mapped`` nor ``skipped`` stays due.
 
         Args:
-            lease: on the period.
+            lease: the lease on the period.
             made: the map.
-            mapped: the scenes in it; those that nobody has noted are entered.
-            skipped: scenes that were looked at and are not in it, each with the reason.
+            mapped: the scenes in the map; those that are not in the ledger yet are entered.
+            skipped: the scenes that were considered and are not in the map, each with the reason.
             now_utc: the time.
-            seconds: how long it took.
+            seconds: how long the map took.
 
         Raises:
-            LeaseLostError: the lease is not held any more; nothing is changed.
+            LeaseLostError: the lease is lost; nothing is changed.
         """
         if not mapped:
             raise ValueError(f"map {made.map_id!r} is of no scene")
@@ -242,10 +232,10 @@ class Ledger:
                 "scene_ids": [sighting.scene_id for sighting in by_time],
             }
             connection.execute(sa.insert(MAPS).values(values))
-            put_in_succession(connection, area)
-            enter_scenes(connection, area, mapped, recipe, now_utc)
+            rows.put_in_succession(connection, area)
+            rows.enter_scenes(connection, area, mapped, recipe, now_utc)
             keys = [sighting.key for sighting in mapped]
-            settle(
+            rows.settle(
                 connection,
                 lease,
                 keys,
@@ -255,16 +245,16 @@ class Ledger:
                 seconds=seconds,
             )
             _skip(connection, lease, skipped, now_utc, seconds)
-            (entered,) = read_maps(connection, MAPS.c.map_id == made.map_id)
+            (entered,) = rows.read_maps(connection, MAPS.c.map_id == made.map_id)
         return entered
 
     def settle_skipped(
         self, lease: Lease, skipped: Mapping[Sighting, str], *, now_utc: datetime, seconds: float
     ) -> None:
-        """Enter that scenes of the period make no map, each with the reason, and give the lease back.
+        """Enter that the period gets no map of these scenes, each with the reason, and end the lease.
 
         Raises:
-            LeaseLostError: the lease is not held any more; nothing is changed.
+            LeaseLostError: the lease is lost; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
             _skip(connection, lease, skipped, now_utc, seconds)
@@ -272,12 +262,12 @@ class Ledger:
     def settle_failed(
         self, lease: Lease, reason: str, *, now_utc: datetime, attempts: int, seconds: float
     ) -> None:
-        """Enter that the try failed, and give the lease back.
+        """Enter that the try failed, and end the lease.
 
-        What was due is failed and tried again another night, or parked where its tries are used up.
+        The leased scenes are tried again another night, or parked if their tries are used up.
 
         Raises:
-            LeaseLostError: the lease is not held any more; nothing is changed.
+            LeaseLostError: the lease is lost; nothing is changed.
         """
         with self._settling(lease, now_utc) as connection:
             failed, parked = (
@@ -285,12 +275,12 @@ class Ledger:
             )
             state = sa.case((SCENES.c.attempts < attempts, failed), else_=parked)
             keys = lease.on.scenes
-            settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
+            rows.settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
 
     def note_changes(self, area: str, paths: Mapping[str, tuple[str, ...]]) -> None:
-        """Enter where the change layers of an area's maps lie, by the later map's id; others have none."""
+        """Enter the paths of an area's change layers, by the id of the later map; other maps have none."""
         with self.database.writing() as connection:
-            for row in read_maps(connection, MAPS.c.area == area):
+            for row in rows.read_maps(connection, MAPS.c.area == area):
                 if row.change_paths != paths.get(row.map_id, ()):
                     connection.execute(
                         sa.update(MAPS)
@@ -301,17 +291,17 @@ class Ledger:
     def scenes(self, area: str, recipe: Recipe) -> tuple[SceneRow, ...]:
         """All scenes of an area under a recipe, by period and time."""
         with self.database.reading() as connection:
-            return read_scenes(connection, of_recipe(area, recipe))
+            return rows.read_scenes(connection, rows.of_recipe(area, recipe))
 
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area that no other one supersedes: at most one of each day, by period."""
+        """The current maps of an area, at most one for each day, ordered by period."""
         with self.database.reading() as connection:
-            return read_maps(connection, of_current(area))
+            return rows.read_maps(connection, rows.of_current(area))
 
     def all_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The maps of an area with those that are superseded, by period and in the order of entry."""
+        """All maps of an area, also superseded ones, ordered by period and then by entry."""
         with self.database.reading() as connection:
-            return read_maps(connection, MAPS.c.area == area)
+            return rows.read_maps(connection, MAPS.c.area == area)
 
     def mapped_areas(self) -> tuple[str, ...]:
         """Names of the areas that have a map."""
@@ -319,22 +309,22 @@ class Ledger:
             return tuple(connection.execute(sa.select(MAPS.c.area).distinct()).scalars())
 
     def status(self, now_utc: datetime) -> tuple[AreaStatus, ...]:
-        """How each area fares that was ever looked at, by name."""
+        """The status of each area that was ever searched, ordered by name."""
         with self.database.reading() as connection:
             areas = connection.execute(sa.select(AREAS).order_by(AREAS.c.area)).all()
             return tuple(
-                read_status(connection, row.area, recipe, row.looked_utc, now_utc)
+                rows.read_status(connection, row.area, recipe, row.looked_utc, now_utc)
                 for row in areas
-                if (recipe := recipe_in_force(connection, row.area)) is not None
+                if (recipe := rows.recipe_in_force(connection, row.area)) is not None
             )
 
     @contextmanager
     def _settling(self, lease: Lease, now_utc: datetime) -> Iterator[sa.Connection]:
-        """A transaction of whoever holds the lease, which it ends."""
+        """A transaction of the lease's holder; the lease ends with it."""
         with self.database.writing() as connection:
-            check_held(connection, lease, now_utc)
+            rows.check_held(connection, lease, now_utc)
             yield connection
-            connection.execute(sa.delete(LEASES).where(lease_on(lease.on)))
+            connection.execute(sa.delete(LEASES).where(rows.lease_on(lease.on)))
 
 
 def _leased(area: str, now_utc: datetime) -> sa.Select[tuple[str]]:
@@ -350,9 +340,9 @@ def _skip(
     seconds: float,
 ) -> None:
     """Write that scenes are in no map, each with the reason; those that nobody has noted are entered."""
-    enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
+    rows.enter_scenes(connection, lease.on.area, skipped, lease.on.recipe, now_utc)
     for sighting, reason in skipped.items():
-        settle(
+        rows.settle(
             connection,
             lease,
             [sighting.key],

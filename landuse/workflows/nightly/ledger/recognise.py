@@ -1,8 +1,8 @@
-"""Pure: which period a scene belongs to, and which scene of the ledger it is.
+"""Pure: the period that a scene belongs to, and the scene of the ledger that it is.
 
-A catalogue may list one acquisition again under another id, and another provider names it its own way. A
-scene of the same acquisition and processing baseline as one that the ledger knows is that one: it is mapped
-once, whatever it is called tonight.
+A catalogue may list the same acquisition again under another id, and each provider has its own ids. A scene
+with the acquisition and the processing baseline of a scene in the ledger is taken for that scene: so it is
+mapped once, whatever its id is tonight.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from landuse.workflows.nightly.ledger.records import SceneRow
 
 OUTLINE_DEGREES = 0.01
-"""How far the outline that the ledger keeps of a scene may be from the true one: a kilometre of a hundred."""
+"""How far the footprint in the ledger may be from the scene's true one: about 1 km, of a scene's 100 km."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A scene that was found tonight, and what the ledger calls it."""
+    """A scene that was found tonight, and its name in the ledger."""
 
     scene: Scene
-    """As the source has it."""
+    """The scene as the source describes it."""
     sighting: Sighting
-    """As the ledger has it."""
+    """The scene as it is in the ledger, or is to be entered."""
 
 
 def solar_shift(area: Area) -> timedelta:
@@ -48,8 +48,8 @@ def solar_shift(area: Area) -> timedelta:
 def period_of(moment_utc: datetime, shift: timedelta, window_days: int) -> date:
     """First day of the period that a moment lies in.
 
-    Periods are so many solar days, counted from the first day of the calendar: they stay the same whenever
-    one looks, and part no overpass.
+    A period has ``window_days`` solar days, counted from the first day of the calendar. So periods are the
+    same on every night, and the scenes of one overpass are never in two of them.
     """
     ordinal = (moment_utc + shift).date().toordinal() - 1
     return date.fromordinal(ordinal - ordinal % window_days + 1)
@@ -63,10 +63,10 @@ def period_start_utc(period: date, shift: timedelta) -> datetime:
 def recognise(
     scenes: Iterable[Scene], rows: Iterable[SceneRow], shift: timedelta, window_days: int
 ) -> list[Seen]:
-    """What the ledger calls some scenes; those that it does not know go by their own ids.
+    """The names of scenes in the ledger; those that it does not have keep their own ids.
 
-    A scene of a baseline older than what is mapped of its acquisition already is taken for the mapped one:
-    a provider that is behind must not undo what a newer one gave.
+    If a newer baseline of a scene's acquisition is mapped already, the scene is taken for the mapped one: a
+    provider that is behind must not undo the map of a newer baseline.
 
     Args:
         scenes: found tonight.
@@ -117,7 +117,7 @@ def _falling(baseline: str) -> tuple[int, ...]:
 
 
 def _acquisition_of(scene: Scene) -> str:
-    """What tells the scene's acquisition from others, as JSON; empty where the item does not say enough."""
+    """What identifies the scene's acquisition, as JSON; empty if the item does not state enough."""
     if not (scene.tile and scene.platform):
         return ""
     shown = shapely.simplify(footprint_of(scene), OUTLINE_DEGREES)
@@ -131,7 +131,7 @@ def _acquisition_of(scene: Scene) -> str:
 
 
 def _scene_of(row: SceneRow) -> Scene:
-    """As much of the scene as tells acquisitions apart."""
+    """A scene with those of its fields that identify the acquisition."""
     values = json.loads(row.acquisition)
     return Scene(
         id=row.scene_id,

@@ -1,8 +1,9 @@
-"""IO: the ledger's rows within one transaction: what is due, who holds a period, what becomes of a scene.
+"""IO: the queries and statements of the ledger, each within a transaction of the caller's.
 
-Of each day there is at most one current map: by the recipe that came into force last, and of that the one
-entered last. So where an area goes back to settings that it had before, the maps made by them are current
-again; and a period that was not mapped anew, as it is from too long ago, keeps the map it has.
+Each day of an area has at most one current map: of the maps that show the day, the one whose recipe came
+into force last, and among those of one recipe the one entered last. So if an area goes back to earlier
+settings, the maps made with them become current again. A period that is not mapped again, for instance
+because it is too old to be searched, keeps its map.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
     from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, Sighting
 
 NIGHT = timedelta(hours=12)
-"""What failed is due again so long after: the next night, however often a run is started in one."""
+"""A failed scene is due again after this time: the next night, however often a run is started in one."""
 
 MAX_REASON = 1000
 """Characters of a reason; an error may quote a whole page."""
 
 
 def is_due(now_utc: datetime, attempts: int) -> sa.ColumnElement[bool]:
-    """Scenes to be tried now: new ones, and failed ones another night.
+    """The scenes that are to be tried now: new ones, and those that failed on an earlier night.
 
-    A parked one is due again once more attempts are allowed than it was given.
+    A parked scene is due again if more attempts are allowed than were made.
     """
     return sa.and_(
         SCENES.c.attempts < attempts,
@@ -82,7 +83,7 @@ def of_current(area: str) -> sa.ColumnElement[bool]:
 
 
 def lease_on(period: DuePeriod) -> sa.ColumnElement[bool]:
-    """The lease on a period, whoever holds it, and whatever recipe they follow."""
+    """The lease on a period, whatever its holder and recipe."""
     return sa.and_(LEASES.c.area == period.area, LEASES.c.period == period.first_day)
 
 
@@ -130,7 +131,7 @@ def enter_scenes(
 
 
 def look_by(connection: sa.Connection, area: str, recipe: Recipe, now_utc: datetime) -> None:
-    """Enter that an area was looked at, and put the recipe in force, unless a later look did another."""
+    """Enter a search of an area and put its recipe in force, unless a later search was entered before."""
     known = connection.execute(sa.select(AREAS).where(AREAS.c.area == area)).one_or_none()
     looked = {"recipe": recipe.digest, "looked_utc": now_utc}
     if known is None:
@@ -150,7 +151,7 @@ def look_by(connection: sa.Connection, area: str, recipe: Recipe, now_utc: datet
 
 
 def put_in_succession(connection: sa.Connection, area: str) -> None:
-    """Have every map of an area superseded by the right one."""
+    """Enter for every map of an area which map supersedes it."""
     turns = connection.execute(sa.select(RECIPES.c.recipe, RECIPES.c.turn).where(RECIPES.c.area == area))
     rows = read_maps(connection, MAPS.c.area == area)
     successors = succession(rows, {row.recipe: row.turn for row in turns})
@@ -203,7 +204,7 @@ def _days(row: MapRow) -> range:
 
 
 def recipe_in_force(connection: sa.Connection, area: str) -> Recipe | None:
-    """The recipe that an area was last looked at with; None for an area that never was."""
+    """The recipe of an area's last search; None for an area that was never searched."""
     joined = AREAS.join(RECIPES, (AREAS.c.area == RECIPES.c.area) & (AREAS.c.recipe == RECIPES.c.recipe))
     query = sa.select(RECIPES.c.settings).select_from(joined).where(AREAS.c.area == area)
     settings = connection.execute(query).scalar()
@@ -262,7 +263,7 @@ def count_tries(connection: sa.Connection, due: DuePeriod, tries: int) -> None:
 def read_status(
     connection: sa.Connection, area: str, recipe: Recipe, looked_utc: datetime, now_utc: datetime
 ) -> AreaStatus:
-    """How an area fares under the recipe that it was last looked at with."""
+    """The status of an area under the recipe of its last search."""
     counted = sa.select(SCENES.c.state, sa.func.count().label("scenes")).group_by(SCENES.c.state)
     rows = connection.execute(counted.where(of_recipe(area, recipe)))
     counts = {row.state: row.scenes for row in rows}

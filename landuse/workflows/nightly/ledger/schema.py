@@ -1,7 +1,8 @@
 """IO: the ledger's tables and the database they lie in: SQLite, or PostgreSQL.
 
-Whoever writes, writes alone: the work between two writes takes minutes, a write milliseconds. So reads
-and writes of one transaction need no thought of others, and both databases behave the same.
+Only one transaction writes at a time: a write takes milliseconds, and the work between two writes takes
+minutes. So what a writing transaction has read cannot change before it ends, and both databases behave the
+same.
 """
 
 from __future__ import annotations
