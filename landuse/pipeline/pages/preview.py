@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image
 
-from landuse.pipeline.cells import NODATA_ID, percent
-from landuse.pipeline.pages.content import NO_CLASS
+from landuse.pipeline.cells import NO_CLASS, NODATA_ID, percent
 from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from landuse.pipeline.pages.content import MapView, NoClass
+    from landuse.pipeline.cells import NoClass
+    from landuse.pipeline.pages.content import MapView
 
 FONT = "DejaVu Sans"
 """Comes with matplotlib, so a preview looks the same everywhere."""

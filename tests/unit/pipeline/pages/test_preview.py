@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landuse.errors import OutputError
-from landuse.pipeline.cells import NODATA_ID, Cover, percent
-from landuse.pipeline.pages.content import NO_CLASS
+from landuse.pipeline.cells import NO_CLASS, NODATA_ID, Cover, percent
 from landuse.pipeline.pages.preview import cell_picture, draw_preview, plain, round_length, write_preview
 from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
 
