@@ -186,6 +186,7 @@ def project(geometry: BaseGeometry, source_crs: str, target_crs: str) -> BaseGeo
     One in longitude and latitude that is cut at the 180th meridian comes out whole.
     """
     import pyproj
+
     if source_crs == "EPSG:4326":
         geometry = in_one_piece(geometry)
     west, south, east, north = geometry.bounds
