@@ -36,6 +36,51 @@ class CellStatus(IntEnum):
     """No scene saw it, or too little of it for a patch."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoClass:
+    """How cells of the area without a class are shown: hatched, so that none passes for a class."""
+
+    status: CellStatus
+    """Why they have none."""
+    share: str
+    """Field of ``Cover`` that holds their share."""
+    title: str
+    """For people."""
+    color: tuple[int, int, int]
+    """Red, green and blue below the stripes, 0..255. It is also their colour in ``status.tif``."""
+    stripe: tuple[int, int, int]
+    """Red, green and blue of the stripes, 0..255."""
+
+
+NO_CLASS = (
+    NoClass(
+        status=CellStatus.CLOUDY,
+        share="cloudy",
+        title="Cloud, shadow or snow",
+        color=(255, 255, 255),
+        stripe=(150, 163, 178),
+    ),
+    NoClass(
+        status=CellStatus.FAILED,
+        share="failed",
+        title="Could not be read",
+        color=(255, 214, 10),
+        stripe=(24, 24, 27),
+    ),
+    NoClass(
+        status=CellStatus.UNSEEN,
+        share="nodata",
+        title="No imagery",
+        color=(36, 40, 47),
+        stripe=(92, 101, 113),
+    ),
+)
+"""How the page, the preview and the colour table of ``status.tif`` show them."""
+
+STATUS_COLORS = {CellStatus.CLASSIFIED: (214, 232, 214)} | {kind.status: kind.color for kind in NO_CLASS}
+"""Red, green and blue of each status that has a colour; ``OUTSIDE`` is nodata."""
+
+
 def percent(share: float) -> str:
     """A share for people; one that is there never reads 0.0, one that is not whole never 100.0."""
     if 0 < share < 0.0005:

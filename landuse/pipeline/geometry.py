@@ -160,10 +160,6 @@ def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
         area: in longitude and latitude, cut at the 180th meridian where it crosses it.
         scenes: all that are found, whatever of them is mapped, so that clouds do not move the grid.
     """
-    import shapely
-
-    pass
-
     footprints: dict[str, list[BaseGeometry]] = {}
     for scene in scenes:
         if scene.crs is not None and _UTM.fullmatch(scene.crs):
@@ -190,9 +186,6 @@ def project(geometry: BaseGeometry, source_crs: str, target_crs: str) -> BaseGeo
     One in longitude and latitude that is cut at the 180th meridian comes out whole.
     """
     import pyproj
-    import shapely
-
-    pass
 
     if source_crs == "EPSG:4326":
         geometry = in_one_piece(geometry)
@@ -216,11 +209,7 @@ def snap(low: float, high: float, size: float) -> tuple[int, int]:
 
 def footprint_in(scene: Scene, crs: str) -> BaseGeometry:
     """Where a scene may have pixels, in ``crs``: its raster's bounds where known, else its footprint."""
-    from shapely import box
-
-    pass
-
     if scene.bounds_m is None or scene.crs is None:
         return project(footprint_of(scene), "EPSG:4326", crs)
-    bounds = box(*scene.bounds_m)
+    bounds = shapely.box(*scene.bounds_m)
     return bounds if scene.crs == crs else project(bounds, scene.crs, crs)

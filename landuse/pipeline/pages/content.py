@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from landuse.pipeline.cells import CellStatus
-
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -15,47 +13,6 @@ if TYPE_CHECKING:
 
     from landuse.classes import LandUseClass
     from landuse.pipeline.cells import ClassArea, Cover
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoClass:
-    """How cells of the area that have no class are shown: hatched, so that none passes for a class."""
-
-    status: CellStatus
-    """Why they have none."""
-    share: str
-    """Field of ``Cover`` that holds their share."""
-    title: str
-    """For people."""
-    color: tuple[int, int, int]
-    """Red, green, blue of the ground, 0..255."""
-    stripe: tuple[int, int, int]
-    """The same of the stripes on it."""
-
-
-NO_CLASS = (
-    NoClass(
-        status=CellStatus.CLOUDY,
-        share="cloudy",
-        title="Cloud, shadow or snow",
-        color=(255, 255, 255),
-        stripe=(150, 163, 178),
-    ),
-    NoClass(
-        status=CellStatus.FAILED,
-        share="failed",
-        title="Could not be read",
-        color=(255, 214, 10),
-        stripe=(24, 24, 27),
-    ),
-    NoClass(
-        status=CellStatus.UNSEEN,
-        share="nodata",
-        title="No imagery",
-        color=(36, 40, 47),
-        stripe=(92, 101, 113),
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

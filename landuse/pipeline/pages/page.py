@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
-from landuse.pipeline.pages.content import NO_CLASS
+from landuse.pipeline.cells import NO_CLASS, NODATA_ID, SHARE_STEPS
 from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:

@@ -10,16 +10,17 @@ import os
 import tempfile
 import threading
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, ReadError
 from landuse.pipeline.remote.ranges import Part, RangeSource, UnreachableError
 from landuse.pipeline.remote.retry import ExhaustedError, Patience, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from landuse.pipeline.remote.files import Remote
 
 HEAD_BYTES = 32_768
 """Fetched when a file is opened: the header of a COG with the index of its chunks."""
@@ -35,28 +36,6 @@ LONGEST_BYTES = 2 << 20
 
 LARGEST_BYTES = 1 << 40
 """A file that is said to be larger is refused: the copies share one address space on disk."""
-
-
-class Fetching(Protocol):
-    """How ranges are fetched; ``remote.Remote`` is one."""
-
-    def side_by_side(
-        self, get: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]
-    ) -> list[Exception]:
-        """Call ``get`` for each span at the same time; what went wrong comes back, in order."""
-        ...
-
-    def patiently(self, host: str, attempt: Callable[[Patience], None]) -> None:
-        """Repeat an attempt as long as patience lasts, else raise ``ExhaustedError``."""
-        ...
-
-    def taking(self, part: Part) -> AbstractContextManager[None]:
-        """While a part is taken in, so that it can be aborted; closes it."""
-        ...
-
-    def count(self, *, requests: int = 0, fetched_bytes: int = 0) -> None:
-        """Add to the traffic."""
-        ...
 
 
 class Spans:
@@ -162,9 +141,9 @@ class SparseStore:
 class RemoteFile:
     """A sparse copy of one remote file. For any thread."""
 
-    def __init__(self, source: RangeSource, fetching: Fetching, host: str, store: SparseStore) -> None:
+    def __init__(self, source: RangeSource, remote: Remote, host: str, store: SparseStore) -> None:
         self._source = source
-        self._fetching = fetching
+        self._remote = remote
         self._host = host
         self._lock = threading.Lock()
         """Held while ranges are fetched: whoever wants the same bytes waits instead of asking too."""
@@ -215,7 +194,7 @@ class RemoteFile:
             if self.lost is not None:
                 raise ReadError(self.lost)
             wanted = [gap for start, stop in ranges for gap in self._missing(start, self._clip(stop))]
-            errors = self._fetching.side_by_side(self._get, _joined(wanted, self._spans))
+            errors = self._remote.side_by_side(self._get, _joined(wanted, self._spans))
         for error in errors:
             if isinstance(error, ReadError):
                 # It will be said again for every block; the server need not be asked again.
@@ -238,9 +217,9 @@ class RemoteFile:
 
         def attempt(patience: Patience) -> None:
             nonlocal at
-            self._fetching.count(requests=1)
+            self._remote.count(requests=1)
             part = self._source.request(at, stop)
-            with self._fetching.taking(part):
+            with self._remote.taking(part):
                 if part.start > at:
                     raise TransientError("the answer holds another range than was asked for")
                 size = self._check_version(part)
@@ -258,7 +237,7 @@ class RemoteFile:
             if at < min(stop, size):
                 raise TransientError(f"the answer broke off at byte {at} of {stop}")
 
-        self._fetching.patiently(self._host, attempt)
+        self._remote.patiently(self._host, attempt)
 
     def _check_version(self, part: Part) -> int:
         """The file's size; an answer of another version than those before it is refused."""
@@ -278,7 +257,7 @@ class RemoteFile:
         self._store.write(self._base + at, piece)
         with self._span_lock:
             self._spans.add(at, at + len(piece))
-        self._fetching.count(fetched_bytes=len(piece))
+        self._remote.count(fetched_bytes=len(piece))
 
 
 def _joined(wanted: Iterable[tuple[int, int]], there: Spans) -> list[tuple[int, int]]:

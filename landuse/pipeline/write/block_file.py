@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ _FOLDER = ".blocks-"
 
 PLAN_FILE = "plan.json"
 """Which plan the blocks beside it are of."""
+
+_SCORES = tuple(field.name for field in fields(CellScores))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,11 +62,7 @@ def write_block(folder: Store, block: Block, content: BlockFile) -> None:
     np.savez(
         buffer,
         picture=content.picture,
-        probabilities=content.scores.probabilities,
-        mapped=content.scores.mapped,
-        observed=content.scores.observed,
-        clouded=content.scores.clouded,
-        failed=content.scores.failed,
+        **{name: getattr(content.scores, name) for name in _SCORES},
         failures=np.frombuffer(failures, np.uint8),
         patches=np.int64(content.patches),
     )
@@ -82,13 +80,7 @@ def read_block(folder: Store, block: Block, plan: RunPlan) -> BlockFile | None:
         return None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            scores = CellScores(
-                probabilities=file["probabilities"],
-                mapped=file["mapped"],
-                observed=file["observed"],
-                clouded=file["clouded"],
-                failed=file["failed"],
-            )
+            scores = CellScores(**{name: file[name] for name in _SCORES})
             failures = tuple(ReadFailure(**entry) for entry in json.loads(file["failures"].tobytes()))
             patches = int(file["patches"])
             picture = file["picture"]

@@ -99,9 +99,6 @@ def _text(root: ElementTree.Element) -> str:
     return "<!DOCTYPE qgis>\n" + ElementTree.tostring(root, encoding="unicode")
 
 
-_VERSION = "3.22"
-"""Of QGIS, as in ``style``."""
-
 _NULL = "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"
 """What QGIS's value map takes for "no value" (QgsValueMapFieldFormatter::NULL_VALUE)."""
 
@@ -142,8 +139,7 @@ def label_form(
     editable = ElementTree.SubElement(root, "editable")
     for name in (*fixed, *hidden):
         ElementTree.SubElement(editable, "field", name=name, editable="0")
-    qml = "<!DOCTYPE qgis>\n" + ElementTree.tostring(root, encoding="unicode")
-    return LayerStyle(layer=layer, description="points to label", qml=qml)
+    return LayerStyle(layer=layer, description="points to label", qml=_text(root))
 
 
 def _widget(fields: ElementTree.Element, name: str, kind: str) -> ElementTree.Element:

@@ -1,6 +1,7 @@
-"""IO: a STAC catalogue that maps are added to, one by one: itself a ``--source`` for further maps.
+"""IO: STAC catalogues that grow item by item: of maps (``--catalog``) and of own imagery.
 
-The catalogue holds links, relative to itself; each map keeps its item among its own files.
+A catalogue holds links that are relative to itself; each item stays among its own files. Every catalogue is a
+``--source`` for maps.
 """
 
 from __future__ import annotations
@@ -51,20 +52,53 @@ def add_to_catalog(catalog_folder: Path, map_folder: Path) -> Path:
     path, document = catalog_folder / CATALOG_NAME, map_folder / ITEM_NAME
     with _locked(catalog_folder):
         catalog, item = _catalog(path), _item(document)
-        link = {
-            "rel": "item",
-            "href": local_href(str(document.absolute()), catalog_folder),
-            "type": "application/geo+json",
-            "title": text(mapping(item.get("properties")).get("title")),
-            _ITEM_ID: item["id"],
-        }
-        above = local_href(str(path.absolute()), map_folder)
-        upward = [{"rel": rel, "href": above, "type": "application/json"} for rel in ("root", "parent")]
-        own = [entry for entry in _links(item) if entry.get("rel") not in ("root", "parent", "self")]
-        write_json(document, {**item, "links": [*upward, *own]})
-        kept = [entry for entry in _links(catalog) if not _is_same(entry, link, catalog_folder)]
-        write_json(path, {**catalog, "links": [*kept, link]})
+        title = text(mapping(item.get("properties")).get("title"))
+        catalog, item = linked(catalog, path, item, document, {"title": title, _ITEM_ID: item["id"]})
+        write_json(document, item)
+        write_json(path, catalog)
     return path
+
+
+def linked(catalog: Json, path: Path, item: Json, document: Path, about: Json) -> tuple[Json, Json]:
+    """A catalogue and an item with links to each other. An older link to the same item is dropped.
+
+    Two links lead to the same item where they name the same file, or carry the same ``landuse:item_id``.
+
+    Args:
+        catalog: the catalogue.
+        path: where it lies.
+        item: the item.
+        document: where it will lie.
+        about: further fields of the catalogue's link to the item.
+
+    Returns:
+        The catalogue and the item, ready to be written.
+    """
+    href = local_href(str(document.absolute()), path.parent)
+    link = {"rel": "item", "href": href, "type": "application/geo+json", **about}
+    above = local_href(str(path.absolute()), document.parent)
+    upward = [{"rel": rel, "href": above, "type": "application/json"} for rel in ("root", "parent")]
+    own = [entry for entry in _links(item) if entry.get("rel") not in ("root", "parent", "self")]
+    kept = [
+        entry
+        for entry in _links(catalog)
+        if not (
+            leads_to(entry, path, document)
+            or (entry.get("rel") == "item" and _ITEM_ID in about and entry.get(_ITEM_ID) == about[_ITEM_ID])
+        )
+    ]
+    return {**catalog, "links": [*kept, link]}, {**item, "links": [*upward, *own]}
+
+
+def lists(catalog: Json, path: Path, document: Path) -> bool:
+    """Whether the catalogue at ``path`` has a link to the item at ``document``."""
+    return any(leads_to(entry, path, document) for entry in _links(catalog))
+
+
+def leads_to(link: Json, path: Path, document: Path) -> bool:
+    """Whether a link of the catalogue at ``path`` is to the item at ``document``."""
+    place = os.path.normpath(path.parent.absolute() / text(link.get("href")))
+    return link.get("rel") == "item" and place == os.path.normpath(document.absolute())
 
 
 def check_catalog(catalog_folder: Path, map_folder: Path) -> None:
@@ -87,32 +121,38 @@ def check_catalog(catalog_folder: Path, map_folder: Path) -> None:
         _catalog(catalog_folder / CATALOG_NAME)
 
 
-def _is_same(entry: Json, link: Json, folder: Path) -> bool:
-    """Whether a link of the catalogue leads to the same map."""
-    if entry.get("rel") != "item":
-        return False
-    places = [os.path.normpath(folder.absolute() / text(one.get("href"))) for one in (entry, link)]
-    return places[0] == places[1] or entry.get(_ITEM_ID) == link[_ITEM_ID]
-
-
 def _links(document: Json) -> list[Json]:
     return [mapping(entry) for entry in sequence(document.get("links"))]
 
 
 def _catalog(path: Path) -> Json:
-    """The catalogue at ``path``, or a new one."""
+    return read_catalog(
+        path,
+        "--catalog",
+        identifier="landuse-maps",
+        title="Land-use maps",
+        description="Maps made with landuse. Each links to the scenes that it was made of.",
+    )
+
+
+def read_catalog(path: Path, option: str, *, identifier: str, **fields: str) -> Json:
+    """The catalogue at ``path``, or a new one where there is no file.
+
+    Args:
+        path: the catalogue's file.
+        option: what named its folder, for messages.
+        identifier: id of a new catalogue.
+        fields: further fields of a new catalogue.
+
+    Raises:
+        UsageError: the file is not a STAC catalogue.
+    """
     if not path.exists():
-        return {
-            "type": "Catalog",
-            "stac_version": "1.1.0",
-            "id": "landuse-maps",
-            "title": "Land-use maps",
-            "description": "Maps made with landuse. Each links to the scenes that it was made of.",
-            "links": [{"rel": "root", "href": f"./{CATALOG_NAME}", "type": "application/json"}],
-        }
+        root = {"rel": "root", "href": f"./{path.name}", "type": "application/json"}
+        return {"type": "Catalog", "id": identifier, "stac_version": "1.1.0", **fields, "links": [root]}
     catalog = _read(path)
     if catalog.get("type") != "Catalog":
-        raise UsageError(f"{path} is no STAC catalogue. Choose another --catalog.")
+        raise UsageError(f"{path} is not a STAC catalogue. Choose another {option}.")
     return catalog
 
 

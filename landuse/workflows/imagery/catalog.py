@@ -1,6 +1,6 @@
 """Local Sentinel-2 rasters to a self-contained STAC catalogue of COGs, so they are read like a provider's.
 
-What the rasters hold is settled in ``rasters.py``. Pixels, grid and CRS stay as they are; each COG is
+What the rasters hold is found out in ``bands.py``. Pixels, grid and CRS stay as they are; each COG is
 compared with its source before it is published.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -27,7 +28,8 @@ from rasterio.warp import transform as transform_points
 
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.scene import BandAsset
-from landuse.pipeline.write.folder import replacing, write_whole
+from landuse.pipeline.write.folder import replacing, write_json
+from landuse.pipeline.write.stac_catalog import CATALOG_NAME, linked, lists, read_catalog
 from landuse.sentinel2 import (
     CENTER_WAVELENGTH_UM,
     COMMON_NAMES,
@@ -46,6 +48,9 @@ from landuse.workflows.imagery.bands import (
     describe_bands,
     unreadable,
 )
+
+if TYPE_CHECKING:
+    from landuse.pipeline.stac_json import Json
 
 log = logging.getLogger(__name__)
 
@@ -145,20 +150,26 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         assets = tuple(decoding(band, request, baseline, offset_free) for band in bands)
         item_id = request.item_id or _derive_id(request)
         footprint = _footprint_lonlat(bands)
-        catalog = _open_catalog(request.out)
-        target = request.out / item_id
+        path, target = request.out / CATALOG_NAME, request.out / item_id
+        catalog = read_catalog(
+            path,
+            "--out",
+            identifier="landuse-local",
+            description="Local Sentinel-2 rasters, one COG per band.",
+        )
         _check_target(request, catalog, target)
         item = _item(request, item_id, footprint, bands, assets, baseline)
         if offset_free:
             item.properties["landuse:offset_evidence"] = OFFSET_EVIDENCE
-        _link(catalog, item, request.out)
+        document = target / f"{item_id}.json"
+        catalog, values = linked(catalog, path, item.to_dict(include_self_link=False), document, {})
         try:
             request.out.mkdir(parents=True, exist_ok=True)
             with replacing(target) as folder:
                 for band, asset in zip(bands, assets, strict=True):
                     _write_cog(band, asset, folder / f"{band.name}.tif")
-                _write_json(folder / f"{item_id}.json", item)
-            _write_json(request.out / "catalog.json", catalog)
+                write_json(folder / document.name, values)
+            write_json(path, catalog)
         except OSError as error:
             raise OutputError(
                 f"Catalogue folder {request.out} cannot be written ({error}). Free space or choose "
@@ -166,8 +177,8 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
             ) from error
     log.info("wrote item %s with %d bands to %s", item_id, len(bands), request.out)
     return CatalogResult(
-        catalog=request.out / "catalog.json",
-        item=target / f"{item_id}.json",
+        catalog=path,
+        item=document,
         item_id=item_id,
         assets=tuple(replace(asset, href=str(target / f"{asset.band}.tif")) for asset in assets),
         crs=crs_text(bands[0].crs),
@@ -218,34 +229,6 @@ def _footprint_lonlat(bands: tuple[RasterBand, ...]) -> tuple[tuple[float, float
 def _bounds(ring: tuple[tuple[float, float], ...]) -> tuple[float, float, float, float]:
     lons, lats = zip(*ring, strict=True)
     return min(lons), min(lats), max(lons), max(lats)
-
-
-def _open_catalog(out: Path) -> pystac.Catalog:
-    """The catalogue of the folder, or a new one."""
-    path = out / "catalog.json"
-    if not path.exists():
-        return pystac.Catalog(
-            id="landuse-local",
-            description="Local Sentinel-2 rasters, one COG per band.",
-            href=str(path.absolute()),
-            catalog_type=pystac.CatalogType.SELF_CONTAINED,
-        )
-    try:
-        catalog = pystac.Catalog.from_dict(
-            json.loads(path.read_text("utf-8")), href=str(path.absolute()), preserve_dict=False
-        )
-    except (
-        pystac.STACError,
-        pystac.STACTypeError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise UsageError(f"{path} is not a STAC catalogue ({error!r}). Choose another --out.") from error
-    catalog.catalog_type = pystac.CatalogType.SELF_CONTAINED
-    return catalog
 
 
 def _item(
@@ -324,14 +307,7 @@ def _json_nodata(value: float | None) -> float | int | str | None:
     return int(value) if value.is_integer() else value
 
 
-def _links_to(catalog: pystac.Catalog, document: Path) -> list[pystac.Link]:
-    """The catalogue's item links that lead to the file."""
-    wanted = os.path.normpath(document.absolute())
-    hrefs = [(link, link.get_absolute_href()) for link in catalog.get_item_links()]
-    return [link for link, href in hrefs if href is not None and os.path.normpath(href) == wanted]
-
-
-def _check_target(request: CatalogRequest, catalog: pystac.Catalog, target: Path) -> None:
+def _check_target(request: CatalogRequest, catalog: Json, target: Path) -> None:
     """Refuse a target that is there, unless it is to be replaced and is the catalogue's own to replace."""
     if not (target.exists() or target.is_symlink()):
         return
@@ -357,35 +333,18 @@ def _check_target(request: CatalogRequest, catalog: pystac.Catalog, target: Path
                     )
 
 
-def _is_item_folder(catalog: pystac.Catalog, target: Path) -> bool:
+def _is_item_folder(catalog: Json, target: Path) -> bool:
     """Whether a folder is an item, linked by the catalogue or cut off before it was linked."""
     if target.is_symlink() or not target.is_dir():
         return False
     document = target / f"{target.name}.json"
-    if _links_to(catalog, document):
+    if lists(catalog, target.parent / CATALOG_NAME, document):
         return True
     try:
         values = json.loads(document.read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and values.get("type") == "Feature" and values.get("id") == target.name
-
-
-def _link(catalog: pystac.Catalog, item: pystac.Item, out: Path) -> None:
-    """Link item and catalogue to each other, an older item of that id unlinked."""
-    href = out.absolute() / item.id / f"{item.id}.json"
-    for link in _links_to(catalog, href):
-        catalog.links.remove(link)
-    item.set_self_href(str(href))
-    item.set_root(catalog)
-    item.set_parent(catalog)
-    catalog.add_link(pystac.Link.item(item))
-
-
-def _write_json(path: Path, document: pystac.Item | pystac.Catalog) -> None:
-    """The document without its self link, whole or not at all."""
-    values = document.to_dict(include_self_link=False)
-    write_whole(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def _vrt(band: RasterBand, asset: BandAsset) -> str:

@@ -12,8 +12,7 @@ import pyproj
 import pytest
 from selenium.webdriver import ActionChains, Keys
 
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, Cover
-from landuse.pipeline.pages.content import NO_CLASS
+from landuse.pipeline.cells import NO_CLASS, NODATA_ID, SHARE_STEPS, CellStatus, Cover
 from landuse.pipeline.pages.page import ASSETS, write_page
 from tests.browser import SIZE_PX, chromium, picture, resize
 from tests.views import CELL_M, COLS, HOSTILE, LEFT_M, PX_PER_CELL, ROWS, TOP_M, hostile_view, small_view

@@ -262,8 +262,6 @@ def test_the_example_serves_it_on_a_schedule(server, tmp_path):
             env=environ,
             stdout=log,
             stderr=log,
-            # A shell's background jobs, and what they start, ignore SIGINT unless told otherwise.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as served,
         get_client(sync_client=True) as client,
     ):
