@@ -36,6 +36,15 @@ class CellStatus(IntEnum):
     """No scene saw it, or too little of it for a patch."""
 
 
+STATUS_COLORS = {
+    CellStatus.CLASSIFIED: (214, 232, 214),
+    CellStatus.CLOUDY: (255, 255, 255),
+    CellStatus.FAILED: (255, 214, 10),
+    CellStatus.UNSEEN: (36, 40, 47),
+}
+"""Red, green, blue (0..255): in the status raster, and below the hatching of page and preview."""
+
+
 def percent(share: float) -> str:
     """A share for people; one that is there never reads 0.0, one that is not whole never 100.0."""
     if 0 < share < 0.0005:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from landuse.pipeline.cells import CellStatus
+from landuse.pipeline.cells import STATUS_COLORS, CellStatus
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,21 +38,21 @@ NO_CLASS = (
         status=CellStatus.CLOUDY,
         share="cloudy",
         title="Cloud, shadow or snow",
-        color=(255, 255, 255),
+        color=STATUS_COLORS[CellStatus.CLOUDY],
         stripe=(150, 163, 178),
     ),
     NoClass(
         status=CellStatus.FAILED,
         share="failed",
         title="Could not be read",
-        color=(255, 214, 10),
+        color=STATUS_COLORS[CellStatus.FAILED],
         stripe=(24, 24, 27),
     ),
     NoClass(
         status=CellStatus.UNSEEN,
         share="nodata",
         title="No imagery",
-        color=(36, 40, 47),
+        color=STATUS_COLORS[CellStatus.UNSEEN],
         stripe=(92, 101, 113),
     ),
 )
