@@ -97,18 +97,18 @@ def _prose(text: str | None) -> str:
 
 
 def python_reference() -> str:
-    """The page about Python: the public names of ``landuse``, and its errors."""
+    """The page about Python: the public names of ``landuse``, and every error."""
+    public = set(getattr(landuse, "__all__", ()))
     parts = [PYTHON_HEAD, "## Public names\n"]
-    for name in getattr(landuse, "__all__", ()):
+    for name in sorted(public):
         value = getattr(landuse, name)
-        if inspect.isclass(value) and issubclass(value, BaseException):
-            continue
-        if callable(value):
+        if callable(value) and not (inspect.isclass(value) and issubclass(value, errors.LanduseError)):
             parts.append(_entry(f"{value.__module__}.{value.__qualname__}", f"landuse.{name}"))
     parts.append("## Errors\n\nEach has the exit code of the command line in `exit_code`.\n")
     for name, value in vars(errors).items():
         if inspect.isclass(value) and issubclass(value, errors.LanduseError):
-            parts.append(_entry(f"landuse.errors.{name}", f"landuse.errors.{name}"))
+            home = "landuse" if name in public else "landuse.errors"
+            parts.append(_entry(f"landuse.errors.{name}", f"{home}.{name}"))
     return "\n".join(parts)
 
 
