@@ -6,18 +6,21 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo-out
 BENCH := bench-out
+SITE := site
 # Processes that share the tests: one for each core, but no more than eight, as each takes about 1.5 GB; whoever is
 # done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some tests in one process.
 TESTS := -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast bench check clean
+.PHONY: help demo test fast bench check docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
 	$(BIN)/landuse demo --out $(DEMO) --overwrite
+	@echo "open    $(DEMO)/map/index.html in a browser"
+	@echo "next    . $(VENV)/bin/activate    puts \`landuse\` on the path of this shell"
 
 test: $(INSTALLED) ## every test but those that need a public service
 	$(BIN)/python -m pytest $(TESTS)
@@ -36,8 +39,11 @@ check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict landuse
 
+docs: $(INSTALLED) ## the documentation, into site/; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEMO) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(BENCH) $(SITE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find landuse tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an install that was interrupted is done again.

@@ -358,3 +358,18 @@ def test_cross_validate(tmp_path):
     result = json.loads((tmp_path / "folds" / "folds.json").read_text())
     assert (result["all"]["n"], result["unseen by --init"]["n"]) == (18, 6)
     assert f"all: {result['all']['accuracy']:.2%} of 18 held-out patches" in shown
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path):
+    """The notebook runs from top to bottom; it is committed without outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    (share,) = re.findall(r"agree with the truth \(([\d.]+) %\)", code[-1].outputs[0].text)
+    assert float(share) > 80

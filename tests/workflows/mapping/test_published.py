@@ -19,6 +19,7 @@ from landuse.contract import LevelInput, ModelContract
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.model.predict import Predictor
 from landuse.pipeline.cells import CellStatus
+from landuse.pipeline.pages.content import NO_CLASS
 from landuse.pipeline.search.area import read_aoi
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.vector_layers import VectorOptions
@@ -151,6 +152,9 @@ def test_the_status_says_where_and_why_there_is_no_class(tmp_path):
     gpd.GeoDataFrame(geometry=box, crs="EPSG:32633").to_file(aoi)
     report = map_area(request(tmp_path, source, area=read_aoi(aoi)), BrightnessClassifier(64))
     status, classes = read(tmp_path / "map/status.tif"), read(tmp_path / "map/landuse.tif")
+    with rasterio.open(tmp_path / "map/status.tif") as file:
+        colors = file.colormap(1)
+    assert [colors[kind.status][:3] for kind in NO_CLASS] == [kind.color for kind in NO_CLASS]
     assert ((status == CellStatus.CLASSIFIED) == (classes != 255)).all()
     assert set(np.unique(status)) == {CellStatus.OUTSIDE, CellStatus.CLASSIFIED, CellStatus.UNSEEN}
     inside = status != CellStatus.OUTSIDE
