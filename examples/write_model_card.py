@@ -2,7 +2,7 @@
 
 The card lies beside the checkpoint under its name, as a STAC Item with the machine learning model
 extension. What the checkpoint says itself is read from it; FACTS.json has the rest, under the keys of
-``landuse.workflows.card.CardFacts``. The facts of the shipped models are in ``examples/model_cards``:
+``landuse.workflows.model_card.CardFacts``. The facts of the shipped models are in ``examples/model_cards``:
 
     python examples/write_model_card.py landuse/model/weights/balanced-fast-rgb.safetensors \
         examples/model_cards/balanced-fast-rgb.json
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from landuse.errors import LanduseError
-from landuse.workflows.card import load_facts, write_card
+from landuse.workflows.model_card import load_facts, write_card
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def publish(report: MapReport, folder: Path, classifier: PatchClassifier) -> Non
     Raises:
         OutputError: a file cannot be written.
     """
-    from landuse.workflows.stac_model import write_stac  # takes torch, which takes seconds to import
+    from landuse.workflows.model_card import write_stac  # takes torch, which takes seconds to import
 
     view = map_view(report, folder)
     write_preview(folder / "preview.png", view)

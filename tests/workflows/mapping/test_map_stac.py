@@ -22,7 +22,7 @@ from landuse.model.predict import Predictor
 from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.pipeline.write.stac_catalog import add_to_catalog
 from landuse.workflows.mapping.map_area import map_area
-from landuse.workflows.stac_model import MLM, model_item
+from landuse.workflows.model_card import MLM, model_item
 from tests.stac_schemas import stac_errors
 from tests.workflows.small_maps import SCENES, BrightnessClassifier, catalog_of, red_raster, request
 
