@@ -1,6 +1,7 @@
 """The command line for tests: in this process, or installed and in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,19 @@ class Ran:
         assert "Traceback" not in self.err
         assert self.out == ""
         return lines[0].removeprefix("Error: ")
+
+
+def interruptible(command, **options):
+    """A process that Ctrl-C reaches, with its output in pipes unless ``options`` say otherwise.
+
+    A shell's background jobs, and what they start, ignore SIGINT unless told otherwise.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return subprocess.Popen(
+        [str(part) for part in command],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **(pipes | options),
+    )
 
 
 def spawn(*arguments, preexec_fn=None, **environment):

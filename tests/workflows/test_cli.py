@@ -33,7 +33,7 @@ from starlette.responses import PlainTextResponse
 import landuse
 from landuse.cli import app
 from landuse.model.checkpoint import model_path
-from tests.commands import LANDUSE, Ran, spawn
+from tests.commands import LANDUSE, Ran, interruptible, spawn
 from tests.servers import file_server, free_port
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
@@ -474,14 +474,7 @@ def test_signatures_in_hrefs_are_shown_nowhere(run, small, tmp_path):
 def test_an_interrupted_run_says_so_and_keeps_its_blocks(small, tmp_path):
     out = tmp_path / "map"
     options = ("map", "--source", small, "--out", out, "--stride-px", "4", "--block-px", "16")
-    with subprocess.Popen(
-        [LANDUSE, *map(str, options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        # A shell's background jobs, and what they start, ignore SIGINT unless told otherwise.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    with interruptible([LANDUSE, *options]) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(".blocks-*/*.npz")):
             assert process.poll() is None

@@ -22,7 +22,7 @@ from landuse.workflows.mapping.in_process import BlockDone, Cluster
 from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
 from landuse.workflows.mapping.on_dask import worker_device
 from landuse.workflows.mapping.request import MapRequest
-from tests.commands import spawn
+from tests.commands import interruptible, spawn
 from tests.servers import file_server, free_port
 from tests.workflows.loaders import brightness, deadly, other_weights
 from tests.workflows.small_maps import (
@@ -314,26 +314,11 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     )
     script = tmp_path / "main.py"
     script.write_text(code)
-    with subprocess.Popen(
-        [
-            sys.executable,
-            script,
-            "map",
-            "--source",
-            source,
-            "--out",
-            out,
-            "--block-px",
-            "128",
-            "--workers",
-            "2",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
+    options = ("--source", source, "--out", out, "--block-px", 128, "--workers", 2)
+    with interruptible(
+        [sys.executable, script, "map", *options],
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: list(out.glob(".blocks-*/*.npz")) or process.poll() is not None)
         assert process.poll() is None

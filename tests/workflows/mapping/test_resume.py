@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from landuse.errors import OutputError, UsageError
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import map_area
+from tests.commands import interruptible
 from tests.servers import stac_item, write_items
 from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
 from tests.workflows.small_maps import request as any_request
@@ -67,25 +67,9 @@ def stopping(after, kind=KeyboardInterrupt):
 
 
 def command(source, out, *, kill_at=0, **options):
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            MAIN,
-            str(kill_at),
-            "map",
-            "--source",
-            source,
-            "--out",
-            out,
-            "--block-px",
-            "128",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
+    return interruptible(
+        [sys.executable, "-c", MAIN, kill_at, "map", "--source", source, "--out", out, "--block-px", 128],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
