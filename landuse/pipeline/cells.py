@@ -36,6 +36,15 @@ class CellStatus(IntEnum):
     """No scene saw it, or too little of it for a patch."""
 
 
+STATUS_COLORS = {
+    CellStatus.CLASSIFIED: (214, 232, 214),
+    CellStatus.CLOUDY: (190, 190, 200),
+    CellStatus.FAILED: (200, 60, 60),
+    CellStatus.UNSEEN: (90, 90, 100),
+}
+"""Red, green, blue of each status in the raster; ``OUTSIDE`` is nodata there."""
+
+
 def percent(share: float) -> str:
     """A share for people; one that is there never reads 0.0, one that is not whole never 100.0."""
     if 0 < share < 0.0005:

@@ -16,7 +16,7 @@ from landuse import classes as class_table
 from landuse.errors import ReadError
 from landuse.pipeline.blocks import votes
 from landuse.pipeline.blocks.plan import RunPlan
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus, ClassArea, Cover
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write.block_file import read_block
@@ -53,13 +53,6 @@ OUTPUTS = (
 
 GDAL_CACHE_MB = 256
 """Memory for blocks of the rasters at work; GDAL would take a share of the machine's."""
-
-STATUS_COLORS = {
-    CellStatus.CLASSIFIED: (214, 232, 214),
-    CellStatus.CLOUDY: (190, 190, 200),
-    CellStatus.FAILED: (200, 60, 60),
-    CellStatus.UNSEEN: (90, 90, 100),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
