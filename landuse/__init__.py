@@ -1,3 +1,65 @@
-"""Land-use maps from Sentinel-2: from an area and a date to a georeferenced map."""
+"""Land-use maps from Sentinel-2: from an area and a date to a georeferenced map.
+
+Nothing heavy is imported before a name is used: ``import landuse`` takes a few milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from landuse.errors import (
+        IncompleteError,
+        LanduseError,
+        ModelError,
+        NothingFoundError,
+        OutputError,
+        ProviderError,
+        ReadError,
+        UsageError,
+    )
+    from landuse.pipeline.maps.to_xarray import open_map
+else:
+    _HOMES = {
+        "open_map": "landuse.pipeline.maps.to_xarray",
+        **dict.fromkeys(
+            (
+                "IncompleteError",
+                "LanduseError",
+                "ModelError",
+                "NothingFoundError",
+                "OutputError",
+                "ProviderError",
+                "ReadError",
+                "UsageError",
+            ),
+            "landuse.errors",
+        ),
+    }
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'landuse' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """The public names, imported or not."""
+        return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "IncompleteError",
+    "LanduseError",
+    "ModelError",
+    "NothingFoundError",
+    "OutputError",
+    "ProviderError",
+    "ReadError",
+    "UsageError",
+    "__version__",
+    "open_map",
+]

@@ -12,6 +12,7 @@ import rasterio
 from rasterio.windows import Window, from_bounds
 from scipy.ndimage import distance_transform_edt
 
+import landuse
 from landuse.classes import EUROSAT_NAMES
 from landuse.workflows.demo.run_demo import MAJORITY_PERCENT
 from tests.commands import spawn
@@ -132,3 +133,22 @@ def test_a_second_demo_asks_first_and_comes_out_the_same(run, shown):
     for name in ("landuse.tif", "confidence.tif"):
         path = out / "map" / name
         assert path.read_bytes() == before[path]
+
+
+def test_the_map_opens_as_a_dataset_that_equals_rasterios_reading(shown):
+    folder = shown[0] / "map"
+    with landuse.open_map(folder) as ds:
+        for name, file in (("class", "landuse.tif"), ("status", "status.tif")):
+            with rasterio.open(folder / file) as opened:
+                np.testing.assert_array_equal(ds[name], opened.read(1))
+                assert ds[name].odc.geobox.affine == opened.transform
+        with rasterio.open(folder / "confidence.tif") as opened:
+            confidence = opened.read(1, masked=True) * np.float32(opened.scales[0])
+        np.testing.assert_allclose(ds["confidence"], confidence.filled(np.nan), rtol=1e-6)
+        report = json.loads((folder / "run.json").read_text())
+        areas = dict(
+            zip(ds["class"].attrs["flag_meanings"].split(), ds["class"].attrs["area_ha"], strict=True)
+        )
+        assert {entry["name"]: entry["area_ha"] for entry in report["classes"]} == {
+            name: area for name, area in areas.items() if area
+        }
