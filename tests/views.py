@@ -6,7 +6,8 @@ import numpy as np
 
 from landuse.classes import EUROSAT_NAMES, LandUseClass, legend
 from landuse.pipeline.cells import NODATA_ID, CellStatus, ClassArea, Cover
-from landuse.pipeline.pages.content import MapView, ViewScene
+from landuse.pipeline.pages.content import MapView
+from landuse.pipeline.scene import Scene
 
 HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
@@ -16,6 +17,13 @@ HOSTILE = (
 
 ROWS, COLS, CELL_M, PX_PER_CELL = 6, 9, 160.0, 16
 LEFT_M, TOP_M = 431_040.0, 5_339_840.0
+
+
+def _scene(**values) -> Scene:
+    """A scene of which only what is shown matters."""
+    ring = ((14.0, 48.0), (15.0, 48.0), (15.0, 49.0), (14.0, 48.0))
+    unseen = {"baseline": None, "crs": None, "bounds_m": None, "assets": (), "footprint": (ring,)}
+    return Scene(**unseen | values)
 
 
 def small_view(**changed) -> MapView:
@@ -57,7 +65,7 @@ def small_view(**changed) -> MapView:
             cells=cells, valid=mapped / cells, cloudy=2 / cells, failed=1 / cells, nodata=2 / cells
         ),
         "scenes": tuple(
-            ViewScene(
+            _scene(
                 id=f"S2A_MSIL2A_202406{day}",
                 provider="local",
                 acquired_utc=datetime(2024, 6, day, 10, 5, tzinfo=UTC),
@@ -91,7 +99,7 @@ def hostile_view() -> MapView:
             for c in plain.legend
         ),
         scenes=tuple(
-            ViewScene(
+            _scene(
                 id=HOSTILE,
                 provider=HOSTILE,
                 acquired_utc=scene.acquired_utc,

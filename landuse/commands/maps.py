@@ -17,7 +17,7 @@ from landuse.commands.options import (
     one_of,
     terminable,
 )
-from landuse.commands.terminal import map_progress, print_foresight, print_json, print_report
+from landuse.commands.terminal import map_progress, print_estimate, print_json, print_report
 from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
 
@@ -180,13 +180,13 @@ def map_command(
     # On a cluster the workers compute: this process only asks the model what it needs.
     classifier = load_classifier(model, device if cluster is None else "cpu")
     if dry_run:
-        from landuse.workflows.mapping.dry_run import foresee
+        from landuse.workflows.mapping.dry_run import estimate_run
 
-        foresight = foresee(request, classifier)
+        estimate = estimate_run(request, classifier)
         if as_json:
-            print_json(foresight.to_dict())
+            print_json(estimate.to_dict())
         else:
-            print_foresight(foresight)
+            print_estimate(estimate)
         return
     try:
         with terminable(), map_progress(quiet=quiet) as on_progress:

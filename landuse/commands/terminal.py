@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from landuse.model.training.config import EpochMetrics, StepProgress
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
-    from landuse.workflows.mapping.dry_run import Foresight
+    from landuse.workflows.mapping.dry_run import RunEstimate
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
     from landuse.workflows.nightly.report import NightReport
@@ -231,10 +231,10 @@ def print_json(values: Mapping[str, object]) -> None:
     typer.echo(json.dumps(values, indent=2, allow_nan=False))
 
 
-def print_foresight(foresight: Foresight) -> None:
+def print_estimate(estimate: RunEstimate) -> None:
     """What a dry run found, on stdout."""
-    plan, gaps = foresight.plan, foresight.gaps
-    _print_sources(foresight.sources)
+    plan, gaps = estimate.plan, estimate.gaps
+    _print_sources(estimate.sources)
     typer.echo(
         f"grid    {plan.cols} x {plan.rows} cells of {plan.cell_m:g} m in {plan.crs}, "
         f"{len(plan.blocks)} blocks"
@@ -256,13 +256,13 @@ def print_foresight(foresight: Foresight) -> None:
         f"gaps    {gaps.percent:.1f} % of the area is in no scene"
         + "".join(f"; {','.join(f'{edge:g}' for edge in bbox)}" for bbox in gaps.bboxes)
     )
-    low, high = (size / 1e6 for size in foresight.read_bytes)
+    low, high = (size / 1e6 for size in estimate.read_bytes)
     typer.echo(f"read    about {low:.1f} MB if the first scenes are clear, {high:.1f} MB if all are needed")
-    typer.echo(f"disk    up to {max(foresight.disk_bytes) / 1e6:.1f} MB while it runs")
-    soon, late = (foresight.network_seconds + seconds for seconds in foresight.read_seconds)
+    typer.echo(f"disk    up to {max(estimate.disk_bytes) / 1e6:.1f} MB while it runs")
+    soon, late = (estimate.network_seconds + seconds for seconds in estimate.read_seconds)
     typer.echo(
-        f"time    {soon:.0f} to {late:.0f} s: {foresight.patches} patches take "
-        f"{foresight.network_seconds:.0f} s here, reading at an assumed 10 MB/s the rest"
+        f"time    {soon:.0f} to {late:.0f} s: {estimate.patches} patches take "
+        f"{estimate.network_seconds:.0f} s here, reading at an assumed 10 MB/s the rest"
     )
 
 

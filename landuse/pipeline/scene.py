@@ -113,6 +113,11 @@ class Scene:
         if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
             raise ValueError(f"scene {self.id!r}: acquired_utc {self.acquired_utc} is not in UTC")
 
+    @property
+    def area_cloud_percent(self) -> float | None:
+        """Cloud over the area where a mask was looked at, else over the whole scene as its item states."""
+        return self.cloud_percent if self.view is None else self.view.cloud_percent
+
     def asset(self, band: str) -> BandAsset | None:
         """The asset of ``band``, or None."""
         return next((asset for asset in self.assets if asset.band == band), None)

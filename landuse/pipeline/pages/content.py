@@ -13,26 +13,7 @@ if TYPE_CHECKING:
 
     from landuse.classes import LandUseClass
     from landuse.pipeline.cells import ClassArea, Cover
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewScene:
-    """A scene that a map was made of."""
-
-    id: str
-    """As its provider spells it. Hostile: never markup."""
-    provider: str
-    """Where it came from."""
-    acquired_utc: datetime
-    """When it was taken."""
-    level: str
-    """``"L1C"`` or ``"L2A"``."""
-    tile: str
-    """MGRS tile; empty where unknown."""
-    cloud_percent: float | None
-    """Cloud over the area where its mask told, else over all of the scene where its item told."""
-    spare: bool
-    """True where others show all that it shows: it was read only where one of them failed."""
+    from landuse.pipeline.scene import Scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,8 +48,8 @@ class MapView:
     """Area of each class that occurs, counted on the map itself."""
     cover: Cover
     """What became of the area's cells."""
-    scenes: tuple[ViewScene, ...]
-    """What it was made of, in the order in which they were preferred."""
+    scenes: tuple[Scene, ...]
+    """What it was made of, in the order in which they were preferred; ``spare`` where none was read."""
     composite: str
     """``"best"`` or ``"median"``."""
     model: str

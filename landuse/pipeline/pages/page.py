@@ -131,7 +131,7 @@ def _data(view: MapView) -> dict[str, object]:
                 "acquired": scene.acquired_utc.isoformat(),
                 "level": scene.level,
                 "tile": scene.tile,
-                "cloud_percent": scene.cloud_percent,
+                "cloud_percent": scene.area_cloud_percent,
                 "spare": scene.spare,
             }
             for scene in view.scenes

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from landuse.pipeline.cells import NoClass
@@ -29,7 +28,9 @@ FONT = "DejaVu Sans"
 """Comes with matplotlib, so that a preview looks the same everywhere."""
 
 WIDTH_PX, HEIGHT_PX, DPI = 1920, 1080, 120
-MARGIN_PX = 56
+MARGIN = 56 / WIDTH_PX
+"""Left and right of everything, as a share of the width."""
+
 INK, QUIET = "#1b211d", "#59635c"
 NO_IMAGE = (225, 228, 225)
 """Colour of pixels without data: black would weigh too much on a white page."""
@@ -76,10 +77,8 @@ def draw_preview(view: MapView) -> Figure:
     left, bottom, right, top = view.bounds_m
     is_wide = right - left > WIDE * (top - bottom)
     with rc_context({"font.family": FONT, "text.parse_math": False, "text.color": INK}):
-        layout = ConstrainedLayoutEngine(
-            rect=(MARGIN_PX / WIDTH_PX, 0.055, 1 - 2 * MARGIN_PX / WIDTH_PX, 0.82)
-        )
-        figure = Figure((WIDTH_PX / DPI, HEIGHT_PX / DPI), DPI, facecolor="white", layout=layout)
+        engine = ConstrainedLayoutEngine(rect=(MARGIN, 0.055, 1 - 2 * MARGIN, 0.82))
+        figure = Figure((WIDTH_PX / DPI, HEIGHT_PX / DPI), DPI, facecolor="white", layout=engine)
         FigureCanvasAgg(figure)
         bands = ", ".join(view.image_bands)
         footer = f"{view.attribution} · image: {bands} · {view.model}, landuse {view.version}"
@@ -114,15 +113,13 @@ def plain(text: str) -> str:
 
 
 def _line(
-    figure: Figure, y: float, text: str, *, size: float, weight: str = "normal", color: str = INK
+    figure: Figure, y: float, text: str, *, size: float, color: str = INK, weight: str = "normal"
 ) -> None:
     """One line of text from the left margin, cut to the width of the page; ``y`` is 0..1 from below."""
-    line: Text = figure.text(
-        MARGIN_PX / WIDTH_PX, y, plain(text), fontsize=size, fontweight=weight, color=color
-    )
+    line = figure.text(MARGIN, y, plain(text), fontsize=size, color=color, fontweight=weight)
     line.set_in_layout(False)
     shown = line.get_text()[:400]
-    while shown and line.get_window_extent().width > WIDTH_PX - 2 * MARGIN_PX:
+    while shown and line.get_window_extent().width > WIDTH_PX * (1 - 2 * MARGIN):
         # A step that halves what is too long would cut too much; a tenth is found soon enough.
         shown = shown[: min(len(shown) - 1, len(shown) * 9 // 10 + 1)]
         line.set_text(f"{shown.rstrip()}…")
@@ -158,13 +155,13 @@ def class_image(view: MapView) -> NDArray[np.uint8]:
     factor = ceil(PANEL_PX / max(view.classes.shape))
     classes, status = (a.repeat(factor, 0).repeat(factor, 1) for a in (view.classes, view.status))
     shown = palette[classes]  # (y, x, 3)
-    y, x = np.arange(classes.shape[0])[:, None], np.arange(classes.shape[1])
-    striped = ((x + y) % (2 * STRIPE_PX) < STRIPE_PX)[..., None]
+    y, x = (np.arange(count) for count in classes.shape)
+    striped = ((y[:, None] + x) % (2 * STRIPE_PX) < STRIPE_PX)[..., None]
     for kind in NO_CLASS:
         found = (classes == NODATA_ID) & (status == kind.status)
-        shown[found] = np.where(striped, np.array(kind.stripe, np.uint8), np.array(kind.color, np.uint8))[
-            found
-        ]
+        shown[found] = np.where(
+            striped[found], np.array(kind.stripe, np.uint8), np.array(kind.color, np.uint8)
+        )
     return shown
 
 

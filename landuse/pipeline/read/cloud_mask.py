@@ -5,7 +5,7 @@ L1C brings none: s2cloudless tells cloud from its spectrum. That finds no cloud 
 snow alone, which SCL masks both.
 
 A pixel's mask depends on pixels at most ``MASK_MARGIN_PX`` away. What lies outside the array counts
-as what the scene does not show, so a window read with that margin has, inside, the whole scene's mask.
+as what the scene does not show, so a rectangle read with that margin has, inside, the whole scene's mask.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ a view with few clouds, up to 17 % of one with many.
 """
 
 SCL_SPECK_M = 60.0
-"""Patches of cloud or shadow in which no square of this side fits stay masked but do not grow.
+"""Spots of cloud or shadow in which no square of this side fits stay masked but do not grow.
 
 SCL calls single bright roofs cloud and dark streets shadow, on a day without a cloud too. Grown, each
 would take a disc of more than 200 m out of a town. The price: the rim of so small a cloud is mapped.
@@ -81,7 +81,7 @@ MASK_MARGIN_PX = max(
     floor(SCL_MARGIN_M / PIXEL_M) + round(SCL_SPECK_M / PIXEL_M) - 1,
     (AVERAGED_M + GROWN_M) // PIXEL_M,
 )
-"""Pixels of 10 m around a window that both masks need to be exact inside it.
+"""Pixels of 10 m around a rectangle that both masks need to be exact inside it.
 
 It is a multiple of ``MASK_LATTICE_PX``, and enough for SCL in pixels larger than 10 m as well.
 """
@@ -112,7 +112,7 @@ def clear_by_spectrum(dn: NDArray[np.uint16], observed: NDArray[np.bool_]) -> ND
 
     Args:
         dn: (``L1C_CLOUD_BANDS``, y, x), top-of-atmosphere reflectance x 10000 without offset, in pixels
-            of 10 m. Its upper left corner lies on a multiple of 60 m, the same for every window.
+            of 10 m. Its upper left corner lies on a multiple of 60 m, the same for every rectangle.
         observed: (y, x), True where ``dn`` is data.
 
     Returns:

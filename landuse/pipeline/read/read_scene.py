@@ -67,15 +67,15 @@ def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remot
     masking = mask_bands(scene.level, scene.bands)
     # What is cloud at a pixel depends on its surroundings: the mask is made of a wider rectangle.
     grid, inside = _with_context(geobox) if masking else (geobox, np.s_[:, :])
-    layers = _read_assets(scene, (*bands, *(band for band in masking if band not in bands)), grid, remote)
+    by_band = _read_assets(scene, (*bands, *(band for band in masking if band not in bands)), grid, remote)
     dn = np.zeros((len(bands), *geobox.shape), np.uint16)
     observed = np.ones(geobox.shape, np.bool_)
     for row, band in enumerate(bands):
-        stored, valid = layers[band]
+        stored, valid = by_band[band]
         observed &= valid[inside]
         dn[row] = _to_dn(stored[inside], _asset(scene, band))
     dn[:, ~observed] = 0
-    usable = observed & _clear(scene, layers, abs(grid.affine.a))[inside] if masking else observed
+    usable = observed & _clear(scene, by_band, abs(grid.affine.a))[inside] if masking else observed
     return PixelBlock(dn=dn, observed=observed, usable=usable)
 
 
@@ -83,7 +83,7 @@ def read_mask(scene: Scene, geobox: GeoBox, remote: Remote) -> tuple[NDArray[np.
     """What a scene saw and what of it is clear, on a coarse grid of square pixels.
 
     Args:
-        scene: one that offers a mask (``clouds.mask_bands``).
+        scene: one that offers a mask (``scene.mask_bands``).
         geobox: the grid; its pixels may span many of the scene's.
         remote: how what is not on this machine is read.
 
@@ -94,11 +94,11 @@ def read_mask(scene: Scene, geobox: GeoBox, remote: Remote) -> tuple[NDArray[np.
         AssetError: an asset cannot be opened or read.
     """
     masking = mask_bands(scene.level, scene.bands)
-    layers = _read_assets(scene, masking, geobox, remote)
-    observed = np.logical_and.reduce([layers[band][1] for band in masking])
+    by_band = _read_assets(scene, masking, geobox, remote)
+    observed = np.logical_and.reduce([by_band[band][1] for band in masking])
     if SCL in masking:
-        observed &= layers[SCL][0] != 0
-    return observed, observed & _clear(scene, layers, abs(geobox.affine.a))
+        observed &= by_band[SCL][0] != 0
+    return observed, observed & _clear(scene, by_band, abs(geobox.affine.a))
 
 
 def read_failure(scene: Scene, error: AssetError, block: str = "") -> ReadFailure:
@@ -114,13 +114,13 @@ def read_failure(scene: Scene, error: AssetError, block: str = "") -> ReadFailur
     )
 
 
-def _clear(scene: Scene, layers: Mapping[str, Stored], pixel_m: float) -> NDArray[np.bool_]:
-    """What is free of clouds, of layers that were read with the context a mask needs."""
-    if SCL in layers:
-        scl, valid = layers[SCL]
+def _clear(scene: Scene, by_band: Mapping[str, Stored], pixel_m: float) -> NDArray[np.bool_]:
+    """What is free of clouds, of assets that were read with the context a mask needs."""
+    if SCL in by_band:
+        scl, valid = by_band[SCL]
         return valid & clear_by_scl(scl, pixel_m)
-    dn = np.stack([_to_dn(layers[band][0], _asset(scene, band)) for band in L1C_CLOUD_BANDS])
-    observed = np.logical_and.reduce([layers[band][1] for band in L1C_CLOUD_BANDS])
+    dn = np.stack([_to_dn(by_band[band][0], _asset(scene, band)) for band in L1C_CLOUD_BANDS])
+    observed = np.logical_and.reduce([by_band[band][1] for band in L1C_CLOUD_BANDS])
     if pixel_m == PIXEL_M:
         return clear_by_spectrum(dn, observed)
     return clear_by_coarse_spectrum(dn, observed, pixel_m)
@@ -161,8 +161,8 @@ def _read_assets(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Rem
         if reason is not None:
             raise _unreadable(scene, asset, reason)
     with remote.readers(len(assets)) as pool:
-        layers = list(pool.map(lambda asset: _read_asset(scene, asset, geobox, remote), assets))
-    return dict(zip(bands, layers, strict=True))
+        read = list(pool.map(lambda asset: _read_asset(scene, asset, geobox, remote), assets))
+    return dict(zip(bands, read, strict=True))
 
 
 def _asset(scene: Scene, band: str) -> BandAsset:

@@ -1,7 +1,7 @@
 """IO: remote files as GDAL reads them.
 
 GDAL's own network layer cannot sign a request anew, takes an expired token for a missing file and
-may forget what it fetched. Here GDAL reads through rasterio's opener from sparse copies (``sparse``),
+may forget what it fetched. Here GDAL reads through rasterio's opener from sparse copies (``sparse_copy``),
 which fetch what is not there yet by range (``ranges``).
 """
 

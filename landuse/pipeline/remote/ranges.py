@@ -1,4 +1,4 @@
-"""IO: byte ranges of one remote file, by HTTP or from S3. One request each; ``remote`` repeats them.
+"""IO: byte ranges of one remote file, by HTTP or from S3. One request each; ``files.Remote`` repeats them.
 
 Every answer is checked: the range that was asked for, whole, of the same version of the file.
 """

@@ -255,8 +255,8 @@ def parse_dates(text: str) -> DateRange:
     )
 
 
-def _moments(text: str, whole: str) -> tuple[datetime, datetime]:
-    """First and last moment of a year, month, day or instant; ``whole`` is what the user typed."""
+def _moments(text: str, typed: str) -> tuple[datetime, datetime]:
+    """First and last moment of a year, month, day or instant; ``typed`` is all that the user typed."""
     try:
         match = re.fullmatch(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", text, flags=re.ASCII)
         if match is None:
@@ -272,7 +272,7 @@ def _moments(text: str, whole: str) -> tuple[datetime, datetime]:
         last = datetime.combine(first.replace(month=last_month, day=last_day), LAST_MOMENT)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"--date {whole!r}: {text!r} is not understood ({error}). Give {_DATE_FORM}."
+            f"--date {typed!r}: {text!r} is not understood ({error}). Give {_DATE_FORM}."
         ) from error
     return first, last
 

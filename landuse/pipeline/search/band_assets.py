@@ -30,8 +30,8 @@ BAND_OF_COMMON_NAME = {name: band for band, name in COMMON_NAMES.items()} | {
 """Names of the eo extension that mean exactly one band of Sentinel-2; plain ``rededge`` does not."""
 
 _BAND_KEY = re.compile(r"(B(?:0[1-9]|1[0-2]|8A)|SCL)(?:_\d+m)?", re.IGNORECASE)
-_PICTURE_KEY = re.compile(r"visual|tci|preview|thumbnail|overview|rendered", re.IGNORECASE)
-_PICTURE_ROLES = {"visual", "overview", "thumbnail", "metadata"}
+_IMAGE_KEY = re.compile(r"visual|tci|preview|thumbnail|overview|rendered", re.IGNORECASE)
+_IMAGE_ROLES = {"visual", "overview", "thumbnail", "metadata"}
 _CRS_CODE = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9]+", re.ASCII)
 
 EARTH_RADIUS_M = (6.3e6, 6.4e6)
@@ -86,7 +86,7 @@ def band_entries(item: Json, provider: Provider) -> tuple[BandEntry, ...]:
 
 def _named_bands(key: str, asset: Json) -> Iterator[BandEntry]:
     """The bands an asset holds by its key or by the names it gives its bands."""
-    if _PICTURE_KEY.match(key) or _PICTURE_ROLES & {text(role) for role in sequence(asset.get("roles"))}:
+    if _IMAGE_KEY.match(key) or _IMAGE_ROLES & {text(role) for role in sequence(asset.get("roles"))}:
         return
     described = [mapping(band) for band in sequence(asset.get("bands")) or sequence(asset.get("eo:bands"))]
     match = _BAND_KEY.fullmatch(key)
@@ -215,25 +215,25 @@ def _stated(item: Json, entry: BandEntry, field: str) -> float | None:
     """``scale`` or ``offset`` as the item has it; what is said of the band goes before the rest."""
     band, raster_band = _described(entry)
     values = [number(raster_band.get(field))]
-    for place in (band, entry.asset, mapping(item.get("properties"))):
-        values.append(number(place.get(f"raster:{field}")))
+    for holder in (band, entry.asset, mapping(item.get("properties"))):
+        values.append(number(holder.get(f"raster:{field}")))
     return next((value for value in values if value is not None), None)
 
 
 def _nodata(item: Json, entry: BandEntry) -> float | None:
     """The stored value that means nodata: as stated, else 0 in ESA's own products, else none."""
     band, raster_band = _described(entry)
-    for place in (band, raster_band, entry.asset):
-        if "nodata" in place:
-            stated = place["nodata"]
+    for holder in (band, raster_band, entry.asset):
+        if "nodata" in holder:
+            stated = holder["nodata"]
             return math.nan if stated == "nan" else number(stated)
     return None if processing_baseline(item) is None else 0.0
 
 
 def _pixel_m(entry: BandEntry) -> float | None:
     """Pixel size in metres, where the asset states it; ``gsd`` does not count, which is the sensor's."""
-    for place in (*_described(entry), entry.asset):
-        stated = number(place.get("raster:spatial_resolution")) or number(place.get("spatial_resolution"))
+    for holder in (*_described(entry), entry.asset):
+        stated = number(holder.get("raster:spatial_resolution")) or number(holder.get("spatial_resolution"))
         if stated is not None and 0 < stated <= COARSEST_PIXEL_M:
             return stated
     transform = sequence(entry.asset.get("proj:transform"))
@@ -266,7 +266,7 @@ def projection(
         UsageError: The CRS is none, or none of the earth's surface.
     """
     properties = mapping(item.get("properties"))
-    stated = ((place, _crs_code(place)) for place in (properties, *(entry.asset for entry in entries)))
+    stated = ((holder, _crs_code(holder)) for holder in (properties, *(entry.asset for entry in entries)))
     crs = next((code for _, code in stated if code is not None), None)
     if crs is None:
         return None, None
@@ -289,10 +289,10 @@ def projection(
     return crs, (min(lefts), min(bottoms), max(rights), max(tops))
 
 
-def _crs_code(place: Json) -> str | None:
+def _crs_code(holder: Json) -> str | None:
     """``AUTHORITY:CODE`` from ``proj:code``, else from the older ``proj:epsg``; not yet believed."""
-    code = text(place.get("proj:code"))
-    epsg = number(place.get("proj:epsg"))
+    code = text(holder.get("proj:code"))
+    epsg = number(holder.get("proj:epsg"))
     return code or (f"EPSG:{epsg:.15g}" if epsg else None)
 
 
@@ -315,14 +315,14 @@ def _crs_fault(code: str) -> str | None:
     return None if low < crs.ellipsoid.semi_major_metre < high else "it is not of the earth"
 
 
-def _bounds(place: Json) -> tuple[float, float, float, float] | None:
+def _bounds(holder: Json) -> tuple[float, float, float, float] | None:
     """Left, bottom, right, top from ``proj:bbox``, else from ``proj:transform`` and ``proj:shape``."""
     try:
-        if "proj:bbox" in place:
-            left, bottom, right, top = numbers(place["proj:bbox"], 4)
+        if "proj:bbox" in holder:
+            left, bottom, right, top = numbers(holder["proj:bbox"], 4)
         else:
-            rows, cols = numbers(place.get("proj:shape"), 2)
-            a, b, c, d, e, f = numbers(sequence(place.get("proj:transform"))[:6], 6)
+            rows, cols = numbers(holder.get("proj:shape"), 2)
+            a, b, c, d, e, f = numbers(sequence(holder.get("proj:transform"))[:6], 6)
             xs = [a * col + b * row + c for col in (0, cols) for row in (0, rows)]
             ys = [d * col + e * row + f for col in (0, cols) for row in (0, rows)]
             left, bottom, right, top = min(xs), min(ys), max(xs), max(ys)

@@ -330,9 +330,6 @@ def _preference(scene: Scene) -> tuple[float, float, str]:
     return cloud, -scene.acquired_utc.timestamp(), scene.id
 
 
-log = logging.getLogger(__name__)
-
-
 State = Literal["used", "standby", "nothing", "failed", "unfit"]
 
 

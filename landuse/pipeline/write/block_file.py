@@ -39,7 +39,7 @@ class BlockFile:
     scores: CellScores
     """The block's cells."""
     picture: NDArray[np.uint8]
-    """(3, y, x), the imagery of its cells in red, green and blue, as ``picture.draw_picture`` makes it."""
+    """(3, y, x), the imagery of its cells in red, green and blue, as ``rgb_image.draw_picture`` makes it."""
     failures: tuple[ReadFailure, ...]
     """Reads that failed for good."""
     patches: int

@@ -239,8 +239,8 @@ def _footprint(plan: RunPlan) -> Geometry:
     box = plan.cell_geobox.boundingbox
     area = shapely.box(*box.bbox) if plan.clip_wkt is None else shapely.from_wkt(plan.clip_wkt)
     # Beyond the 180th meridian PROJ goes on from -180: put together there first, then cut.
-    whole = in_one_piece(project(area, plan.crs, "EPSG:4326"))
-    footprint = cut_at_antimeridian(surfaces(shapely.make_valid(whole)))
+    uncut = in_one_piece(project(area, plan.crs, "EPSG:4326"))
+    footprint = cut_at_antimeridian(surfaces(shapely.make_valid(uncut)))
     simple = shapely.make_valid(shapely.simplify(footprint, FOOTPRINT_DEGREES))
     return shapely.orient_polygons(surfaces(shapely.set_precision(simple, 1e-7)))
 

@@ -105,13 +105,13 @@ def _polygons(plan: RunPlan, folder: Path, options: VectorOptions) -> Iterator[g
     if options.simplify_m == 0:
         yield from frames
         return
-    whole = pd.concat(frames, ignore_index=True)
+    polygons = pd.concat(frames, ignore_index=True)
     # Neighbours have to share their vertices, of which ``polygonize`` leaves out those on straight lines.
-    dense = shapely.segmentize(whole.geometry.to_numpy(), plan.cell_m)
+    dense = shapely.segmentize(polygons.geometry.to_numpy(), plan.cell_m)
     dense = shapely.transform(dense, lambda points: points.round(3))
-    whole["geometry"] = shapely.coverage_simplify(dense, options.simplify_m)
-    whole["area_ha"] = whole.geometry.area / 10_000
-    yield whole
+    polygons["geometry"] = shapely.coverage_simplify(dense, options.simplify_m)
+    polygons["area_ha"] = polygons.geometry.area / 10_000
+    yield polygons
 
 
 def _strips(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
@@ -129,7 +129,7 @@ def _windows(rows: int, cols: int) -> Iterator[Window]:
 
 
 def _sieved(folder: Path, cells: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """The strips with patches of fewer cells merged into their largest neighbour; nodata stays as it is."""
+    """The strips with areas of fewer cells merged into their largest neighbour; nodata stays as it is."""
     with rasterio.open(folder / "landuse.tif") as file:
         classes = file.read(1)
     merged = sieve(classes, cells, mask=classes != NODATA_ID, connectivity=4) if cells > 1 else classes
@@ -165,9 +165,9 @@ def _squares(geobox: GeoBox, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> 
 
 
 def _scenes(plan: RunPlan) -> gpd.GeoDataFrame:
-    """The scenes' outlines, in longitude and latitude, in the order in which they are preferred."""
+    """The scenes' footprints, in longitude and latitude, in the order in which they are preferred."""
     scenes = plan.scenes
-    views = [scene.view for scene in scenes]
+    seen = [scene.view for scene in scenes]
     return gpd.GeoDataFrame(
         {
             "preference": np.arange(1, len(scenes) + 1),
@@ -179,8 +179,8 @@ def _scenes(plan: RunPlan) -> gpd.GeoDataFrame:
             "level": [scene.level for scene in scenes],
             "baseline": [scene.baseline or "" for scene in scenes],
             "cloud_percent": np.array([scene.cloud_percent for scene in scenes], np.float64),
-            "area_cloud_percent": np.array([view and view.cloud_percent for view in views], np.float64),
-            "area_seen_percent": np.array([view and 100 * view.seen for view in views], np.float64),
+            "area_cloud_percent": np.array([view and view.cloud_percent for view in seen], np.float64),
+            "area_seen_percent": np.array([view and 100 * view.seen for view in seen], np.float64),
             "spare": [scene.spare for scene in scenes],
         },
         geometry=[footprint_of(scene) for scene in scenes],

@@ -1,6 +1,6 @@
 """The demo: a simulated landscape in a STAC catalogue, and how well a map agrees with its truth.
 
-The catalogue is written by ``catalog.catalog_rasters``, the way own imagery is, so that mapping it
+The catalogue is written by ``imagery.catalog.catalog_rasters``, the way own imagery is, so that mapping it
 is the very same work as mapping a provider's scene.
 """
 

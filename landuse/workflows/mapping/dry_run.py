@@ -62,7 +62,7 @@ class Gaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Foresight:
+class RunEstimate:
     """What ``landuse map`` would do."""
 
     plan: RunPlan
@@ -74,7 +74,7 @@ class Foresight:
     read_bytes: tuple[int, int]
     """From one clear layer of scenes to all of them; estimated."""
     patches: int
-    """Windows that the network may have to classify."""
+    """Patches that the network may have to classify."""
     disk_bytes: tuple[int, int]
     """Most that is held during the run, copies of what is fetched included; estimated."""
     read_seconds: tuple[float, float]
@@ -90,7 +90,7 @@ class Foresight:
         return values
 
 
-def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
+def estimate_run(request: MapRequest, classifier: PatchClassifier) -> RunEstimate:
     """Search and plan, and estimate what the run will take. No pixel is read.
 
     Raises:
@@ -108,7 +108,7 @@ def foresee(request: MapRequest, classifier: PatchClassifier) -> Foresight:
     patches = sum(len(placed.rows.cells) * len(placed.cols.cells) for placed, _ in work)
     read_bytes, fetched_bytes = _read_bytes(plan, extent), _read_bytes(plan, extent, remote_only=True)
     kept = _kept_bytes(plan, request)
-    return Foresight(
+    return RunEstimate(
         plan=plan,
         sources=found.sources,
         gaps=gaps_in(area_of(request, found.scenes), plan.scenes),

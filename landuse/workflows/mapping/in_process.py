@@ -1,4 +1,4 @@
-"""Every block of a plan, done once: here, or by workers of a cluster (``cluster``).
+"""Every block of a plan, done once: here, or by workers of a cluster (``on_dask``).
 
 Whoever runs them, a finished block is a file in the blocks' folder: what is there is not done again.
 """

@@ -17,7 +17,7 @@ import uuid
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,11 +78,11 @@ class Job:
     """Patience with imagery."""
     providers: tuple[Provider, ...]
     """Beside the known ones."""
-    scratch: Path | None
+    scratch: Path | None = None
     """Folder for what is fetched; None takes the worker's own."""
-    threads: int | None
+    threads: int | None = None
     """Of the network, on a CPU; None takes as many as the worker was given."""
-    gpus: int
+    gpus: int = 0
     """Of this machine, for its workers to share; 0 where a worker has a device of its own."""
 
 
@@ -206,16 +206,19 @@ def workers(
     Raises:
         ClusterError: they cannot be reached or started.
     """
+    job = partial(Job, cluster=cluster, policy=policy, providers=tuple(providers))
     with _quiet():
         if cluster.scheduler is None:
             with _own_workers(cluster.workers) as own, _client(own, own.scheduler_address) as client:
                 client.forward_logging("landuse")
                 threads = max(1, CPU_COUNT // cluster.workers)
                 gpus = _gpus() if cluster.device in ("auto", "cuda") else 0
-                yield Workers(client, cluster, policy, providers, scratch=scratch, threads=threads, gpus=gpus)
+                scratch = None if scratch is None else scratch.absolute()
+                yield Workers(client, "of our own", partial(job, scratch=scratch, threads=threads, gpus=gpus))
         else:
-            with _client(cluster.scheduler, redact_href(cluster.scheduler)) as client:
-                yield Workers(client, cluster, policy, providers)
+            shown = redact_href(cluster.scheduler)
+            with _client(cluster.scheduler, shown) as client:
+                yield Workers(client, shown, job)
 
 
 @contextmanager
@@ -292,24 +295,17 @@ def _without_interrupts() -> Iterator[None]:
 class Workers:
     """Runs blocks on workers that are connected."""
 
-    def __init__(
-        self,
-        client: Client,
-        cluster: Cluster,
-        policy: RetryPolicy,
-        providers: Sequence[Provider],
-        *,
-        scratch: Path | None = None,
-        threads: int | None = None,
-        gpus: int = 0,
-    ) -> None:
+    def __init__(self, client: Client, shown: str, job: Callable[..., Job]) -> None:
+        """Nothing runs yet.
+
+        Args:
+            client: of the scheduler.
+            shown: what messages call the scheduler.
+            job: makes a job of its last two fields, ``plan`` and ``folder``.
+        """
         self._client = client
-        self._cluster = cluster
-        self._policy = policy
-        self._providers = tuple(providers)
-        self._scratch = scratch
-        self._threads = threads
-        self._gpus = gpus
+        self._shown = shown
+        self._job = job
         self._seen_s = self._looked_s = -LOOK_S
 
     def run(
@@ -324,16 +320,7 @@ class Workers:
             ClusterError: the scheduler or all workers are gone, or a block costs one worker after the other.
             LanduseError: what a worker met.
         """
-        job = Job(
-            plan=plan,
-            folder=folder.absolute(),
-            cluster=self._cluster,
-            policy=self._policy,
-            providers=self._providers,
-            scratch=None if self._scratch is None else self._scratch.absolute(),
-            threads=self._threads,
-            gpus=self._gpus,
-        )
+        job = self._job(plan=plan, folder=folder.absolute())
         run = f"landuse-{uuid.uuid4().hex[:12]}"
         with self._reaching():
             site = self._client.submit(Site, job, key=f"{run}-site")
@@ -412,5 +399,6 @@ class Workers:
             raise self._error("was lost", "Start it again") from error
 
     def _error(self, what: str, mend: str) -> ClusterError:
-        where = "of our own" if self._cluster.scheduler is None else redact_href(self._cluster.scheduler)
-        return ClusterError(f"Scheduler {where} {what}. {mend} and run again; finished blocks are kept.")
+        return ClusterError(
+            f"Scheduler {self._shown} {what}. {mend} and run again; finished blocks are kept."
+        )

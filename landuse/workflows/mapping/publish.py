@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rasterio.enums import Resampling
 
 import landuse
 from landuse.classes import legend
-from landuse.pipeline.pages.content import MapView, ViewScene
+from landuse.pipeline.pages.content import MapView
 from landuse.pipeline.pages.page import write_page
 from landuse.pipeline.pages.preview import write_preview
 from landuse.pipeline.read.rgb_image import picture_bands, stretch
@@ -85,7 +86,7 @@ def map_view(report: MapReport, folder: Path) -> MapView:
         legend=legend(plan.classes),
         areas=report.classes,
         cover=report.cover,
-        scenes=tuple(_view_scene(scene, spare=scene not in used) for scene in plan.scenes),
+        scenes=tuple(replace(scene, spare=scene not in used) for scene in plan.scenes),
         composite=plan.composite,
         model=plan.model,
         weights_sha256=plan.weights_sha256,
@@ -122,18 +123,6 @@ def attribution(scenes: Iterable[Scene]) -> str:
 
 def _days(scenes: Iterable[Scene]) -> list[date]:
     return sorted({scene.acquired_utc.date() for scene in scenes})
-
-
-def _view_scene(scene: Scene, *, spare: bool) -> ViewScene:
-    return ViewScene(
-        id=scene.id,
-        provider=scene.provider,
-        acquired_utc=scene.acquired_utc,
-        level=scene.level,
-        tile=scene.tile,
-        cloud_percent=scene.cloud_percent if scene.view is None else scene.view.cloud_percent,
-        spare=spare,
-    )
 
 
 def _small(path: Path, longest: int, resampling: Resampling) -> NDArray[np.uint8]:

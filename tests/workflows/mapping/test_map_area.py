@@ -18,7 +18,7 @@ from landuse.pipeline.search.area import parse_bbox, read_aoi
 from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
-from landuse.workflows.mapping.dry_run import foresee
+from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.map_area import map_area
 from tests.workflows.small_maps import (
     SCENES,
@@ -361,7 +361,7 @@ def test_a_dry_run_foresees_the_disk_that_blocks_and_files_take(data_dir, tmp_pa
     name, level, acquired = SCENES["orihuela"]
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     asked = request(tmp_path, source, probabilities=True, vectors=vectors)
-    foreseen = foresee(asked, predictor).disk_bytes[1]
+    foreseen = estimate_run(asked, predictor).disk_bytes[1]
     blocks = []
 
     def watch(progress):

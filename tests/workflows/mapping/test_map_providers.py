@@ -19,7 +19,7 @@ from landuse.model.predict import Predictor
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import parse_bbox
-from landuse.workflows.mapping.dry_run import foresee
+from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.faults import Storage, Tokens, faulty_api, serving, token_service
@@ -336,13 +336,13 @@ def test_below_min_valid_the_report_is_complete(world, predictor, tmp_path):
 def test_a_dry_run_foresees_without_reading_a_pixel(services, predictor, tmp_path):
     there = services()
     sources = (there.planetary_computer, there.earth_search)
-    foresight = foresee(request(sources, tmp_path / "map"), predictor)
+    estimate = estimate_run(request(sources, tmp_path / "map"), predictor)
     assert there.azure.asked == there.bucket.asked == there.service.asked == []
-    assert [len(scene.mirrors) for scene in foresight.plan.scenes] == [1, 1]
-    assert foresight.gaps.percent == 0
+    assert [len(scene.mirrors) for scene in estimate.plan.scenes] == [1, 1]
+    assert estimate.gaps.percent == 0
     report = map_area(request(sources, tmp_path / "map"), predictor)
-    assert foresight.patches >= report.patches > 0.9 * foresight.patches
-    shown = json.dumps(foresight.to_dict())
+    assert estimate.patches >= report.patches > 0.9 * estimate.patches
+    shown = json.dumps(estimate.to_dict())
     for secret in there.secrets():
         assert secret not in shown
 
@@ -355,6 +355,6 @@ def test_what_no_scene_covers_is_said_before_the_run(world, predictor, tmp_path)
     items = [acquisition.earth_search(f"{root}/{{folder}}/{{band}}.tif")]
     source = item_collection(tmp_path / "items.json", items)
     wanted = request(source, tmp_path / "map", area=area, max_cloud_percent=100)
-    foresight = foresee(wanted, predictor)
-    assert foresight.gaps.percent == pytest.approx(50, abs=0.1)
-    assert foresight.gaps.bboxes[0] == pytest.approx((east, south, 2 * east - west, north), abs=1e-4)
+    estimate = estimate_run(wanted, predictor)
+    assert estimate.gaps.percent == pytest.approx(50, abs=0.1)
+    assert estimate.gaps.bboxes[0] == pytest.approx((east, south, 2 * east - west, north), abs=1e-4)
