@@ -18,8 +18,7 @@ from rio_cogeo.cogeo import cog_validate
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.model.predict import Predictor
-from landuse.pipeline.cells import CellStatus
-from landuse.pipeline.pages.content import NO_CLASS
+from landuse.pipeline.cells import NO_CLASS, CellStatus
 from landuse.pipeline.search.area import read_aoi
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.vector_layers import VectorOptions

@@ -11,7 +11,7 @@ import landuse
 from landuse.classes import EUROSAT
 from landuse.workflows.mapping.map_area import map_area
 from tests.servers import file_server
-from tests.workflows.mapping import BrightnessClassifier, catalog_of, read, read_share, red_raster, request
+from tests.workflows.small_maps import BrightnessClassifier, catalog_of, read, read_share, red_raster, request
 
 
 @pytest.fixture(scope="module")
