@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import pyogrio
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +87,12 @@ def _unequal_layers(one: Path, two: Path) -> list[str]:
     layers = [sorted(name for name, _ in pyogrio.list_layers(path)) for path in (one, two)]
     if layers[0] != layers[1]:
         return [f"{layers[0]} and {layers[1]}"]
-    read = pyogrio.read_dataframe
-    return [name for name in layers[0] if not read(one, layer=name).equals(read(two, layer=name))]
+
+    def read(path: Path, layer: str) -> pd.DataFrame:
+        # QGIS's table of styles holds the moment at which it was written.
+        return pyogrio.read_dataframe(path, layer=layer).drop(columns="update_time", errors="ignore")
+
+    return [name for name in layers[0] if not read(one, name).equals(read(two, name))]
 
 
 def _unequal_tables(one: Path, two: Path) -> list[str]:
