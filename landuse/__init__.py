@@ -20,8 +20,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from landuse.pipeline.maps.to_xarray import open_map
+    from landuse.workflows.classify import classify
 else:
     _HOMES = {
+        "classify": "landuse.workflows.classify",
         "open_map": "landuse.pipeline.maps.to_xarray",
         **dict.fromkeys(
             (
@@ -61,5 +63,6 @@ __all__ = [
     "ReadError",
     "UsageError",
     "__version__",
+    "classify",
     "open_map",
 ]

@@ -17,6 +17,7 @@ PUBLIC = {
     "ReadError",
     "UsageError",
     "__version__",
+    "classify",
     "open_map",
 }
 
