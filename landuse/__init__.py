@@ -20,8 +20,14 @@ if TYPE_CHECKING:
         UsageError,
     )
     from landuse.pipeline.maps.to_xarray import open_map
+    from landuse.workflows.classify import classify
+    from landuse.workflows.mapping.from_python import map
+    from landuse.workflows.mapping.report import MapReport
 else:
     _HOMES = {
+        "MapReport": "landuse.workflows.mapping.report",
+        "classify": "landuse.workflows.classify",
+        "map": "landuse.workflows.mapping.from_python",
         "open_map": "landuse.pipeline.maps.to_xarray",
         **dict.fromkeys(
             (
@@ -54,6 +60,7 @@ else:
 __all__ = [
     "IncompleteError",
     "LanduseError",
+    "MapReport",
     "ModelError",
     "NothingFoundError",
     "OutputError",
@@ -61,5 +68,7 @@ __all__ = [
     "ReadError",
     "UsageError",
     "__version__",
+    "classify",
+    "map",
     "open_map",
 ]

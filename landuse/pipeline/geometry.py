@@ -149,6 +149,11 @@ def footprint_of(scene: Scene) -> Geometry:
 _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5][0-9]|60)")
 
 
+def is_utm(crs: str) -> bool:
+    """Whether a CRS, such as ``"EPSG:32633"``, is a UTM zone of WGS 84."""
+    return _UTM.fullmatch(crs) is not None
+
+
 def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
     """The UTM zone of the map, among those that scenes lie in: the one that holds most of the area.
 
@@ -162,7 +167,7 @@ def utm_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
     """
     footprints: dict[str, list[BaseGeometry]] = {}
     for scene in scenes:
-        if scene.crs is not None and _UTM.fullmatch(scene.crs):
+        if scene.crs is not None and is_utm(scene.crs):
             footprints.setdefault(scene.crs, []).append(footprint_of(scene))
 
     def held(crs: str) -> tuple[float, float]:

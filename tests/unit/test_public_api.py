@@ -16,7 +16,10 @@ PUBLIC = {
     "ProviderError",
     "ReadError",
     "UsageError",
+    "MapReport",
     "__version__",
+    "classify",
+    "map",
     "open_map",
 }
 

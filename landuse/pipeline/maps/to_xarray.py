@@ -21,6 +21,7 @@ from landuse.classes import legend
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID, STATUS_COLORS, CellStatus
 from landuse.pipeline.maps.open import class_names
+from landuse.pipeline.read.read_scene import GDAL_OPTIONS
 from landuse.pipeline.search.stac_files import stac_io
 from landuse.pipeline.stac_json import Json, is_remote, mapping, number, sequence, text
 from landuse.pipeline.write.folder import Store
@@ -227,11 +228,12 @@ def _report(folder: str) -> Json:
 def _raster(file: str) -> xr.DataArray:
     try:
         # GDAL would try all its drivers, some of which follow names in a file to other files.
-        with rasterio.open(file, driver="GTiff") as plain:
-            tags = plain.tags()  # rioxarray makes numbers of those that look like one
-        raster = rioxarray.open_rasterio(
-            file, chunks={"y": _CHUNK_CELLS, "x": _CHUNK_CELLS}, driver="GTiff", GEOREF_SOURCES="INTERNAL"
-        )
+        with rasterio.Env(**GDAL_OPTIONS):
+            with rasterio.open(file, driver="GTiff") as plain:
+                tags = plain.tags()  # rioxarray makes numbers of those that look like one
+            raster = rioxarray.open_rasterio(
+                file, chunks={"y": _CHUNK_CELLS, "x": _CHUNK_CELLS}, driver="GTiff", GEOREF_SOURCES="INTERNAL"
+            )
     except (RasterioError, OSError) as error:
         raise ReadError(
             f"{redact_href(file)} cannot be read as a raster ({redact(str(error))}). Is it whole? Make the "

@@ -130,7 +130,7 @@ def _read_window(
         part = source.read(asset.index, window=Window(left, top, right - left, bottom - top))
         place = np.s_[top - row : bottom - row, left - col : right - col]
         stored[place] = part
-        valid[place] = _valid(part, asset)
+        valid[place] = valid_pixels(part, asset)
     return stored, valid
 
 
@@ -167,7 +167,7 @@ def _read_warped(
             return warped.read(asset.index), warped.read(warped.count) > 0
     with WarpedVRT(source, src_nodata=asset.nodata, nodata=asset.nodata, **grid) as warped:
         stored = warped.read(asset.index)
-        return stored, _valid(stored, asset)
+        return stored, valid_pixels(stored, asset)
 
 
 def _pixels_per_source_pixel(source: DatasetReader, geobox: GeoBox) -> tuple[float, float]:
@@ -176,7 +176,7 @@ def _pixels_per_source_pixel(source: DatasetReader, geobox: GeoBox) -> tuple[flo
         return native.res[0] / abs(geobox.affine.a), native.res[1] / abs(geobox.affine.e)
 
 
-def _valid(stored: NDArray[np.generic], asset: BandAsset) -> NDArray[np.bool_]:
+def valid_pixels(stored: NDArray[np.generic], asset: BandAsset) -> NDArray[np.bool_]:
     """True where a stored value is data.
 
     In 16-bit reflectance 0 is never data, whatever nodata is said to be: ESA fills with it.

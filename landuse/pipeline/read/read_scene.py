@@ -26,7 +26,7 @@ from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
@@ -64,10 +64,27 @@ def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remot
         ReadError: the scene lacks a band.
         OutputError: there is no room for what is fetched.
     """
+    return image_of(scene, bands, geobox, lambda names, grid: _read_assets(scene, names, grid, remote))
+
+
+def image_of(
+    scene: Scene,
+    bands: Sequence[str],
+    geobox: GeoBox,
+    read: Callable[[Sequence[str], GeoBox], Mapping[str, Stored]],
+) -> PixelBlock:
+    """A rectangle of a scene, wherever its stored values come from; see ``read_scene``.
+
+    Args:
+        scene: its level and what its assets' values mean.
+        bands: in the order wanted.
+        geobox: the block's pixel grid.
+        read: stored values and validity of bands on a grid, which may be wider than ``geobox``.
+    """
     masking = mask_bands(scene.level, scene.bands)
     # What is cloud at a pixel depends on its surroundings: the mask is made of a wider rectangle.
     grid, inside = _with_context(geobox) if masking else (geobox, np.s_[:, :])
-    by_band = _read_assets(scene, (*bands, *(band for band in masking if band not in bands)), grid, remote)
+    by_band = read((*bands, *(band for band in masking if band not in bands)), grid)
     dn = np.zeros((len(bands), *geobox.shape), np.uint16)
     observed = np.ones(geobox.shape, np.bool_)
     for row, band in enumerate(bands):

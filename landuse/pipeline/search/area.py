@@ -22,6 +22,7 @@ from landuse.pipeline.geometry import (
 )
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     from shapely import MultiPolygon, Polygon
 
 UTM_LATITUDE = (-80.0, 84.0)
@@ -185,7 +186,6 @@ def read_aoi(path: Path) -> Area:
     import geopandas
     import pyogrio
     from pyogrio.errors import DataLayerError, DataSourceError
-    from pyproj.exceptions import ProjError
 
     if not path.exists():
         raise UsageError(f"--aoi {path} does not exist.")
@@ -203,14 +203,30 @@ def read_aoi(path: Path) -> Area:
         raise UsageError(
             f"--aoi {path} cannot be read as a vector file ({error}). Give GeoJSON, GeoPackage or Shapefile."
         ) from error
-    shapes = frame.geometry[frame.geometry.notna() & ~frame.geometry.is_empty]
+    return area_of_shapes(frame.geometry, f"--aoi {path}", path.stem)
+
+
+def area_of_shapes(geometry: gpd.GeoSeries, told: str, name: str) -> Area:
+    """The union of polygons in any CRS, as an area to clip to.
+
+    Args:
+        geometry: the polygons.
+        told: what messages call them.
+        name: what the area is called; what a label may not hold is replaced.
+
+    Raises:
+        UsageError: they have no CRS, are not polygons alone, or enclose nothing.
+    """
+    from pyproj.exceptions import ProjError
+
+    shapes = geometry[geometry.notna() & ~geometry.is_empty]
     if shapes.empty:
-        raise UsageError(f"--aoi {path} holds no features. Give a file with at least one polygon.")
+        raise UsageError(f"{told} holds no features. Give a file with at least one polygon.")
     foreign = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})
     if foreign:
-        raise UsageError(f"--aoi {path} holds {', '.join(foreign)} features. Give polygons alone.")
+        raise UsageError(f"{told} holds {', '.join(foreign)} features. Give polygons alone.")
     if shapes.crs is None:
-        raise UsageError(f"--aoi {path} states no coordinate reference system. Save it with its CRS.")
+        raise UsageError(f"{told} states no coordinate reference system. Save it with its CRS.")
     if not shapes.crs.is_geographic:
         # An edge that is straight in the file's projection is bowed in degrees: it needs corners between.
         left, bottom, right, top = shapes.total_bounds
@@ -219,19 +235,19 @@ def read_aoi(path: Path) -> Area:
         lonlat = shapes.to_crs(4326)
     except ProjError as error:
         raise UsageError(
-            f"--aoi {path} cannot be brought from {shapes.crs.name!r} to longitude and latitude ({error})."
+            f"{told} cannot be brought from {shapes.crs.name!r} to longitude and latitude ({error})."
         ) from error
     if not all(math.isfinite(edge) for edge in lonlat.total_bounds):
-        raise UsageError(f"--aoi {path} has coordinates outside its CRS {shapes.crs.name!r}.")
+        raise UsageError(f"{told} has coordinates outside its CRS {shapes.crs.name!r}.")
     polygons = shapely.make_valid(shapely.force_2d(lonlat.to_numpy()))
     # Beyond these bounds something else than longitudes was given, which Area refuses with its values.
     turnable = max(map(abs, shapely.total_bounds(polygons)[[0, 2]])) <= 360
     polygons = surfaces(
         shapely.union_all([cut_at_antimeridian(polygon) if turnable else polygon for polygon in polygons])
     )
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:60]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
     if polygons.is_empty:
-        raise UsageError(f"--aoi {path} encloses no area. Draw a polygon.")
+        raise UsageError(f"{told} encloses no area. Draw a polygon.")
     return Area(geometry=polygons, clip=True, name=name or "aoi")
 
 

@@ -19,7 +19,7 @@ from landuse.pipeline.scene import mask_bands
 from landuse.pipeline.search.acquisitions import Candidate, newest_copies, with_mirrors
 from landuse.pipeline.search.item import footprint, scene_from_item
 from landuse.pipeline.search.item_properties import acquired_utc
-from landuse.pipeline.search.source import described_by, find_provider, split_collection
+from landuse.pipeline.search.source import HeldItems, described_by, find_provider, split_collection
 from landuse.pipeline.search.stac_files import (
     FoundItem,
     exists,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.scene import Scene
     from landuse.pipeline.search.area import Area, DateRange
+    from landuse.pipeline.search.source import Source
     from landuse.pipeline.search.stac_http import StacHttp
     from landuse.pipeline.stac_json import Json
 
@@ -74,19 +75,19 @@ class SceneQuery:
             raise ValueError(f"levels {self.levels} are not among {LEVELS}")
 
 
-def source_name(source: str | Provider) -> str:
+def source_name(source: Source) -> str:
     """What messages and reports call a source: a provider's name, a path, a URL without its query."""
-    return source.name if isinstance(source, Provider) else printable(redact_href(source))
+    return printable(redact_href(source)) if isinstance(source, str) else source.name
 
 
-def search(source: str | Provider, query: SceneQuery, policy: RetryPolicy | None = None) -> tuple[Scene, ...]:
+def search(source: Source, query: SceneQuery, policy: RetryPolicy | None = None) -> tuple[Scene, ...]:
     """The scenes of ``source`` that fit: clearest first, then newest, then by id.
 
     Of several copies of one acquisition the one with the newest processing baseline is taken.
 
     Args:
         source: a provider or its name; URL of a STAC API, of one of its collections, or of a static
-            catalogue; path of a STAC item, ItemCollection, catalogue or stac-geoparquet file.
+            catalogue; path of a STAC item, ItemCollection, catalogue or stac-geoparquet file; items.
         query: which scenes are wanted.
         policy: patience with the source; its deadline is that of the whole search, every page included.
 
@@ -97,10 +98,14 @@ def search(source: str | Provider, query: SceneQuery, policy: RetryPolicy | None
         ProviderError: The source cannot be reached, answers nonsense, or none of its items is of use.
         NothingFoundError: Nothing fits; the message says what removed how many.
     """
-    provider, location = find_provider(source)
-    io = stac_io(policy)
-    remote = is_remote(location)
-    found = _remote_items(provider, location, query, io) if remote else read_items(location, io)
+    found: Iterable[FoundItem]
+    if isinstance(source, HeldItems):
+        provider, location, found = Provider(name=source.name, endpoint=""), "", source.items
+    else:
+        provider, location = find_provider(source)
+        io = stac_io(policy)
+        remote = is_remote(location)
+        found = _remote_items(provider, location, query, io) if remote else read_items(location, io)
     candidates = _fitting(found, provider, location, query)
     scenes = _one_level(_usable(newest_copies(candidates), query))
     log.info("%d scenes of %s fit", len(scenes), provider.name)
@@ -358,7 +363,7 @@ class Found:
     """One each, in the user's order."""
 
 
-def search_sources(sources: Sequence[str | Provider], query: SceneQuery, policy: RetryPolicy) -> Found:
+def search_sources(sources: Sequence[Source], query: SceneQuery, policy: RetryPolicy) -> Found:
     """Search every source; the first that has scenes is used.
 
     Args:
@@ -403,11 +408,13 @@ def search_sources(sources: Sequence[str | Provider], query: SceneQuery, policy:
     return Found(scenes=with_mirrors(used, standing_by), sources=tuple(outcomes))
 
 
-def _is_served(source: str | Provider, before: Sequence[str | Provider]) -> bool:
+def _is_served(source: Source, before: Sequence[Source]) -> bool:
     """Whether a source is on the web; UsageError where it is none at all.
 
     What follows a comma after a URL may be the rest of that URL, password and all: it is not shown.
     """
+    if isinstance(source, HeldItems):
+        return False
     try:
         _, location = find_provider(source)
     except UsageError:

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from landuse.errors import UsageError
 from landuse.pipeline.providers import PROVIDERS, Provider
-from landuse.pipeline.search.stac_files import exists, local_document
+from landuse.pipeline.search.stac_files import FoundItem, exists, local_document
 from landuse.pipeline.stac_json import MALFORMED_HOST, Json, is_remote, mapping, sequence, text
 from landuse.redact import printable, redact_href
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pystac import Item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldItems:
+    """STAC items that are held already, as a source."""
+
+    name: str
+    """What messages and reports call them."""
+    items: tuple[FoundItem, ...]
+    """Each with where it came from; what that is on the web may lead to the web alone."""
+
+
+Source: TypeAlias = str | Provider | HeldItems
+"""A provider, its name, a URL, a path, or items."""
+
 _COLLECTION_URL = re.compile(r"(https?://[^?#]+)/collections/([^/?#]+)/?", re.IGNORECASE)
+
+
+def held_items(items: Iterable[Item]) -> HeldItems:
+    """Items of pystac as a source; hrefs that are relative to an item's own address become absolute."""
+    found = []
+    for item in items:
+        values, address = item.to_dict(transform_hrefs=False), item.get_self_href()
+        for key, asset in item.assets.items():
+            values["assets"][key]["href"] = asset.get_absolute_href() or asset.href
+        found.append(FoundItem(item=values, location=address or "items", item_href=address))
+    return HeldItems(name="items", items=tuple(found))
 
 
 def find_provider(source: str | Provider) -> tuple[Provider, str]:

@@ -124,8 +124,8 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str
     sidecars = [f"{name}.aux.xml" for name, layer in layers.items() if layer.categories is not None]
     return Assembled(
         files=(*layers, *sidecars),
-        classes=_class_areas(cells_of_class, plan),
-        cover=_cover(cells_of_status),
+        classes=class_areas(cells_of_class, plan),
+        cover=cover_of(cells_of_status),
         failures=tuple(failures),
     )
 
@@ -201,7 +201,8 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
     }
 
 
-def _cover(cells_of_status: NDArray[np.int64]) -> Cover:
+def cover_of(cells_of_status: NDArray[np.int64]) -> Cover:
+    """What became of the area's cells, from how many have each ``CellStatus``."""
     counts = dict(zip(CellStatus, cells_of_status.tolist(), strict=True))
     cells = sum(counts.values()) - counts[CellStatus.OUTSIDE]
     return Cover(
@@ -213,7 +214,8 @@ def _cover(cells_of_status: NDArray[np.int64]) -> Cover:
     )
 
 
-def _class_areas(cells_of_class: NDArray[np.int64], plan: RunPlan) -> tuple[ClassArea, ...]:
+def class_areas(cells_of_class: NDArray[np.int64], plan: RunPlan) -> tuple[ClassArea, ...]:
+    """Area of each class that occurs, from how many cells have each class id."""
     mapped = cells_of_class[: len(plan.classes)].tolist()
     total = sum(mapped)
     return tuple(

@@ -96,30 +96,43 @@ def classify_block(
         side = plan.stride_px // plan.picture_step_px
         rows, cols = block.shape
         unseen = np.zeros((3, rows * side, cols * side), np.uint8)
-        return BlockFile(scores=_nothing(plan, block), picture=unseen, failures=(), patches=0)
-    placed, read = given.placed, given.read
+        return BlockFile(scores=no_scores(plan, block), picture=unseen, failures=(), patches=0)
+    scores, count = score_block(plan, block, classifier, given)
+    rows_px, cols_px = _cells_px(plan, block, given.placed)
+    picture = draw_picture(
+        given.read.pixels, plan.bands, step_px=plan.picture_step_px, rows_px=rows_px, cols_px=cols_px
+    )
+    return BlockFile(scores=scores, picture=picture, failures=given.read.failures, patches=count)
+
+
+def score_block(
+    plan: RunPlan, block: Block, classifier: PatchClassifier, given: BlockInput
+) -> tuple[CellScores, int]:
+    """What a block's cells are found to be, and how many patches were classified for that."""
     blend = votes.Blend(block, classes=len(plan.classes))
     vote = _shared_votes if plan.engine == "shared" else _patch_votes
     count = vote(plan, classifier, given, blend)
+    rows_px, cols_px = _cells_px(plan, block, given.placed)
+    scores = blend.settle(
+        given.read.pixels,
+        stride_px=plan.stride_px,
+        row_offset_px=rows_px.start,
+        col_offset_px=cols_px.start,
+        inside=given.inside,
+        lost=cells_touching(footprints_in(given.read.lost, plan.crs), plan, block),
+    )
+    return scores, count
+
+
+def _cells_px(plan: RunPlan, block: Block, placed: patches.BlockPatches) -> tuple[slice, slice]:
+    """Where the block's cells lie in its pixels, which have context around them: rows and columns."""
+    rows, cols = block.shape
     top_px = block.row_start * plan.stride_px - placed.rows_px[0]
     left_px = block.col_start * plan.stride_px - placed.cols_px[0]
-    scores = blend.settle(
-        read.pixels,
-        stride_px=plan.stride_px,
-        row_offset_px=top_px,
-        col_offset_px=left_px,
-        inside=given.inside,
-        lost=cells_touching(footprints_in(read.lost, plan.crs), plan, block),
+    return (
+        slice(top_px, top_px + rows * plan.stride_px),
+        slice(left_px, left_px + cols * plan.stride_px),
     )
-    rows, cols = block.shape
-    picture = draw_picture(
-        read.pixels,
-        plan.bands,
-        step_px=plan.picture_step_px,
-        rows_px=slice(top_px, top_px + rows * plan.stride_px),
-        cols_px=slice(left_px, left_px + cols * plan.stride_px),
-    )
-    return BlockFile(scores=scores, picture=picture, failures=read.failures, patches=count)
 
 
 def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
@@ -165,7 +178,8 @@ def work_of(plan: RunPlan, block: Block) -> tuple[patches.BlockPatches, NDArray[
     return None if placed is None or not inside.any() else (placed, inside)
 
 
-def _nothing(plan: RunPlan, block: Block) -> CellScores:
+def no_scores(plan: RunPlan, block: Block) -> CellScores:
+    """Those of a block with nothing to map."""
     nothing = np.zeros(block.shape, np.bool_)
     return CellScores(
         probabilities=np.zeros((len(plan.classes), *block.shape), np.float32),

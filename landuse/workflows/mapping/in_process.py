@@ -20,8 +20,8 @@ from landuse.redact import redact_href
 from landuse.workflows.mapping.classify_block import classify_block, read_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
     from contextlib import AbstractContextManager
 
     from landuse.pipeline.blocks.plan import RunPlan
@@ -205,18 +205,26 @@ def run_here(
     Returns:
         What was fetched beside what ``remote`` counts: nothing.
     """
-    following = iter(blocks)
-    ahead: deque[tuple[Block, Future[BlockInput | None]]] = deque()
     with remote.readers(1) as reader:
-
-        def read_ahead() -> None:
-            for block in islice(following, BLOCKS_AHEAD - len(ahead)):
-                ahead.append((block, reader.submit(read_input, plan, block, remote)))
-
-        read_ahead()
-        while ahead:
-            block, reading = ahead.popleft()
-            given = reading.result()
-            read_ahead()
+        for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
             on_done(run_block(plan, block, given, classifier, folder))
     return Traffic(requests=0, fetched_bytes=0)
+
+
+def read_ahead(
+    blocks: Iterable[Block], read: Callable[[Block], BlockInput | None], reader: Executor
+) -> Iterator[tuple[Block, BlockInput | None]]:
+    """Each block with what is read of it; the next ones are read while the caller works on one."""
+    following = iter(blocks)
+    ahead: deque[tuple[Block, Future[BlockInput | None]]] = deque()
+
+    def submit() -> None:
+        for block in islice(following, BLOCKS_AHEAD - len(ahead)):
+            ahead.append((block, reader.submit(read, block)))
+
+    submit()
+    while ahead:
+        block, reading = ahead.popleft()
+        given = reading.result()
+        submit()
+        yield block, given

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import TYPE_CHECKING
 
 import landuse
+from landuse.classes import legend
+from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import json_number
+from landuse.pipeline.cells import percent
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
+
+    import geopandas as gpd
+    import xarray as xr
+    from matplotlib.axes import Axes
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea, Cover
@@ -20,6 +28,10 @@ if TYPE_CHECKING:
     from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.pipeline.write.vector_layers import VectorOptions
+
+
+_DRAWN_CELLS = 2000
+"""Cells along a drawn map's longer side, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +68,97 @@ class MapReport:
     """What this run fetched."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each stage."""
+
+    def to_xarray(self) -> xr.Dataset:
+        """The map as ``landuse.open_map`` opens it: lazily, from the folder.
+
+        Raises:
+            LanduseError: the folder is gone, or cannot be read.
+
+        Example:
+            >>> report = landuse.map(source="catalog", out="landuse-map")
+            >>> report.to_xarray()["class"].rio.crs
+        """
+        from landuse.pipeline.maps.to_xarray import open_map
+
+        return open_map(self.out)
+
+    def to_geodataframe(self) -> gpd.GeoDataFrame:
+        """The map's polygons, in its CRS, a row each: class id and title, mean confidence, hectares.
+
+        Raises:
+            ReadError: the vector file is gone, or cannot be read.
+
+        Example:
+            >>> report.to_geodataframe().dissolve("title")["area_ha"]
+        """
+        import geopandas
+        from pyogrio.errors import DataSourceError
+
+        path = f"{self.out}/landuse.{self.vectors.format}"
+        try:
+            if self.vectors.format == "parquet":
+                return geopandas.read_parquet(path)
+            return geopandas.read_file(path, layer="landuse")
+        except (OSError, ValueError, DataSourceError) as error:
+            raise ReadError(f"{path} cannot be read ({error}). Make the map again.") from error
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the classes in their colours, with a legend of those that occur.
+
+        Args:
+            ax: where to; None makes a figure with pyplot. Of a large map every few cells are drawn.
+
+        Raises:
+            LanduseError: the folder is gone, or cannot be read.
+
+        Example:
+            >>> report.plot().figure.savefig("map.png")
+        """
+        import numpy as np
+        from matplotlib import pyplot
+        from matplotlib.patches import Patch
+
+        ax = pyplot.figure(figsize=(8, 6), layout="constrained").add_subplot() if ax is None else ax
+        rgba = np.zeros((256, 4), np.uint8)
+        entries = legend(self.plan.classes)
+        for entry in entries:
+            rgba[entry.id] = (*entry.color, 255)
+        with self.to_xarray() as ds:
+            step = max(max(ds["class"].shape) // _DRAWN_CELLS, 1)
+            ids = ds["class"][::step, ::step].to_numpy()
+            left, bottom, right, top = ds.odc.geobox.boundingbox.bbox
+        ax.imshow(rgba[ids], extent=(left, right, bottom, top), interpolation="nearest")
+        there = {entry.id for entry in self.classes}
+        ax.legend(
+            handles=[
+                Patch(color=f"#{bytes(e.color).hex()}", label=e.title) for e in entries if e.id in there
+            ],
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+        )
+        ax.set_title(self.title.replace("$", r"\$"))
+        ax.set_xlabel(f"x in m ({self.plan.crs})")
+        ax.set_ylabel("y in m")
+        return ax
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: title, areas and where the files are. Every text is somebody else's."""
+        colors = {entry.id: entry for entry in legend(self.plan.classes)}
+        rows = "".join(
+            f'<tr><td style="background:#{bytes(colors[area.id].color).hex()}">&emsp;</td>'
+            f"<td>{escape(colors[area.id].title)}</td><td>{area.area_ha:,.1f} ha</td>"
+            f"<td>{escape(percent(area.share))}</td></tr>"
+            for area in self.classes
+        )
+        days = sorted({f"{scene.acquired_utc:%Y-%m-%d}" for scene in self.plan.scenes})
+        return (
+            f"<b>{escape(self.title)}</b><table>{rows}</table>"
+            f"<p>{self.plan.rows} x {self.plan.cols} cells of {self.plan.cell_m:g} m in "
+            f"{escape(self.plan.crs)}, {escape(percent(self.cover.valid))} classified; "
+            f"scenes of {', '.join(days)}; model {escape(self.plan.model)}; "
+            f"files in <code>{escape(str(self.out))}</code></p>"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain JSON values; hrefs without their query."""

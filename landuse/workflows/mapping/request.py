@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
+from landuse.pipeline.providers import Provider
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.search.source import split_sources
@@ -18,7 +19,7 @@ from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
-    from landuse.pipeline.providers import Provider
+    from landuse.pipeline.search.source import Source
 
 MAX_TITLE = 200
 """Characters of a map's title."""
@@ -28,8 +29,8 @@ MAX_TITLE = 200
 class MapRequest:
     """What a user asks for."""
 
-    source: str | Provider | tuple[str | Provider, ...]
-    """Provider, its name, a STAC API's URL, or a path to local STAC metadata; several, in a tuple or
+    source: Source | tuple[Source, ...]
+    """Provider, its name, a STAC API's URL, a path to local STAC metadata, or items; several, in a tuple or
     separated by commas, in the order in which they are tried."""
     area: Area | None
     """Where; None maps all that a local source covers."""
@@ -64,7 +65,7 @@ class MapRequest:
     """Patience with catalogues and imagery."""
 
     @property
-    def sources(self) -> tuple[str | Provider, ...]:
+    def sources(self) -> tuple[Source, ...]:
         """Where to look, in order."""
         if isinstance(self.source, str):
             return split_sources(self.source)
@@ -73,7 +74,7 @@ class MapRequest:
     @property
     def providers(self) -> tuple[Provider, ...]:
         """Those of the sources that are given as such."""
-        return tuple(source for source in self.sources if not isinstance(source, str))
+        return tuple(source for source in self.sources if isinstance(source, Provider))
 
     def folder(self, weights_sha256: str) -> Path | str:
         """Where the results go: the same request has the same place, so that it can be gone on with."""

@@ -1,0 +1,269 @@
+"""``landuse.map``: what people hold in Python, as the request of a map."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, overload
+
+import shapely
+
+from landuse.errors import IncompleteError, UsageError
+from landuse.model import MAP_MODEL
+from landuse.pipeline.maps.to_xarray import open_map
+from landuse.pipeline.providers import Provider
+from landuse.pipeline.search.area import Area, area_of_shapes, parse_bbox, parse_dates, read_aoi
+from landuse.pipeline.search.source import held_items
+from landuse.workflows.mapping.map_area import find_scenes, load_classifier, map_area, plan_map
+from landuse.workflows.mapping.request import MapRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import geopandas as gpd
+    import pystac
+    import xarray as xr
+
+    from landuse.pipeline.search.area import DateRange
+    from landuse.pipeline.search.source import Source
+    from landuse.workflows.mapping.report import MapReport
+
+    SourceLike: TypeAlias = (
+        str
+        | Path
+        | Provider
+        | pystac.Item
+        | pystac.ItemCollection
+        | Sequence[str | Path | Provider | pystac.Item]
+    )
+    AreaLike: TypeAlias = Sequence[float] | shapely.Geometry | gpd.GeoDataFrame | gpd.GeoSeries | str | Path
+    DateLike: TypeAlias = str | date | datetime | Sequence[str | date | datetime | None]
+
+MAX_BYTES = 2 * 1024**3
+"""A map that takes more memory than this has to go to a folder."""
+
+
+@overload
+def map(
+    *,
+    source: SourceLike = ...,
+    area: AreaLike | None = ...,
+    date: DateLike | None = ...,
+    out: None = ...,
+    model: str | Path = ...,
+    stride_px: int = ...,
+    max_cloud_percent: float = ...,
+    composite: str = ...,
+    probabilities: bool = ...,
+    min_valid_percent: float = ...,
+    engine: str = ...,
+    device: str = ...,
+) -> xr.Dataset: ...
+
+
+@overload
+def map(
+    *,
+    source: SourceLike = ...,
+    area: AreaLike | None = ...,
+    date: DateLike | None = ...,
+    out: str | Path,
+    model: str | Path = ...,
+    stride_px: int = ...,
+    max_cloud_percent: float = ...,
+    composite: str = ...,
+    probabilities: bool = ...,
+    min_valid_percent: float = ...,
+    engine: str = ...,
+    device: str = ...,
+    title: str = ...,
+    overwrite: bool = ...,
+) -> MapReport: ...
+
+
+def map(
+    *,
+    source: SourceLike = "planetary-computer",
+    area: AreaLike | None = None,
+    date: DateLike | None = None,
+    out: str | Path | None = None,
+    model: str | Path = MAP_MODEL,
+    stride_px: int = 16,
+    max_cloud_percent: float = 40.0,
+    composite: str = "best",
+    probabilities: bool = False,
+    min_valid_percent: float = 10.0,
+    engine: str = "auto",
+    device: str = "auto",
+    title: str = "",
+    overwrite: bool = False,
+) -> xr.Dataset | MapReport:
+    """Map an area as ``landuse map`` does.
+
+    Args:
+        source: name of a provider; URL of a STAC API or catalogue; path of a STAC item, ItemCollection,
+            catalogue or stac-geoparquet file; a pystac ``Item``, ``ItemCollection`` or list of ``Item``; or a
+            list of names, URLs and paths, of which the first that serves the area is mapped.
+        area: where. ``(west, south, east, north)`` in degrees maps that box; a shapely polygon in degrees, a
+            ``GeoDataFrame`` or ``GeoSeries`` in any CRS, or the path of a vector file cuts the map to its
+            polygons. None maps all that a local source covers.
+        date: when, in UTC. A string as ``--date`` takes it, such as ``"2024-06-01/2024-06-30"``; a ``date``
+            or ``datetime`` for its whole day; or a pair of ends, each included, of which None leaves one
+            open. In a pair a ``datetime`` is a moment. One without time zone is in UTC. None takes any date.
+        out: folder for the files, or its fsspec URL. None keeps nothing on disk and returns the map in
+            memory: 6 bytes a cell, with ``probabilities`` and ten classes 46.
+        model: name of a shipped model, or path of a checkpoint.
+        stride_px: side of a cell in pixels of 10 m.
+        max_cloud_percent: leave out scenes with more cloud over the area.
+        composite: ``"best"`` or ``"median"``: how several scenes become one image.
+        probabilities: also give every class's probability.
+        min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
+        engine: ``"windows"``, ``"shared"`` or ``"auto"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
+        title: what the map in ``out`` is called.
+        overwrite: replace the map that is in ``out``.
+
+    Returns:
+        With ``out`` the ``MapReport`` of the run, whose ``to_xarray()`` opens the map; without it the map
+        as ``open_map`` describes it, in memory.
+
+    Raises:
+        UsageError: an argument is wrong; the message says how to mend it.
+        IncompleteError: too few cells got a class.
+        LanduseError: nothing found, nothing readable, nothing writable.
+
+    Example:
+        >>> import landuse
+        >>> ds = landuse.map(source="landuse-demo/catalog", date="2024-06")
+        >>> report = landuse.map(source="landuse-demo/catalog", out="landuse-map", overwrite=True)
+    """
+    for name, given, kind in (
+        ("model", model, str | Path),
+        ("out", out, str | Path | None),
+        ("stride_px", stride_px, int),
+        ("max_cloud_percent", max_cloud_percent, Real),
+        ("min_valid_percent", min_valid_percent, Real),
+        ("composite", composite, str),
+        ("engine", engine, str),
+        ("device", device, str),
+        ("title", title, str),
+    ):
+        if not isinstance(given, kind) or isinstance(given, bool):
+            raise UsageError(f"{name} {given!r:.60} is {type(given).__name__}. See help(landuse.map).")
+    request = MapRequest(
+        source=source_of(source),
+        area=None if area is None else area_of(area),
+        dates=None if date is None else dates_of(date),
+        out=out,
+        stride_px=stride_px,
+        max_cloud_percent=max_cloud_percent,
+        composite=composite,
+        probabilities=probabilities,
+        min_valid_percent=min_valid_percent,
+        engine=engine,
+        title=title,
+        overwrite=overwrite,
+    )
+    classifier = load_classifier(str(model), device)
+    if out is not None:
+        return map_area(request, classifier)
+    found = find_scenes(request, classifier.contract)
+    plan = plan_map(request, classifier, found.scenes)
+    size = plan.rows * plan.cols * (6 + 4 * len(plan.classes) * probabilities)
+    if size > MAX_BYTES:
+        raise UsageError(
+            f"The map of {plan.rows} x {plan.cols} cells would take {size / 1024**3:.1f} GiB of memory. Give "
+            "out=, a folder, and open it with landuse.open_map; or a smaller area or larger stride_px."
+        )
+    with tempfile.TemporaryDirectory(prefix="landuse-") as folder:
+        held = replace(request, out=Path(folder) / "map", min_valid_percent=0.0)
+        report = map_area(held, classifier, found=found)
+        with open_map(Path(folder) / "map") as opened:
+            dataset = opened.load()
+    if report.cover.valid * 100 < min_valid_percent:
+        raise IncompleteError(
+            report=report.to_dict(),
+            message=f"Only {report.cover.valid:.1%} of {report.cover.cells} cells could be classified, below "
+            f"min_valid_percent {min_valid_percent:g}, and nothing was kept. Widen date, raise "
+            "max_cloud_percent, or lower min_valid_percent to see it.",
+        )
+    return dataset
+
+
+def source_of(value: SourceLike) -> Source | tuple[Source, ...]:
+    """What ``source`` means.
+
+    Raises:
+        UsageError: it is none of what ``map`` takes.
+    """
+    if isinstance(value, str | Provider):
+        return value
+    if isinstance(value, Path):
+        return (str(value),)  # in a tuple, where a comma parts nothing
+    import pystac  # takes a while
+
+    if isinstance(value, pystac.Item):
+        return held_items([value])
+    if isinstance(value, list | tuple | pystac.ItemCollection) and len(entries := list(value)):
+        items = [entry for entry in entries if isinstance(entry, pystac.Item)]
+        if len(items) == len(entries):
+            return held_items(items)
+        if not items and all(isinstance(entry, str | Path | Provider) for entry in entries):
+            return tuple(str(entry) if isinstance(entry, Path) else entry for entry in entries)
+    raise UsageError(
+        f"source {value!r:.80} of {type(value).__name__} is no source. Give a provider's name, a URL, a "
+        "path, a pystac Item, ItemCollection or list of Items, or a list of names, URLs and paths."
+    )
+
+
+def area_of(value: AreaLike) -> Area:
+    """What ``area`` means.
+
+    Raises:
+        UsageError: it is none of what ``map`` takes, or no place on earth.
+    """
+    if isinstance(value, str | os.PathLike):
+        return read_aoi(Path(value))
+    if isinstance(value, list | tuple) and all(
+        isinstance(edge, Real) and not isinstance(edge, bool) for edge in value
+    ):
+        return parse_bbox(",".join(str(float(edge)) for edge in value))
+    import geopandas  # takes half a second
+
+    if isinstance(value, shapely.Geometry):
+        return area_of_shapes(geopandas.GeoSeries([value], crs=4326), "area", "area")
+    if isinstance(value, geopandas.GeoDataFrame | geopandas.GeoSeries):
+        return area_of_shapes(value.geometry, "area", "area")
+    raise UsageError(
+        f"area {value!r:.80} of {type(value).__name__} is no area. Give (west, south, east, north) in "
+        "degrees, a shapely polygon in degrees, a GeoDataFrame, or the path of a vector file."
+    )
+
+
+def dates_of(value: DateLike) -> DateRange:
+    """What ``date`` means.
+
+    Raises:
+        UsageError: it is none of what ``map`` takes, or its ends are swapped.
+    """
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo is None else value.astimezone(UTC)
+        return parse_dates(moment.date().isoformat())
+    if isinstance(value, str | date):
+        return parse_dates(value if isinstance(value, str) else value.isoformat())
+    if isinstance(value, list | tuple) and len(value) == 2:
+        ends = [
+            ".." if end is None else end if isinstance(end, str) else end.isoformat()
+            for end in value
+            if end is None or isinstance(end, str | date)
+        ]
+        if len(ends) == 2:
+            return parse_dates("/".join(ends))
+    raise UsageError(
+        f"date {value!r:.80} of {type(value).__name__} is no date. Give a string such as "
+        "2024-06-01/2024-06-30, a date or datetime, or a pair of them."
+    )
