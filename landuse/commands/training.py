@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -185,7 +186,7 @@ def evaluate_command(
 ) -> None:
     """Score a model on labelled patches."""
     from landuse.model.checkpoint import load_contract, model_path
-    from landuse.workflows.training.train import evaluate_model, patch_source, scores_to_dict
+    from landuse.workflows.training.train import evaluate_model, patch_source
 
     if confusion is not None:
         from landuse.workflows.training.figures import (  # not needed for the scores alone
@@ -200,7 +201,7 @@ def evaluate_command(
     if confusion is not None:
         draw_confusion(scores, load_contract(model_path(model)).classes, confusion)
     if as_json:
-        print_json(scores_to_dict(scores))
+        print_json(asdict(scores))
         return
     low, high = scores.interval
     typer.echo(f"patches {scores.n}  accuracy {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})")
@@ -213,11 +214,11 @@ def evaluate_command(
 
 def models_command(as_json: JsonOption = False) -> None:
     """List the models that come with the package."""
-    from landuse.model.checkpoint import contract_to_dict, load_contract, model_path
+    from landuse.model.checkpoint import load_contract, model_path
 
     contracts = {name: load_contract(model_path(name)) for name in shipped_models()}
     if as_json:
-        print_json({name: contract_to_dict(contract) for name, contract in contracts.items()})
+        print_json({name: asdict(contract) for name, contract in contracts.items()})
         return
     for name, contract in contracts.items():
         levels = " and ".join(entry.level for entry in contract.levels)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, OutputError
@@ -50,13 +50,8 @@ def model_path(model: str) -> Path:
     )
 
 
-def contract_to_dict(contract: ModelContract) -> dict[str, Any]:
-    """The contract as plain JSON values."""
-    return asdict(contract)
-
-
 def contract_from_dict(values: dict[str, Any]) -> ModelContract:
-    """The inverse of ``contract_to_dict``.
+    """The contract of ``asdict``'s values after a way through JSON.
 
     Raises:
         KeyError, TypeError, ValueError: the values are no contract.
@@ -121,7 +116,7 @@ def save_checkpoint(path: Path, network: PatchNetwork, contract: ModelContract) 
     header = {
         "format": FORMAT,
         "network": json.dumps(network.config.to_dict()),
-        "contract": json.dumps(contract_to_dict(contract)),
+        "contract": json.dumps(asdict(contract)),
     }
     write_safetensors(path, network.state_dict(), header)
 
@@ -194,8 +189,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ModelError: they do not, or a value is not finite.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"Model {path}: its weights cannot be read ({error}). Train it again.") from error
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -210,5 +204,5 @@ def load_weights(network: nn.Module, path: Path) -> None:
             raise ModelError(f"Model {path}: {name} holds values that are not finite. Train it again.")
     if any(tensor.is_meta for tensor in network.state_dict().values()):
         network.to_empty(device="cpu")
-    # Copied, not assigned: tensors of safe_open may be a view of the file, which can change.
+    # Copied, not assigned: the tensors that were read may be a view of the file, which can change.
     network.load_state_dict(tensors)

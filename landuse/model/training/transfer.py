@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from landuse.errors import ModelError
 from landuse.model.bands import RGB
@@ -60,8 +61,7 @@ def start_from(path: Path, network: PatchNetwork, contract: ModelContract) -> Mo
 
 def _foreign_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"--init {path} is not a readable safetensors file ({error}). Pickled weights are never loaded: "

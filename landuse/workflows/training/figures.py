@@ -1,17 +1,16 @@
 """Figures of a network's scores and of its training, as PNG.
 
-Drawn with matplotlib's objects alone (``Figure`` on an Agg canvas): no pyplot, so nothing is left
-open, no display is asked for, and a caller's own figures are not touched.
+They are drawn with matplotlib's ``Figure`` and without pyplot, so no figure stays open, no display is
+needed, and a caller's own figures are not changed.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import fields
 from math import isfinite
-from math import log as log_e
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from landuse.errors import UsageError
 from landuse.model.training.config import EpochMetrics
@@ -41,6 +40,9 @@ CELL_IN, MAX_SIDE_IN = 0.78, 24.0
 
 TEXT_CLASSES = 30
 """Up to so many classes numbers fit into the cells."""
+
+LEAST_SHARE = 0.0005
+"""Accuracies nearer to 0 or 1 are drawn at this distance from it."""
 
 DARK, MUTED = "#1a1a1a", "#6b6b6b"
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -133,19 +135,16 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     axes[0].plot(epochs, [entry.loss for entry in metrics], color=DARK, marker=mark, markersize=3.5)
     _head(axes[0], f"Training loss, {last.loss:.3f} at the last measurement")
 
-    # On a logit axis 98 and 99 % are as far apart as they are in errors, and no curve is cut off; 0 and
-    # 100 %, infinitely far away, are drawn on its edges.
-    low, high = _accuracy_limits(metrics)
+    # On a logit axis 98 and 99 % are as far apart as they are in errors. 0 and 100 % would be infinitely far
+    # away.
     axes[1].set_yscale("logit")
-    axes[1].set_ylim(low, high)
     for values, color, dash, name in (
         ([entry.val_accuracy for entry in metrics], BLUE, "-", "as it is"),
         ([entry.val_accuracy_l2a for entry in metrics], VERMILION, "--", "under a simulated L2A atmosphere"),
     ):
-        text = f"{name}: {values[-1] * 100:.2f} %"
-        drawn = [min(max(value, low), high) for value in values]
-        axes[1].plot(epochs, drawn, dash, color=color, marker=mark, markersize=3.5, label=text, clip_on=False)
-    axes[1].set_yticks(_accuracy_ticks(low, high))
+        label = f"{name}: {values[-1] * 100:.2f} %"
+        drawn = [min(max(value, LEAST_SHARE), 1 - LEAST_SHARE) for value in values]
+        axes[1].plot(epochs, drawn, color=color, linestyle=dash, marker=mark, markersize=3.5, label=label)
     axes[1].set_yticks([], minor=True)
     axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
     _head(axes[1], "Accuracy on the validation split, averaged weights")
@@ -180,9 +179,10 @@ def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:
     found = {}
     for number, line in enumerate(lines, 1):
         try:
-            entry = _metrics_of(json.loads(line))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            log.warning("%s, line %d is no whole measurement (%s): left out", metrics_file, number, error)
+            entry = _metrics_of(line)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s, line %d is no whole measurement (%s): left out", metrics_file, number, reason)
             continue
         found[entry.epoch] = entry
     if not found:
@@ -193,57 +193,21 @@ def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:
     return tuple(found[epoch] for epoch in sorted(found))
 
 
-def _metrics_of(values: object) -> EpochMetrics:
+def _metrics_of(line: str) -> EpochMetrics:
     """One line's values, checked.
 
     Raises:
-        KeyError, TypeError, ValueError: they are no measurement.
+        ValueError: they are no measurement.
     """
-    if not isinstance(values, dict):
-        raise TypeError(f"a {type(values).__name__}, not an object")
-    entry = EpochMetrics(
-        epoch=int(values["epoch"]),
-        fusion=tuple(float(value) for value in values["fusion"]),
-        **{f.name: float(values[f.name]) for f in fields(EpochMetrics) if f.name not in ("epoch", "fusion")},
-    )
+    entry = TypeAdapter(EpochMetrics).validate_json(line)
     numbers = (entry.val_accuracy, entry.val_accuracy_l2a, *entry.fusion)
     if entry.epoch < 1 or not all(0 <= number <= 1 for number in numbers):
         raise ValueError(f"epoch {entry.epoch}, accuracies and fusion weights {numbers} are out of range")
     return entry
 
 
-_ACCURACY_TICKS = (
-    *(0.5, 0.9, 0.99, 0.1, 0.999, 0.01, 0.001, 0.8, 0.95, 0.98, 0.2, 0.995, 0.97, 0.7, 0.96, 0.05, 0.3),
-    *(0.985, 0.975, 0.94, 0.998, 0.6, 0.4),
-)
-"""The most telling first."""
-
-
 def _head(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=10.5, loc="left", color=DARK)
-
-
-def _accuracy_limits(metrics: Sequence[EpochMetrics]) -> tuple[float, float]:
-    """Ticks that enclose every accuracy, or what lies just beyond the outermost ones."""
-    values = [value for entry in metrics for value in (entry.val_accuracy, entry.val_accuracy_l2a)]
-    below = [tick for tick in _ACCURACY_TICKS if tick < min(values)]
-    above = [tick for tick in _ACCURACY_TICKS if tick > max(values)]
-    return max(below, default=0.0005), min(above, default=0.9995)
-
-
-def _accuracy_ticks(low: float, high: float) -> list[float]:
-    """Ticks within the limits that leave each other room on a logit axis."""
-    room = (_logit(high) - _logit(low)) / 10
-    chosen: list[float] = []
-    for tick in _ACCURACY_TICKS:
-        near = any(abs(_logit(tick) - _logit(other)) < room for other in chosen)
-        if low <= tick <= high and not near:
-            chosen.append(tick)
-    return chosen
-
-
-def _logit(share: float) -> float:
-    return log_e(share / (1 - share))
 
 
 def _draw_fusion(axes: Axes, metrics: Sequence[EpochMetrics], blocks: int, mark: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -189,8 +189,3 @@ def evaluate_model(
         symmetries=DIHEDRAL if tta else (0,),
     )
     return score((logits / contract.temperature).softmax(1), patches.labels, contract.classes)
-
-
-def scores_to_dict(scores: Scores) -> dict[str, object]:
-    """Scores as plain JSON values."""
-    return asdict(scores)

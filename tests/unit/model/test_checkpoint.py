@@ -20,7 +20,6 @@ from landuse.model import shipped_models
 from landuse.model.checkpoint import (
     FORMAT,
     contract_from_dict,
-    contract_to_dict,
     load_checkpoint,
     load_contract,
     model_path,
@@ -95,7 +94,7 @@ def contracts(draw) -> ModelContract:
 
 @given(contracts())
 def test_contract_survives_json(contract):
-    assert contract_from_dict(json.loads(json.dumps(contract_to_dict(contract)))) == contract
+    assert contract_from_dict(json.loads(json.dumps(asdict(contract)))) == contract
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model.pkl"])

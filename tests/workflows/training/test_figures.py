@@ -226,7 +226,7 @@ def test_curves_show_every_measurement_and_only_those(tmp_path, drawn):
 def test_the_accuracy_axis_encloses_the_curves_with_ticks_that_leave_room(tmp_path, drawn):
     cases = {
         "low": (0.1, 0.97, (0.1, 0.97)),
-        "narrow": (0.9712, 0.9715, (0.97, 0.975)),
+        "narrow": (0.9712, 0.9715, (0.9712, 0.9715)),
         "whole": (0.0, 1.0, (0.0005, 0.9995)),
     }
     for name, (first, last, (low, high)) in cases.items():
