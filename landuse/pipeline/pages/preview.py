@@ -167,11 +167,27 @@ def class_image(view: MapView) -> NDArray[np.uint8]:
 
 def _draw_scale(axes: Axes, most_m: float, height_m: float) -> None:
     """A bar of a round length up to ``most_m`` in the lower left corner, ``height_m`` high."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
     bar_m = round_length(most_m)
     label = f"{bar_m / 1000:g} km" if bar_m >= 1000 else f"{bar_m:g} m"
-    bar = AnchoredSizeBar(axes.transData, bar_m, label, "lower left", size_vertical=height_m, color=INK)
+    bar = AnchoredSizeBar(
+        axes.transData,
+        bar_m,
+        label,
+        "lower left",
+        size_vertical=height_m,
+        color="white",
+        frameon=False,
+        borderpad=0.8,
+        fontproperties=FontProperties(family=FONT, size=12, weight="bold"),
+    )
+    for part in bar.findobj(lambda artist: isinstance(artist, (Rectangle, Text))):
+        part.set_path_effects([withStroke(linewidth=3, foreground=INK)])  # readable on any image
     bar.set_in_layout(False)
     axes.add_artist(bar)
 
@@ -221,7 +237,7 @@ def _draw_legend(axes: Axes, view: MapView, *, columns: int) -> None:
     axes.set_axis_off()
     legend = axes.legend(
         handles=rows,
-        title=f"Classified: {percent(view.cover.valid)} of the area",
+        title=f"Share of what is classified\n({percent(view.cover.valid)} of the area)",
         loc="upper left",
         ncols=columns,
         borderaxespad=0,

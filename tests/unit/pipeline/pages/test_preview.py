@@ -81,7 +81,7 @@ def test_title_dates_shares_cover_and_source_are_said():
     assert " · ".join(("2024-06-11, 2024-06-16", "1.4 km²", "cells of 160 m", "EPSG:32633")) in said
     for area in view.areas:
         assert f"{view.legend[area.id].title}  {100 * area.share:.1f} %" in said
-    assert "Classified: 90.6 % of the area" in said
+    assert "Share of what is classified\n(90.6 % of the area)" in said
     assert "Cloud, shadow or snow  3.8 % of the area" in said
     assert any("Contains modified Copernicus Sentinel data 2024" in text for text in said)
     assert "N" in said
@@ -94,14 +94,14 @@ def test_what_did_not_happen_is_not_in_the_legend():
         draw_preview(small_view(cover=Cover(cells=53, valid=1.0, cloudy=0.0, failed=0.0, nodata=0.0)))
     )
     assert not [text for text in said for kind in NO_CLASS if kind.title in text]
-    assert "Classified: 100.0 % of the area" in said
+    assert "Share of what is classified\n(100.0 % of the area)" in said
 
 
 def test_a_map_without_a_class_or_a_scene_is_drawn_too():
     cover = Cover(cells=54, valid=0.0, cloudy=1.0, failed=0.0, nodata=0.0)
     said = texts(draw_preview(small_view(areas=(), scenes=(), cover=cover)))
     assert "1.4 km² · cells of 160 m · EPSG:32633" in said
-    assert "Classified: 0.0 % of the area" in said
+    assert "Share of what is classified\n(0.0 % of the area)" in said
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (60, 3), (3, 60), (1, 400), (400, 1), (1, 1)])
