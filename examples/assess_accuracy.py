@@ -14,14 +14,14 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from landuse.pipeline.maps.open import open_map
+from landuse.pipeline.maps.open import counted_map
 from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.workflows.accuracy import assess_map, draw_sample
 
 
 def main(folder: Path, truth: Path, out: Path) -> None:
     """Write ``points.gpkg`` and ``labelled.gpkg`` into a folder, and print the figures."""
-    source, drawn, labelled = open_map(folder), out / "points.gpkg", out / "labelled.gpkg"
+    source, drawn, labelled = counted_map(folder), out / "points.gpkg", out / "labelled.gpkg"
     draw_sample(folder, SampleDesign(standard_error=0.02), drawn, seed=0, overwrite=True)
     grid = {
         "crs": source.crs,

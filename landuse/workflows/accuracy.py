@@ -17,7 +17,7 @@ from landuse import classes as class_table
 from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
-from landuse.pipeline.maps.open import ClassMap, open_map, strips
+from landuse.pipeline.maps.open import ClassMap, counted_map, strips
 from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, SAMPLES, read_points, texts
 from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, shuffle
 from landuse.pipeline.write.folder import prepare_folder, write_json
@@ -141,7 +141,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
         UsageError: map or points do not suit, or a mapped class has too few of them.
         ReadError: the map's pixels cannot be read.
     """
-    source = open_map(path)
+    source = counted_map(path)
     frame = read_points(samples, layer, column)
     labels = texts(frame[column])
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
@@ -332,7 +332,7 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
         )
     if seed < 0:
         raise UsageError(f"--seed {seed} is negative. Give 0 or more.")
-    source = open_map(path)
+    source = counted_map(path)
     points = allocate(source.cells, design)
     cells = shuffle(locate(strips(source.path), draw(source.cells, points, seed)), seed)  # (point, 2)
     prepare_folder(out.parent)

@@ -204,6 +204,7 @@ HEAVY = {
     "pystac_client",
     "rasterio",
     "requests",
+    "rioxarray",
     "rustac",
     "safetensors",
     "shapely",

@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.enums import Resampling
 
 from landuse.errors import UsageError
-from landuse.pipeline.maps.open import open_map
+from landuse.pipeline.maps.open import counted_map
 from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.workflows.accuracy import assess_map, draw_sample, write_report
 
@@ -75,10 +75,10 @@ def save(frame, path):
 def test_a_map_is_counted_at_full_resolution(folder, ids):
     with rasterio.open(folder / "landuse.tif", "r+") as file:
         file.build_overviews([2, 4], Resampling.nearest)
-    source = open_map(folder)
+    source = counted_map(folder)
     assert source.cells.tolist() == [(ids == i).sum() for i in range(4)]
     assert (source.names, source.cell_ha, source.shape) == (NAMES, CELL_HA, (37, 61))
-    assert open_map(folder / "landuse.tif").sha256 == source.sha256
+    assert counted_map(folder / "landuse.tif").sha256 == source.sha256
 
 
 def test_sample_is_a_stratified_random_one_and_hides_the_map(tmp_path, folder, ids):
@@ -104,7 +104,7 @@ def test_sample_is_a_stratified_random_one_and_hides_the_map(tmp_path, folder, i
     assert list(frame.columns) == ["sample_id", "row", "col", "reference", "note", "map_sha256", "geometry"]
     assert frame["sample_id"].tolist() == list(range(1, 301))
     assert frame[["reference", "note"]].isna().all(axis=None)
-    assert (frame["map_sha256"] == open_map(folder).sha256).all()
+    assert (frame["map_sha256"] == counted_map(folder).sha256).all()
     assert len(set(mapped[:20])) > 1
     assert not (np.diff(rows) >= 0).all()
     squares = gpd.read_file(out, layer="cells")
@@ -286,22 +286,22 @@ def test_a_class_that_nobody_labelled_is_told(tmp_path, folder, truth, ids):
 
 def test_rasters_that_are_no_map_of_classes(tmp_path, ids):
     with pytest.raises(UsageError, match="does not exist"):
-        open_map(tmp_path)
+        counted_map(tmp_path)
     with pytest.raises(UsageError, match="tag `classes`"):
-        open_map(write_map(tmp_path / "untold", ids, names=None))
+        counted_map(write_map(tmp_path / "untold", ids, names=None))
     with pytest.raises(UsageError, match="tag `classes`"):
-        open_map(write_map(tmp_path / "odd", ids, names={"0": "Forest"}))
+        counted_map(write_map(tmp_path / "odd", ids, names={"0": "Forest"}))
     with pytest.raises(UsageError, match="different names"):
-        open_map(write_map(tmp_path / "twice", ids, names=["a", "b", "a "]))
+        counted_map(write_map(tmp_path / "twice", ids, names=["a", "b", "a "]))
     with pytest.raises(UsageError, match=r"class ids such as \[2\] beyond its 2"):
-        open_map(write_map(tmp_path / "beyond", ids, names=["a", "b"]))
+        counted_map(write_map(tmp_path / "beyond", ids, names=["a", "b"]))
     with pytest.raises(UsageError, match="projected CRS"):
-        open_map(write_map(tmp_path / "degrees", ids, crs="EPSG:4326"))
+        counted_map(write_map(tmp_path / "degrees", ids, crs="EPSG:4326"))
     with pytest.raises(UsageError, match="uint8 with nodata 255"):
-        open_map(write_map(tmp_path / "zero", ids, nodata=0))
+        counted_map(write_map(tmp_path / "zero", ids, nodata=0))
     (tmp_path / "text.tif").write_text("no raster")
     with pytest.raises(UsageError, match="cannot be read as a raster"):
-        open_map(tmp_path / "text.tif")
+        counted_map(tmp_path / "text.tif")
 
 
 def test_files_that_are_no_points(tmp_path, folder, truth):

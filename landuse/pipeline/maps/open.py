@@ -370,7 +370,7 @@ def _apply(transform: Affine, pairs: NDArray[np.floating]) -> NDArray[np.float64
     )
 
 
-def open_map(path: Path) -> ClassMap:
+def counted_map(path: Path) -> ClassMap:
     """Read and count a map.
 
     Args:

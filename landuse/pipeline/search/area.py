@@ -219,7 +219,8 @@ def area_of_shapes(geometry: gpd.GeoSeries, told: str, name: str) -> Area:
     """
     from pyproj.exceptions import ProjError
 
-    shapes = geometry[geometry.notna() & ~geometry.is_empty]
+    shapes = geometry[~geometry.is_empty]
+    shapes = shapes[shapes.notna()]
     if shapes.empty:
         raise UsageError(f"{told} holds no features. Give a file with at least one polygon.")
     foreign = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})

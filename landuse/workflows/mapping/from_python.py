@@ -151,8 +151,10 @@ def map(
         ("engine", engine, str),
         ("device", device, str),
         ("title", title, str),
+        ("probabilities", probabilities, bool),
+        ("overwrite", overwrite, bool),
     ):
-        if not isinstance(given, kind) or isinstance(given, bool):
+        if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
             raise UsageError(f"{name} {given!r:.60} is {type(given).__name__}. See help(landuse.map).")
     request = MapRequest(
         source=source_of(source),

@@ -84,13 +84,13 @@ class MapReport:
         return open_map(self.out)
 
     def to_geodataframe(self) -> gpd.GeoDataFrame:
-        """The map's polygons, in its CRS, a row each: class id and title, mean confidence, hectares.
+        """The map's polygons, in its CRS, a row each: class id and name, confidence, hectares.
 
         Raises:
             ReadError: the vector file is gone, or cannot be read.
 
         Example:
-            >>> report.to_geodataframe().dissolve("title")["area_ha"]
+            >>> report.to_geodataframe().dissolve("class_name", aggfunc="sum")["area_ha"]
         """
         import geopandas
         from pyogrio.errors import DataSourceError

@@ -19,7 +19,7 @@ from landuse.pipeline.providers import PROVIDERS
 from landuse.workflows.mapping import from_python
 from landuse.workflows.mapping.from_python import area_of, dates_of, source_of
 from landuse.workflows.mapping.map_area import map_area
-from tests.workflows.mapping import BrightnessClassifier, catalog_of, read, red_raster, request
+from tests.workflows.small_maps import BrightnessClassifier, catalog_of, read, red_raster, request
 
 STRIDE = 8
 
@@ -145,7 +145,9 @@ def test_areas_that_mean_the_same_are_the_same(tmp_path):
         found = area_of(same)
         assert found.clip
         assert found.geometry.equals(POLYGON)
-    assert area_of(frame.to_crs(32633)).geometry.symmetric_difference(POLYGON).area < 1e-10
+    # Edges that are straight in UTM are bowed in degrees.
+    utm = area_of(frame.to_crs(32633)).geometry
+    assert utm.symmetric_difference(POLYGON).area < 1e-3 * POLYGON.area
     assert area_of((179, 10, -179, 11)).bbox == (179, 10, -179, 11)
 
 
@@ -217,6 +219,8 @@ def test_sources(tmp_path):
         ({"model": 5}, "model 5 is int"),
         ({"out": 5}, "out 5 is int"),
         ({"out": ""}, "--out is empty"),
+        ({"probabilities": "yes"}, "probabilities 'yes' is str"),
+        ({"overwrite": 1, "out": "x"}, "overwrite 1 is int"),
         ({"title": 5, "out": "x"}, "title 5 is int"),
     ],
 )
