@@ -135,4 +135,4 @@ def package_tree() -> str:
 
 def _summary(path: Path) -> str:
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-    return text.partition("\n\n")[0].replace("\n", " ")
+    return text.partition("\n\n")[0].replace("\n", " ").replace("``", "")

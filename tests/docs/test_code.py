@@ -56,7 +56,7 @@ def shell(folder, text):
 
 def python(folder, text):
     (folder / "block.py").write_text(text)
-    return shell(folder, "python -W error block.py")
+    return shell(folder, "python block.py")
 
 
 @pytest.fixture(scope="module")
