@@ -12,7 +12,9 @@ ASSEMBLE_TWO_MAPS = """
     from landuse.pipeline.write.block_file import BlockFile, write_block
     from landuse.pipeline.blocks.plan import make_plan
     from landuse.pipeline.write.folder import Store
-    from landuse.contract import BandAsset, CellScores, LevelInput, ModelContract, Scene
+    from landuse.contract import LevelInput, ModelContract
+    from landuse.pipeline.cells import CellScores
+    from landuse.pipeline.scene import BandAsset, Scene
     from landuse.workflows.mapping.assemble import assemble
     from landuse.pipeline.write.vector_layers import VectorOptions
 
