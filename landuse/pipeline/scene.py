@@ -15,9 +15,6 @@ from landuse.sentinel2 import SCL
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandAsset:
@@ -126,25 +123,6 @@ class Scene:
     def bands(self) -> tuple[str, ...]:
         """Names of the assets the scene offers."""
         return tuple(asset.band for asset in self.assets)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PixelBlock:
-    """Pixels of one block of one scene, or of a composite of scenes."""
-
-    dn: NDArray[np.uint16]
-    """(band, y, x), reflectance x 10000; 0 = nodata."""
-    observed: NDArray[np.bool_]
-    """(y, x), True where the sensor saw something in every band."""
-    usable: NDArray[np.bool_]
-    """(y, x), True where observed and clear."""
-
-    def __post_init__(self) -> None:
-        if self.dn.ndim != 3 or not self.dn.shape[1:] == self.observed.shape == self.usable.shape:
-            raise ValueError(
-                f"dn {self.dn.shape}, observed {self.observed.shape} and usable "
-                f"{self.usable.shape} do not share their (y, x)"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

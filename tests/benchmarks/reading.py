@@ -77,7 +77,7 @@ def ours(url: str) -> int:
         for row, col, row_stop, col_stop in windows():
             affine = Affine(10, 0, LEFT + col * 10, 0, -10, TOP - row * 10)
             grid = GeoBox((row_stop - row, col_stop - col), affine, "EPSG:32633")
-            total += int(read_scene(scene, BANDS, grid, remote).dn.sum(dtype=np.int64))
+            total += int(read_scene(scene, BANDS, grid, remote).dn.values.sum(dtype=np.int64))
     return total
 
 

@@ -12,7 +12,7 @@ from landuse.contract import LevelInput, ModelContract
 from landuse.model.bands import EUROSAT_TIFF
 from landuse.pipeline import cells, scene
 from landuse.pipeline.cells import NODATA_ID, Block
-from landuse.pipeline.scene import BandAsset, PixelBlock, Scene
+from landuse.pipeline.scene import BandAsset, Scene
 from landuse.sentinel2 import BANDS, RESOLUTION_M
 
 CONTRACT = ModelContract(
@@ -101,19 +101,6 @@ def test_an_asset_s_scale_offset_and_index_are_checked(values):
 def test_an_asset_may_have_no_nodata_or_nan():
     assert BandAsset(band="B04", href="red.tif", nodata=None).nodata is None
     assert np.isnan(BandAsset(band="B04", href="red.tif", nodata=NAN).nodata)
-
-
-def test_a_pixel_block_s_arrays_share_their_lattice():
-    dn = np.ones((3, 4, 5), np.uint16)
-    seen = np.ones((4, 5), bool)
-    assert PixelBlock(dn=dn, observed=seen, usable=seen).dn is dn
-    for wrong in (
-        {"dn": dn[0]},
-        {"observed": seen.T},
-        {"usable": seen[:3]},
-    ):
-        with pytest.raises(ValueError, match="do not share"):
-            PixelBlock(**{"dn": dn, "observed": seen, "usable": seen, **wrong})
 
 
 def test_a_block_s_name_is_unique_and_safe():

@@ -16,11 +16,11 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import xarray as xr
     from numpy.typing import NDArray
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.scene import PixelBlock
 
 MIN_USABLE = 0.5
 """A patch has no vote with a smaller share of usable pixels, of those that lie on the imagery."""
@@ -147,7 +147,7 @@ class PatchBatch:
 
 
 def patch_batches(
-    pixels: PixelBlock, placed: BlockPatches, *, patch_px: int, batch_size: int
+    pixels: xr.Dataset, placed: BlockPatches, *, patch_px: int, batch_size: int
 ) -> Iterator[PatchBatch]:
     """Cut a block's pixels into batches of patches, row by row.
 
@@ -162,8 +162,8 @@ def patch_batches(
     row_cells, col_cells = np.asarray(placed.rows.cells), np.asarray(placed.cols.cells)
     row_px = np.asarray(placed.rows.starts_px) - placed.rows_px[0]
     col_px = np.asarray(placed.cols.starts_px) - placed.cols_px[0]
-    views = np.lib.stride_tricks.sliding_window_view(pixels.dn, (patch_px, patch_px), (1, 2))
-    masks = np.lib.stride_tricks.sliding_window_view(pixels.usable, (patch_px, patch_px))
+    views = np.lib.stride_tricks.sliding_window_view(pixels.dn.values, (patch_px, patch_px), (1, 2))
+    masks = np.lib.stride_tricks.sliding_window_view(pixels.usable.values, (patch_px, patch_px))
     for start in range(0, len(row_index), batch_size):
         r, c = row_index[start : start + batch_size], col_index[start : start + batch_size]
         dn = views[:, row_px[r], col_px[c]].swapaxes(0, 1).copy()  # (N, band, patch, patch)
@@ -178,29 +178,31 @@ def patch_batches(
         )
 
 
-def voting_shares(pixels: PixelBlock, placed: BlockPatches, *, patch_px: int) -> NDArray[np.float64]:
+def voting_shares(pixels: xr.Dataset, placed: BlockPatches, *, patch_px: int) -> NDArray[np.float64]:
     """Share of usable pixels of each patch, ``(patch row, patch col)``; 0 where it has no vote."""
-    shares = _usable_shares(pixels.usable, placed, patch_px)
+    shares = _usable_shares(pixels.usable.values, placed, patch_px)
     least = MIN_USABLE * placed.rows.on_imagery * placed.cols.on_imagery
     return np.where(shares >= least, shares, 0.0)
 
 
-def filled(pixels: PixelBlock, *, patch_px: int) -> NDArray[np.uint16]:
+def filled(pixels: xr.Dataset, *, patch_px: int) -> NDArray[np.uint16]:
     """The block's DN ``(band, y, x)``; unusable pixels hold the mean of the usable ones around them.
 
     Around means a square of ``patch_px`` centred on the pixel, else one of four times that, else the block.
     """
-    unusable = ~pixels.usable
-    if not unusable.any() or not pixels.usable.any():
-        return pixels.dn
+    stored: NDArray[np.uint16] = pixels.dn.values
+    usable: NDArray[np.bool_] = pixels.usable.values
+    unusable = ~usable
+    if not unusable.any() or not usable.any():
+        return stored
     from scipy.ndimage import uniform_filter
 
-    weight = pixels.usable.astype(np.float32)
+    weight = usable.astype(np.float32)
     around = [(size, uniform_filter(weight, size, mode="constant")) for size in (patch_px, 4 * patch_px)]
-    dn = pixels.dn.copy()
+    dn = stored.copy()
     for band in dn:
         values = band * weight
-        fill = np.full(band.shape, band[pixels.usable].mean(dtype=np.float64), np.float32)
+        fill = np.full(band.shape, band[usable].mean(dtype=np.float64), np.float32)
         for size, share in reversed(around):  # the closest last: it decides
             near = share > 0.5 / size**2
             fill[near] = uniform_filter(values, size, mode="constant")[near] / share[near]

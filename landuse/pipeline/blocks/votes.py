@@ -9,11 +9,11 @@ import numpy as np
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellScores, CellStatus
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
     from landuse.pipeline.blocks.patches import PatchBatch
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.scene import PixelBlock
 
 _PROBABILITY_STEPS = 65_535
 """Patch probabilities are blended in steps of 1/65535: sums of whole numbers are exact, so the
@@ -79,11 +79,9 @@ class Blend:
 
     def settle(
         self,
-        pixels: PixelBlock,
+        pixels: xr.Dataset,
         *,
         stride_px: int,
-        row_offset_px: int,
-        col_offset_px: int,
         inside: NDArray[np.bool_],
         lost: NDArray[np.bool_],
     ) -> CellScores:
@@ -93,15 +91,13 @@ class Blend:
         more than half of those observed are not, and a patch had a vote on it.
 
         Args:
-            pixels: the block's pixels, with the context around its cells.
+            pixels: those of the block's cells, without context, as ``pixel_block`` makes them.
             stride_px: cell size.
-            row_offset_px: first row of the block's cells in ``pixels``.
-            col_offset_px: first column of the block's cells in ``pixels``.
             inside: (row, col), True where the cell belongs to the area.
             lost: (row, col), True where a scene has pixels that could not be read.
         """
-        observed = self._count(pixels.observed, stride_px, row_offset_px, col_offset_px)
-        usable = self._count(pixels.usable, stride_px, row_offset_px, col_offset_px)
+        observed = self._count(pixels.observed.values, stride_px)
+        usable = self._count(pixels.usable.values, stride_px)
         total = self._sums.sum(0)
         mapped = inside & (usable > 0) & (usable * 2 >= observed) & (total > 0)
         probabilities = np.where(mapped, self._sums / np.maximum(total, 1), 0).astype(np.float32)
@@ -113,11 +109,10 @@ class Blend:
             failed=lost & ~mapped,
         )
 
-    def _count(self, mask: NDArray[np.bool_], size: int, row_px: int, col_px: int) -> NDArray[np.int64]:
+    def _count(self, mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
         """True pixels in each cell of ``size`` pixels, ``(row, col)``."""
         rows, cols = self._block.shape
-        cut = mask[row_px : row_px + rows * size, col_px : col_px + cols * size]
-        counts: NDArray[np.int64] = cut.reshape(rows, size, cols, size).sum((1, 3))
+        counts: NDArray[np.int64] = mask.reshape(rows, size, cols, size).sum((1, 3))
         return counts
 
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.pipeline.scene import PixelBlock
 from landuse.sentinel2 import MAX_DN
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    import xarray as xr
     from numpy.typing import NDArray
 
 
 def composite(
-    layers: Sequence[PixelBlock], method: str, groups: Sequence[Hashable] | None = None
-) -> PixelBlock:
+    layers: Sequence[xr.Dataset], method: str, groups: Sequence[Hashable] | None = None
+) -> xr.Dataset:
     """One image out of several of the same grid.
 
     ``best`` takes each pixel from the first layer in which it is usable, so seams lie only where
@@ -26,7 +26,8 @@ def composite(
     nowhere keeps what the first layer that observed it saw, and stays marked unusable.
 
     Args:
-        layers: in order of preference, at least one: the clearest over the whole area first.
+        layers: ``pixel_block`` of one grid and bands, in order of preference, at least one: the clearest
+            over the whole area first.
         method: ``"best"`` or ``"median"``.
         groups: solar day of each layer, for the median; None where every layer is a day of its own.
 
@@ -36,37 +37,37 @@ def composite(
     days = range(len(layers)) if groups is None else groups
     if len(days) != len(layers):
         raise ValueError(f"{len(layers)} layers, but {len(days)} groups")
-    dn = np.zeros_like(layers[0].dn)
-    observed = np.zeros_like(layers[0].observed)
-    usable = np.zeros_like(layers[0].usable)
+    dn = np.zeros_like(layers[0].dn.values)
+    observed = np.zeros_like(layers[0].observed.values)
+    usable = np.zeros_like(layers[0].usable.values)
     for layer in layers:
-        take = (layer.usable & ~usable) | (layer.observed & ~observed)
-        np.copyto(dn, layer.dn, where=take)
-        observed |= layer.observed
-        usable |= layer.usable
+        take = (layer.usable.values & ~usable) | (layer.observed.values & ~observed)
+        np.copyto(dn, layer.dn.values, where=take)
+        observed |= layer.observed.values
+        usable |= layer.usable.values
     if method == "median" and len(set(days)) > 1:
         np.copyto(dn, _median(layers, days), where=usable)
-    return PixelBlock(dn=dn, observed=observed, usable=usable)
+    return layers[0].copy(data={"dn": dn, "observed": observed, "usable": usable})
 
 
-def _median(layers: Sequence[PixelBlock], days: Sequence[Hashable]) -> NDArray[np.uint16]:
+def _median(layers: Sequence[xr.Dataset], days: Sequence[Hashable]) -> NDArray[np.uint16]:
     """Median over days ``(band, y, x)``; arbitrary where no layer is usable."""
     slot_of_day = {day: slot for slot, day in enumerate(dict.fromkeys(days))}
     taken = np.zeros((len(slot_of_day), *layers[0].usable.shape), np.bool_)  # (day, y, x)
     takes = []
     for layer, day in zip(layers, days, strict=True):
         slot = slot_of_day[day]
-        take = layer.usable & ~taken[slot]
+        take = layer.usable.values & ~taken[slot]
         taken[slot] |= take
-        takes.append((slot, layer, take))
+        takes.append((slot, layer.dn.values, take))
     count = taken.sum(axis=0)
     low, high = (count - 1).clip(0) // 2, count // 2
-    median = np.empty_like(layers[0].dn)
+    median: NDArray[np.uint16] = np.empty_like(layers[0].dn.values)
     values = np.empty(taken.shape, np.uint16)
     for band, out in enumerate(median):  # one band at a time: all of them would be several GB
         values.fill(MAX_DN)  # sorts last, or beside its like
-        for slot, layer, take in takes:
-            np.copyto(values[slot], layer.dn[band], where=take)
+        for slot, dn, take in takes:
+            np.copyto(values[slot], dn[band], where=take)
         values.sort(axis=0)
         middle = [np.take_along_axis(values, index[None], axis=0)[0] for index in (low, high)]
         out[:] = np.rint(np.mean(middle, axis=0))

@@ -15,14 +15,16 @@ from rasterio.features import geometry_mask
 
 from landuse.errors import AssetError
 from landuse.pipeline.geometry import footprint_in, footprint_of, project, solar_days
+from landuse.pipeline.pixels import pixel_block
 from landuse.pipeline.read.composite import composite
 from landuse.pipeline.read.read_scene import read_failure, read_scene
-from landuse.pipeline.scene import PixelBlock, ReadFailure
+from landuse.pipeline.scene import ReadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import date
 
+    import xarray as xr
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
@@ -39,8 +41,8 @@ FOOTPRINT_ERROR_M = 200.0
 class BlockPixels:
     """What could be read of a block."""
 
-    pixels: PixelBlock
-    """The composite of its scenes."""
+    pixels: xr.Dataset
+    """The composite of its scenes, as ``pixel_block`` makes it."""
     failures: tuple[ReadFailure, ...]
     """What could not be read, also where a mirror had it."""
     lost: tuple[Scene, ...]
@@ -70,8 +72,8 @@ def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) ->
         remote: how what is not on this machine is read.
         block: name for the records of failures.
     """
-    image: PixelBlock | None = None
-    layers: list[PixelBlock] = []
+    image: xr.Dataset | None = None
+    layers: list[xr.Dataset] = []
     days: list[date] = []
     failures: list[ReadFailure] = []
     lost: list[Scene] = []
@@ -95,7 +97,7 @@ def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) ->
     if image is None:
         nothing = np.zeros(geobox.shape, np.bool_)
         dn = np.zeros((len(imagery.bands), *geobox.shape), np.uint16)
-        image = PixelBlock(dn=dn, observed=nothing, usable=nothing)
+        image = pixel_block(dn, nothing, nothing, bands=imagery.bands, geobox=geobox)
     return BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
 
 
@@ -115,10 +117,10 @@ def _in_turn(imagery: Imagery, geobox: GeoBox, lost: Sequence[Scene]) -> Iterato
 
 def _read_somewhere(
     scene: Scene, bands: tuple[str, ...], geobox: GeoBox, remote: Remote, block: str
-) -> tuple[PixelBlock | None, list[ReadFailure]]:
+) -> tuple[xr.Dataset | None, list[ReadFailure]]:
     """Pixels of the scene, else of its mirrors together, and what could not be read."""
     failures: list[ReadFailure] = []
-    layer: PixelBlock | None = None
+    layer: xr.Dataset | None = None
     for copy in (scene, *scene.mirrors):
         try:
             found = read_scene(copy, bands, geobox, remote)
@@ -133,14 +135,14 @@ def _read_somewhere(
     return layer, failures
 
 
-def _leaves_a_gap(layer: PixelBlock, scene: Scene, geobox: GeoBox) -> bool:
+def _leaves_a_gap(layer: xr.Dataset, scene: Scene, geobox: GeoBox) -> bool:
     """Whether the layer lacks pixels well inside the scene's footprint."""
     footprint = project(footprint_of(scene), "EPSG:4326", str(geobox.crs)).buffer(-FOOTPRINT_ERROR_M)
     inside = footprint.intersection(shapely.box(*geobox.boundingbox.bbox))
     if inside.area == 0:
         return False
     expected = ~geometry_mask([inside], geobox.shape, geobox.affine)
-    return bool((expected & ~layer.observed).any())
+    return bool((expected & ~layer.observed.values).any())
 
 
 def footprints_in(scenes: Sequence[Scene], crs: str) -> BaseGeometry:

@@ -11,6 +11,7 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps on
 from rasterio.errors import RasterioError
 
 from landuse.errors import AssetError, ProviderError, ReadError
+from landuse.pipeline.pixels import pixel_block
 from landuse.pipeline.read.cloud_mask import (
     MASK_LATTICE_PX,
     MASK_MARGIN_PX,
@@ -21,13 +22,14 @@ from landuse.pipeline.read.cloud_mask import (
 )
 from landuse.pipeline.read.onto_grid import Stored, ranges_onto, read_onto
 from landuse.pipeline.remote.files import is_jpeg2000
-from landuse.pipeline.scene import L1C_CLOUD_BANDS, PixelBlock, ReadFailure, mask_bands
+from landuse.pipeline.scene import L1C_CLOUD_BANDS, ReadFailure, mask_bands
 from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import xarray as xr
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
@@ -46,7 +48,7 @@ GDAL_OPTIONS = {
 """Scoped by each read; the process's own GDAL settings stay as they are."""
 
 
-def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote) -> PixelBlock:
+def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote) -> xr.Dataset:
     """Read a rectangle of a scene, its assets side by side.
 
     Args:
@@ -56,8 +58,8 @@ def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remot
         remote: how what is not on this machine is read.
 
     Returns:
-        DN (reflectance x 10000, at least 1 where observed, 0 where not), what was observed in
-        every band, and what of it is free of clouds where the scene offers a mask.
+        ``pixel_block``: DN (reflectance x 10000, at least 1 where observed, 0 where not), what was observed
+        in every band, and what of it is free of clouds where the scene offers a mask.
 
     Raises:
         AssetError: an asset cannot be opened or read.
@@ -72,7 +74,7 @@ def image_of(
     bands: Sequence[str],
     geobox: GeoBox,
     read: Callable[[Sequence[str], GeoBox], Mapping[str, Stored]],
-) -> PixelBlock:
+) -> xr.Dataset:
     """A rectangle of a scene, wherever its stored values come from; see ``read_scene``.
 
     Args:
@@ -93,7 +95,7 @@ def image_of(
         dn[row] = _to_dn(stored[inside], _asset(scene, band))
     dn[:, ~observed] = 0
     usable = observed & _clear(scene, by_band, abs(grid.affine.a))[inside] if masking else observed
-    return PixelBlock(dn=dn, observed=observed, usable=usable)
+    return pixel_block(dn, observed, usable, bands=bands, geobox=geobox)
 
 
 def read_mask(scene: Scene, geobox: GeoBox, remote: Remote) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -15,9 +15,9 @@ from landuse.sentinel2 import DN_PER_REFLECTANCE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import xarray as xr
     from numpy.typing import NDArray
 
-    from landuse.pipeline.scene import PixelBlock
 
 RGB = ("B04", "B03", "B02")
 """What the eye would see."""
@@ -36,26 +36,21 @@ def picture_bands(bands: Sequence[str]) -> tuple[str, str, str]:
     return (bands[0],) * 3
 
 
-def draw_picture(
-    pixels: PixelBlock, bands: Sequence[str], *, step_px: int, rows_px: slice, cols_px: slice
-) -> NDArray[np.uint8]:
+def draw_picture(pixels: xr.Dataset, *, step_px: int) -> NDArray[np.uint8]:
     """A picture of a rectangle of pixels.
 
     Args:
-        pixels: of a block, with the context around its cells.
-        bands: their names.
+        pixels: as ``pixel_block`` makes them.
         step_px: side of a picture's pixel; it divides the rectangle's sides.
-        rows_px: the rectangle's rows in ``pixels``.
-        cols_px: its columns.
 
     Returns:
         (3, y, x), red, green and blue; the mean over what was observed of each picture's pixel.
     """
-    observed = pixels.observed[rows_px, cols_px]
+    observed = pixels.observed.values
     counts = _sums(observed, step_px)
     picture = np.zeros((3, *counts.shape), np.uint8)
-    for index, band in enumerate(picture_bands(bands)):
-        dn = np.where(observed, pixels.dn[list(bands).index(band)][rows_px, cols_px], 0)
+    for index, band in enumerate(picture_bands(pixels.band.values.tolist())):
+        dn = np.where(observed, pixels.dn.sel(band=band).values, 0)
         reflectance = _sums(dn, step_px) / np.maximum(counts, 1) / DN_PER_REFLECTANCE
         shade = np.rint(1 + 254 * np.sqrt((reflectance / FULL_REFLECTANCE).clip(0, 1)))
         picture[index] = np.where(counts > 0, shade, 0)

@@ -11,6 +11,7 @@ import shapely
 from landuse.pipeline.blocks import patches, votes
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import Block, CellScores
+from landuse.pipeline.pixels import cut_out
 from landuse.pipeline.read.read_block import BlockPixels, Imagery, footprints_in, read_pixels
 from landuse.pipeline.read.rgb_image import draw_picture
 from landuse.pipeline.write.block_file import BlockFile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import xarray as xr
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
@@ -98,10 +100,7 @@ def classify_block(
         unseen = np.zeros((3, rows * side, cols * side), np.uint8)
         return BlockFile(scores=no_scores(plan, block), picture=unseen, failures=(), patches=0)
     scores, count = score_block(plan, block, classifier, given)
-    rows_px, cols_px = _cells_px(plan, block, given.placed)
-    picture = draw_picture(
-        given.read.pixels, plan.bands, step_px=plan.picture_step_px, rows_px=rows_px, cols_px=cols_px
-    )
+    picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
     return BlockFile(scores=scores, picture=picture, failures=given.read.failures, patches=count)
 
 
@@ -112,27 +111,22 @@ def score_block(
     blend = votes.Blend(block, classes=len(plan.classes))
     vote = _shared_votes if plan.engine == "shared" else _patch_votes
     count = vote(plan, classifier, given, blend)
-    rows_px, cols_px = _cells_px(plan, block, given.placed)
     scores = blend.settle(
-        given.read.pixels,
+        _pixels_of_cells(plan, block, given),
         stride_px=plan.stride_px,
-        row_offset_px=rows_px.start,
-        col_offset_px=cols_px.start,
         inside=given.inside,
         lost=cells_touching(footprints_in(given.read.lost, plan.crs), plan, block),
     )
     return scores, count
 
 
-def _cells_px(plan: RunPlan, block: Block, placed: patches.BlockPatches) -> tuple[slice, slice]:
-    """Where the block's cells lie in its pixels, which have context around them: rows and columns."""
-    rows, cols = block.shape
-    top_px = block.row_start * plan.stride_px - placed.rows_px[0]
-    left_px = block.col_start * plan.stride_px - placed.cols_px[0]
-    return (
-        slice(top_px, top_px + rows * plan.stride_px),
-        slice(left_px, left_px + cols * plan.stride_px),
+def _pixels_of_cells(plan: RunPlan, block: Block, given: BlockInput) -> xr.Dataset:
+    """The pixels of the block's cells, without the context that was read around them."""
+    rows_px, cols_px = (
+        (start * plan.stride_px, stop * plan.stride_px)
+        for start, stop in ((block.row_start, block.row_stop), (block.col_start, block.col_stop))
     )
+    return cut_out(given.read.pixels, plan.pixel_geobox(rows_px, cols_px))
 
 
 def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from landuse.pipeline.blocks.patches import MIN_USABLE, BlockPatches, axis_patches, filled, patch_batches
 from landuse.pipeline.blocks.votes import Blend, class_raster, confidence_raster
 from landuse.pipeline.cells import Block
-from landuse.pipeline.scene import PixelBlock
+from tests.pixels import block_of_pixels
 
 
 @settings(max_examples=300, deadline=None)
@@ -49,7 +49,7 @@ def block_of(rng, height, width, clear=0.9):
     usable = observed & (rng.random((height, width)) < clear)
     dn = rng.integers(1, 5000, (2, height, width)).astype(np.uint16)
     dn[:, ~observed] = 0
-    return PixelBlock(dn=dn, observed=observed, usable=usable)
+    return block_of_pixels(dn=dn, observed=observed, usable=usable)
 
 
 def windows_of(rows, cols, height, width, stride_px, patch_px):
@@ -65,7 +65,7 @@ def test_batches_hold_the_pixels_of_their_windows_with_gaps_filled_by_the_mean()
     rng = np.random.default_rng(1)
     height, width, stride, patch = 56, 88, 8, 16
     pixels = block_of(rng, height, width)
-    pixels.usable[:20, :20] = False
+    pixels.usable.values[:20, :20] = False
     windows = windows_of(7, 11, height, width, stride, patch)
     got = {}
     for batch in patch_batches(pixels, windows, patch_px=patch, batch_size=5):
@@ -74,10 +74,10 @@ def test_batches_hold_the_pixels_of_their_windows_with_gaps_filled_by_the_mean()
     expected = {}
     for row in range(0, height - patch + 1, stride):
         for col in range(0, width - patch + 1, stride):
-            mask = pixels.usable[row : row + patch, col : col + patch]
+            mask = pixels.usable.values[row : row + patch, col : col + patch]
             if mask.mean() < MIN_USABLE:
                 continue
-            dn = pixels.dn[:, row : row + patch, col : col + patch].astype(float)
+            dn = pixels.dn.values[:, row : row + patch, col : col + patch].astype(float)
             for band in dn:
                 band[~mask] = round(band[mask].mean())
             expected[row // stride, col // stride] = dn, mask.mean()
@@ -93,7 +93,7 @@ def test_blend_equals_a_loop_over_cells():
     stride, patch, rows, cols = 8, 32, 9, 13
     height, width = rows * stride - 3, cols * stride - 5  # imagery ends inside the last cells
     pixels = block_of(rng, rows * stride, cols * stride, clear=0.95)
-    for mask in (pixels.observed, pixels.usable):
+    for mask in (pixels.observed.values, pixels.usable.values):
         mask[height:] = False
         mask[:, width:] = False
     windows = windows_of(rows, cols, height, width, stride, patch)
@@ -115,9 +115,7 @@ def test_blend_equals_a_loop_over_cells():
                         total[row, col] += weight
     inside = np.ones((rows, cols), bool)
     inside[0, 0] = False
-    settled = blend.settle(
-        pixels, stride_px=stride, row_offset_px=0, col_offset_px=0, inside=inside, lost=~inside
-    )
+    settled = blend.settle(pixels, stride_px=stride, inside=inside, lost=~inside)
     assert settled.mapped.sum() == rows * cols - 1
     np.testing.assert_allclose(
         settled.probabilities[:, settled.mapped], (sums / total)[:, settled.mapped], atol=1e-4
@@ -134,14 +132,14 @@ def test_blend_equals_a_loop_over_cells():
 def test_cells_without_clear_pixels_get_no_class():
     stride, patch, rows, cols = 8, 16, 6, 6
     shape = (rows * stride, cols * stride)
-    pixels = PixelBlock(
+    pixels = block_of_pixels(
         dn=np.full((1, *shape), 500, np.uint16), observed=np.ones(shape, bool), usable=np.ones(shape, bool)
     )
-    pixels.usable[:8, :8] = False  # cell (0, 0): clouded
-    pixels.usable[8:16, 8:13] = False  # cell (1, 1): 5 of 8 columns clouded
-    pixels.usable[16:24, 16:19] = False  # cell (2, 2): 3 of 8 columns clouded
-    pixels.observed[40:, 40:] = False  # cell (5, 5): never seen
-    pixels.usable[40:, 40:] = False
+    pixels.usable.values[:8, :8] = False  # cell (0, 0): clouded
+    pixels.usable.values[8:16, 8:13] = False  # cell (1, 1): 5 of 8 columns clouded
+    pixels.usable.values[16:24, 16:19] = False  # cell (2, 2): 3 of 8 columns clouded
+    pixels.observed.values[40:, 40:] = False  # cell (5, 5): never seen
+    pixels.usable.values[40:, 40:] = False
     # A scene over the last two rows and columns could not be read; where another shows them, no harm is done.
     lost = np.zeros((rows, cols), bool)
     lost[4:, 4:] = True
@@ -153,8 +151,6 @@ def test_cells_without_clear_pixels_get_no_class():
     settled = blend.settle(
         pixels,
         stride_px=stride,
-        row_offset_px=0,
-        col_offset_px=0,
         inside=np.ones((rows, cols), bool),
         lost=lost,
     )
@@ -169,7 +165,7 @@ def test_cells_without_clear_pixels_get_no_class():
 
 
 def pixel_block(dn, usable):
-    return PixelBlock(dn=dn, usable=usable, observed=usable)
+    return block_of_pixels(dn=dn, usable=usable, observed=usable)
 
 
 def test_unusable_pixels_hold_the_mean_of_those_around_them():

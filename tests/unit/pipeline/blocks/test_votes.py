@@ -15,7 +15,7 @@ from landuse.pipeline.blocks.votes import (
     status_raster,
 )
 from landuse.pipeline.cells import Block, CellScores, CellStatus
-from landuse.pipeline.scene import PixelBlock
+from tests.pixels import block_of_pixels
 
 
 @settings(deadline=None, max_examples=50)
@@ -46,10 +46,9 @@ def test_a_row_of_windows_votes_as_its_windows_do_one_by_one(seed, span, place):
         votes[:, :, voting].transpose(2, 0, 1, 3),
     )
     all_of_it = np.ones(block.shape, bool)
-    pixels = PixelBlock(dn=np.ones((1, *block.shape), np.uint16), observed=all_of_it, usable=all_of_it)
+    pixels = block_of_pixels(dn=np.ones((1, *block.shape), np.uint16), observed=all_of_it, usable=all_of_it)
     settled = [
-        blend.settle(pixels, stride_px=1, row_offset_px=0, col_offset_px=0, inside=all_of_it, lost=~all_of_it)
-        for blend in (together, apart)
+        blend.settle(pixels, stride_px=1, inside=all_of_it, lost=~all_of_it) for blend in (together, apart)
     ]
     assert np.array_equal(settled[0].mapped, settled[1].mapped)
     assert np.array_equal(settled[0].probabilities, settled[1].probabilities)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.pipeline.read.composite import composite
-from landuse.pipeline.scene import PixelBlock
+from tests.pixels import block_of_pixels
 
 
 def random_layers(seed, count, top_dn, rows=9, cols=7):
@@ -17,7 +17,7 @@ def random_layers(seed, count, top_dn, rows=9, cols=7):
         dn = rng.integers(1, top_dn, (2, rows, cols), endpoint=True).astype(np.uint16)
         dn[:, ~observed] = 0
         usable = observed & (rng.random((rows, cols)) < 0.6)
-        layers.append(PixelBlock(dn=dn, observed=observed, usable=usable))
+        layers.append(block_of_pixels(dn=dn, observed=observed, usable=usable))
     return layers
 
 
@@ -35,10 +35,10 @@ def test_composites_equal_a_loop(seed, days, grouped, method, top_dn):
     made = composite(layers, method, days) if grouped else composite(layers, method)
     for row in range(9):
         for col in range(7):
-            usable = [index for index, layer in enumerate(layers) if layer.usable[row, col]]
-            observed = [index for index, layer in enumerate(layers) if layer.observed[row, col]]
-            assert made.usable[row, col] == bool(usable)
-            assert made.observed[row, col] == bool(observed)
+            usable = [index for index, layer in enumerate(layers) if layer.usable.values[row, col]]
+            observed = [index for index, layer in enumerate(layers) if layer.observed.values[row, col]]
+            assert made.usable.values[row, col] == bool(usable)
+            assert made.observed.values[row, col] == bool(observed)
             first_of_day = {}
             for index in usable:
                 first_of_day.setdefault(days[index] if grouped else index, index)
@@ -48,12 +48,12 @@ def test_composites_equal_a_loop(seed, days, grouped, method, top_dn):
                     expected = values[0] if method == "best" else np.rint(np.median(values))
                 else:
                     expected = layers[observed[0]].dn[band, row, col] if observed else 0
-                assert made.dn[band, row, col] == expected
+                assert made.dn.values[band, row, col] == expected
 
 
 def test_an_overlap_of_two_tiles_counts_once():
     layers = [
-        PixelBlock(
+        block_of_pixels(
             dn=np.full((1, 1, 1), dn, np.uint16), observed=np.ones((1, 1), bool), usable=np.ones((1, 1), bool)
         )
         for dn in (900, 910, 300, 200)
@@ -64,10 +64,10 @@ def test_an_overlap_of_two_tiles_counts_once():
 
 def test_layers_stay_as_they_are():
     layers = random_layers(0, 4, 12_000)
-    before = [layer.dn.copy() for layer in layers]
+    before = [layer.dn.values.copy() for layer in layers]
     composite(layers, "median", [1, 1, 2, 3])
     for layer, dn in zip(layers, before, strict=True):
-        np.testing.assert_array_equal(layer.dn, dn)
+        np.testing.assert_array_equal(layer.dn.values, dn)
 
 
 def test_one_group_for_each_layer():

@@ -47,7 +47,7 @@ def test_a_mirror_is_read_where_the_scene_fails_and_it_is_recorded(tmp_path):
     first = scene(tmp_path / "first.tif", 500, mirrors=(scene(tmp_path / "second.tif", 700, provider="b"),))
     (tmp_path / "first.tif").unlink()
     found = read([first])
-    assert (found.pixels.dn == 700).all()
+    assert (found.pixels.dn.values == 700).all()
     (failure,) = found.failures
     assert (failure.scene_id, failure.provider, failure.replaced_by) == ("first", "local", "b")
     assert found.lost == ()
@@ -59,12 +59,12 @@ def test_a_mirror_that_shows_less_is_filled_from_the_next_and_a_gap_is_no_secret
     first = scene(tmp_path / "first.tif", 500, mirrors=(half, whole))
     (tmp_path / "first.tif").unlink()
     found = read([first])
-    assert (found.pixels.dn[0, :, :96] == 700).all()
-    assert (found.pixels.dn[0, :, 96:] == 900).all()
+    assert (found.pixels.dn.values[0, :, :96] == 700).all()
+    assert (found.pixels.dn.values[0, :, 96:] == 900).all()
     assert found.lost == ()
 
     found = read([replace(first, mirrors=(half,))])
-    assert not found.pixels.observed[:, 96:].any()
+    assert not found.pixels.observed.values[:, 96:].any()
     assert [failure.replaced_by for failure in found.failures] == [None]
     assert [lost.id for lost in found.lost] == ["first"]
 
@@ -73,10 +73,10 @@ def test_a_mirror_that_shows_less_is_filled_from_the_next_and_a_gap_is_no_secret
 def test_a_spare_scene_is_read_only_where_another_is_lost(tmp_path, composite):
     first = scene(tmp_path / "first.tif", 500)
     spare = scene(tmp_path / "spare.tif", 700, day=2, spare=True)
-    assert (read([first, spare], composite).pixels.dn == 500).all()
+    assert (read([first, spare], composite).pixels.dn.values == 500).all()
     (tmp_path / "first.tif").unlink()
     found = read([first, spare], composite)
-    assert (found.pixels.dn == 700).all()
+    assert (found.pixels.dn.values == 700).all()
     assert [lost.id for lost in found.lost] == ["first"]
 
 
@@ -84,5 +84,5 @@ def test_nothing_readable_is_nothing_observed(tmp_path):
     first = scene(tmp_path / "first.tif", 500)
     (tmp_path / "first.tif").unlink()
     found = read([first])
-    assert not found.pixels.observed.any()
-    assert not found.pixels.dn.any()
+    assert not found.pixels.observed.values.any()
+    assert not found.pixels.dn.values.any()

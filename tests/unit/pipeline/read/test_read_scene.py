@@ -80,9 +80,9 @@ def test_an_aligned_raster_is_read_pixel_for_pixel(raster):
     block = read(scene_of(BandAsset(band="B04", href=href, offset=-0.1)), ("B04",), grid)
     with rasterio.open(href) as file:
         expected = file.read(1, window=from_bounds(*grid.boundingbox.bbox, file.transform))
-    np.testing.assert_array_equal(block.observed, expected != 0)
+    np.testing.assert_array_equal(block.observed.values, expected != 0)
     shifted = np.where(expected != 0, np.clip(expected.astype(int) - 1000, 1, None), 0)
-    np.testing.assert_array_equal(block.dn[0], shifted)
+    np.testing.assert_array_equal(block.dn.values[0], shifted)
 
 
 def test_what_lies_beyond_the_raster_is_not_observed(raster):
@@ -91,10 +91,10 @@ def test_what_lies_beyond_the_raster_is_not_observed(raster):
     block = read(scene_of(BandAsset(band="B04", href=href)), ("B04",), grid)
     expected = np.zeros((120, 150), np.uint16)
     expected[30:100, 20:130] = values
-    np.testing.assert_array_equal(block.dn[0], expected)
-    np.testing.assert_array_equal(block.observed, expected > 0)
+    np.testing.assert_array_equal(block.dn.values[0], expected)
+    np.testing.assert_array_equal(block.observed.values, expected > 0)
     far = read(scene_of(BandAsset(band="B04", href=href)), ("B04",), geobox(100_000, 100_000, 5, 5))
-    assert not far.observed.any()
+    assert not far.observed.values.any()
 
 
 def test_a_20_m_band_lands_on_its_own_ground(tmp_path, raster):
@@ -108,7 +108,7 @@ def test_a_20_m_band_lands_on_its_own_ground(tmp_path, raster):
         ("B04",),
         grid,
     )
-    clouded = block.observed & ~block.usable
+    clouded = block.observed.values & ~block.usable.values
     assert {(int(r), int(c)) for r, c in zip(*np.nonzero(clouded), strict=True)} == {
         (14, 22), (14, 23), (15, 22), (15, 23),
     }  # fmt: skip
@@ -141,10 +141,10 @@ def test_another_crs_is_warped_like_gdals_own_reprojection(tmp_path, crs):
         dst_nodata=0,
         resampling=Resampling.bilinear,
     )
-    both = block.observed & (expected > 0)
+    both = block.observed.values & (expected > 0)
     assert both.mean() > 0.5
     # A plane: cubic and bilinear agree on it to rounding; half a pixel off would differ by 7.
-    assert np.abs(block.dn[0][both] - expected[both]).max() <= 2
+    assert np.abs(block.dn.values[0][both] - expected[both]).max() <= 2
 
 
 def test_floats_without_nodata_and_nan(tmp_path):
@@ -154,9 +154,9 @@ def test_floats_without_nodata_and_nan(tmp_path):
     href = write(tmp_path / "B04.tif", values, Affine(10, 0, 500_000, 0, -10, 5_300_000), nodata=None)
     asset = BandAsset(band="B04", href=href, scale=1, nodata=None)
     block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 20, 20))
-    assert not block.observed[3, 4]
-    assert block.dn[0, 5, 6] == 1  # real, if below zero: not nodata
-    assert block.dn[0, 0, 0] == 2500
+    assert not block.observed.values[3, 4]
+    assert block.dn.values[0, 5, 6] == 1  # real, if below zero: not nodata
+    assert block.dn.values[0, 0, 0] == 2500
 
 
 def test_zero_is_never_data_in_16_bit_reflectance(tmp_path):
@@ -165,7 +165,7 @@ def test_zero_is_never_data_in_16_bit_reflectance(tmp_path):
     href = write(tmp_path / "B04.tif", values, Affine(10, 0, 500_000, 0, -10, 5_300_000), nodata=65_535)
     asset = BandAsset(band="B04", href=href, offset=-0.1, nodata=65_535)
     block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 8, 8))
-    assert sorted(zip(*np.nonzero(~block.observed), strict=True)) == [(2, 3), (4, 5)]
+    assert sorted(zip(*np.nonzero(~block.observed.values), strict=True)) == [(2, 3), (4, 5)]
 
 
 @pytest.mark.parametrize("size_m", [10, 20, 4])
@@ -183,8 +183,8 @@ def test_a_warped_pixel_does_not_depend_on_the_block_it_is_read_in(tmp_path, siz
         for col in range(0, side, 64):
             part = read(asset, ("B04",), geobox(west + col * 10, north - row * 10, 64, 64))
             place = np.s_[row : row + 64, col : col + 64]
-            np.testing.assert_array_equal(part.observed, whole.observed[place])
-            difference = part.dn[0].astype(int) - whole.dn[0][place]
+            np.testing.assert_array_equal(part.observed.values, whole.observed.values[place])
+            difference = part.dn.values[0].astype(int) - whole.dn.values[0][place]
             assert np.abs(difference).max() <= 1
             assert (difference != 0).mean() < 1e-2
 
@@ -198,10 +198,10 @@ def test_a_pixel_counts_as_observed_only_in_every_band(tmp_path):
         for band, values in (("B04", red), ("B02", blue))
     ]
     block = read(scene_of(*assets), ("B02", "B04"), geobox(500_000, 5_300_000, 8, 8))
-    assert not block.observed[0, 0]
-    assert not block.observed[1, 1]
-    assert block.dn[:, 0, 0].tolist() == [0, 0]
-    assert block.dn[:, 2, 2].tolist() == [300, 500]
+    assert not block.observed.values[0, 0]
+    assert not block.observed.values[1, 1]
+    assert block.dn.values[:, 0, 0].tolist() == [0, 0]
+    assert block.dn.values[:, 2, 2].tolist() == [300, 500]
 
 
 def test_failures_name_asset_scene_and_mend_but_no_token(tmp_path):

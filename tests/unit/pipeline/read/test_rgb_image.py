@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.pipeline.read.rgb_image import draw_picture, picture_bands, stretch
-from landuse.pipeline.scene import PixelBlock
+from tests.pixels import block_of_pixels
 
 BANDS = ("B08", "B02", "B03", "B04")
 
@@ -17,24 +17,22 @@ def pixels(seed, rows, cols):
     rng = np.random.default_rng(seed)
     observed = rng.random((rows, cols)) < 0.8
     dn = rng.integers(1, 9000, (len(BANDS), rows, cols)).astype(np.uint16) * observed
-    return PixelBlock(dn=dn, observed=observed, usable=observed)
+    return block_of_pixels(dn=dn, observed=observed, usable=observed, bands=BANDS)
 
 
 @given(st.integers(0, 99), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_every_pixel_is_the_mean_of_what_was_observed(seed, rows, cols, step):
-    block = pixels(seed, rows * step + 5, cols * step + 3)
-    picture = draw_picture(
-        block, BANDS, step_px=step, rows_px=slice(2, 2 + rows * step), cols_px=slice(3, 3 + cols * step)
-    )
+    block = pixels(seed, rows * step, cols * step)
+    picture = draw_picture(block, step_px=step)
     assert picture.shape == (3, rows, cols)
     for color, band in enumerate((3, 2, 1)):  # B04, B03, B02
         for row in range(rows):
             for col in range(cols):
                 values = [
-                    int(block.dn[band, 2 + row * step + y, 3 + col * step + x])
+                    int(block.dn.values[band, row * step + y, col * step + x])
                     for y in range(step)
                     for x in range(step)
-                    if block.observed[2 + row * step + y, 3 + col * step + x]
+                    if block.observed.values[row * step + y, col * step + x]
                 ]
                 if not values:
                     assert picture[color, row, col] == 0

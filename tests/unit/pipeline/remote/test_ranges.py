@@ -261,7 +261,7 @@ def test_jpeg_2000_of_many_tiles_is_not_blank(tmp_path, monkeypatch, setting):
         with ThreadPoolExecutor(4) as pool:
             found += pool.map(lambda _: read_scene(scene, ("B04",), grid, remote), range(4))
     for block in found:
-        np.testing.assert_array_equal(block.dn[0], values)
+        np.testing.assert_array_equal(block.dn.values[0], values)
 
 
 def trickle(request, start, stop):

@@ -213,9 +213,9 @@ def grid_at(row, col, rows, cols):
 
 
 def assert_same_pixels(found, expected):
-    np.testing.assert_array_equal(found.dn, expected.dn)
-    np.testing.assert_array_equal(found.observed, expected.observed)
-    np.testing.assert_array_equal(found.usable, expected.usable)
+    np.testing.assert_array_equal(found.dn.values, expected.dn.values)
+    np.testing.assert_array_equal(found.observed.values, expected.observed.values)
+    np.testing.assert_array_equal(found.usable.values, expected.usable.values)
 
 
 BANDS_10_20_60_M = ("B04", "B11", "B09")
@@ -236,11 +236,11 @@ def test_jpeg_2000_is_read_pixel_for_pixel_over_requester_pays(bucket, folder):
         whole = file.read(1)
     stored = np.zeros((300, 320), np.uint16)
     stored[20:, 30:] = whole[:280, :290]
-    np.testing.assert_array_equal(block.observed, stored > 0)
+    np.testing.assert_array_equal(block.observed.values, stored > 0)
     np.testing.assert_array_equal(
-        block.dn[0], np.where(stored > 0, np.clip(stored.astype(int) - 1000, 1, None), 0)
+        block.dn.values[0], np.where(stored > 0, np.clip(stored.astype(int) - 1000, 1, None), 0)
     )
-    assert block.dn[0, 299, 319] == stored[299, 319] - 1000 > 0
+    assert block.dn.values[0, 299, 319] == stored[299, 319] - 1000 > 0
     assert traffic.requests == len(bucket.asked) > 0
     assert traffic.fetched_bytes <= (folder / "B04.jp2").stat().st_size
     assert {one.get("HTTP_X_AMZ_REQUEST_PAYER") for one in bucket.asked} == {"requester"}
@@ -264,7 +264,7 @@ def test_bands_of_10_20_and_60_m_come_as_from_disk_and_every_byte_once(bucket, f
             )
         sizes = sum((folder / f"{band}.jp2").stat().st_size for band in BANDS_10_20_60_M)
         assert remote.traffic.fetched_bytes <= sizes
-    assert expected.observed.any()
+    assert expected.observed.values.any()
     assert bucket.fetched_twice() == {}
     assert any(one["status"].startswith("503") for one in bucket.asked) == ("busy_every" in faults)
 
@@ -280,9 +280,9 @@ def test_a_scene_without_classification_is_masked_by_its_spectrum(bucket, folder
         found = read_scene(scene_of(provider, bands), ("B04", "B03"), grid, remote)
     assert_same_pixels(found, expected)
     # The white half lies from column 180 of the scene on; the mask grows by 120 m around it.
-    assert not found.usable[:, 145:].any()
-    assert found.usable[:, :100].mean() > 0.9
-    assert found.observed.all()
+    assert not found.usable.values[:, 145:].any()
+    assert found.usable.values[:, :100].mean() > 0.9
+    assert found.observed.values.all()
     assert {one["PATH_INFO"][-7:-4] for one in bucket.asked} == {*L1C_CLOUD_BANDS, "B03"}
 
 
@@ -296,7 +296,7 @@ def test_nobody_pays_for_a_stranger_unless_he_says_so(bucket, folder, monkeypatc
     stranger = Provider(name="https://stac.example.org", endpoint="https://stac.example.org")
     block, _ = read_over_s3(bucket, ("B04",), grid_at(40, 40, 20, 20), stranger)
     with rasterio.open(folder / "B04.jp2") as file:
-        np.testing.assert_array_equal(block.dn[0], file.read(1)[40:60, 40:60] - 1000)
+        np.testing.assert_array_equal(block.dn.values[0], file.read(1)[40:60, 40:60] - 1000)
     assert {one.get("HTTP_X_AMZ_REQUEST_PAYER") for one in bucket.asked} == {paid}
 
 
@@ -309,7 +309,7 @@ def test_the_owner_pays_where_the_provider_does_not_say_otherwise(bucket, monkey
     monkeypatch.setenv("CDSE_S3_SECRET_KEY", CDSE_SECRET)
     cdse = replace(CDSE, s3=replace(CDSE.s3, endpoint_url=bucket.url))
     block, _ = read_over_s3(bucket, ("B04",), grid_at(40, 40, 20, 20), cdse)
-    assert block.observed.all()
+    assert block.observed.values.all()
     assert bucket.asked
     for one in bucket.asked:
         assert f"Credential={CDSE_KEY_ID}/" in one["HTTP_AUTHORIZATION"]
