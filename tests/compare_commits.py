@@ -20,8 +20,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyogrio
+import rasterio
 
 ROOT = Path(__file__).parents[1]
 MAPS = {
@@ -71,7 +73,7 @@ def differences(before: Path, after: Path) -> list[str]:
         one, two = before / name, after / name
         if name.suffix in (".tif", ".xml", ".png"):
             if one.read_bytes() != two.read_bytes():
-                found.append(f"{name} differs")
+                found.append(f"{name} differs{_in_what(one, two)}")
         elif name.name == "run.json":
             plans = [json.loads(path.read_text("utf-8")).get("plan_sha256") for path in (one, two)]
             if plans[0] != plans[1]:
@@ -81,6 +83,16 @@ def differences(before: Path, after: Path) -> list[str]:
         elif name.suffix == ".db":
             found += [f"{name}: {line}" for line in _unequal_tables(one, two)]
     return found
+
+
+def _in_what(one: Path, two: Path) -> str:
+    """Of two rasters that differ: whether their pixels do, or only their colours and tags."""
+    if one.suffix != ".tif":
+        return ""
+    with rasterio.open(one) as first, rasterio.open(two) as second:
+        same_grid = (first.crs, first.transform, first.shape) == (second.crs, second.transform, second.shape)
+        equal = same_grid and np.array_equal(first.read(), second.read())
+    return " in colours or tags, not in pixels" if equal else " in pixels"
 
 
 def _unequal_layers(one: Path, two: Path) -> list[str]:
