@@ -52,7 +52,9 @@ def on_terminal(*arguments, cols=100, pipe_stdout=False, **environment):
     """The installed command with stderr, and stdout unless it is piped, on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, cols, 0, 0))
-    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    # What would decide instead of the terminal: libraries set COLUMNS for the process of the tests.
+    deciding = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    plain = {name: value for name, value in os.environ.items() if name not in deciding}
     chunks = []
 
     def listen():

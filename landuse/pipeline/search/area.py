@@ -219,8 +219,8 @@ def area_of_shapes(geometry: gpd.GeoSeries, told: str, name: str) -> Area:
     """
     from pyproj.exceptions import ProjError
 
-    shapes = geometry[~geometry.is_empty]
-    shapes = shapes[shapes.notna()]
+    there = [shape is not None and not shape.is_empty for shape in geometry]
+    shapes = geometry[there]  # geopandas warns where notna() meets empty shapes
     if shapes.empty:
         raise UsageError(f"{told} holds no features. Give a file with at least one polygon.")
     foreign = sorted(set(shapes.geom_type) - {"Polygon", "MultiPolygon"})

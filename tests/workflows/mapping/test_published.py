@@ -320,7 +320,7 @@ def test_a_scene_that_was_not_read_is_no_part_of_the_map(tmp_path):
 @pytest.mark.parametrize(
     ("catalog", "out", "message"),
     [
-        ("foreign", "map", r"foreign/catalog\.json is no STAC catalogue. Choose another --catalog"),
+        ("foreign", "map", r"foreign/catalog\.json is not a STAC catalogue. Choose another --catalog"),
         ("file", "map", r"file cannot be written. Choose another --catalog"),
         ("maps", "map #1", r"map #1 has a # or \? in its path"),
     ],
