@@ -63,10 +63,11 @@ def cut_out(pixels: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
         geobox: pixels of the same size, on the same lattice.
 
     Raises:
-        ValueError: the grid reaches beyond the pixels.
+        ValueError: the grid reaches beyond the pixels, or its pixels lie between theirs.
     """
-    rows, cols = pixels.odc.geobox.overlap_roi(geobox)
+    whole = pixels.odc.geobox
+    rows, cols = whole.overlap_roi(geobox)  # refuses pixels between pixels: nothing is rounded
     part = pixels.isel(y=rows, x=cols)
     if part.observed.shape != geobox.shape:
-        raise ValueError(f"grid {geobox} reaches beyond the pixels of {pixels.odc.geobox}")
+        raise ValueError(f"grid {geobox} reaches beyond the pixels of {whole}")
     return part

@@ -59,3 +59,9 @@ def test_a_part_is_the_pixels_of_its_grid_as_views(pixels, row, col):
 def test_a_grid_that_reaches_beyond_is_refused(pixels, row, col):
     with pytest.raises(ValueError, match="reaches beyond"):
         cut_out(pixels, grid(512_340 + 10 * col, 5_310_070 - 10 * row, 10, 12))
+
+
+@pytest.mark.parametrize(("east_m", "north_m"), [(5, 0), (0, 4), (0.5, 0)])
+def test_a_grid_between_the_pixels_is_refused_and_not_rounded(pixels, east_m, north_m):
+    with pytest.raises(ValueError, match="Incompatible grids"):
+        cut_out(pixels, grid(512_440 + east_m, 5_309_970 + north_m, 10, 12))
