@@ -1,11 +1,14 @@
 """The weights that ship, on real pixels: labelled patches of either level, and scenes seen by eye."""
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rioxarray
 import torch
 from PIL import Image
 
+import landuse
 from landuse.model import DEFAULT_MODEL, MAP_MODEL, WEIGHTS, shipped_models
 from landuse.model.bands import ALL, NO_B10, RGB
 from landuse.model.checkpoint import load_checkpoint, model_path
@@ -152,3 +155,40 @@ def test_real_scenes_are_mapped_as_a_person_sees_them(real_map, model, scene, se
                 else:
                     wrong.append((expected, (row, col), found))
     assert right / (right + len(wrong)) >= 0.8, wrong
+
+
+GROUPS = {
+    "urban": {"Residential", "Industrial", "Highway"},
+    "forest": {"Forest"},
+    "water": {"River", "SeaLake"},
+    "pasture": FIELDS,
+}
+
+
+@pytest.mark.slow
+def test_points_of_single_woods_and_fields_are_as_wrong_as_the_documentation_says(data_dir):
+    """The README's figure. Oracle: points that others labelled, each compared with the cell it lies in."""
+    with rioxarray.open_rasterio(data_dir / "scenes" / "leipzig_de_L2A_8b_utm32n.tif") as scene:
+        order = ["B02", "B03", "B04", "B06", "B07", "B08", "B11"]
+        bands = scene[:7].drop_attrs(deep=False).assign_coords(band=order)
+        mapped = landuse.classify(bands, level="L1C", scale=1e-4, offset=0.0)
+    names = mapped["class"].attrs["flag_meanings"].split()
+    points = geopandas.read_file(data_dir / "reference" / "leipzig_de_landcover_points.gpkg")
+    points = points.to_crs(mapped.rio.crs)
+    found = {group: [] for group in GROUPS}
+    unsure = []
+    for label, point in zip(points["land_cover"], points.geometry, strict=True):
+        cell = mapped.sel(x=point.x, y=point.y, method="nearest")
+        right = names[int(cell["class"])] in GROUPS[label]
+        found[label].append(right)
+        if not right:
+            unsure.append(float(cell["confidence"]))
+    assert {group: len(right) for group, right in found.items()} == {
+        "urban": 36,
+        "forest": 28,
+        "water": 13,
+        "pasture": 20,
+    }
+    assert np.mean([np.mean(right) for right in found.values()]) == pytest.approx(0.52, abs=0.02)
+    assert sum(found["forest"]) <= 1
+    assert np.median(unsure) == pytest.approx(0.73, abs=0.03)
