@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandUseClass:
-    """One land-use class of a map."""
+    """One class of a map, of land use or of land cover."""
 
     id: int
     """Value in the class raster, 0..254."""
     name: str
-    """Name as EuroSAT's folders spell it."""
+    """Name as the data it is trained on spell it."""
     title: str
     """Name for people."""
     color: tuple[int, int, int]
@@ -39,6 +39,45 @@ EUROSAT = (
 
 EUROSAT_NAMES = tuple(c.name for c in EUROSAT)
 
+LAND_USE = (
+    *EUROSAT,
+    LandUseClass(id=10, name="Shrubland", title="Shrubland", color=(190, 165, 110)),
+    LandUseClass(id=11, name="Wetland", title="Wetland", color=(105, 160, 165)),
+    LandUseClass(id=12, name="Bare", title="Bare ground", color=(205, 195, 180)),
+    LandUseClass(id=13, name="SnowIce", title="Snow or ice", color=(235, 245, 255)),
+)
+"""The classes of a map of pixels: EuroSAT's, and four covers that EuroSAT has no name for."""
+
+LAND_USE_NAMES = tuple(c.name for c in LAND_USE)
+
+LAND_COVER = (
+    LandUseClass(id=0, name="Water", title="Water", color=(65, 155, 223)),
+    LandUseClass(id=1, name="Trees", title="Trees", color=(57, 125, 73)),
+    LandUseClass(id=2, name="Grass", title="Grass", color=(136, 176, 83)),
+    LandUseClass(id=3, name="FloodedVegetation", title="Flooded vegetation", color=(122, 135, 198)),
+    LandUseClass(id=4, name="Crops", title="Crops", color=(228, 150, 53)),
+    LandUseClass(id=5, name="ShrubScrub", title="Shrub and scrub", color=(223, 195, 90)),
+    LandUseClass(id=6, name="Built", title="Built", color=(196, 40, 27)),
+    LandUseClass(id=7, name="Bare", title="Bare ground", color=(165, 155, 143)),
+    LandUseClass(id=8, name="SnowIce", title="Snow and ice", color=(179, 159, 225)),
+)
+"""The nine covers of Dynamic World (Brown et al. 2022, Scientific Data), in its order and colours."""
+
+LAND_COVER_NAMES = tuple(c.name for c in LAND_COVER)
+
+USES_OF_COVERS = (
+    ("River", "SeaLake"),
+    ("Forest",),
+    ("Pasture", "HerbaceousVegetation"),
+    ("Wetland",),
+    ("AnnualCrop", "PermanentCrop"),
+    ("Shrubland",),
+    ("Residential", "Industrial", "Highway"),
+    ("Bare",),
+    ("SnowIce",),
+)
+"""What each cover of ``LAND_COVER`` can be used as, by name in ``LAND_USE``."""
+
 
 _OTHER_COLORS = (
     (230, 159, 0),
@@ -54,12 +93,25 @@ _OTHER_COLORS = (
 
 
 def legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:
-    """Id, title and colour of a model's classes; one that is not EuroSAT's is titled by its name.
+    """Id, title and colour of a model's classes; one that is not known here is titled by its name.
 
     Args:
         names: class names by id.
     """
-    known = {entry.name: entry for entry in EUROSAT}
+    return _entries(names, LAND_USE)
+
+
+def cover_legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:
+    """Id, title and colour of a model's covers; one that is not known here is titled by its name.
+
+    Args:
+        names: cover names by id.
+    """
+    return _entries(names, LAND_COVER)
+
+
+def _entries(names: Sequence[str], entries: tuple[LandUseClass, ...]) -> tuple[LandUseClass, ...]:
+    known = {entry.name: entry for entry in entries}
     return tuple(
         replace(known[name], id=i)
         if name in known

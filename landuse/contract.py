@@ -19,6 +19,37 @@ class LevelInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PixelOutputs:
+    """What a network that classifies each pixel says of it: what covers the ground, and what it is used for."""
+
+    covers: tuple[str, ...]
+    """Land covers; the index is the id in the cover raster."""
+    uses_of_covers: tuple[tuple[str, ...], ...]
+    """For each cover the classes that it can be; each class belongs to one cover."""
+    uses: tuple[str, ...]
+    """The classes that the use head tells apart, in the order of its outputs: those of the patches."""
+    cover_temperature: float = 1.0
+    """The cover's logits are divided by this before the softmax."""
+    use_temperature: float = 1.0
+    """The use's logits of a pixel are divided by this before the softmax over a cover's uses."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.covers) <= 255 or len(set(self.covers)) != len(self.covers):
+            raise ValueError(f"{len(self.covers)} covers; a cover raster holds 2 to 255 different ones")
+        named = [name for row in self.uses_of_covers for name in row]
+        if len(self.uses_of_covers) != len(self.covers) or len(set(named)) != len(named):
+            raise ValueError(f"uses_of_covers {self.uses_of_covers} must give each cover its own classes")
+        if any(not row or (len(row) > 1 and not set(row) <= set(self.uses)) for row in self.uses_of_covers):
+            raise ValueError(
+                f"uses_of_covers {self.uses_of_covers}: each cover needs a class, and where it has several, "
+                f"the use head must tell them apart: {self.uses}"
+            )
+        for value in (self.cover_temperature, self.use_temperature):
+            if not isfinite(value) or value <= 0:
+                raise ValueError(f"temperature {value} must be finite and above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelContract:
     """What a network needs to be fed and what its outputs mean. Travels inside the checkpoint."""
 
@@ -44,6 +75,10 @@ class ModelContract:
     """Logits are divided by this before the softmax (fitted on the validation split)."""
     shared_features: bool = False
     """Trained so that windows which share features score as patches cut out do."""
+    optional_bands: tuple[str, ...] = ()
+    """Those of ``bands`` that the imagery may lack: the network was trained without them too."""
+    pixels: PixelOutputs | None = None
+    """What a network that classifies each pixel says; None where it classifies patches alone."""
 
     def __post_init__(self) -> None:
         count = len(self.bands)
@@ -68,6 +103,22 @@ class ModelContract:
             raise ValueError(f"{len(self.classes)} classes; a class raster holds 2 to 255 different ones")
         if self.patch_size_px < 1 or self.resolution_m <= 0:
             raise ValueError(f"patch {self.patch_size_px} px at {self.resolution_m} m is not a patch")
+        if not set(self.optional_bands) < set(self.bands):
+            raise ValueError(f"optional_bands {self.optional_bands} must be some, not all, of {self.bands}")
+        if self.pixels is not None:
+            named = {name for row in self.pixels.uses_of_covers for name in row}
+            if named != set(self.classes):
+                raise ValueError(f"the covers' classes {sorted(named)} are not the classes {self.classes}")
+
+    @property
+    def required_bands(self) -> tuple[str, ...]:
+        """Those of ``bands`` without which the network says nothing, in input order."""
+        return tuple(band for band in self.bands if band not in self.optional_bands)
+
+    @property
+    def patch_classes(self) -> tuple[str, ...]:
+        """What a whole patch is classified as: the index is the output of the patch head."""
+        return self.classes if self.pixels is None else self.pixels.uses
 
     def level_input(self, level: str) -> LevelInput | None:
         """The transform of ``level``, or None where the model does not read it."""

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from landuse.contract import LevelInput, ModelContract
+from landuse.contract import LevelInput, ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
@@ -79,7 +79,22 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=int(values["patch_size_px"]),
         resolution_m=float(values["resolution_m"]),
         temperature=float(values["temperature"]),
-        shared_features=_flag(values.get("shared_features", False)),  # older checkpoints do not name it
+        # Older checkpoints do not name these three.
+        shared_features=_flag(values.get("shared_features", False)),
+        optional_bands=tuple(map(str, values.get("optional_bands", ()))),
+        pixels=_pixel_outputs(values.get("pixels")),
+    )
+
+
+def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
+    if values is None:
+        return None
+    return PixelOutputs(
+        covers=tuple(map(str, values["covers"])),
+        uses_of_covers=tuple(tuple(map(str, row)) for row in values["uses_of_covers"]),
+        uses=tuple(map(str, values["uses"])),
+        cover_temperature=float(values["cover_temperature"]),
+        use_temperature=float(values["use_temperature"]),
     )
 
 

@@ -1,0 +1,1 @@
+"""Blocks of imagery to the land cover and the land use of each pixel."""
