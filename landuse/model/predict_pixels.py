@@ -152,7 +152,8 @@ class PixelPredictor:
         if dn.dtype != np.uint16 or dn.ndim != 3 or dn.shape[0] != len(bands):
             raise ModelError(
                 f"Model {contract.name} takes uint16 DN (reflectance x 10000) of shape ({len(bands)}, "
-                f"height, width); it was given {dn.dtype} of shape {dn.shape}. Scale and convert the pixels first."
+                f"height, width); it was given {dn.dtype} of shape {dn.shape}. Scale and convert the pixels "
+                "first."
             )
         if not dn.size or dn.shape[1] % side or dn.shape[2] % side:
             raise ModelError(
