@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import rioxarray  # noqa: F401  # lets datasets say .rio
 import xarray as xr
 from numpy.typing import NDArray
 
