@@ -19,6 +19,7 @@ from landuse.model.bands import EUROSAT_TIFF, NO_B10, RGB
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
 from landuse.model.training.datasets import PatchSource, load_patches, read_split
 from landuse.sentinel2 import BANDS, STORED_OFFSET_DN
+from tests.benchmarks.cover_maps import Legend
 from tests.benchmarks.cover_models import Dn, Scorer
 from tests.benchmarks.cover_mosaics import mosaics
 from tests.benchmarks.cover_scores import (
@@ -30,6 +31,7 @@ from tests.benchmarks.cover_scores import (
     iou,
     judged,
     near_border,
+    pooled,
     recalls,
     share,
     use_ids,
@@ -129,7 +131,7 @@ def leipzig(data: Path, scorer: Scorer, band_set: str, findings: Findings) -> No
 
     What is brought to L2A by ``normalize``'s own figures enters a model that brings both levels to their
     middle as L1C does, but for rounding: that reading proves the way, not the model. Read as L2A as they
-    are, the model sees an atmosphere twice as thick as it expects.
+    are, the model adds half a path radiance to a whole one, where it expects half a one in all.
     """
     l1c, transform, crs = read_bands(data / "scenes" / "leipzig_de_L2A_8b_utm32n.tif")
     if not has_set(l1c, band_set):
@@ -243,6 +245,33 @@ def terramesh_places(data: Path) -> Iterator[Place]:
             for dn, offset in zip(stored, offsets, strict=True)
         )
         yield Place(name=path.stem, l1c=l1c, l2a=l2a, lulc=lulc, offsets=offsets)
+
+
+def terramesh_evidence(data: Path) -> str:
+    """What the pixels say of the offsets and of LULC's ids, as a table.
+
+    For each place the least B10 of L1C, and how far L2A lies above the offset-free L1C in the short-wave
+    infrared before its own offset is taken away. For each id of LULC the medians of NDVI, of NDWI
+    (B03 and B08), of the built-up index (B11 and B08) and of B03, over all places, from L2A.
+    """
+    lines = ["place           offset L1C  offset L2A   B10 min   B11 above L1C"]
+    spectra: dict[int, list[NDArray[np.float64]]] = {}
+    for place in terramesh_places(data):
+        first, second = place.offsets
+        above = np.median(place.l2a["B11"].astype(float) - place.l1c["B11"]) + second
+        lowest = int(place.l1c["B10"].min()) + first
+        lines.append(f"{place.name:15} {first:10} {second:11} {lowest:9} {above:15.0f}")
+        green, red, nir, swir = (place.l2a[band].astype(float) for band in ("B03", "B04", "B08", "B11"))
+        indices = ((nir - red) / (nir + red), (green - nir) / (green + nir), (swir - nir) / (swir + nir))
+        for value in np.unique(place.lulc):
+            here = place.lulc == value
+            spectra.setdefault(int(value), []).append(np.stack([part[here] for part in (*indices, green)]))
+    lines.append("LULC id     pixels    NDVI    NDWI    NDBI   B03 DN")
+    for value, parts in sorted(spectra.items()):
+        together = np.concatenate(parts, 1)
+        ndvi, ndwi, ndbi, green_dn = np.median(together, 1)
+        lines.append(f"{value:7} {together.shape[1]:10} {ndvi:7.2f} {ndwi:7.2f} {ndbi:7.2f} {green_dn:8.0f}")
+    return "\n".join(lines)
 
 
 def terramesh(data: Path, scorer: Scorer, band_set: str, findings: Findings) -> None:
@@ -367,6 +396,27 @@ def cover_patches(data: Path, scorer: Scorer, band_set: str, findings: Findings)
     findings.calibration["cover patches"] = judged(np.stack(confidence)[known], right[known], weight[known])
 
 
+def map_references(data: Path) -> list[tuple[str, str, Path, Legend]]:
+    """What a finished map can be scored on: title, which of its rasters, reference and legend."""
+    points = data / "reference" / "leipzig_de_landcover_points.gpkg"
+    water = data / "reference" / "orihuela_es_watermask_hand_utm30n.tif"
+    dry = {name: tuple(n for n in names if n not in ("Water", "River", "SeaLake")) for name, names in
+           (("landuse.tif", LAND_USE_NAMES), ("cover.tif", LAND_COVER_NAMES))}  # fmt: skip
+    listed = []
+    for raster, names, groups in (
+        ("landuse.tif", LAND_USE_NAMES, LEIPZIG_USES),
+        ("cover.tif", LAND_COVER_NAMES, LEIPZIG_COVERS),
+    ):
+        right = {label: tuple(names[i] for i in ids) for label, ids in groups.items()}
+        listed.append(("Leipzig points", raster, points, Legend(right=right, column="land_cover")))
+        mask = {"1": right["water"], "0": dry[raster]}
+        listed.append(("orihuela water mask", raster, water, Legend(right=mask)))
+    same = Legend(right={str(i): (name,) for i, name in enumerate(LAND_COVER_NAMES)})
+    for name in ("orihuela_dw.tif", "slovenia_L1C_20150830_13b_utm33n_dw.tif"):
+        listed.append((f"Dynamic World's {name}", "cover.tif", data / "cover" / name, same))
+    return listed
+
+
 REFERENCES = {
     "leipzig": leipzig,
     "orihuela": orihuela,
@@ -386,8 +436,6 @@ def measure(data: Path, scorer: Scorer, band_set: str, only: tuple[str, ...] = (
         band_set: a name in ``BAND_SETS``.
         only: names in ``REFERENCES``; empty: all.
     """
-    from tests.benchmarks.cover_scores import pooled
-
     findings = Findings()
     for name, judge in REFERENCES.items():
         if not only or name in only:
