@@ -90,7 +90,8 @@ def score_folder(folder: Path, data: Path) -> None:
         if not (folder / raster).is_file():
             continue
         try:
-            scores = score_map(read_map(folder / raster), reference, legend)
+            a_map = read_map(folder / raster)
+            scores = score_map(a_map, reference, legend.of(a_map.names))
         except LanduseError as error:
             print(f"{title}, {raster}: not scored. {error}", file=sys.stderr)
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -39,6 +39,13 @@ class Legend:
     """Layer of a vector file; None: its first."""
     names: tuple[str, ...] | None = None
     """Names of the map's classes by id; None: as its tag ``classes`` says."""
+
+    def of(self, names: tuple[str, ...]) -> Legend:
+        """The legend without classes that a map does not have."""
+        if self.right is None:
+            return self
+        right = {label: tuple(n for n in known if n in names) for label, known in self.right.items()}
+        return replace(self, right=right)
 
     @classmethod
     def read(cls, path: Path) -> Legend:
@@ -223,7 +230,7 @@ def _count(scores: MapScores, a_map: OneMap, texts: NDArray, xs: NDArray, ys: ND
     index = {label: i for i, label in enumerate(scores.labels)}
     values, which = np.unique(texts, return_inverse=True)
     label = np.array([index.get(str(value), -1) for value in values], np.int64)[which]
-    cols, rows = ~a_map.transform * (xs, ys)
+    cols, rows = ~a_map.transform @ (xs, ys)
     row, col = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
     inside = (row >= 0) & (row < a_map.ids.shape[0]) & (col >= 0) & (col < a_map.ids.shape[1])
     scores.outside += int((~inside & (label >= 0)).sum())
@@ -248,7 +255,7 @@ def _raster_places(a_map: OneMap, reference: Path) -> Iterator[tuple[NDArray, ND
             values = file.read(1, window=((top, top + rows), (0, file.width)))
             known = np.ones(values.shape, np.bool_) if file.nodata is None else values != file.nodata
             at = np.argwhere(known)
-            xs, ys = Affine(*file.transform[:6]) * (at[:, 1] + 0.5, at[:, 0] + top + 0.5)
+            xs, ys = Affine(*file.transform[:6]) @ (at[:, 1] + 0.5, at[:, 0] + top + 0.5)
             if file.crs != a_map.crs:
                 xs, ys = (np.asarray(part) for part in to_crs(file.crs, a_map.crs, xs, ys))
             yield values[known].astype(np.int64), xs, ys
@@ -278,10 +285,10 @@ def _vector_places(
         if shape.geom_type not in ("Polygon", "MultiPolygon"):
             continue
         west, south, east, north = shape.bounds
-        (left, top), (right, bottom) = ~fine * (west, north), ~fine * (east, south)
+        (left, top), (right, bottom) = ~fine @ (west, north), ~fine @ (east, south)
         shift = int(np.floor(left)), int(np.floor(top))
         size = (max(int(np.ceil(bottom)) - shift[1], 1), max(int(np.ceil(right)) - shift[0], 1))
         grid = fine @ Affine.translation(*shift)
         at = np.argwhere(features.rasterize([shape], size, transform=grid))
-        xs, ys = grid * (at[:, 1] + 0.5, at[:, 0] + 0.5)
+        xs, ys = grid @ (at[:, 1] + 0.5, at[:, 0] + 0.5)
         yield np.full(len(at), label), xs, ys

@@ -137,7 +137,7 @@ def leipzig(data: Path, scorer: Scorer, band_set: str, findings: Findings) -> No
     if not has_set(l1c, band_set):
         return
     points = gpd.read_file(data / "reference" / "leipzig_de_landcover_points.gpkg").to_crs(crs)
-    cols, rows = ~transform * (points.geometry.x.to_numpy(), points.geometry.y.to_numpy())
+    cols, rows = ~transform @ (points.geometry.x.to_numpy(), points.geometry.y.to_numpy())
     at = np.floor(rows).astype(int), np.floor(cols).astype(int)
     labels = points["land_cover"].to_numpy()
     readings = (("L1C", "L1C", l1c), ("L2A", "L2A", l1c), ("L2A less path", "L2A", as_l2a(l1c)))

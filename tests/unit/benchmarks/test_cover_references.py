@@ -1,0 +1,62 @@
+"""How the cover benchmark reads its references: offsets, resolutions and the split."""
+
+import numpy as np
+import pytest
+
+from landuse.model.normalize import PATH_DN, TRANSMITTANCE
+from tests.benchmarks.cover_references import (
+    as_l2a,
+    decoded,
+    stored_offsets,
+    terramesh_places,
+    twice_as_fine,
+    validation_rows,
+)
+
+
+@pytest.mark.parametrize("first", [0, 1000])
+@pytest.mark.parametrize("second", [0, 1000])
+def test_the_offset_of_each_level_shows_in_the_pixels(first, second):
+    rng = np.random.default_rng(0)
+    l2a = {band: rng.integers(800, 3000, (20, 20)) for band in ("B11", "B12")}
+    l1c = {band: 0.95 * values + PATH_DN[band] for band, values in l2a.items()}
+    l1c["B10"] = rng.integers(8, 60, (20, 20))
+    stored = (
+        {band: (values + first).astype(np.uint16) for band, values in l1c.items()},
+        {band: (values + second).astype(np.uint16) for band, values in l2a.items()},
+    )
+    assert stored_offsets(*stored) == (first, second)
+
+
+def test_the_places_of_terramesh_are_freed_of_their_offsets(data_dir):
+    places = list(terramesh_places(data_dir))
+    assert [place.offsets for place in places] == [(1000, 0), (0, 0), (1000, 1000), (1000, 0), (0, 0)]
+    for place in places:
+        gap = np.median(place.l2a["B11"].astype(float) - place.l1c["B11"])
+        assert abs(gap) < 300
+
+
+def test_l2a_is_l1c_less_the_path_radiance():
+    ground = np.array([[100, 2500]], float)
+    seen = {band: np.rint(TRANSMITTANCE[band] * ground + PATH_DN[band]).astype(np.uint16) for band in PATH_DN}
+    for values in as_l2a({band: seen[band] for band in ("B02", "B08", "B11")}).values():
+        np.testing.assert_allclose(values, ground, atol=1)
+
+
+def test_the_kept_tenth_is_the_agreed_one():
+    rows = validation_rows()
+    assert len(set(rows.tolist())) == 399
+    np.testing.assert_array_equal(rows, np.random.default_rng(16).permutation(3969)[:399])
+
+
+def test_codes_of_the_cover_patches_become_dn():
+    np.testing.assert_allclose(decoded(np.array([0, 255], np.uint8)), [0, 16_900])
+
+
+def test_bands_of_20_m_keep_their_places_on_pixels_of_10_m():
+    rows, cols = np.mgrid[:16, :16].astype(np.float32)
+    fine = twice_as_fine(np.stack([1000 + 40 * rows, 1000 + 40 * cols]))
+    at = (np.arange(32) + 0.5) / 2 - 0.5  # of fine pixels, in coarse ones
+    inner = slice(6, -6)
+    np.testing.assert_allclose(fine[0, inner, 3], 1000 + 40 * at[inner], atol=0.5)
+    np.testing.assert_allclose(fine[1, 3, inner], 1000 + 40 * at[inner], atol=0.5)
