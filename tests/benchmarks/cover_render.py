@@ -1,8 +1,8 @@
 """Pictures to look at: each visible scene beside its land use and its land cover, as PNG.
 
 ``LANDUSE_TEST_DATA=... python -m tests.benchmarks.cover_render --model PATH.safetensors --out FOLDER`` draws
-the imagery with 1 % cut off at either end, the classes of use, those of cover, and how sure the model is
-of the use (black 0, white 1). ``--box ROW,COL,ROWS,COLS`` cuts a part out, ``--zoom`` enlarges it.
+the imagery with 1 % cut off at either end and the classes of use, below them how sure the model is of the
+use (black 0, white 1) and the classes of cover. ``--box ROW,COL,ROWS,COLS`` cuts a part out, ``--zoom`` enlarges it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from landuse.pipeline.read.rgb_image import stretch
 from tests.benchmarks.cover_models import Dn, Scorer, patch_scorer, pixel_scorer, symmetric
 from tests.benchmarks.cover_references import BAND_SETS, chosen, classes_of, read_bands, terramesh_places
 
-GAP_PX, LEGEND_ROW_PX, NO_CLASS = 6, 16, (0, 0, 0)
+GAP_PX, LEGEND_PX, LEGEND_ROW_PX, NO_CLASS = 6, 180, 16, (0, 0, 0)
 SCENES = {
     "inn1": ("inn_ering_de_at_L2A_window1_RGBN_utm33n.tif", "L2A"),
     "inn2": ("inn_ering_de_at_L2A_window2_RGBN_utm33n.tif", "L2A"),
@@ -61,7 +61,7 @@ def colored(ids: NDArray[np.uint8], legend: Sequence[LandUseClass]) -> NDArray[n
 
 
 def sheet(panels: Sequence[NDArray[np.uint8]], zoom: int, ids: Sequence[NDArray[np.uint8]]) -> Image.Image:
-    """Panels beside each other, enlarged, above the legends of what they show.
+    """Four panels in a square, enlarged, beside the legends of what they show.
 
     Args:
         panels: (H, W, 3) each, of one size.
@@ -69,23 +69,23 @@ def sheet(panels: Sequence[NDArray[np.uint8]], zoom: int, ids: Sequence[NDArray[
         ids: the ids of use and of cover, whose classes the legends name, with their shares.
     """
     rows, cols = panels[0].shape[:2]
-    width = len(panels) * (cols * zoom + GAP_PX) - GAP_PX
-    legends = [
-        [(entry, float((values == entry.id).mean())) for entry in legend if (values == entry.id).any()]
-        for values, legend in zip(ids, (LAND_USE, LAND_COVER), strict=True)
-    ]
-    height = rows * zoom + (max(map(len, legends)) + 1) * LEGEND_ROW_PX
-    whole = Image.new("RGB", (width, height), "white")
+    high, wide = rows * zoom + GAP_PX, cols * zoom + GAP_PX
+    whole = Image.new("RGB", (2 * wide + LEGEND_PX, 2 * high), "white")
+    draw = ImageDraw.Draw(whole)
     for index, panel in enumerate(panels):
         large = Image.fromarray(panel.repeat(zoom, 0).repeat(zoom, 1))
-        whole.paste(large, (index * (cols * zoom + GAP_PX), 0))
-    draw = ImageDraw.Draw(whole)
-    for column, entries in enumerate(legends, 1):
-        left = column * (cols * zoom + GAP_PX)
-        for row, (entry, part) in enumerate(sorted(entries, key=lambda pair: -pair[1])):
-            top = rows * zoom + GAP_PX + row * LEGEND_ROW_PX
-            draw.rectangle((left, top, left + 12, top + 12), fill=entry.color, outline="black")
-            draw.text((left + 18, top), f"{entry.title} {part:.1%}", fill="black")
+        whole.paste(large, (index % 2 * wide, index // 2 * high))
+    top = GAP_PX
+    for title, values, legend in zip(("Land use", "Land cover"), ids, (LAND_USE, LAND_COVER), strict=True):
+        draw.text((2 * wide, top), title, fill="black")
+        top += LEGEND_ROW_PX
+        parts = [(float((values == entry.id).mean()), entry) for entry in legend]
+        for part, entry in sorted(parts, key=lambda pair: -pair[0]):
+            if part:
+                draw.rectangle((2 * wide, top, 2 * wide + 12, top + 12), fill=entry.color, outline="black")
+                draw.text((2 * wide + 18, top), f"{entry.title} {part:.1%}", fill="black")
+                top += LEGEND_ROW_PX
+        top += LEGEND_ROW_PX
     return whole
 
 
@@ -97,7 +97,7 @@ def render(scorer: Scorer, dn: Dn, level: str, zoom: int, box: Sequence[int] | N
     row, col, rows, cols = box or (0, 0, *uses.shape)
     part = np.s_[row : row + rows, col : col + cols]
     grey = np.rint(confidence * 255).astype(np.uint8)[..., None].repeat(3, -1)
-    panels = [picture(dn)[part], colored(uses, LAND_USE)[part], colored(covers, LAND_COVER)[part], grey[part]]
+    panels = [picture(dn)[part], colored(uses, LAND_USE)[part], grey[part], colored(covers, LAND_COVER)[part]]
     return sheet(panels, zoom, [uses[part], covers[part]])
 
 

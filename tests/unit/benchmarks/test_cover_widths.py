@@ -20,8 +20,8 @@ def test_the_nearest_run_within_reach_counts_and_no_other():
     mask = np.zeros((5, 30), bool)
     mask[:, 12:15] = mask[:, 20:28] = True
     assert run_width(mask, (2, 10), (0, 1)) == 0
-    assert run_width(mask, (2, 10), (0, 1), reach_px=2) == pytest.approx(3)
-    assert run_width(mask, (2, 18.6), (0, 1), reach_px=3) == pytest.approx(8)
+    assert run_width(mask, (2, 10), (0, 1), reach_px=2) == pytest.approx(3, abs=0.2)
+    assert run_width(mask, (2, 18.6), (0, 1), reach_px=3) == pytest.approx(8, abs=0.2)
     assert run_width(mask, (2, 29), (0, 1), reach_px=0) == 0
 
 
@@ -40,6 +40,6 @@ def test_widths_are_in_metres_and_say_how_often_the_class_is_met():
     mask = np.zeros((20, 20), bool)
     mask[5:9, :10] = True
     widths = widths_of(mask, [((7, 2), (1, 0)), ((7, 15), (1, 0))])
-    assert widths.across == (pytest.approx(40), 0)
+    assert widths.across == (pytest.approx(40, abs=2), 0)
     assert widths.found == 0.5
     assert "met by 50 % of 2 transects, median 40 m" in widths.told.replace("50%", "50 %")
