@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import landuse
 from landuse.classes import LAND_USE_NAMES
 from landuse.model.bands import RGB
+from landuse.model.predict import Predictor
 from tests.benchmarks.cover_scores import Scores, cover_of_use
 
 Dn = dict[str, NDArray[np.uint16]]
@@ -44,11 +45,20 @@ def pixel_scorer(model: str | Path, device: str = "cpu", precision: str = "fp32"
 def patch_scorer(model: str, stride_px: int, device: str = "cpu") -> Scorer:
     """A model that classifies patches, mapped by ``landuse.classify`` with cells of ``stride_px`` pixels.
 
-    Each pixel gets the probabilities of its cell; those of covers are sums over their uses.
+    Each pixel gets the probabilities of its cell; those of covers are sums over their uses. Imagery of the
+    size of a patch has one window, which is asked for directly: ``classify`` reads the model each time.
     """
+    predictor = Predictor.load(model, device)
 
-    def scores(dn: Dn, level: str) -> Scores:
+    def cells_of(dn: Dn, level: str) -> tuple[NDArray[np.float32], int, int]:
+        """Probabilities of each cell, and the pixels of the first ones that lie beyond the imagery."""
         rows, cols = dn["B04"].shape
+        if rows == cols == predictor.contract.patch_size_px:
+            stack = np.stack([dn[band] for band in predictor.contract.bands])
+            (_, windows), = predictor.shared_probabilities(
+                stack, level, row_starts=[0], col_starts=[0], cells=rows // stride_px
+            )  # fmt: skip
+            return windows[:, :, 0], 0, 0
         y, x = 5_300_000 - 10.0 * np.arange(rows) - 5, 500_000 + 10.0 * np.arange(cols) + 5
         held = xr.Dataset({band: (("y", "x"), dn[band]) for band in RGB}, {"y": y, "x": x})
         held = held.rio.write_crs("EPSG:32633")
@@ -57,12 +67,17 @@ def patch_scorer(model: str, stride_px: int, device: str = "cpu") -> Scorer:
             probabilities=True,
         )  # fmt: skip
         shares = made["probabilities"].to_numpy()
-        top = round((made.y.to_numpy()[0] + 5 * stride_px - 5_300_000) / 10)
-        left = round((500_000 - made.x.to_numpy()[0] + 5 * stride_px) / 10)
-        names = made["class"].attrs["flag_meanings"].split()
+        down = round((made.y.to_numpy()[0] + 5 * stride_px - 5_300_000) / 10)
+        right = round((500_000 - made.x.to_numpy()[0] + 5 * stride_px) / 10)
+        return np.nan_to_num(shares), down, right
+
+    def scores(dn: Dn, level: str) -> Scores:
+        rows, cols = dn["B04"].shape
+        cells, down, right = cells_of(dn, level)
         uses = np.zeros((len(LAND_USE_NAMES), rows, cols), np.float32)
-        big = shares.repeat(stride_px, 1).repeat(stride_px, 2)[:, top : top + rows, left : left + cols]
-        uses[[LAND_USE_NAMES.index(name) for name in names]] = np.nan_to_num(big)
+        large = cells.repeat(stride_px, 1).repeat(stride_px, 2)
+        ids = [LAND_USE_NAMES.index(name) for name in predictor.contract.classes]
+        uses[ids] = large[:, down : down + rows, right : right + cols]
         return Scores(landuse=uses, cover=cover_of_use(uses))
 
     return scores

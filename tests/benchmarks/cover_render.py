@@ -2,7 +2,7 @@
 
 ``LANDUSE_TEST_DATA=... python -m tests.benchmarks.cover_render --model PATH.safetensors --out FOLDER`` draws
 the imagery with 1 % cut off at either end and the classes of use, below them how sure the model is of the
-use (black 0, white 1) and the classes of cover. ``--box ROW,COL,ROWS,COLS`` cuts a part out, ``--zoom`` enlarges it.
+use (black 0, white 1) and the classes of cover. ``--box ROW,COL,ROWS,COLS`` cuts a part out.
 """
 
 from __future__ import annotations
