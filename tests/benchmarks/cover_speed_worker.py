@@ -1,10 +1,10 @@
 """One side of ``cover_speed``: a network in a process of its own, asked to run by lines on its input.
 
-``cover_speed_worker.py dynamicworld SAVED_MODEL PIXELS.npz THREADS`` needs TensorFlow and numpy alone, so that
-it runs in an environment without landuse. ``cover_speed_worker.py landuse MODEL PIXELS.npz THREADS BANDS
-PRECISION`` needs landuse. Each line read is ``network``, ``whole`` or ``labels FILE.npy``; each line written is
-the seconds that it took. ``network`` runs the network alone on an input that was made before; ``whole`` begins
-with DN and ends with probabilities in numpy. The first lines of each kind set things up.
+``cover_speed_worker.py dynamicworld SAVED_MODEL PIXELS.npz THREADS`` needs TensorFlow and numpy alone, so it
+runs in an environment without landuse. ``cover_speed_worker.py landuse MODEL PIXELS.npz THREADS BANDS
+PRECISION`` needs landuse. Each line read is ``network``, ``whole`` or ``labels FILE.npy``; each line written
+is the seconds that it took. ``network`` runs the network alone on an input that was made before; ``whole``
+begins with DN and ends with probabilities in numpy. The first lines of each kind set things up.
 """
 
 from __future__ import annotations
