@@ -54,6 +54,10 @@ def band_regions(rng: np.random.Generator, side_px: int) -> NDArray[np.int64]:
     return band * (2 * side_px) + piece
 
 
+KINDS = {"cells": voronoi_regions, "bands": band_regions}
+"""The kinds of regions; canvases take them in turn."""
+
+
 def mosaic(
     patches: NDArray[np.uint16],
     labels: NDArray[np.uint8],
@@ -97,6 +101,6 @@ def mosaics(
     rng = np.random.default_rng(seed)
     made = []
     for index in range(count):
-        regions = (voronoi_regions, band_regions)[index % 2](rng, side_px)
+        regions = list(KINDS.values())[index % len(KINDS)](rng, side_px)
         made.append(mosaic(patches, labels, regions, rng))
     return made

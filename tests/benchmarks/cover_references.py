@@ -14,14 +14,14 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 
-from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES
+from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
 from landuse.model.bands import EUROSAT_TIFF, NO_B10, RGB
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
 from landuse.model.training.datasets import PatchSource, load_patches, read_split
 from landuse.sentinel2 import BANDS, STORED_OFFSET_DN
 from tests.benchmarks.cover_maps import Legend
 from tests.benchmarks.cover_models import Dn, Scorer
-from tests.benchmarks.cover_mosaics import mosaics
+from tests.benchmarks.cover_mosaics import KINDS, mosaics
 from tests.benchmarks.cover_scores import (
     NONE_ID,
     Judged,
@@ -57,6 +57,10 @@ LEIPZIG_COVERS = {
 BORDER_PX = 2
 LINEAR = ("River", "Highway")
 """Classes of whose patches only a part is the class."""
+COVER_OF_USE = np.full(NONE_ID + 1, NONE_ID, np.uint8)
+"""(256,), id of the cover of each land use."""
+for _cover, _uses in enumerate(USES_OF_COVERS):
+    COVER_OF_USE[use_ids(*_uses)] = _cover
 MOSAICS, MOSAIC_PX, MOSAIC_SEED = 16, 256, 16
 
 COVER_PATCHES, VALIDATION_PATCHES, SPLIT_SEED = 3969, 399, 16
@@ -343,6 +347,11 @@ def _mosaic_figures(
     inner = areal & ~np.stack([near_border(one.classes, BORDER_PX) for one in made])
     findings.put(f"{title}: areal, beyond {BORDER_PX} px of a border", share(right[inner]))
     findings.put(f"{title}: areal, all", share(right[areal]))
+    for index, kind in enumerate(KINDS):
+        own = np.s_[index :: len(KINDS)]
+        findings.put(f"{title}: areal, beyond {BORDER_PX} px, {kind}", share(right[own][inner[own]]))
+    cover_right = COVER_OF_USE[np.stack(found)] == COVER_OF_USE[truth]
+    findings.put(f"{title}: areal, beyond {BORDER_PX} px, by cover", share(cover_right[inner]))
     for index, value in recalls(np.where(inner, truth, NONE_ID), right).items():
         findings.put(f"{title}: {LAND_USE_NAMES[index]}, beyond {BORDER_PX} px", value)
     for index, value in recalls(np.where(areal, NONE_ID, truth), right).items():
