@@ -1,17 +1,25 @@
 """How the cover benchmark reads its references: offsets, resolutions and the split."""
 
+import json
+
 import numpy as np
 import pytest
+import rasterio
 
+from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
+from tests.benchmarks.cover import score_folder
 from tests.benchmarks.cover_references import (
+    Findings,
     as_l2a,
     decoded,
+    orihuela,
     stored_offsets,
     terramesh_places,
     twice_as_fine,
     validation_rows,
 )
+from tests.benchmarks.cover_scores import Scores, ece
 
 
 @pytest.mark.parametrize("first", [0, 1000])
@@ -60,3 +68,49 @@ def test_bands_of_20_m_keep_their_places_on_pixels_of_10_m():
     inner = slice(6, -6)
     np.testing.assert_allclose(fine[0, inner, 3], 1000 + 40 * at[inner], atol=0.5)
     np.testing.assert_allclose(fine[1, 3, inner], 1000 + 40 * at[inner], atol=0.5)
+
+
+def dynamic_worlds_own(data_dir):
+    """A model that says of orihuela what Dynamic World says, and is sure of it."""
+    with rasterio.open(data_dir / "cover" / "orihuela_dw.tif") as file:
+        ids = file.read(1)
+    cover = (ids == np.arange(9)[:, None, None]).astype(np.float32)
+    landuse = np.zeros((14, *ids.shape), np.float32)
+    for index, uses in enumerate(USES_OF_COVERS):
+        landuse[LAND_USE_NAMES.index(uses[0])] = cover[index]
+    return lambda dn, level: Scores(landuse=landuse, cover=cover)
+
+
+def test_dynamic_worlds_own_map_agrees_with_itself_and_finds_the_water_that_the_notes_say(data_dir):
+    findings = Findings()
+    orihuela(data_dir, dynamic_worlds_own(data_dir), "rgb", findings)
+    assert findings.rows["orihuela as Dynamic World: all"] == 1
+    assert findings.rows["orihuela water: IoU of cover"] == pytest.approx(0.63, abs=0.005)
+    assert findings.rows["orihuela water: IoU of use"] == findings.rows["orihuela water: IoU of cover"]
+    assert ece(findings.calibration["orihuela as Dynamic World"]) == 0
+
+
+def test_a_finished_map_scores_as_the_model_that_made_it(data_dir, tmp_path, capsys):
+    scores = dynamic_worlds_own(data_dir)({}, "L1C")
+    with rasterio.open(data_dir / "cover" / "orihuela_dw.tif") as file:
+        profile = file.profile
+    for name, values, names in (
+        ("landuse.tif", scores.landuse, LAND_USE_NAMES),
+        ("cover.tif", scores.cover, LAND_COVER_NAMES),
+    ):
+        with rasterio.open(tmp_path / name, "w", **profile) as file:
+            file.write(values.argmax(0).astype(np.uint8), 1)
+            file.update_tags(classes=json.dumps(names))
+    score_folder(tmp_path, data_dir)
+    told = capsys.readouterr().out
+    tables = {part.splitlines()[0]: part for part in told.strip().split("\n\n")}
+    assert set(tables) == {
+        "orihuela water mask, landuse.tif",
+        "orihuela water mask, cover.tif",
+        "Dynamic World's orihuela_dw.tif, cover.tif",
+    }
+    for raster in ("landuse.tif", "cover.tif"):
+        (water,) = (row for row in tables[f"orihuela water mask, {raster}"].splitlines() if row[:2] == "1 ")
+        assert float(water.split()[4]) == pytest.approx(0.629, abs=0.001)
+    whole = tables["Dynamic World's orihuela_dw.tif, cover.tif"].splitlines()
+    assert whole[-2].split() == ["all", "196392", "1.000"]
