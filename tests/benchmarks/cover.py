@@ -148,12 +148,15 @@ def score_models(words: list[str]) -> None:
 def main() -> None:
     """Print what was asked for."""
     words = sys.argv[1:]
-    if words[:1] == ["score"]:
-        score_one(words[1:])
-    elif words == ["terramesh"]:
-        print(terramesh_evidence(Path(os.environ["LANDUSE_TEST_DATA"])))
-    else:
-        score_models(words)
+    try:
+        if words[:1] == ["score"]:
+            score_one(words[1:])
+        elif words == ["terramesh"]:
+            print(terramesh_evidence(Path(os.environ["LANDUSE_TEST_DATA"])))
+        else:
+            score_models(words)
+    except LanduseError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":
