@@ -54,6 +54,8 @@ class PixelTrainConfig:
     """``q`` of the generalised cross-entropy on mosaics: 0 is cross-entropy, 1 the mean absolute error."""
     linear: float = 0.5
     """Weight of the bag losses: a River's or a Highway's strongest pixels are of it."""
+    conditional: float = 1.0
+    """Weight of what a patch's label says of the use of those pixels whose cover can be used so."""
     weak_cover: float = 1.0
     """Weight of what a patch's label says of its cover: a SeaLake is water, a Pasture no crops, a River has
     water somewhere."""

@@ -372,6 +372,10 @@ def step_losses(run: PixelRun, batches: Batches) -> dict[str, tuple[float, Tenso
     }
     if config.weak_cover and not patch.is_mixed:
         parts["weak_cover"] = config.weak_cover, _weak_cover(cover_parts[0], patch.label, contract, config)
+    if config.conditional and not patch.is_mixed:
+        everywhere = patch.label[:, None, None].expand(-1, *use_parts[0].shape[2:])
+        conditional = _conditional(use_parts[0], cover_parts[0], everywhere, contract)
+        parts["conditional"] = config.conditional, conditional
     if mosaic is not None:
         areal, line = _mosaic(use_parts[1], cover_parts[1], mosaic, contract, config)
         parts["mosaic"], parts["line"] = (1.0, areal), (config.linear, line)
@@ -441,15 +445,44 @@ def _mosaic(
             continue
         row = uses.index(use)
         linear |= label == row
-        # A river is where water is, a road where the ground is built.
-        covered = cover_logits.softmax(1)[:, covers.index(cover)].detach()
-        chance = (probabilities[:, row] * (0.2 + 0.8 * covered)).flatten(1)
+        # A river is where water is, a road where the ground is built: the strongest pixels are to be both.
+        covered = cover_logits.softmax(1)[:, covers.index(cover)]
+        chance = (probabilities[:, row] * (0.1 + 0.9 * covered)).flatten(1)
         for part in range(MOSAIC_PATCHES):
             region = (mosaic.region == part).flatten(1) & (mosaic.label[:, part] == row)[:, None]
             bags.append(losses.bag(chance, region, losses.LINE_SHARE[use]))
     areal = losses.generalised_cross_entropy(of_label, config.robust) * ~linear
     line = torch.stack(bags)
     return areal.sum() / (~linear).sum().clamp(min=1), line.sum() / (line > 0).sum().clamp(min=1)
+
+
+def _conditional(use_logits: Tensor, cover_logits: Tensor, label: Tensor, contract: ModelContract) -> Tensor:
+    """What labels say of the use of those pixels whose cover can be used so.
+
+    A River's water is a river, though its fields say nothing. A Highway says nothing either: its built pixels
+    may be houses.
+
+    Args:
+        use_logits: (B, uses, H, W).
+        cover_logits: (B, covers, H, W); they weigh the pixels and are not trained here.
+        label: (B, H, W) int64, the use of the patch that each pixel is of, or -1 where unknown.
+    """
+    assert contract.pixels is not None  # of a pixel contract
+    outputs = contract.pixels
+    covers = cover_logits.detach().softmax(1)
+    total, mass = use_logits.new_zeros(()), use_logits.new_zeros(())
+    for index, named in enumerate(outputs.uses_of_covers):
+        if len(named) == 1:
+            continue
+        among = use_logits[:, [outputs.uses.index(use) for use in named]].log_softmax(1)
+        for position, use in enumerate(named):
+            if use == "Highway":
+                continue
+            weight = covers[:, index] * (label == outputs.uses.index(use))
+            weight = weight * losses.LAND_TO_PATCHES.get(use, 1.0)
+            total = total - (among[:, position] * weight).sum()
+            mass = mass + weight.sum()
+    return total / mass.clamp(min=1.0)
 
 
 def _agreement(
