@@ -6,8 +6,8 @@ Any infrared band may be missing: the network was trained without them too.
 
 The trunk works at a half, a quarter and an eighth of the resolution, since convolutions over every pixel are
 what costs; the dense head comes back up over light layers, and its last one gives the covers of four
-pixels at each position of the half resolution. What attention pools, it pools over windows of ``window_px`` around each
-position, in training as in use, so that a scene of any size is computed in one pass.
+pixels at each position of the half resolution. What attention pools, it pools over windows of ``window_px``
+around each position, in training as in use, so that a scene of any size is computed in one pass.
 """
 
 from __future__ import annotations

@@ -466,6 +466,7 @@ def _conditional(use_logits: Tensor, cover_logits: Tensor, label: Tensor, contra
         use_logits: (B, uses, H, W).
         cover_logits: (B, covers, H, W); they weigh the pixels and are not trained here.
         label: (B, H, W) int64, the use of the patch that each pixel is of, or -1 where unknown.
+        contract: names uses, covers and which belong together.
     """
     assert contract.pixels is not None  # of a pixel contract
     outputs = contract.pixels
