@@ -133,7 +133,7 @@ def classify(
     count = len(plan.classes) if probabilities else 0
     # What the files of a map hold, as they hold it.
     class_cells, confidence, status = np.zeros((3, plan.rows, plan.cols), np.uint8)
-    covers = np.zeros((bool(plan.covers), plan.rows, plan.cols), np.uint8)
+    covers = np.zeros((int(bool(plan.covers)), plan.rows, plan.cols), np.uint8)
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
     tally = CellTally(plan)
     with ThreadPoolExecutor(1) as reader:

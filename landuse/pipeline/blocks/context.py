@@ -1,4 +1,4 @@
-"""Pure: what is read around a block whose pixels are classified in one pass, and which part is the block's own.
+"""Pure: what is read around a block whose pixels are classified in one pass, and its own part.
 
 A pixel's class depends on its surroundings. So a block is read with ``CONTEXT_PX`` more pixels on every
 side, as far as there is imagery, and of what the network says only the block's own part is kept. What is

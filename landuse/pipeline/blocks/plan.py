@@ -194,6 +194,8 @@ class RunPlan:
         values = self.to_dict()
         for name in ("blocks", "probabilities", "missing_bands"):
             del values[name]
+        if not self.covers:
+            del values["covers"]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]

@@ -83,7 +83,7 @@ def write_block(folder: Store, block: Block, content: BlockFile) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)
     folder.write(block_name(block), buffer.getvalue())
 
 
@@ -227,7 +227,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         )
         if before[key] != now[key]
     ]
-    if before["model"] == now["model"] and before["bands"] != now["bands"]:
+    if before["model"] == now["model"] and list(before["bands"]) != list(now["bands"]):
         told.append(f"bands {', '.join(before['bands'])}, now {', '.join(now['bands'])}")
     if before["model"] == now["model"] and before["weights_sha256"] != now["weights_sha256"]:
         told.append(f"other weights of {now['model']}")

@@ -237,8 +237,8 @@ def _classified(plan: RunPlan) -> str:
         cells = (
             "the most probable class"
             if plan.stride_px == 1
-            else f"in each cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the mean "
-            "of its pixels' probabilities"
+            else f"in each cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the "
+            "mean of its pixels' probabilities"
         )
         return f"each pixel classified by {model} from the bands {', '.join(plan.bands)}; {cells}."
     return (
