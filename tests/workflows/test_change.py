@@ -404,7 +404,7 @@ def written(**options):
         pytest.param(without_probabilities, "Map it again with --probabilities", id="no probabilities"),
         pytest.param(of_another_run, "not of one run", id="of another run"),
         pytest.param(written(crs="EPSG:32632"), "Map both in one UTM zone", id="zone"),
-        pytest.param(written(cell_m=80), "cells of 80 m.*same --stride-px", id="cell size"),
+        pytest.param(written(cell_m=80), "cells of 80 m.*same --cell-m or --stride-px", id="cell size"),
         pytest.param(written(shift_m=40.0), "lie 0.750 columns and 0.000 rows beside", id="lattice"),
         pytest.param(written(row=5), "do not overlap", id="beside"),
         pytest.param(written(col=-6), "do not overlap", id="left"),
