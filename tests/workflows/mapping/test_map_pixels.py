@@ -109,7 +109,7 @@ def test_workers_give_the_same_map(tmp_path, inn, model, whole):
 
 
 def test_a_part_of_the_scene_gets_the_same_pixels(tmp_path, inn, model, whole):
-    left, bottom, right, top = whole.plan.cell_geobox.boundingbox.bbox
+    left, bottom, *_ = whole.plan.cell_geobox.boundingbox.bbox
     corners = np.array(
         [(left + 600, bottom + 900), (left + 1500, bottom + 900), (left + 1500, bottom + 2000)]
     )
@@ -145,7 +145,6 @@ def test_larger_cells_hold_the_mean_of_their_pixels(tmp_path, inn, model, whole,
         rasterio.open(whole.out / "probabilities.tif") as fine,
     ):
         written, pixels = coarse.read(), fine.read().astype(float)
-        row, col = coarse.index(*fine.xy(0, 0))
         skip_rows, skip_cols = (
             round(v)
             for v in (
@@ -161,7 +160,8 @@ def test_larger_cells_hold_the_mean_of_their_pixels(tmp_path, inn, model, whole,
     assert report.plan.cell_m == cell_m
     # Areas are of the pixels on the imagery, not of whole cells.
     assert sum(entry.area_m2 for entry in report.classes) == pixels.shape[1] * pixels.shape[2] * 100
-    assert (report.classes[0].cells * cell_m**2 >= report.classes[0].area_m2) and report.cover.valid < 1
+    assert report.classes[0].cells * cell_m**2 >= report.classes[0].area_m2
+    assert report.cover.valid < 1
 
 
 def test_fewer_bands_are_read_where_fewer_are_asked_for(tmp_path, inn, model):

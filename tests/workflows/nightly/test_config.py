@@ -176,8 +176,7 @@ metrics_file: ../x.prom
     assert [line.rstrip() for line in told] == [
         "1: out: it is missing. Give a folder, or a URL that fsspec knows, such as s3://bucket/maps.",
         "1: leger: unknown key. Did you mean ledger?",
-        "2: stride_px: 'eight' does not fit. Give whole pixels of 10 m, such as 8 or 16, or "
-            "leave it out.",
+        "2: stride_px: 'eight' does not fit. Give whole pixels of 10 m, such as 8 or 16, or leave it out.",
         "4: areas[0].name: false does not fit. Give 1 to 60 letters, digits, - and _, the first a letter or "
         "digit; in quotes where YAML takes it for something else.",
         "5: areas[0].bbox: '13.2,48.2,13.1,48.3' has west 13.2 beyond east 13.1; they are swapped. Give "
