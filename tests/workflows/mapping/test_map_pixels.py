@@ -124,7 +124,7 @@ def test_a_part_of_the_scene_gets_the_same_pixels(tmp_path, inn, model, whole):
         row, col = all_of.index(*part.xy(0, 0))
         there = all_of.read(1)[row : row + part.height, col : col + part.width]
         ys, xs = np.mgrid[: part.height, : part.width]
-        x, y = part.transform * (xs + 0.5, ys + 0.5)
+        x, y = part.transform @ (xs + 0.5, ys + 0.5)
     inside = shapely.contains_xy(shapely.from_wkt(report.plan.clip_wkt), x, y)
     # A centre on the outline may fall to either side.
     near = shapely.distance(shapely.from_wkt(report.plan.clip_wkt).exterior, shapely.points(x, y)) < 0.01
