@@ -160,8 +160,10 @@ class PixelPredictor:
                 f"Model {contract.name} takes blocks whose sides are multiples of {side} px; it was given "
                 f"{dn.shape[1]} x {dn.shape[2]} px. Pad the block."
             )
+        # Filled by numpy: torch has no indexed assignment of uint16.
         whole = np.zeros((1, len(contract.bands), *dn.shape[1:]), np.uint16)
-        whole[0, [contract.bands.index(band) for band in bands]] = dn  # torch cannot, of uint16
-        x = standardize(bring_to_input(torch.from_numpy(whole).to(self.device), contract, level), contract)
+        whole[0, [contract.bands.index(band) for band in bands]] = dn
+        stored = torch.from_numpy(whole).to(self.device)
+        x = standardize(bring_to_input(stored, contract, level), contract)
         present = torch.tensor([[float(band in bands) for band in contract.optional_bands]])
         return x.contiguous(memory_format=torch.channels_last), present.to(self.device)
