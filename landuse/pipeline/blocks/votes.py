@@ -164,15 +164,12 @@ def _cell_means(
     mapped: NDArray[np.bool_],
     cell_px: int,
 ) -> NDArray[np.float32]:
-    """Means over the usable pixels of each cell, (share, row, col); 0 where it is not mapped."""
+    """Means over the usable pixels of each cell, (share, row, col)."""
     rows, cols = mapped.shape
-    if cell_px == 1 and mapped.all():
-        return shares  # most blocks are clear, and a copy takes time
+    if cell_px == 1:
+        return shares
     means = np.zeros((len(shares), rows, cols), np.float32)
     for of_share, mean in zip(shares, means, strict=True):  # one at a time, for memory
-        if cell_px == 1:
-            np.copyto(mean, of_share, where=mapped)
-            continue
         seen = np.where(usable_px, of_share, 0)
         sums = seen.reshape(rows, cell_px, cols, cell_px).sum((1, 3), dtype=np.float64)
         np.copyto(mean, sums / np.maximum(usable, 1), where=mapped, casting="same_kind")
