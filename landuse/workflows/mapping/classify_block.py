@@ -10,7 +10,7 @@ import shapely
 from rasterio.features import geometry_mask
 
 from landuse.pipeline.blocks import patches, votes
-from landuse.pipeline.blocks.context import BlockContext, block_context, own_pixels
+from landuse.pipeline.blocks.context import BlockContext, block_context, filled, own_pixels
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import Block, BlockRasters, CellScores, PixelCounts
 from landuse.pipeline.pixels import cut_out
@@ -210,7 +210,7 @@ def _own_scores(
             np.zeros((len(plan.classes), *shape), np.float32),
             np.zeros((len(plan.covers), *shape), np.float32),
         )
-    dn = patches.filled(given.read.pixels, patch_px=plan.patch_px)
+    dn = filled(given.read.pixels, step_px=plan.position_px)
     scores = classifier.pixel_scores(dn, plan.bands, plan.level)
     (top, bottom), (left, right) = (
         (start - around[0], stop - around[0])
