@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 
-from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
+from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
 from landuse.contract import ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.bands import INPUT_MAX_DN
@@ -29,6 +29,7 @@ from landuse.model.pixel_network import PixelNet, balanced_pixel
 from landuse.model.training.pixels import losses
 from landuse.model.training.pixels.batches import MOSAIC_PATCHES, Batches, View
 from landuse.model.training.pixels.measure import PixelMetrics, fit_temperatures, measure
+from landuse.model.training.pixels.sources import PATCH_MULTIPLE_PX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,10 +85,31 @@ def make_pixel_contract(name: str, patches: LabelledPatches, pixels: Sequence[Pi
         )
     unnamed = set(patches.classes) - {use for row in USES_OF_COVERS for use in row}
     if unnamed:
-        raise UsageError(f"--data holds the classes {', '.join(sorted(unnamed))}, which no cover can be.")
-    lacking = [band for band in REQUIRED if band not in patches.bands]
-    if lacking:
-        raise UsageError(f"--data lacks the bands {', '.join(lacking)}. They are required.")
+        raise UsageError(
+            f"--data holds the classes {', '.join(sorted(unnamed))}, which no cover can be. Use EuroSAT's: "
+            f"{', '.join(EUROSAT_NAMES)}."
+        )
+    untaught = {use for row in USES_OF_COVERS if len(row) > 1 for use in row} - set(patches.classes)
+    if untaught:
+        raise UsageError(
+            f"--data holds no patches of {', '.join(sorted(untaught))}, which uses of one cover are told "
+            f"apart by. Use EuroSAT's classes: {', '.join(EUROSAT_NAMES)}."
+        )
+    side = int(patches.images.shape[2])
+    if side % PATCH_MULTIPLE_PX:
+        raise UsageError(
+            f"--data holds patches of {side} px; their side must be a multiple of {PATCH_MULTIPLE_PX}. Cut "
+            "them so."
+        )
+    for what, held, size in (
+        ("--data", patches.bands, side),
+        *(("--pixels", entry.bands, int(entry.dn.shape[2])) for entry in pixels),
+    ):
+        lacking = [band for band in REQUIRED if band not in held]
+        if lacking:
+            raise UsageError(f"{what} lacks the bands {', '.join(lacking)}. They are required.")
+        if size != side:
+            raise UsageError(f"{what} holds patches of {size} px, --data of {side}. Cut them to one size.")
     contract = ModelContract(
         name=name,
         bands=bands,
@@ -205,14 +227,18 @@ class PixelRun:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
-        header = {"step": str(self.step), "config": json.dumps(asdict(self.config))}
+        header = {"step": str(self.step), "config": json.dumps(asdict(self.config)), "data": self._data()}
         write_safetensors(self.state_file, tensors, header)
+
+    def _data(self) -> str:
+        """What tells the data of one run from another's: bands, classes and the pixels' statistics."""
+        return json.dumps(asdict(replace(self.contract, name="")))
 
     def resume(self) -> bool:
         """Take up a state written earlier; False where there is none.
 
         Raises:
-            ModelError: it belongs to another configuration or is damaged.
+            ModelError: it belongs to another configuration, to other data, or is damaged.
         """
         path = self.state_file
         if not path.exists():
@@ -228,6 +254,8 @@ class PixelRun:
                 raise ModelError(
                     f"{path} belongs to a run with other settings. Use another --out or remove it."
                 )
+            if json.loads(header["data"]) != json.loads(self._data()):
+                raise ModelError(f"{path} belongs to a run on other data. Use another --out or remove it.")
             for prefix, module in (("network.", self.network), ("average.", self.average)):
                 module.load_state_dict(
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -267,7 +295,7 @@ def train_pixels(
         val_patches: those that are measured on.
         train_sets: patches with pixel labels that are learned from; none trains on patch labels alone.
         val_sets: those that are measured on and that the cover's temperature is fitted on.
-        out: folder for ``state.safetensors``, ``metrics.jsonl`` and the result.
+        out: folder for ``state.safetensors``, ``metrics.json`` and the result.
         name: the model's name in its contract.
         init: a checkpoint of such a network to go on from, with its contract's statistics; None starts from
             random weights. ``config.init_sha256`` is its digest.
@@ -295,9 +323,10 @@ def train_pixels(
         raise OutputError(f"--out {out} cannot be made ({error}). Name a folder you may write to.") from error
     if run.resume():
         log.info("resuming after step %d of %d", run.step, config.steps)
-    path = torch.tensor(path_dn(contract.bands))
-    batches = Batches(config, contract, train_patches, train_sets, path, target)
-    _train_steps(run, batches, on_step, on_saved)
+    if run.step < config.steps:
+        path = torch.tensor(path_dn(contract.bands))
+        batches = Batches(config, contract, train_patches, train_sets, path, target)
+        _train_steps(run, batches, on_step, on_saved)
     fitted = fit_temperatures(run.average, contract, val_patches, val_sets)
     metrics = measure(run.average, fitted, val_patches, val_sets)
     _write_metrics(out / "metrics.json", metrics)
