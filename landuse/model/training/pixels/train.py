@@ -7,6 +7,7 @@ average says of an unspoilt view with all bands, the network is to say of the sp
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -143,7 +144,8 @@ def _with_statistics(
         scaled = bring_to_input(whole, contract, level).transpose(0, 1).flatten(1) / saturation
         for row in rows:
             values[row].append(scaled[row].clamp(0, 1))
-    joined = [torch.cat(of_band) if of_band else torch.tensor([0.0, 0.5]) for of_band in values]
+    # In float64, so that they do not depend on how many threads add them up.
+    joined = [torch.cat(of_band or [torch.tensor([0.0, 0.5])]).double() for of_band in values]
     return replace(
         contract,
         mean=tuple(float(band.mean()) for band in joined),
@@ -151,15 +153,27 @@ def _with_statistics(
     )
 
 
+def _digest(patches: LabelledPatches, pixels: Sequence[PixelPatches]) -> str:
+    """What tells the data of one run from another's: names, bands and levels."""
+    told = [[entry.names, entry.bands, entry.level] for entry in (patches, *pixels)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
 class PixelRun:
     """Network, moving average, optimiser and position in the schedule."""
 
     def __init__(
-        self, config: PixelTrainConfig, contract: ModelContract, out: Path, device: torch.device
+        self,
+        config: PixelTrainConfig,
+        contract: ModelContract,
+        out: Path,
+        device: torch.device,
+        data_sha256: str = "",
     ) -> None:
         torch.manual_seed(config.seed)
         assert contract.pixels is not None  # ``make_pixel_contract`` makes no other
         self.config, self.contract, self.device = config, contract, device
+        self.data_sha256 = data_sha256
         self.state_file = out / "state.safetensors"
         network_config = balanced_pixel(
             len(REQUIRED), len(OPTIONAL), len(contract.pixels.covers), len(contract.pixels.uses)
@@ -227,12 +241,8 @@ class PixelRun:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
-        header = {"step": str(self.step), "config": json.dumps(asdict(self.config)), "data": self._data()}
+        header = {"step": str(self.step), "config": json.dumps(asdict(self.config)), "data": self.data_sha256}
         write_safetensors(self.state_file, tensors, header)
-
-    def _data(self) -> str:
-        """What tells the data of one run from another's: bands, classes and the pixels' statistics."""
-        return json.dumps(asdict(replace(self.contract, name="")))
 
     def resume(self) -> bool:
         """Take up a state written earlier; False where there is none.
@@ -254,7 +264,7 @@ class PixelRun:
                 raise ModelError(
                     f"{path} belongs to a run with other settings. Use another --out or remove it."
                 )
-            if json.loads(header["data"]) != json.loads(self._data()):
+            if header["data"] != self.data_sha256:
                 raise ModelError(f"{path} belongs to a run on other data. Use another --out or remove it.")
             for prefix, module in (("network.", self.network), ("average.", self.average)):
                 module.load_state_dict(
@@ -313,7 +323,7 @@ def train_pixels(
     """
     target = resolve_device(device)
     contract = make_pixel_contract(name, train_patches, train_sets)
-    run = PixelRun(config, contract, out, target)
+    run = PixelRun(config, contract, out, target, _digest(train_patches, train_sets))
     if init is not None:
         run.start_from(init)
         contract = run.contract
