@@ -145,7 +145,9 @@ class PixelTrainConfig:
         for setting in settings:
             name, equals, text = (part.strip() for part in setting.partition("="))
             if name in OWN_OPTIONS:
-                raise UsageError(f"--set {setting}: {name} has an option of its own. Use {OWN_OPTIONS[name]}.")
+                raise UsageError(
+                    f"--set {setting}: {name} has an option of its own. Use {OWN_OPTIONS[name]}."
+                )
             if not equals or name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f" Did you mean {near[0]}?" if near and near[0] != name else ""

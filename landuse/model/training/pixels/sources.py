@@ -137,8 +137,8 @@ def read_pixel_patches(folder: Path, uses: Sequence[str], bands: Sequence[str] =
         if dn.dtype != np.uint16 or len(label) != 1 or label.dtype != np.uint8 or len(weight) != 1:
             raise UsageError(
                 f"{folder / stem}.tif is {dn.dtype}, its labels are {len(label)} bands of {label.dtype} and "
-                f"its weights {len(weight)} bands; wanted are uint16 DN (reflectance x 10000, no offset), one "
-                "band of uint8 and one band. Convert them."
+                f"its weights {len(weight)} bands; wanted are uint16 DN (reflectance x 10000, no offset), "
+                "one band of uint8 and one band. Convert them."
             )
         wrong = (label != UNLABELLED) & (label >= len(covers))
         if wrong.any():
@@ -155,7 +155,8 @@ def read_pixel_patches(folder: Path, uses: Sequence[str], bands: Sequence[str] =
         if images[-1].shape != images[0].shape or images[0].shape[1] != images[0].shape[2]:
             raise UsageError(
                 f"{folder / stem}.tif is {dn.shape[1]} x {dn.shape[2]} px, the first patch "
-                f"{images[0].shape[1]} x {images[0].shape[2]}. Patches are square and of one size: cut them so."
+                f"{images[0].shape[1]} x {images[0].shape[2]}. Patches are square and of one size: cut "
+                "them so."
             )
     if images[0].shape[1] % PATCH_MULTIPLE_PX:
         raise UsageError(

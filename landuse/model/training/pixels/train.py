@@ -155,7 +155,9 @@ def _with_statistics(
 
 def _digest(patches: LabelledPatches, pixels: Sequence[PixelPatches]) -> str:
     """What tells the data of one run from another's: names, bands and levels."""
-    told = [[entry.names, entry.bands, entry.level] for entry in (patches, *pixels)]
+    told: list[object] = [patches.names, patches.bands, patches.level]
+    for entry in pixels:
+        told += [entry.names, entry.bands, entry.level]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
