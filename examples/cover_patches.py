@@ -9,8 +9,8 @@ From 13-band patches of EuroSAT and an ``.npz`` of their labels (``label``, ``na
     python examples/cover_patches.py eurosat cover/eurosat_ms_labels.npz EuroSAT_MS --out pixels/eurosat
 
 A label's weight is the teacher's confidence, times ``--disagreement`` where its two views differ; where no
-confidence is known, ``--confidence``. Snow is given no weight: dark sea and clouds are often called so. Bands of
-20 m are brought to 10 m by cubic convolution, as maps read them. ``--limit`` takes the first patches only.
+confidence is known, ``--confidence``. Snow is given no weight: dark sea and clouds are often called so. Bands
+of 20 m are brought to 10 m by cubic convolution, as maps read them. ``--limit`` takes the first patches only.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ BANDS = REQUIRED + OPTIONAL
 FINE, COARSE = ("B02", "B03", "B04", "B08"), ("B05", "B06", "B07", "B8A", "B11", "B12")
 IGNORED = ("SnowIce",)
 TEACHER = (
-    "water", "trees", "grass", "flooded_vegetation", "crops", "shrub_and_scrub", "built", "bare", "snow_and_ice",
+    "water", "trees", "grass", "flooded_vegetation", "crops", "shrub_and_scrub", "built", "bare",
+    "snow_and_ice",
 )  # fmt: skip
 """Dynamic World's own names of ``LAND_COVER_NAMES``."""
 
 
 def dn_of(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """Reflectance x 10000 of stored codes."""
-    return np.rint((codes.astype(np.float32) * 1.3 / 255) ** 2 * 10_000).astype(np.uint16)
+    dn: NDArray[np.uint16] = np.rint((codes.astype(np.float32) * 1.3 / 255) ** 2 * 10_000).astype(np.uint16)
+    return dn
 
 
 def finer(dn: NDArray[np.uint16], side_px: int) -> NDArray[np.uint16]:
@@ -166,9 +168,9 @@ def main() -> None:
             level = "L1C"
 
             def named() -> Iterator[tuple[str, NDArray[np.uint16], NDArray[np.uint8], NDArray[np.float32]]]:
-                for name, use, *rest in found:
+                for name, use, dn, label, weight in found:
                     uses[name] = use
-                    yield name, *rest
+                    yield name, dn, label, weight
 
             patches = named()
         for name, dn, label, weight in patches:
