@@ -34,7 +34,12 @@ def test_shapes_of_what_it_says(net):
     patch, covers, uses = answers(net, x, present)
     assert (patch.shape, covers.shape, uses.shape) == ((2, 6), (2, 5, 32, 48), (2, 6, 32, 48))
     pyramid = net.features(x, present)
-    assert [tuple(level.shape[1:]) for level in pyramid] == [(16, 16, 24), (12, 16, 24), (16, 8, 12), (24, 4, 6)]
+    assert [tuple(level.shape[1:]) for level in pyramid] == [
+        (16, 16, 24),
+        (12, 16, 24),
+        (16, 8, 12),
+        (24, 4, 6),
+    ]
     # The patch's evidence is that of its positions, averaged.
     torch.testing.assert_close(net.patch_evidence(pyramid).mean((2, 3)), patch)
 
@@ -121,7 +126,12 @@ def test_a_config_is_checked_where_it_is_born(values):
 
 
 def test_a_config_survives_json():
-    assert PixelNetConfig.from_dict({k: list(v) if isinstance(v, tuple) else v for k, v in CONFIG.to_dict().items()}) == CONFIG
+    assert (
+        PixelNetConfig.from_dict(
+            {k: list(v) if isinstance(v, tuple) else v for k, v in CONFIG.to_dict().items()}
+        )
+        == CONFIG
+    )
     for wrong in ([], {"surprise": 1}, {}):
         with pytest.raises(TypeError):
             PixelNetConfig.from_dict(wrong)
