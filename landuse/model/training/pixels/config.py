@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_SEED = 2**31 - 1
-"""A step's own seed is made of the run's and of its number, in 64 bits."""
+"""A step's own seed is made of the run's and of its number."""
 
 OWN_OPTIONS = {"seed": "--seed", "precision": "--precision", "init_sha256": "--init"}
 """Fields that ``--set`` does not set, and the option that does."""
