@@ -381,7 +381,7 @@ def _train_steps(
         if run.step % config.save_every == 0 or last:
             if not bool(torch.isfinite(loss.detach())):
                 raise ModelError(
-                    f"The loss is {float(loss.detach())} after step {run.step}. Lower --peak-rate."
+                    f"The loss is {float(loss.detach())} after step {run.step}. Lower --set peak_rate."
                 )
             run.save()
             if on_saved is not None:
