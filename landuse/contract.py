@@ -20,7 +20,7 @@ class LevelInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelOutputs:
-    """What a network that classifies each pixel says of it: what covers the ground, and what it is used for."""
+    """What a network that classifies each pixel says of it: what covers it, and what it is used for."""
 
     covers: tuple[str, ...]
     """Land covers; the index is the id in the cover raster."""

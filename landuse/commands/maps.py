@@ -53,9 +53,28 @@ def map_command(
         ),
     ] = "planetary-computer",
     model: ModelOption = MAP_MODEL,
+    cell_m: Annotated[
+        float | None,
+        typer.Option(
+            help="Cell size of the map in metres, of a model that classifies each pixel: 10 (default), 20, "
+            "40 or another multiple of 10, by the mean of the pixels' probabilities."
+        ),
+    ] = None,
     stride_px: Annotated[
-        int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            help="Cell size of the map in pixels of 10 m, of a model that classifies patches: 16 (default) "
+            "gives cells of 160 m."
+        ),
+    ] = None,
+    bands: Annotated[
+        str,
+        typer.Option(
+            help="Which bands to read of those that the model can do without: `all` that every scene offers, "
+            "`rgb`, or `rgb-nir` (red, green, blue, near infrared). Fewer bands are fewer bytes to fetch.",
+            autocompletion=one_of("all", "rgb", "rgb-nir"),
+        ),
+    ] = "all",
     max_cloud: Annotated[
         float, typer.Option(help="Leave out scenes with more cloud over the area, in percent.")
     ] = 40.0,
@@ -113,9 +132,12 @@ def map_command(
         bool, typer.Option("--cells", help="Also write every cell as a square of the vector file.")
     ] = False,
     min_area_ha: Annotated[
-        float,
-        typer.Option(help="Polygons below this many hectares go to their largest neighbour; rasters stay."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Polygons below this many hectares go to their largest neighbour; rasters stay. Default: 0, "
+            "or 0.5 of a model that classifies each pixel."
+        ),
+    ] = None,
     simplify_m: Annotated[
         float,
         typer.Option(
@@ -129,16 +151,17 @@ def map_command(
     engine: Annotated[
         str,
         typer.Option(
-            help="`windows` classifies each patch alone; `shared` computes what patches share once, many "
-            "times as fast at small strides; `auto` takes shared where the model was trained for it.",
+            help="Of a model that classifies patches: `windows` classifies each patch alone; `shared` "
+            "computes what patches share once, many times as fast at small strides; `auto` takes shared "
+            "where the model was trained for it.",
             autocompletion=one_of("auto", "windows", "shared"),
         ),
     ] = "auto",
     block_px: Annotated[
         int | None,
         typer.Option(
-            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1024, "
-            "or 1536 with shared."
+            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 2048 "
+            "of a model that classifies each pixel, 1024 of one that classifies patches, or 1536 with shared."
         ),
     ] = None,
     dry_run: Annotated[
@@ -165,7 +188,9 @@ def map_command(
         out=out,
         catalog=catalog,
         title=title,
+        cell_m=cell_m,
         stride_px=stride_px,
+        bands=bands,
         max_cloud_percent=max_cloud,
         composite=composite,
         probabilities=probabilities,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from landuse.errors import LanduseError
     from landuse.model.training.config import EpochMetrics, StepProgress
+    from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.mapping.dry_run import RunEstimate
@@ -71,14 +72,16 @@ class Pace:
         self._began_s = now_s
 
     def told(self, progress: Progress, now_s: float) -> str:
-        """Blocks done; patches per second and time left as soon as they can be known."""
+        """Blocks done; patches or pixels per second and time left as soon as they can be known."""
         told = f"{progress.blocks_done}/{progress.blocks} blocks"
         seconds = now_s - self._began_s
         done = progress.blocks_done - self._begun.blocks_done
         if not done or seconds <= 0:
             return told
-        rate = (progress.patches - self._begun.patches) / seconds
-        told = f"{told}, {rate:.0f} patches/s"
+        if pixels := progress.pixels - self._begun.pixels:
+            told = f"{told}, {pixels / seconds / 1e6:.2f} Mpx/s"
+        else:
+            told = f"{told}, {(progress.patches - self._begun.patches) / seconds:.0f} patches/s"
         left = progress.blocks - progress.blocks_done
         return f"{told}, {_duration(seconds / done * left)} left" if left else told
 
@@ -112,7 +115,8 @@ def map_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
         yield on_progress
     if latest is not None and not quiet:
         took = _duration(time.monotonic() - began_s)
-        typer.echo(f"done in {took}; {latest.patches} patches", err=True)
+        done = f"{latest.pixels / 1e6:.1f} Mpx" if latest.pixels else f"{latest.patches} patches"
+        typer.echo(f"done in {took}; {done}", err=True)
 
 
 def _lines() -> Show:
@@ -260,8 +264,9 @@ def print_estimate(estimate: RunEstimate) -> None:
     typer.echo(f"read    about {low:.1f} MB if the first scenes are clear, {high:.1f} MB if all are needed")
     typer.echo(f"disk    up to {max(estimate.disk_bytes) / 1e6:.1f} MB while it runs")
     soon, late = (estimate.network_seconds + seconds for seconds in estimate.read_seconds)
+    work = f"{estimate.pixels / 1e6:.1f} Mpx" if estimate.pixels else f"{estimate.patches} patches"
     typer.echo(
-        f"time    {soon:.0f} to {late:.0f} s: {estimate.patches} patches take "
+        f"time    {soon:.0f} to {late:.0f} s: {work} take "
         f"{estimate.network_seconds:.0f} s here, reading at an assumed 10 MB/s the rest"
     )
 
@@ -283,6 +288,10 @@ def print_report(report: MapReport) -> None:
         # With fewer colours several classes would look the same.
         many = console.color_system in ("256", "truecolor") and not console.no_color
         console.print(_class_table(report, swatches=many))
+    if report.covers:
+        told = ", ".join(f"{printable(entry.name)} {_percent(entry.share)}" for entry in report.covers)
+        typer.echo(f"cover   {told}")
+    _print_bands(report.plan)
     typer.echo(
         f"cells   {cover.cells}: {_percent(cover.valid)} classified, {_percent(cover.cloudy)} cloudy, "
         f"{_percent(cover.failed)} failed, {_percent(cover.nodata)} nodata"
@@ -290,6 +299,13 @@ def print_report(report: MapReport) -> None:
     _print_failures(report)
     for name in report.files:
         typer.echo(f"wrote   {report.out}/{name}{_size_of(report, name)}")
+
+
+def _print_bands(plan: RunPlan) -> None:
+    """Which bands were read, of a model that can do without some of them."""
+    if plan.engine == "pixels":
+        without = f"; not in every scene: {', '.join(plan.missing_bands)}" if plan.missing_bands else ""
+        typer.echo(f"bands   {', '.join(plan.bands)}{without}")
 
 
 def _percent(share: float) -> str:

@@ -19,6 +19,8 @@ from landuse.contract import LevelInput, ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
+from landuse.model.pixel_network import NAME as PIXEL_NETWORK
+from landuse.model.pixel_network import PixelNet, PixelNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +124,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[st
         partial.unlink(missing_ok=True)
 
 
-def save_checkpoint(path: Path, network: PatchNetwork, contract: ModelContract) -> None:
+def save_checkpoint(path: Path, network: PatchNetwork | PixelNet, contract: ModelContract) -> None:
     """Write weights, config and contract to ``path``, whole or not at all.
 
     Raises:
@@ -181,6 +183,11 @@ def load_checkpoint(path: Path) -> tuple[PatchNetwork, ModelContract]:
     """
     contract = load_contract(path)
     header = _header(path)
+    if contract.pixels is not None:
+        raise ModelError(
+            f"Model {path} classifies each pixel, and patches are to be classified. Choose a model "
+            "of patches."
+        )
     try:
         config = config_from_dict(json.loads(header["network"]))
         if (config.bands, config.classes) != (len(contract.bands), len(contract.classes)):
@@ -191,6 +198,42 @@ def load_checkpoint(path: Path) -> tuple[PatchNetwork, ModelContract]:
         # Without storage: the file's real tensors, not its config's claims, decide what is allocated.
         with torch.device("meta"):
             network = build_network(config)
+    except DAMAGE as error:
+        raise ModelError(f"Model {path}: its network config is damaged ({error}). Train it again.") from error
+    load_weights(network, path)
+    return network.eval(), contract
+
+
+def load_pixel_checkpoint(path: Path) -> tuple[PixelNet, ModelContract]:
+    """A network that classifies each pixel, in evaluation mode, on the CPU, and its contract.
+
+    Raises:
+        ModelError: the file is missing, corrupt, foreign, of a network that classifies patches, or its
+            tensors do not fit its config.
+    """
+    contract = load_contract(path)
+    header = _header(path)
+    if contract.pixels is None:
+        raise ModelError(
+            f"Model {path} classifies patches, and pixels are to be classified. Choose a model of pixels, "
+            f"such as {PIXEL_NETWORK}."
+        )
+    try:
+        config = PixelNetConfig.from_dict(json.loads(header["network"]))
+        found = (config.visible, config.infrared, config.covers, config.uses)
+        named = (
+            len(contract.required_bands),
+            len(contract.optional_bands),
+            len(contract.pixels.covers),
+            len(contract.pixels.uses),
+        )
+        if found != named or contract.bands != (*contract.required_bands, *contract.optional_bands):
+            raise ValueError(
+                f"network takes {found[0]} + {found[1]} bands and tells {found[2]} covers and {found[3]} "
+                f"uses apart, contract names {named[0]} + {named[1]} and {named[2]} and {named[3]}"
+            )
+        with torch.device("meta"):
+            network = PixelNet(config)
     except DAMAGE as error:
         raise ModelError(f"Model {path}: its network config is damaged ({error}). Train it again.") from error
     load_weights(network, path)

@@ -134,7 +134,7 @@ def _to_numpy(parts: list[Tensor], shape: tuple[int, ...]) -> NDArray[np.float32
     return joined
 
 
-def _full_float32() -> AbstractContextManager[None]:
+def full_float32() -> AbstractContextManager[None]:
     """Convolutions in TF32, the default on recent GPUs, keep 10 bits of each product: not here."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
@@ -283,7 +283,7 @@ class Predictor:
         size = self.contract.patch_size_px
         self._check(dn[None, :, :size, :size], level)
         weights = torch.from_numpy(cell_weights(size, cells, size // self.position_px)).to(self.device)
-        with _full_float32():
+        with full_float32():
             rows = window_logits(
                 lambda scene: self._evidence(scene, size),
                 self._input(dn[None], level),
@@ -314,7 +314,7 @@ class Predictor:
         self, dn: NDArray[np.uint16], level: str, run: Callable[[Tensor], Tensor]
     ) -> Iterator[Tensor]:
         """Probabilities of each batch; every forward pass has ``batch_size`` patches."""
-        with _full_float32():
+        with full_float32():
             if self._to_try_out and len(dn) >= BATCH_SIZES[-1]:
                 self._to_try_out = False
                 self.batch_size = fastest_size(

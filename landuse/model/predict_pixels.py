@@ -1,1 +1,167 @@
-"""Blocks of imagery to the land cover and the land use of each pixel."""
+"""Blocks of imagery to the land use and the land cover of each pixel.
+
+A block goes through the network in one pass. Its outermost pixels have seen the zeros that pad it, so a
+caller gives more of the imagery than it needs an answer for (``landuse.pipeline.blocks.context``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+
+from landuse.errors import ModelError, UsageError
+from landuse.model.checkpoint import load_pixel_checkpoint, model_path
+from landuse.model.cover_and_use import combine
+from landuse.model.devices import resolve_device
+from landuse.model.networks import fold_norms
+from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.predict import file_sha256, full_float32
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from landuse.contract import ModelContract
+    from landuse.model.pixel_network import PixelNet
+
+PRECISIONS = ("auto", "fp32", "bf16")
+"""``auto``: bfloat16 on a GPU that computes in it, else float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PixelScores:
+    """What a block's pixels were found to be."""
+
+    landuse: NDArray[np.float32]
+    """(class, y, x), probabilities that sum to 1 over the contract's classes."""
+    cover: NDArray[np.float32]
+    """(cover, y, x), probabilities that sum to 1 over the contract's covers."""
+
+
+class PixelPredictor:
+    """A network that classifies each pixel, with its contract.
+
+    Attributes:
+        contract: bands, levels, classes and covers.
+        device: where the network runs.
+        precision: ``"fp32"`` or ``"bf16"``, of the convolutions; all else is float32.
+        weights_sha256: SHA-256 of the checkpoint's file, in hex: what a run's hash and report name.
+        weights_path: the checkpoint's file, where it came from one.
+    """
+
+    def __init__(
+        self,
+        network: PixelNet,
+        contract: ModelContract,
+        *,
+        device: torch.device,
+        precision: str = "auto",
+        weights_sha256: str,
+        weights_path: Path | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"--precision {precision!r} is unknown. Choose {', '.join(PRECISIONS)}.")
+        if precision == "auto":
+            half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bf16" if half else "fp32"
+        self.contract = contract
+        self.device = device
+        self.precision = precision
+        self.weights_sha256 = weights_sha256
+        self.weights_path = weights_path
+        self._network = network.eval().to(device=device, dtype=torch.float32)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+
+    @classmethod
+    def load(cls, model: str, device: str = "auto", precision: str = "auto") -> Self:
+        """The predictor of a shipped model's name or of a checkpoint's path.
+
+        Args:
+            model: name or path.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+            precision: one of ``PRECISIONS``; bfloat16 is faster on processors that compute in it.
+
+        Raises:
+            ModelError: there is no such model, its file is corrupt or foreign, or it classifies patches.
+            UsageError: the device is unknown or missing, or the precision is unknown.
+        """
+        target = resolve_device(device)
+        path = model_path(model)
+        network, contract = load_pixel_checkpoint(path)
+        fold_norms(network)
+        return cls(
+            network,
+            contract,
+            device=target,
+            precision=precision,
+            weights_sha256=file_sha256(path),
+            weights_path=path,
+        )
+
+    @property
+    def position_px(self) -> int:
+        """A block's sides are multiples of it."""
+        return self._network.position_px
+
+    @torch.inference_mode()
+    def pixel_scores(self, dn: NDArray[np.uint16], bands: Sequence[str], level: str) -> PixelScores:
+        """The land use and the land cover of each pixel of a block.
+
+        Args:
+            dn: (bands, H, W) uint16, reflectance x 10000; H and W are multiples of ``position_px``.
+            bands: what ``dn`` holds: all of the contract's required bands and any of the optional ones.
+            level: ``"L1C"`` or ``"L2A"``.
+
+        Raises:
+            ModelError: type, shape, bands or level are not the contract's.
+
+        Example:
+            >>> scores = PixelPredictor.load("balanced-pixel").pixel_scores(dn, ("B04", "B03", "B02"), "L2A")
+        """
+        x, present = self._input(dn, tuple(bands), level)
+        with full_float32():
+            covers, uses = self.logits(x, present)
+            classes, of_cover = combine(covers, uses, self.contract)
+        return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy())
+
+    def logits(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """The network alone: standardised ``(B, bands, H, W)`` to cover and use logits of each pixel."""
+        half = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            covers, uses = self._network.dense(self._network.features(x, present))
+        return covers, uses
+
+    def _input(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> tuple[Tensor, Tensor]:
+        """(1, bands of the contract, H, W) and which of the optional ones are there, (1, optional)."""
+        contract = self.contract
+        known = [band for band in contract.bands if band in bands]
+        missing = [band for band in contract.required_bands if band not in bands]
+        if missing or tuple(known) != bands:
+            raise ModelError(
+                f"Model {contract.name} takes the bands {', '.join(contract.bands)} in this order, of which "
+                f"{', '.join(contract.required_bands)} are required; it was given "
+                f"{', '.join(bands) or 'none'}."
+            )
+        side = self.position_px
+        if dn.dtype != np.uint16 or dn.ndim != 3 or dn.shape[0] != len(bands):
+            raise ModelError(
+                f"Model {contract.name} takes uint16 DN (reflectance x 10000) of shape ({len(bands)}, "
+                f"height, width); it was given {dn.dtype} of shape {dn.shape}. Scale and convert the pixels first."
+            )
+        if not dn.size or dn.shape[1] % side or dn.shape[2] % side:
+            raise ModelError(
+                f"Model {contract.name} takes blocks whose sides are multiples of {side} px; it was given "
+                f"{dn.shape[1]} x {dn.shape[2]} px. Pad the block."
+            )
+        whole = torch.zeros((1, len(contract.bands), *dn.shape[1:]), dtype=torch.uint16)
+        rows = [contract.bands.index(band) for band in bands]
+        whole[0, rows] = torch.from_numpy(np.ascontiguousarray(dn))
+        x = standardize(bring_to_input(whole.to(self.device), contract, level), contract)
+        present = torch.tensor([[float(band in bands) for band in contract.optional_bands]])
+        return x.contiguous(memory_format=torch.channels_last), present.to(self.device)

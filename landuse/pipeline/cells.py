@@ -120,6 +120,8 @@ class CellScores:
 
     probabilities: NDArray[np.float32]
     """(class, row, col), 0..1, summing to 1 over classes; 0 everywhere where ``mapped`` is False."""
+    cover: NDArray[np.float32]
+    """(cover, row, col), likewise; of a model that names no covers there are none."""
     mapped: NDArray[np.bool_]
     """(row, col), True where the cell gets a class."""
     observed: NDArray[np.bool_]
@@ -130,9 +132,42 @@ class CellScores:
     """(row, col), True where a cell is not mapped and a scene over it could not be read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockRasters:
+    """What a map's rasters hold of a block, each value as its file holds it: uint8, 255 for no value.
+
+    Shares are in steps of 1/``SHARE_STEPS``.
+    """
+
+    classes: NDArray[np.uint8]
+    """(row, col), id of the most probable class."""
+    confidence: NDArray[np.uint8]
+    """(row, col), its probability in steps."""
+    status: NDArray[np.uint8]
+    """(row, col), why a cell has a class or none, as ``CellStatus``."""
+    second: NDArray[np.uint8]
+    """(2, row, col), id and probability of the second most probable class; (0, row, col) without covers."""
+    cover: NDArray[np.uint8]
+    """(1, row, col), id of the most probable cover; (0, row, col) without covers."""
+    probabilities: NDArray[np.uint8]
+    """(class, row, col), every class's probability in steps; (0, row, col) where they are not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PixelCounts:
+    """How many pixels of the area a block has, by what became of them. Areas are counted from these."""
+
+    of_class: NDArray[np.int64]
+    """(class,), pixels inside the area in cells of each class."""
+    of_cover: NDArray[np.int64]
+    """(cover,), those in cells of each cover."""
+    of_status: NDArray[np.int64]
+    """(``CellStatus``,), those of each status."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassArea:
-    """One class in a map."""
+    """One class, or one cover, in a map."""
 
     id: int
     """Value in the class raster."""
@@ -141,9 +176,9 @@ class ClassArea:
     cells: int
     """Cells of the class."""
     area_m2: float
-    """Their area."""
+    """Their area; of a map of pixels, of their pixels inside the area and the imagery."""
     share: float
-    """Their share of the classified cells, 0..1."""
+    """Their share of the classified area, 0..1."""
 
     @property
     def area_ha(self) -> float:
@@ -153,7 +188,10 @@ class ClassArea:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cover:
-    """What became of the area's cells; the four shares add up to 1."""
+    """What became of the area's cells; the four shares add up to 1.
+
+    Of a map of pixels they are shares of the pixels inside the area.
+    """
 
     cells: int
     """Cells of the area."""

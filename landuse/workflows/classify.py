@@ -6,6 +6,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,7 @@ import xarray as xr
 import landuse
 from landuse.errors import ModelError, UsageError
 from landuse.model import MAP_MODEL
-from landuse.pipeline.blocks import votes
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
+from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
 from landuse.pipeline.maps.to_xarray import map_dataset
 from landuse.pipeline.read.onto_grid import valid_pixels
@@ -26,8 +26,8 @@ from landuse.pipeline.read.read_scene import image_of
 from landuse.pipeline.scene import BandAsset, Scene
 from landuse.sentinel2 import LEVELS, SCL
 from landuse.workflows.imagery.bands import parse_band_name
-from landuse.workflows.mapping.assemble import class_areas, cover_of
-from landuse.workflows.mapping.classify_block import BlockInput, cells_inside, no_scores, score_block, work_of
+from landuse.workflows.mapping.assemble import CellTally
+from landuse.workflows.mapping.classify_block import BlockInput, classify_block, work_of
 from landuse.workflows.mapping.in_process import read_ahead
 from landuse.workflows.mapping.map_area import load_classifier, plan_map
 from landuse.workflows.mapping.request import MapRequest
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from landuse.pipeline.blocks.plan import RunPlan
-    from landuse.pipeline.cells import Block
+    from landuse.pipeline.cells import Block, ClassArea
     from landuse.pipeline.read.onto_grid import Stored
 
 _LATTICE_PX = 1e-3
@@ -55,7 +55,8 @@ def classify(
     scale: float | None = None,
     offset: float | None = None,
     model: str | Path = MAP_MODEL,
-    stride_px: int = 16,
+    cell_m: float | None = None,
+    stride_px: int | None = None,
     engine: str = "auto",
     device: str = "auto",
     probabilities: bool = False,
@@ -63,22 +64,24 @@ def classify(
     """Classify Sentinel-2 imagery that is held already: the same map as ``landuse map`` makes of it.
 
     The imagery may be larger than memory: it is read block by block, so give it dask-backed or lazy. The
-    map is in memory: 6 bytes a cell, with ``probabilities`` and ten classes 46.
+    map is in memory: 6 bytes a cell, or 7 with land cover, and 4 for each class with ``probabilities``.
 
     Args:
         data: one acquisition, or one composite, on pixels of 10 m of a UTM zone, north-up, with corners on
             multiples of 10 m. A Dataset with a variable for each band, ``(y, x)``; or a DataArray
             ``(band, y, x)`` whose ``band`` coordinate, or attribute ``long_name``, names the bands. Bands
-            are called ``B04`` or ``red``, say; others than the model's are ignored, but for those that
-            show clouds: ``SCL`` (L2A), or all bands but B03, B06 and B07 (L1C). Without them, clouds are
-            classified as land.
+            are called ``B04`` or ``red``, say; those that the model can do without may be missing. Others
+            than the model's are ignored, but for those that show clouds: ``SCL`` (L2A), or all bands but
+            B03, B06 and B07 (L1C). Without them, clouds are classified as land.
         level: ``"L1C"`` or ``"L2A"``.
         scale: reflectance = scale * stored + offset, for every band but ``SCL``. None: the attribute
             ``scale_factor`` of the arrays, which must then have it.
         offset: in reflectance. None: the attribute ``add_offset``, which must then not be 0.
         model: name of a shipped model, or path of a checkpoint.
-        stride_px: side of a cell of the map, in pixels.
-        engine: ``"windows"``, ``"shared"`` or ``"auto"``; see ``landuse map --help``.
+        cell_m: side of a cell of the map in metres, of a model that classifies each pixel; None: 10.
+        stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
+        engine: ``"auto"``; of a model of patches also ``"windows"`` or ``"shared"``; see
+            ``landuse map --help``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         probabilities: also give every class's probability.
 
@@ -99,19 +102,29 @@ def classify(
         raise UsageError(f"Level {level!r} is unknown. State the imagery's: {' or '.join(LEVELS)}.")
     if not isinstance(model, str | Path):
         raise UsageError(f"Model {model!r:.60} is neither a name nor a path. See `landuse models`.")
-    if isinstance(stride_px, bool) or not isinstance(stride_px, int):
+    if isinstance(stride_px, bool) or not isinstance(stride_px, int | None):
         raise UsageError(f"stride_px {stride_px!r:.60} is no whole number of pixels. Give 16, say.")
+    if isinstance(cell_m, bool) or not isinstance(cell_m, Real | None):
+        raise UsageError(f"cell_m {cell_m!r:.60} is no number of metres. Give 10 or 20, say.")
     classifier = load_classifier(str(model), device)
     held = _held(data, level, scale, offset, classifier.contract.resolution_m)
-    wanted = classifier.contract.bands
-    missing = [band for band in wanted if band not in held.scene.bands]
+    needed = classifier.contract.required_bands
+    missing = [band for band in needed if band not in held.scene.bands]
     if missing:
         raise ModelError(
-            f"Model {classifier.contract.name} needs {', '.join(wanted)}; the imagery has "
+            f"Model {classifier.contract.name} needs {', '.join(needed)}; the imagery has "
             f"{', '.join(held.scene.bands)} (no {', '.join(missing)}). Choose another model, "
             "or name the bands."
         )
-    request = MapRequest(source="array", area=None, dates=None, stride_px=stride_px, engine=engine)
+    request = MapRequest(
+        source="array",
+        area=None,
+        dates=None,
+        cell_m=None if cell_m is None else float(cell_m),
+        stride_px=stride_px,
+        engine=engine,
+        probabilities=probabilities,
+    )
     plan = plan_map(request, classifier, [held.scene])
 
     def read(block: Block) -> BlockInput | None:
@@ -120,44 +133,53 @@ def classify(
     count = len(plan.classes) if probabilities else 0
     # What the files of a map hold, as they hold it.
     class_cells, confidence, status = np.zeros((3, plan.rows, plan.cols), np.uint8)
+    covers = np.zeros((int(bool(plan.covers)), plan.rows, plan.cols), np.uint8)
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
+    tally = CellTally(plan)
     with ThreadPoolExecutor(1) as reader:
         for block, given in read_ahead(plan.blocks, read, reader):
-            scores = (
-                no_scores(plan, block) if given is None else score_block(plan, block, classifier, given)[0]
-            )
+            content = classify_block(plan, block, classifier, given)
             cells = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]
-            class_cells[cells] = votes.class_raster(scores)
-            confidence[cells] = votes.confidence_raster(scores)
-            status[cells] = votes.status_raster(scores, cells_inside(plan, block))
+            class_cells[cells] = content.rasters.classes
+            confidence[cells] = content.rasters.confidence
+            status[cells] = content.rasters.status
+            covers[:, *cells] = content.rasters.cover
             if probabilities:
-                shares[:, *cells] = votes.probability_rasters(scores)
-    areas = {entry.id: entry.area_ha for entry in class_areas(_counts(class_cells, NODATA_ID + 1), plan)}
-    cover = cover_of(_counts(status, len(CellStatus)))
+                shares[:, *cells] = content.rasters.probabilities
+            tally.add(content.rasters, content.counts)
     rasters = {"class": class_cells[None], "confidence": confidence[None], "status": status[None]}
+    if plan.covers:
+        rasters["cover"] = covers
+    if probabilities:
+        rasters["probabilities"] = shares
     coordinates = odc.geo.xr.xr_coords(plan.cell_geobox)
     return map_dataset(
         {
             name: xr.DataArray(
                 values, coordinates, ("band", "y", "x"), attrs={"scale_factor": 1 / SHARE_STEPS}
             )
-            for name, values in (rasters | ({"probabilities": shares} if probabilities else {})).items()
+            for name, values in rasters.items()
         },
         names=plan.classes,
-        area_ha=[areas.get(i, 0.0) for i in range(len(plan.classes))],
+        covers=plan.covers,
+        area_ha=_hectares(tally.classes, len(plan.classes)),
+        cover_ha=_hectares(tally.covers, len(plan.covers)),
         attributes={
             "model": plan.model,
             "weights_sha256": plan.weights_sha256,
             "engine": plan.engine,
             "level": plan.level,
+            "bands": ", ".join(plan.bands),
             "landuse_version": landuse.__version__,
-            **{name: getattr(cover, name) for name in ("valid", "cloudy", "failed", "nodata")},
+            **{name: getattr(tally.cover, name) for name in ("valid", "cloudy", "failed", "nodata")},
         },
     )
 
 
-def _counts(values: np.ndarray, length: int) -> np.ndarray:
-    return np.bincount(values.ravel(), minlength=length)
+def _hectares(areas: Sequence[ClassArea], count: int) -> list[float]:
+    """The area of each class by id, 0 where it does not occur."""
+    by_id = {entry.id: entry.area_ha for entry in areas}
+    return [by_id.get(i, 0.0) for i in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,8 +1,8 @@
 """Pure: area, scenes and the model's contract in; a plan of what to read and map out.
 
-The map's cells are ``stride_px`` pixels wide and lie on multiples of their own size in the UTM
-zone, counted from the zone's origin. So a cell of a given place is the same cell whatever the area
-asked for, and maps of neighbouring areas and of other nights line up.
+The map's cells are ``stride_px`` pixels wide (by default 1 where the model classifies each pixel) and lie on
+multiples of their own size in the UTM zone, counted from the zone's origin. So a cell of a given place is the
+same cell whatever the area asked for, and maps of neighbouring areas and of other nights line up.
 """
 
 from __future__ import annotations
@@ -30,12 +30,21 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 COMPOSITES = ("best", "median")
-ENGINES = ("windows", "shared")
+ENGINES = ("windows", "shared", "pixels")
+BAND_SETS = {"all": None, "rgb": ("B04", "B03", "B02"), "rgb-nir": ("B04", "B03", "B02", "B08")}
+"""What may be asked for by name, of the bands that a model can do without; None: all of them."""
+MAX_CELL_PX = 64
+"""Largest side of a cell of averaged pixels."""
+
 PICTURE_PX = 4096
 """Side of the picture of the imagery that goes with a map, unless its cells are finer."""
 
-BLOCK_PX = {"windows": 1024, "shared": 1536}
-"""Side of a block. Around it the shared engine computes a margin, which weighs less the larger the block."""
+BLOCK_PX = {"windows": 1024, "shared": 1536, "pixels": 2048}
+"""Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
+the block."""
+
+STRIDE_PX = {"windows": 16, "shared": 16, "pixels": 1}
+"""Cell size where none is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +66,14 @@ class RunPlan:
     pixel_m: float
     """Pixel size at which scenes are read."""
     stride_px: int
-    """Cell size and distance between patches, in pixels."""
+    """Cell size in pixels; of patches, also the distance from one to the next."""
     patch_px: int
     """Side of a patch, in pixels; a multiple of ``stride_px``."""
     engine: str
     """``"windows"``: each patch goes through the network alone. ``"shared"``: all patches of a block share
-    one pass of the network's convolutions."""
+    one pass of the network's convolutions. ``"pixels"``: each pixel is classified, a block in one pass."""
     position_px: int
-    """Pixels from one position of the features that patches share to the next; 1 where they share none."""
+    """Pixels from one position of the features of a whole block to the next; 1 where patches share none."""
     data_rows_px: tuple[int, int]
     """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
     data_cols_px: tuple[int, int]
@@ -73,6 +82,8 @@ class RunPlan:
     """Area in the map's CRS beyond which cells stay nodata, or None to fill the grid."""
     bands: tuple[str, ...]
     """Bands to read, in the model's order."""
+    missing_bands: tuple[str, ...]
+    """Bands that were asked for and that the model does without, since not every scene offers them."""
     level: str
     """Processing level of every scene."""
     composite: str
@@ -85,6 +96,10 @@ class RunPlan:
     """Digest of the model's file."""
     classes: tuple[str, ...]
     """Class names; the index is the id."""
+    covers: tuple[str, ...]
+    """Names of the land covers; the index is the id. Empty for a model that tells none."""
+    probabilities: bool
+    """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
     """Units of work; together they cover the grid once. They do not decide pixels."""
 
@@ -152,6 +167,11 @@ class RunPlan:
                 f"{max(coarse.values()):.3g} m, such as {min(coarse)!r}; {self.model} was trained at "
                 f"{self.pixel_m:g} m and reads blurred land badly. Use imagery of the sensor's resolution."
             )
+        if self.missing_bands:
+            found.append(
+                f"Not every scene offers {', '.join(self.missing_bands)}, which {self.model} can do without: "
+                f"it reads {', '.join(self.bands)} alone, and errs more often. Use a source with all bands."
+            )
         unmasked = [scene.id for scene in self.scenes if not mask_bands(scene.level, scene.bands)]
         if unmasked:
             needed = (
@@ -167,12 +187,15 @@ class RunPlan:
     def digest(self) -> str:
         """Digest of all that decides the pixels.
 
-        Not in it: the blocks; queries of hrefs, which may be signatures; when local files were written;
-        what only ranked the scenes or estimates from them; how their source was named; where their items
-        are; and their mirrors, which show the same.
+        Not in it: the blocks, and what else they keep; bands that are not read; queries of hrefs, which may
+        be signatures; when local files were written; what only ranked the scenes or estimates from them; how
+        their source was named; where their items are; and their mirrors, which show the same.
         """
         values = self.to_dict()
-        del values["blocks"]
+        for name in ("blocks", "probabilities", "missing_bands"):
+            del values[name]
+        if not self.covers:
+            del values["covers"]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -277,6 +300,113 @@ def cut_into_blocks(rows: int, cols: int, block_cells: int) -> tuple[Block, ...]
     )
 
 
+def choose_engine(contract: ModelContract, asked: str) -> str:
+    """The engine that a map is made with.
+
+    Args:
+        contract: the model's.
+        asked: one of ``ENGINES``, or ``"auto"``.
+
+    Raises:
+        UsageError: the engine is unknown, or is none for this model.
+    """
+    if asked not in ("auto", *ENGINES):
+        raise UsageError(
+            f"--engine {asked!r} is unknown. Use auto, {', '.join(ENGINES[:-1])} or {ENGINES[-1]}."
+        )
+    if contract.pixels is not None:
+        if asked not in ("auto", "pixels"):
+            raise UsageError(
+                f"--engine {asked} is for models of patches; {contract.name} classifies each pixel. Leave "
+                "--engine out."
+            )
+        return "pixels"
+    if asked == "pixels":
+        raise UsageError(
+            f"--engine pixels is for models of pixels; {contract.name} classifies patches of "
+            f"{contract.patch_size_px} px. Leave --engine out, or choose another --model."
+        )
+    if asked == "auto":
+        return "shared" if contract.shared_features else "windows"
+    return asked
+
+
+def cell_px(contract: ModelContract, *, cell_m: float | None, stride_px: int | None) -> int:
+    """Side of a map's cell in pixels.
+
+    Args:
+        contract: the model's.
+        cell_m: side of a cell as asked for of a model of pixels, in metres; None: a pixel.
+        stride_px: side of a cell as asked for of a model of patches, in pixels; None: 16.
+
+    Raises:
+        UsageError: the one that is given is not for this model, or does not fit it.
+    """
+    pixel_m = contract.resolution_m
+    if contract.pixels is None:
+        if cell_m is not None:
+            raise UsageError(
+                f"--cell-m {cell_m:g} is for models of pixels; {contract.name} classifies patches of "
+                f"{contract.patch_size_px} px. Give --stride-px 16 for cells of {16 * pixel_m:g} m, or "
+                "choose another --model."
+            )
+        return STRIDE_PX["windows"] if stride_px is None else stride_px
+    if stride_px is not None:
+        raise UsageError(
+            f"--stride-px {stride_px} is for models of patches; {contract.name} classifies each pixel. Give "
+            f"--cell-m {pixel_m:g}, {2 * pixel_m:g} or another multiple of {pixel_m:g} instead."
+        )
+    if cell_m is None:
+        return STRIDE_PX["pixels"]
+    side = round(cell_m / pixel_m) if math.isfinite(cell_m) else 0
+    if not 1 <= side <= MAX_CELL_PX or side * pixel_m != cell_m:
+        raise UsageError(
+            f"--cell-m {cell_m:g} is no multiple of the pixels' {pixel_m:g} m from {pixel_m:g} to "
+            f"{MAX_CELL_PX * pixel_m:g}. Use {pixel_m:g}, {2 * pixel_m:g} or {4 * pixel_m:g}, say."
+        )
+    return side
+
+
+def bands_to_read(
+    scenes: Sequence[Scene], contract: ModelContract, asked: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The bands of which a map is made: those asked for that every scene offers.
+
+    Args:
+        scenes: all that are read.
+        contract: the model's.
+        asked: one of ``BAND_SETS``.
+
+    Returns:
+        The bands to read and those that are missing, both in the model's order.
+
+    Raises:
+        UsageError: the set is unknown, or the model cannot do with it.
+        ModelError: a scene lacks a band that the model needs.
+    """
+    if asked not in BAND_SETS:
+        raise UsageError(f"--bands {asked!r} is unknown. Use {', '.join(BAND_SETS)}.")
+    chosen = BAND_SETS[asked]
+    wanted = contract.bands if chosen is None else tuple(b for b in contract.bands if b in chosen)
+    required = contract.required_bands
+    if not set(required) <= set(wanted):
+        lacking = ", ".join(band for band in required if band not in wanted)
+        raise UsageError(
+            f"--bands {asked} leaves out {lacking}, without which {contract.name} says nothing. Use --bands "
+            "all, or choose another --model."
+        )
+    for scene in scenes:
+        lost = [band for band in required if band not in scene.bands]
+        if lost:
+            raise ModelError(
+                f"Model {contract.name} needs {', '.join(required)}; scene {scene.id!r} offers "
+                f"{', '.join(scene.bands) or 'no band'} (no {', '.join(lost)}). "
+                "Choose a --model for the bands at hand, or a source that has them."
+            )
+    read = tuple(band for band in wanted if all(band in scene.bands for scene in scenes))
+    return read, tuple(band for band in wanted if band not in read)
+
+
 def check_fit(
     scenes: Sequence[Scene],
     contract: ModelContract,
@@ -284,24 +414,24 @@ def check_fit(
     stride_px: int,
     composite: str,
     engine: str,
+    bands: str = "all",
     block_px: int | None = None,
 ) -> None:
     """Refuse what no map can be made of; the arguments are those of ``make_plan``.
 
     Raises:
-        UsageError: the stride, composite, engine or block size does not fit, or the scenes mix levels.
+        UsageError: the stride, composite, engine, bands or block size does not fit, or the scenes mix levels.
         ModelError: the scenes lack a band or level that the model needs.
     """
     patch_px = contract.patch_size_px
-    if stride_px < 1 or patch_px % stride_px:
+    choose_engine(contract, engine)
+    if contract.pixels is None and (stride_px < 1 or patch_px % stride_px):
         fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
         raise UsageError(
             f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
         )
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine!r} is unknown. Use auto, {' or '.join(ENGINES)}.")
     if block_px is not None and block_px < stride_px:
         raise UsageError(f"Block size {block_px} px is below the stride of {stride_px} px. Use 1024 or so.")
     levels = {scene.level for scene in scenes}
@@ -314,14 +444,7 @@ def check_fit(
             f"Model {contract.name} reads {reads}; the source offers {level}. "
             f"Choose another --model or a {reads} source."
         )
-    for scene in scenes:
-        missing = [band for band in contract.bands if band not in scene.bands]
-        if missing:
-            raise ModelError(
-                f"Model {contract.name} needs {', '.join(contract.bands)}; scene {scene.id!r} offers "
-                f"{', '.join(scene.bands) or 'no band'} (no {', '.join(missing)}). "
-                "Choose a --model for the bands at hand, or a source that has them."
-            )
+    bands_to_read(scenes, contract, bands)
 
 
 def suitable_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
@@ -354,8 +477,10 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
-    engine: str = "windows",
+    engine: str = "auto",
     position_px: int = 1,
+    bands: str = "all",
+    probabilities: bool = False,
     block_px: int | None = None,
     crs: str | None = None,
 ) -> RunPlan:
@@ -366,16 +491,19 @@ def make_plan(
         scenes: what to read, in order of preference, all of one level.
         contract: the model's.
         weights_sha256: digest of the model's file.
-        stride_px: cell size in pixels; it must divide the patch size.
+        stride_px: cell size in pixels; of a model of patches it must divide the patch size.
         composite: ``"best"`` or ``"median"``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
-        engine: ``"windows"`` or ``"shared"``.
-        position_px: pixels between positions of the model's features; for ``"shared"``.
+        engine: one of ``ENGINES`` that is for this model, or ``"auto"``.
+        position_px: pixels between positions of the model's features; for ``"shared"`` and ``"pixels"``.
+        bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
+        probabilities: whether blocks keep every class's probability.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
     Raises:
-        UsageError: the stride, composite or block size does not fit, or the area is too wide for one zone.
+        UsageError: the stride, composite, engine, bands or block size does not fit, or the area is too wide
+            for one zone.
         ModelError: the scenes lack a band or level that the model needs.
     """
     check_fit(
@@ -384,8 +512,11 @@ def make_plan(
         stride_px=stride_px,
         composite=composite,
         engine=engine,
+        bands=bands,
         block_px=block_px,
     )
+    engine = choose_engine(contract, engine)
+    read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
     projected = _projected(area, crs)
     west, south, east, north = projected.bounds
@@ -406,17 +537,20 @@ def make_plan(
         stride_px=stride_px,
         patch_px=contract.patch_size_px,
         engine=engine,
-        position_px=position_px if engine == "shared" else 1,
+        position_px=1 if engine == "windows" else position_px,
         data_rows_px=data_rows,
         data_cols_px=data_cols,
         clip_wkt=projected.wkt if clip else None,
-        bands=contract.bands,
+        bands=read,
+        missing_bands=missing,
         level=scenes[0].level,
         composite=composite,
-        scenes=tuple(_only_read(scene, contract.bands) for scene in scenes),
+        scenes=tuple(_only_read(scene, read) for scene in scenes),
         model=contract.name,
         weights_sha256=weights_sha256,
         classes=contract.classes,
+        covers=() if contract.pixels is None else contract.pixels.covers,
+        probabilities=probabilities,
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )
 

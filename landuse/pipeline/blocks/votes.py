@@ -1,4 +1,4 @@
-"""Pure: from the scores of overlapping patches to one class and confidence a cell."""
+"""Pure: from the scores of overlapping patches, or of pixels, to what a map's rasters hold of a cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellScores, CellStatus
+from landuse.pipeline.cells import (
+    NODATA_ID,
+    SHARE_STEPS,
+    BlockRasters,
+    CellScores,
+    CellStatus,
+    PixelCounts,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -14,6 +21,9 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.blocks.patches import PatchBatch
     from landuse.pipeline.cells import Block
+
+_STRIP_VALUES = 2**16
+"""Cells whose probabilities are compared at a time: what a processor's cache holds."""
 
 _PROBABILITY_STEPS = 65_535
 """Patch probabilities are blended in steps of 1/65535: sums of whole numbers are exact, so the
@@ -96,29 +106,190 @@ class Blend:
             inside: (row, col), True where the cell belongs to the area.
             lost: (row, col), True where a scene has pixels that could not be read.
         """
-        observed = self._count(pixels.observed.values, stride_px)
-        usable = self._count(pixels.usable.values, stride_px)
+        observed = count_in_cells(pixels.observed.values, stride_px)
+        usable = count_in_cells(pixels.usable.values, stride_px)
         total = self._sums.sum(0)
         mapped = inside & (usable > 0) & (usable * 2 >= observed) & (total > 0)
         probabilities = np.where(mapped, self._sums / np.maximum(total, 1), 0).astype(np.float32)
         return CellScores(
             probabilities=probabilities,
+            cover=np.zeros((0, *mapped.shape), np.float32),
             mapped=mapped,
             observed=observed > 0,
             clouded=usable < observed,
             failed=lost & ~mapped,
         )
 
-    def _count(self, mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-        """True pixels in each cell of ``size`` pixels, ``(row, col)``."""
-        rows, cols = self._block.shape
-        counts: NDArray[np.int64] = mask.reshape(rows, size, cols, size).sum((1, 3))
-        return counts
+
+def settle_pixels(
+    landuse: NDArray[np.float32],
+    cover: NDArray[np.float32],
+    pixels: xr.Dataset,
+    *,
+    cell_px: int,
+    inside: NDArray[np.bool_],
+    lost: NDArray[np.bool_],
+) -> CellScores:
+    """Probabilities of each cell, the mean of those of its usable pixels, and which cells are mapped.
+
+    A cell is mapped where it lies inside the area, at least one of its pixels is usable, and no more than
+    half of those observed are not.
+
+    Args:
+        landuse: (class, y, x) probabilities of the block's own pixels.
+        cover: (cover, y, x), likewise.
+        pixels: the same pixels, as ``pixel_block`` makes them.
+        cell_px: side of a cell in pixels.
+        inside: (row, col), True where the cell belongs to the area.
+        lost: (row, col), True where a scene has pixels that could not be read.
+    """
+    usable_px = pixels.usable.values
+    observed = count_in_cells(pixels.observed.values, cell_px)
+    usable = count_in_cells(usable_px, cell_px)
+    mapped = inside & (usable > 0) & (usable * 2 >= observed)
+    return CellScores(
+        probabilities=_cell_means(landuse, usable_px, usable, mapped, cell_px),
+        cover=_cell_means(cover, usable_px, usable, mapped, cell_px),
+        mapped=mapped,
+        observed=observed > 0,
+        clouded=usable < observed,
+        failed=lost & ~mapped,
+    )
+
+
+def _cell_means(
+    shares: NDArray[np.float32],
+    usable_px: NDArray[np.bool_],
+    usable: NDArray[np.int64],
+    mapped: NDArray[np.bool_],
+    cell_px: int,
+) -> NDArray[np.float32]:
+    """Means over the usable pixels of each cell, (share, row, col); 0 where it is not mapped."""
+    rows, cols = mapped.shape
+    means = np.zeros((len(shares), rows, cols), np.float32)
+    for of_share, mean in zip(shares, means, strict=True):  # one at a time, for memory
+        if cell_px == 1:
+            np.copyto(mean, of_share, where=mapped)
+            continue
+        seen = np.where(usable_px, of_share, 0)
+        sums = seen.reshape(rows, cell_px, cols, cell_px).sum((1, 3), dtype=np.float64)
+        np.copyto(mean, sums / np.maximum(usable, 1), where=mapped, casting="same_kind")
+    return means
+
+
+def count_in_cells(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+    """True pixels in each cell of ``size`` pixels, ``(row, col)``."""
+    if size == 1:
+        return mask.astype(np.int64)
+    rows, cols = (side // size for side in mask.shape)
+    counts: NDArray[np.int64] = mask.reshape(rows, size, cols, size).sum((1, 3))
+    return counts
+
+
+def count_pixels(
+    rasters: BlockRasters,
+    pixels_inside: NDArray[np.bool_],
+    observed: NDArray[np.bool_],
+    lost: NDArray[np.bool_],
+    *,
+    classes: int,
+    covers: int,
+    cell_px: int,
+) -> PixelCounts:
+    """The pixels of a block's area, by the class, cover and status of their cells.
+
+    A pixel off the imagery has no class, whatever its cell has: it is unseen, or its scene was not read.
+
+    Args:
+        rasters: of the block.
+        pixels_inside: (y, x), True where a pixel's centre lies inside the area.
+        observed: (y, x), True where a scene saw the pixel.
+        lost: (y, x), True where a scene has a pixel that could not be read.
+        classes: how many there are.
+        covers: how many there are.
+        cell_px: side of a cell in pixels.
+    """
+    counted = count_in_cells(pixels_inside & observed, cell_px)
+    of_status = np.bincount(rasters.status.ravel(), counted.ravel(), len(CellStatus))
+    unobserved = pixels_inside & ~observed
+    failed = int((unobserved & lost).sum())
+    of_status[CellStatus.FAILED] += failed
+    of_status[CellStatus.UNSEEN] += int(unobserved.sum()) - failed
+    cover = rasters.cover[0] if covers else np.full(rasters.classes.shape, NODATA_ID, np.uint8)
+    return PixelCounts(
+        of_class=_sum_by_id(rasters.classes, counted, classes),
+        of_cover=_sum_by_id(cover, counted, covers),
+        of_status=np.rint(of_status).astype(np.int64),
+    )
+
+
+def _sum_by_id(ids: NDArray[np.uint8], weights: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    sums = np.bincount(ids.ravel(), weights.ravel(), NODATA_ID + 1)[:count]
+    return np.rint(sums).astype(np.int64)
+
+
+def block_rasters(scores: CellScores, inside: NDArray[np.bool_], *, probabilities: bool) -> BlockRasters:
+    """What a map's rasters hold of a block.
+
+    Args:
+        scores: of the block.
+        inside: (row, col), True where a cell belongs to the area.
+        probabilities: whether every class's probability is kept.
+    """
+    ids, shares = two_best(scores.probabilities)
+    unmapped = ~scores.mapped
+    ids[:, unmapped] = NODATA_ID
+    steps = _in_steps(shares, scores.mapped)
+    # Of a model of patches the second class is not kept: nothing shows it.
+    has_covers = len(scores.cover) > 0
+    cover = np.zeros((0, *inside.shape), np.uint8)
+    if has_covers:
+        cover = two_best(scores.cover)[0][:1]
+        cover[:, unmapped] = NODATA_ID
+    return BlockRasters(
+        classes=ids[0],
+        confidence=steps[0],
+        status=status_raster(scores, inside),
+        second=np.stack([ids[1], steps[1]]) if has_covers else np.zeros((0, *inside.shape), np.uint8),
+        cover=cover,
+        probabilities=(
+            probability_rasters(scores) if probabilities else np.zeros((0, *inside.shape), np.uint8)
+        ),
+    )
+
+
+def two_best(shares: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Ids and values of the largest and the second largest share of each cell, both (2, row, col).
+
+    Of equal shares the lower id comes first.
+
+    Args:
+        shares: (id, row, col), at least two of them.
+    """
+    _, rows, cols = shares.shape
+    ids = np.empty((2, rows, cols), np.uint8)
+    values = np.empty((2, rows, cols), np.float32)
+    step = max(_STRIP_VALUES // max(cols, 1), 1)
+    for top in range(0, rows, step):
+        part = np.s_[:, top : top + step]
+        (best_id, next_id), (best, after) = ids[part], values[part]
+        best_id[...], best[...] = 0, shares[0, top : top + step]
+        next_id[...], after[...] = NODATA_ID, -1
+        for number in range(1, len(shares)):
+            share = shares[number, top : top + step]
+            first = share > best
+            second = ~first & (share > after)
+            np.copyto(next_id, best_id, where=first)
+            np.copyto(after, best, where=first)
+            np.copyto(best, share, where=first)
+            np.copyto(after, share, where=second)
+            best_id[first], next_id[second] = number, number
+    return ids, values
 
 
 def class_raster(scores: CellScores) -> NDArray[np.uint8]:
     """The most probable class of each cell ``(row, col)``; ``NODATA_ID`` where not mapped."""
-    best = scores.probabilities.argmax(0).astype(np.uint8)
+    best = two_best(scores.probabilities)[0][0]
     return np.where(scores.mapped, best, np.uint8(NODATA_ID))
 
 

@@ -266,7 +266,7 @@ def _offset_cells(first: OpenMap, other: OpenMap) -> tuple[int, int]:
     if other.transform.a != size:
         raise UsageError(
             f"{other.path} has cells of {other.transform.a:g} m, {first.path} of {size:g} m. Map both with "
-            "the same --stride-px."
+            "the same --cell-m or --stride-px."
         )
     row, col = (other.transform.f - first.transform.f) / size, (first.transform.c - other.transform.c) / size
     if max(abs(row - round(row)), abs(col - round(col))) > _LATTICE_CELLS:
@@ -423,15 +423,15 @@ def counted_map(path: Path) -> ClassMap:
     )
 
 
-def class_names(raster: Path, tag: str | None) -> tuple[str, ...]:
-    """Names by id from the raster's tag; what a terminal or XML cannot hold is replaced."""
+def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[str, ...]:
+    """Names by id from the raster's tag, of that name; what a terminal or XML cannot hold is replaced."""
     try:
         names = json.loads(tag or "null")
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UsageError(
-            f"{raster} does not say in its tag `classes` what its class ids mean. Give a landuse.tif as "
+            f"{raster} does not say in its tag `{name}` what its class ids mean. Give a {raster.name} as "
             "`landuse map` writes it, or set the tag to a JSON list of names by id."
         )
     cleaned = tuple(printable(name).strip() for name in names)

@@ -17,7 +17,7 @@ import rioxarray
 import xarray as xr
 from rasterio.errors import RasterioError
 
-from landuse.classes import legend
+from landuse.classes import LandUseClass, cover_legend, legend
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID, STATUS_COLORS, CellStatus
 from landuse.pipeline.maps.open import class_names
@@ -34,14 +34,18 @@ _RASTERS = {
     "class": "landuse.tif",
     "confidence": "confidence.tif",
     "status": "status.tif",
+    "cover": "cover.tif",
     "probabilities": "probabilities.tif",
 }
-"""The file of each variable; only the last may be missing."""
+"""The file of each variable."""
+
+_OPTIONAL = ("cover", "probabilities")
+"""Those that may be missing."""
 
 _PROVENANCE = {
     "attribution": "TIFFTAG_COPYRIGHT",
     **dict.fromkeys(("model", "weights_sha256", "engine", "composite", "level", "plan_sha256")),
-    **dict.fromkeys(("acquired_utc", "scenes", "landuse_version")),
+    **dict.fromkeys(("bands", "acquired_utc", "scenes", "landuse_version")),
 }
 """Attributes of the dataset, and the raster's tag that each comes from where that is called otherwise."""
 
@@ -59,6 +63,8 @@ def open_map(location: Path | str) -> xr.Dataset:
       conventions, 3.5), and ``area_ha`` how many hectares each class has.
     * ``confidence``: float32, probability of that class, 0..1; NaN where there is no class.
     * ``status``: uint8, why a cell has a class or none, with flags as ``class`` has them; 0 is ``outside``.
+    * ``cover``: uint8, land cover id, with flags and ``area_ha`` as ``class`` has them; where the model
+      classifies each pixel.
     * ``probabilities``: float32, with ``class_name`` as first dimension; where the map was made with them.
 
     The coordinate ``spatial_ref`` holds the CRS, so that ``.odc.geobox`` and ``.rio`` know the grid. The
@@ -81,7 +87,7 @@ def open_map(location: Path | str) -> xr.Dataset:
     folder = _folder_of(location)
     report = _report(folder)
     listed = sequence(report.get("files"))
-    missing = [file for name, file in _RASTERS.items() if file not in listed and name != "probabilities"]
+    missing = [file for name, file in _RASTERS.items() if file not in listed and name not in _OPTIONAL]
     if missing:
         raise _foreign(folder, f"its run.json does not list {', '.join(missing)}")
     with ExitStack() as on_error:
@@ -92,6 +98,13 @@ def open_map(location: Path | str) -> xr.Dataset:
                 on_error.callback(rasters[name].close)
         tags = rasters["class"].attrs["tags"]
         names = class_names(Path(redact_href(folder)) / _RASTERS["class"], tags.get("classes"))
+        covers: Sequence[str] = ()
+        if "cover" in rasters:
+            covers = class_names(
+                Path(redact_href(folder)) / _RASTERS["cover"],
+                rasters["cover"].attrs["tags"].get("covers"),
+                "covers",
+            )
         for name, raster in rasters.items():
             _check(folder, name, raster, rasters["class"], text(report.get("plan_sha256")), names)
         attributes: dict[str, object] = {
@@ -107,44 +120,49 @@ def open_map(location: Path | str) -> xr.Dataset:
         attributes |= {
             name: number(cover.get(name)) or 0.0 for name in ("valid", "cloudy", "failed", "nodata")
         }
-        areas = {
-            str(entry.get("id")): number(entry.get("area_ha"))
-            for entry in map(mapping, sequence(report.get("classes")))
-        }
         dataset = map_dataset(
             rasters,
             names=names,
-            area_ha=[areas.get(str(i)) or 0.0 for i in range(len(names))],
+            covers=covers,
+            area_ha=_hectares(report, "classes", len(names)),
+            cover_ha=_hectares(report, "covers", len(covers)),
             attributes=attributes,
         )
         dataset.set_close(on_error.pop_all().close)
     return dataset
 
 
+def _hectares(report: Json, key: str, count: int) -> list[float]:
+    """Hectares of each class by id, 0 where it does not occur."""
+    areas = {
+        str(entry.get("id")): number(entry.get("area_ha"))
+        for entry in map(mapping, sequence(report.get(key)))
+    }
+    return [areas.get(str(i)) or 0.0 for i in range(count)]
+
+
 def map_dataset(
     rasters: Mapping[str, xr.DataArray],
     *,
     names: Sequence[str],
+    covers: Sequence[str],
     area_ha: Sequence[float],
+    cover_ha: Sequence[float],
     attributes: Mapping[str, object],
 ) -> xr.Dataset:
     """A map's variables as ``open_map`` describes them.
 
     Args:
-        rasters: ``class``, ``confidence`` and ``status``, and perhaps ``probabilities``: uint8 as the files
-            hold them, ``(band, y, x)``, with a ``spatial_ref``.
+        rasters: ``class``, ``confidence`` and ``status``, and perhaps ``cover`` and ``probabilities``: uint8
+            as the files hold them, ``(band, y, x)``, with a ``spatial_ref``.
         names: class names by id.
+        covers: names of land covers by id; none without ``cover``.
         area_ha: hectares of each class.
+        cover_ha: hectares of each land cover.
         attributes: of the dataset.
     """
-    entries = legend(names)
-    class_cells, status = (rasters[name].squeeze("band", drop=True) for name in ("class", "status"))
-    class_cells.attrs = {
-        "long_name": "land-use class",
-        "_FillValue": np.uint8(NODATA_ID),
-        **_flags({entry.id: (entry.name, entry.color) for entry in entries}),
-        "area_ha": [float(area) for area in area_ha],
-    }
+    class_cells = _ids(rasters["class"], "land-use class", legend(names), area_ha)
+    status = rasters["status"].squeeze("band", drop=True)
     status.attrs = {
         "long_name": "why a cell has a class or none",
         "_FillValue": np.uint8(CellStatus.OUTSIDE),
@@ -155,6 +173,8 @@ def map_dataset(
         "confidence": _share(rasters["confidence"].squeeze("band", drop=True), "probability of the class"),
         "status": status,
     }
+    if "cover" in rasters:
+        variables["cover"] = _ids(rasters["cover"], "land cover", cover_legend(covers), cover_ha)
     if "probabilities" in rasters:
         shares = rasters["probabilities"].rename(band="class_name").assign_coords(class_name=list(names))
         variables["probabilities"] = _share(shares, "probability of each class")
@@ -164,6 +184,20 @@ def map_dataset(
         if stored is not None:
             variable.encoding |= {"_FillValue": np.uint8(NODATA_ID), "scale_factor": stored}
     return xr.Dataset(variables, attrs={"Conventions": "CF-1.11", **attributes})
+
+
+def _ids(
+    stored: xr.DataArray, long_name: str, entries: Sequence[LandUseClass], area_ha: Sequence[float]
+) -> xr.DataArray:
+    """Class ids, which remain whole numbers, with what they mean."""
+    ids = stored.squeeze("band", drop=True)
+    ids.attrs = {
+        "long_name": long_name,
+        "_FillValue": np.uint8(NODATA_ID),
+        **_flags({entry.id: (entry.name, entry.color) for entry in entries}),
+        "area_ha": [float(area) for area in area_ha],
+    }
+    return ids
 
 
 def _share(stored: xr.DataArray, long_name: str) -> xr.DataArray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.sentinel2 import DN_PER_REFLECTANCE
+from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,14 +47,25 @@ def draw_picture(pixels: xr.Dataset, *, step_px: int) -> NDArray[np.uint8]:
         (3, y, x), red, green and blue; the mean over what was observed of each picture's pixel.
     """
     observed = pixels.observed.values
+    if step_px == 1:  # looked up: there are fewer values than pixels
+        shades = _shades(np.arange(MAX_DN + 1) / DN_PER_REFLECTANCE)
+        bands = picture_bands(pixels.band.values.tolist())
+        drawn = [np.where(observed, shades[pixels.dn.sel(band=band).values], 0) for band in bands]
+        return np.stack(drawn)
     counts = _sums(observed, step_px)
     picture = np.zeros((3, *counts.shape), np.uint8)
     for index, band in enumerate(picture_bands(pixels.band.values.tolist())):
         dn = np.where(observed, pixels.dn.sel(band=band).values, 0)
         reflectance = _sums(dn, step_px) / np.maximum(counts, 1) / DN_PER_REFLECTANCE
-        shade = np.rint(1 + 254 * np.sqrt((reflectance / FULL_REFLECTANCE).clip(0, 1)))
-        picture[index] = np.where(counts > 0, shade, 0)
+        picture[index] = np.where(counts > 0, _shades(reflectance), 0)
     return picture
+
+
+def _shades(reflectance: NDArray[np.float64]) -> NDArray[np.uint8]:
+    shades: NDArray[np.uint8] = np.rint(
+        1 + 254 * np.sqrt((reflectance / FULL_REFLECTANCE).clip(0, 1))
+    ).astype(np.uint8)
+    return shades
 
 
 def _sums(values: NDArray[np.generic], step: int) -> NDArray[np.float64]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from landuse.errors import UsageError
-from landuse.pipeline.cells import CellScores
+from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, BlockRasters, CellStatus, PixelCounts
 from landuse.pipeline.scene import ReadFailure
 
 if TYPE_CHECKING:
@@ -29,21 +30,31 @@ _FOLDER = ".blocks-"
 PLAN_FILE = "plan.json"
 """Which plan the blocks beside it are of."""
 
-_SCORES = tuple(field.name for field in fields(CellScores))
+_RASTERS = tuple(field.name for field in fields(BlockRasters))
+_COUNTS = tuple(field.name for field in fields(PixelCounts))
+
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+"""What reading a file raises that was cut off or overwritten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockFile:
     """What a block's file holds."""
 
-    scores: CellScores
+    rasters: BlockRasters
     """The block's cells."""
+    counts: PixelCounts
+    """The area's pixels in it."""
     picture: NDArray[np.uint8]
     """(3, y, x), the imagery of its cells in red, green and blue, as ``rgb_image.draw_picture`` makes it."""
+    observed: bool
+    """Whether a scene saw any of its cells, clear or not."""
     failures: tuple[ReadFailure, ...]
     """Reads that failed for good."""
     patches: int
-    """Patches that went through the network."""
+    """Patches that went through the network; 0 for a model of pixels."""
+    pixels: int
+    """Pixels that went through the network in one pass, with those around the block; 0 for patches."""
 
 
 def block_name(block: Block) -> str:
@@ -58,14 +69,21 @@ def write_block(folder: Store, block: Block, content: BlockFile) -> None:
         OutputError: it cannot be written.
     """
     failures = json.dumps([asdict(failure) for failure in content.failures]).encode()
+    arrays: dict[str, NDArray[np.generic]] = {
+        "picture": content.picture,
+        **{name: getattr(content.rasters, name) for name in _RASTERS},
+        **{name: getattr(content.counts, name) for name in _COUNTS},
+        "failures": np.frombuffer(failures, np.uint8),
+        "observed": np.array(content.observed),
+        "patches": np.array(content.patches, np.int64),
+        "pixels": np.array(content.pixels, np.int64),
+    }
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        picture=content.picture,
-        **{name: getattr(content.scores, name) for name in _SCORES},
-        failures=np.frombuffer(failures, np.uint8),
-        patches=np.int64(content.patches),
-    )
+    # What ``numpy.savez_compressed`` writes, at its fastest: higher levels take more time than the disk does.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)
     folder.write(block_name(block), buffer.getvalue())
 
 
@@ -80,15 +98,66 @@ def read_block(folder: Store, block: Block, plan: RunPlan) -> BlockFile | None:
         return None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            scores = CellScores(**{name: file[name] for name in _SCORES})
-            failures = tuple(ReadFailure(**entry) for entry in json.loads(file["failures"].tobytes()))
-            patches = int(file["patches"])
-            picture = file["picture"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            content = BlockFile(
+                rasters=BlockRasters(**{name: file[name] for name in _RASTERS}),
+                counts=PixelCounts(**{name: file[name] for name in _COUNTS}),
+                picture=file["picture"],
+                observed=bool(file["observed"]),
+                failures=tuple(ReadFailure(**entry) for entry in json.loads(file["failures"].tobytes())),
+                patches=int(file["patches"]),
+                pixels=int(file["pixels"]),
+            )
+        return content if _is_of(content, block, plan) else None
+    except _DAMAGE:
         return None
-    if scores.probabilities.shape != (len(plan.classes), *block.shape):
-        return None
-    return BlockFile(scores=scores, picture=picture, failures=failures, patches=patches)
+
+
+def _is_of(content: BlockFile, block: Block, plan: RunPlan) -> bool:
+    """Whether a file's arrays have the shapes, types and values of this block of this plan."""
+    rasters, counts = content.rasters, content.counts
+    rows, cols = block.shape
+    side = plan.stride_px // plan.picture_step_px
+    has_covers = len(plan.covers) > 0
+    kept = len(rasters.probabilities)
+    shapes = (
+        (rasters.classes, (rows, cols)),
+        (rasters.confidence, (rows, cols)),
+        (rasters.status, (rows, cols)),
+        (rasters.second, (2 * has_covers, rows, cols)),
+        (rasters.cover, (1 * has_covers, rows, cols)),
+        (rasters.probabilities, (kept, rows, cols)),
+        (content.picture, (3, rows * side, cols * side)),
+    )
+    if any(values.dtype != np.uint8 or values.shape != shape for values, shape in shapes):
+        return False
+    if kept not in (0, len(plan.classes)) or (plan.probabilities and not kept):
+        return False
+    lengths = (
+        (counts.of_class, len(plan.classes)),
+        (counts.of_cover, len(plan.covers)),
+        (counts.of_status, len(CellStatus)),
+    )
+    if any(
+        values.dtype != np.int64 or values.shape != (length,) or (values < 0).any()
+        for values, length in lengths
+    ):
+        return False
+    ids = [(rasters.classes, len(plan.classes))]
+    if has_covers:
+        ids += [(rasters.second[0], len(plan.classes)), (rasters.cover[0], len(plan.covers))]
+    return (
+        int(rasters.status.max(initial=0)) < len(CellStatus)
+        and all(_holds(values, below) for values, below in ids)
+        and all(
+            _holds(values, SHARE_STEPS + 1)
+            for values in (rasters.confidence, rasters.second[1:], rasters.probabilities)
+        )
+    )
+
+
+def _holds(values: NDArray[np.uint8], below: int) -> bool:
+    """Whether all values are below a limit, or no value at all."""
+    return not ((values >= below) & (values != NODATA_ID)).any()
 
 
 def open_blocks(out: Store, plan: RunPlan, *, overwrite: bool) -> Store:
@@ -158,6 +227,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         )
         if before[key] != now[key]
     ]
+    if before["model"] == now["model"] and list(before["bands"]) != list(now["bands"]):
+        told.append(f"bands {', '.join(before['bands'])}, now {', '.join(now['bands'])}")
     if before["model"] == now["model"] and before["weights_sha256"] != now["weights_sha256"]:
         told.append(f"other weights of {now['model']}")
     grid = ("crs", "left_m", "top_m", "rows", "cols", "clip_wkt")

@@ -43,11 +43,11 @@ class RasterLayer:
     descriptions: tuple[str, ...]
     """One for each band; as many bands are there."""
     overview_resampling: str
-    """``"MODE"`` for classes, ``"AVERAGE"`` for quantities."""
-    units: str = ""
-    """Unit of every band, where it has one."""
-    scale: float = 1.0
-    """What a stored value is multiplied by to be in that unit."""
+    """``"MODE"`` for classes, ``"AVERAGE"`` for quantities, ``"NEAREST"`` where bands belong together."""
+    units: str | tuple[str, ...] = ""
+    """Unit of every band, or of each, where it has one."""
+    scale: float | tuple[float, ...] = 1.0
+    """What a stored value of every band, or of each, is multiplied by to be in that unit."""
     is_rgb: bool = False
     """Whether its three bands are red, green and blue."""
     colors: Mapping[int, tuple[int, int, int]] | None = None
@@ -88,8 +88,9 @@ def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int,
         pieces = partial.with_name("pieces.tif")
         with rasterio.open(pieces, "w", **profile) as plain:
             plain.descriptions = layer.descriptions
-            plain.units = (layer.units,) * plain.count
-            plain.scales = (layer.scale,) * plain.count
+            units, scale = layer.units, layer.scale
+            plain.units = units if isinstance(units, tuple) else (units,) * plain.count
+            plain.scales = scale if isinstance(scale, tuple) else (scale,) * plain.count
             if layer.colors is not None:
                 plain.write_colormap(1, {v: (*rgb, 255) for v, rgb in layer.colors.items()})
             plain.update_tags(**dict(layer.tags or {}))

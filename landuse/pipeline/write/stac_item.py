@@ -19,7 +19,7 @@ import shapely
 from pystac import MediaType
 from pystac.utils import datetime_to_str
 
-from landuse.classes import legend
+from landuse.classes import LandUseClass, cover_legend, legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.pipeline.geometry import (
     crosses_antimeridian,
@@ -74,6 +74,8 @@ _MEDIA = {
 }
 _ASSETS = {
     "landuse.tif": ("landuse", "Land-use classes", "data"),
+    "cover.tif": ("cover", "Land cover", "data"),
+    "second.tif": ("second", "Second most probable class, and its probability", "data"),
     "confidence.tif": ("confidence", "Probability of the class", "data"),
     "probabilities.tif": ("probabilities", "Probability of every class", "data"),
     "status.tif": ("status", "Why a cell has a class or none", "metadata"),
@@ -109,6 +111,8 @@ class MapFacts:
     """When it was made, timezone-aware UTC."""
     classes: tuple[ClassArea, ...]
     """Area of each class that occurs."""
+    covers: tuple[ClassArea, ...] = ()
+    """Area of each land cover that occurs; none of a model that tells none."""
     cover: Cover
     """What became of the area's cells."""
     folder: Path | None
@@ -158,7 +162,7 @@ def map_item(plan: RunPlan, facts: MapFacts, files: Sequence[MapFile]) -> pystac
             extra_fields={
                 "file:size": file.size_bytes,
                 "file:checksum": SHA2_256 + file.sha256,
-                **_raster_fields(file.name, plan, facts.classes),
+                **_raster_fields(file.name, plan, facts),
             },
         )
         item.add_asset(key, asset)
@@ -197,9 +201,7 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
         "processing:datetime": created,
         "processing:software": {"landuse": plan.version},
         "processing:lineage": (
-            f"{_masking(plan, facts.spares_read)}; composite: {plan.composite}; windows of "
-            f"{plan.patch_px} x {plan.patch_px} px classified by {model}; engine: {plan.engine}; in each "
-            f"cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the windows over it."
+            f"{_masking(plan, facts.spares_read)}; composite: {plan.composite}; {_classified(plan)}"
         ),
         # The form that MLM's best practices give to what a model has made.
         "processing:expression": {"format": "stac-mlm", "expression": f"./{MODEL_NAME}"},
@@ -211,6 +213,11 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
             {**asdict(entry), "name": printable(entry.name), "area_ha": entry.area_ha}
             for entry in facts.classes
         ],
+        **(
+            {"landuse:covers": [{**asdict(entry), "area_ha": entry.area_ha} for entry in facts.covers]}
+            if plan.covers
+            else {}
+        ),
         "landuse:cover": asdict(facts.cover),
         "landuse:scenes": [
             {
@@ -221,6 +228,23 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
             for scene in plan.scenes_used(facts.spares_read)
         ],
     }
+
+
+def _classified(plan: RunPlan) -> str:
+    """How the imagery became classes."""
+    model = printable(plan.model)
+    if plan.engine == "pixels":
+        cells = (
+            "the most probable class"
+            if plan.stride_px == 1
+            else f"in each cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the "
+            "mean of its pixels' probabilities"
+        )
+        return f"each pixel classified by {model} from the bands {', '.join(plan.bands)}; {cells}."
+    return (
+        f"windows of {plan.patch_px} x {plan.patch_px} px classified by {model}; engine: {plan.engine}; in "
+        f"each cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the windows over it."
+    )
 
 
 def _masking(plan: RunPlan, spares_read: bool) -> str:
@@ -255,7 +279,7 @@ def _role(name: str) -> str:
     return "metadata" if name.endswith((".xml", ".json")) else "data"
 
 
-def _raster_fields(name: str, plan: RunPlan, areas: Sequence[ClassArea]) -> dict[str, object]:
+def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, object]:
     """What the raster of that name holds; nothing for other files."""
     share: dict[str, object] = {
         "data_type": "uint8",
@@ -267,7 +291,18 @@ def _raster_fields(name: str, plan: RunPlan, areas: Sequence[ClassArea]) -> dict
     }
     ids = {"data_type": "uint8", "raster:spatial_resolution": plan.cell_m}
     if name == "landuse.tif":
-        return {**ids, "nodata": NODATA_ID, "classification:classes": _classes(plan, areas)}
+        classes = _classes(legend(plan.classes), facts.classes)
+        return {**ids, "nodata": NODATA_ID, "classification:classes": classes}
+    if name == "cover.tif":
+        classes = _classes(cover_legend(plan.covers), facts.covers)
+        return {**ids, "nodata": NODATA_ID, "classification:classes": classes}
+    if name == "second.tif":
+        classes = _classes(legend(plan.classes), ())
+        bands: list[dict[str, object]] = [
+            {"name": "class", "description": "Second most probable class", "classification:classes": classes},
+            {"name": "probability", "unit": "1", "raster:scale": 1 / SHARE_STEPS, "raster:offset": 0},
+        ]
+        return {**ids, "nodata": NODATA_ID, "bands": bands}
     if name == "status.tif":
         return {**ids, "nodata": CellStatus.OUTSIDE.value, "classification:classes": _statuses()}
     if name == "confidence.tif":
@@ -290,7 +325,8 @@ def _raster_fields(name: str, plan: RunPlan, areas: Sequence[ClassArea]) -> dict
     return {}
 
 
-def _classes(plan: RunPlan, areas: Sequence[ClassArea]) -> list[dict[str, object]]:
+def _classes(entries: Sequence[LandUseClass], areas: Sequence[ClassArea]) -> list[dict[str, object]]:
+    """What ids mean; how often each occurs where that was counted."""
     by_id = {entry.id: entry for entry in areas}
     classes: list[dict[str, object]] = [
         {
@@ -299,10 +335,16 @@ def _classes(plan: RunPlan, areas: Sequence[ClassArea]) -> list[dict[str, object
             "title": printable(entry.title),
             "description": printable(entry.title),
             "color_hint": "{:02X}{:02X}{:02X}".format(*entry.color),
-            "count": by_id[entry.id].cells if entry.id in by_id else 0,
-            "percentage": round(100 * by_id[entry.id].share, 6) if entry.id in by_id else 0,
+            **(
+                {
+                    "count": by_id[entry.id].cells if entry.id in by_id else 0,
+                    "percentage": round(100 * by_id[entry.id].share, 6) if entry.id in by_id else 0,
+                }
+                if by_id
+                else {}
+            ),
         }
-        for entry in legend(plan.classes)
+        for entry in entries
     ]
     return [*classes, {"value": NODATA_ID, "name": "nodata", "description": "No class", "nodata": True}]
 

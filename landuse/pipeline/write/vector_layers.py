@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -37,6 +37,9 @@ GEOPACKAGE = "landuse.gpkg"
 LAYERS = ("landuse", "cells", "scenes", "summary")
 """What the layers are called; in other formats each is a file of that name."""
 
+PIXELS_MIN_AREA_HA = 0.5
+"""Smallest polygon of a map of pixels where none is asked for: of a few pixels there would be millions."""
+
 STRIP_CELLS = 2**18
 """Cells whose polygons are made at once. Where each cell is a polygon, that takes some 400 MB."""
 
@@ -49,16 +52,23 @@ class VectorOptions:
     """``"gpkg"``: one file with all layers; ``"parquet"`` or ``"fgb"``: a file for each."""
     cells: bool = False
     """Also write every cell as a square."""
-    min_area_ha: float = 0.0
-    """Polygons below this go to their largest neighbour."""
+    min_area_ha: float | None = None
+    """Polygons below this go to their largest neighbour; None: ``PIXELS_MIN_AREA_HA`` of a map of pixels,
+    else 0."""
     simplify_m: float = 0.0
     """How far outlines may be moved to make them simpler; neighbours stay neighbours."""
 
     def __post_init__(self) -> None:
         check_vector_format(self.format)
         for option, value in (("--min-area-ha", self.min_area_ha), ("--simplify-m", self.simplify_m)):
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{option} {value:g} is no size. Give 0 or more.")
+
+    def for_plan(self, plan: RunPlan) -> VectorOptions:
+        """The same, with the minimum that holds for a map where none was asked for."""
+        if self.min_area_ha is not None:
+            return self
+        return replace(self, min_area_ha=PIXELS_MIN_AREA_HA if plan.engine == "pixels" else 0.0)
 
 
 def write_vectors(
@@ -98,8 +108,9 @@ def write_vectors(
 
 def _polygons(plan: RunPlan, folder: Path, options: VectorOptions) -> Iterator[gpd.GeoDataFrame]:
     strips = _strips(folder)
-    if options.min_area_ha > 0:
-        cells = math.ceil(options.min_area_ha * 10_000 / plan.cell_m**2)
+    min_area_ha = options.for_plan(plan).min_area_ha or 0.0
+    if min_area_ha > 0:
+        cells = math.ceil(min_area_ha * 10_000 / plan.cell_m**2)
         strips = _sieved(folder, cells)
     frames = polygonize(strips, plan.cell_geobox, names=plan.classes, nodata=NODATA_ID)
     if options.simplify_m == 0:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
 
@@ -125,7 +125,7 @@ class DemoResult:
 
 def run_demo(
     out: Path,
-    classifier: PatchClassifier,
+    classifier: Classifier,
     *,
     stride_px: int = 16,
     overwrite: bool = False,

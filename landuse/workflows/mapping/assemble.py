@@ -14,7 +14,6 @@ import rasterio
 import landuse
 from landuse import classes as class_table
 from landuse.errors import ReadError
-from landuse.pipeline.blocks import votes
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
@@ -22,7 +21,6 @@ from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write.block_file import read_block
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.vector_layers import LAYERS, VectorOptions, write_vectors
-from landuse.workflows.mapping.classify_block import cells_inside
 from landuse.workflows.mapping.publish import attribution
 
 if TYPE_CHECKING:
@@ -30,13 +28,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from landuse.pipeline.cells import BlockRasters, PixelCounts
     from landuse.pipeline.write.folder import Store
 
 
 OUTPUTS = (
     "landuse.tif",
     "landuse.tif.aux.xml",
+    "cover.tif",
+    "cover.tif.aux.xml",
     "confidence.tif",
+    "second.tif",
     "probabilities.tif",
     "status.tif",
     "status.tif.aux.xml",
@@ -63,6 +65,8 @@ class Assembled:
     """Their names."""
     classes: tuple[ClassArea, ...]
     """Area of each class that occurs."""
+    covers: tuple[ClassArea, ...]
+    """Area of each land cover that occurs; none of a model that tells none."""
     cover: Cover
     """What became of the area's cells."""
     failures: tuple[ReadFailure, ...]
@@ -75,7 +79,6 @@ def assemble(
     folder: Path,
     *,
     spares_read: bool,
-    probabilities: bool,
     vectors: VectorOptions,
 ) -> Assembled:
     """Make the map's files of its finished blocks, one block or strip of the map in memory at a time.
@@ -85,15 +88,14 @@ def assemble(
         OutputError: a file cannot be written.
     """
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
-        layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)), probabilities=probabilities)
+        layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
         made = _assemble_rasters(plan, work, folder, layers)
         names = write_vectors(plan, folder, made.classes, vectors)
     return replace(made, files=(*made.files, *names))
 
 
 def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str, RasterLayer]) -> Assembled:
-    cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
-    cells_of_status = np.zeros(len(CellStatus), np.int64)
+    tally = CellTally(plan)
     failures: list[ReadFailure] = []
     observed = False
     per_cell = plan.stride_px // plan.picture_step_px
@@ -105,32 +107,33 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str
                 raise ReadError(
                     f"Block {block.name} vanished from {work} during the run. Run again to redo it."
                 )
-            scores, corner = content.scores, (block.row_start, block.col_start)
-            classes = votes.class_raster(scores)
-            status = votes.status_raster(scores, cells_inside(plan, block))
-            put["landuse.tif"](*corner, classes)
-            put["confidence.tif"](*corner, votes.confidence_raster(scores))
-            put["status.tif"](*corner, status)
+            rasters, corner = content.rasters, (block.row_start, block.col_start)
+            put["landuse.tif"](*corner, rasters.classes)
+            put["confidence.tif"](*corner, rasters.confidence)
+            put["status.tif"](*corner, rasters.status)
             put["image.tif"](corner[0] * per_cell, corner[1] * per_cell, content.picture)
+            if plan.covers:
+                put["cover.tif"](*corner, rasters.cover)
+                put["second.tif"](*corner, rasters.second)
             if "probabilities.tif" in layers:
-                put["probabilities.tif"](*corner, votes.probability_rasters(scores))
-            cells_of_class += np.bincount(classes.ravel(), minlength=len(cells_of_class))
-            cells_of_status += np.bincount(status.ravel(), minlength=len(cells_of_status))
+                put["probabilities.tif"](*corner, rasters.probabilities)
+            tally.add(rasters, content.counts)
             failures += content.failures
-            observed |= bool(scores.observed.any())
+            observed |= content.observed
         if failures and not observed:
             work.remove()  # there is nothing in it to go on from
             raise ReadError(f"No scene could be read. {failures[0].reason}")
     sidecars = [f"{name}.aux.xml" for name, layer in layers.items() if layer.categories is not None]
     return Assembled(
         files=(*layers, *sidecars),
-        classes=class_areas(cells_of_class, plan),
-        cover=cover_of(cells_of_status),
+        classes=tally.classes,
+        covers=tally.covers,
+        cover=tally.cover,
         failures=tuple(failures),
     )
 
 
-def _layers(plan: RunPlan, tags: dict[str, str], *, probabilities: bool) -> dict[str, RasterLayer]:
+def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
     geobox = plan.cell_geobox
     entries = class_table.legend(plan.classes)
     share = RasterLayer(
@@ -143,18 +146,22 @@ def _layers(plan: RunPlan, tags: dict[str, str], *, probabilities: bool) -> dict
         scale=1 / SHARE_STEPS,
         tags=tags,
     )
-    layers = {
-        "landuse.tif": RasterLayer(
+
+    def ids(entries: tuple[class_table.LandUseClass, ...], description: str) -> RasterLayer:
+        return RasterLayer(
             dtype="uint8",
             geobox=geobox,
             nodata=NODATA_ID,
-            descriptions=("land-use class",),
+            descriptions=(description,),
             overview_resampling="MODE",
             units="class id",
             colors={entry.id: entry.color for entry in entries},
             categories={entry.id: entry.name for entry in entries},
             tags=tags,
-        ),
+        )
+
+    layers = {
+        "landuse.tif": ids(entries, "land-use class"),
         "confidence.tif": share,
         "status.tif": RasterLayer(
             dtype="uint8",
@@ -178,7 +185,16 @@ def _layers(plan: RunPlan, tags: dict[str, str], *, probabilities: bool) -> dict
             tags=tags,
         ),
     }
-    if probabilities:
+    if plan.covers:
+        layers["cover.tif"] = ids(class_table.cover_legend(plan.covers), "land cover")
+        layers["second.tif"] = replace(
+            share,
+            descriptions=("second most probable land-use class", "its probability"),
+            overview_resampling="NEAREST",  # a class and a probability that belong together
+            units=("class id", "1"),
+            scale=(1.0, 1 / SHARE_STEPS),
+        )
+    if plan.probabilities:
         layers["probabilities.tif"] = replace(share, descriptions=plan.classes)
     return layers
 
@@ -190,42 +206,76 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "TIFFTAG_COPYRIGHT": attribution(used),
         "landuse_version": landuse.__version__,
         "classes": json.dumps(plan.classes),
+        **({"covers": json.dumps(plan.covers)} if plan.covers else {}),
         "model": json.dumps(plan.model)[1:-1],
         "weights_sha256": plan.weights_sha256,
         "engine": plan.engine,
         "composite": plan.composite,
         "level": plan.level,
+        "bands": ", ".join(plan.bands),
         "plan_sha256": plan.digest,
         "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in used})),
         "scenes": json.dumps([scene.id for scene in used]),
     }
 
 
-def cover_of(cells_of_status: NDArray[np.int64]) -> Cover:
-    """What became of the area's cells, from how many have each ``CellStatus``."""
-    counts = dict(zip(CellStatus, cells_of_status.tolist(), strict=True))
-    cells = sum(counts.values()) - counts[CellStatus.OUTSIDE]
-    return Cover(
-        cells=cells,
-        valid=counts[CellStatus.CLASSIFIED] / cells,
-        cloudy=counts[CellStatus.CLOUDY] / cells,
-        failed=counts[CellStatus.FAILED] / cells,
-        nodata=counts[CellStatus.UNSEEN] / cells,
-    )
+class CellTally:
+    """Cells and areas of a map's classes, covers and statuses, added up block by block."""
 
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
+        self._cells_of_cover = np.zeros(NODATA_ID + 1, np.int64)
+        self._cells_of_status = np.zeros(len(CellStatus), np.int64)
+        self._pixels_of_class = np.zeros(len(plan.classes), np.int64)
+        self._pixels_of_cover = np.zeros(len(plan.covers), np.int64)
+        self._pixels_of_status = np.zeros(len(CellStatus), np.int64)
 
-def class_areas(cells_of_class: NDArray[np.int64], plan: RunPlan) -> tuple[ClassArea, ...]:
-    """Area of each class that occurs, from how many cells have each class id."""
-    mapped = cells_of_class[: len(plan.classes)].tolist()
-    total = sum(mapped)
-    return tuple(
-        ClassArea(
-            id=i,
-            name=plan.classes[i],
-            cells=cells,
-            area_m2=cells * plan.cell_m**2,
-            share=cells / total,
+    def add(self, rasters: BlockRasters, counts: PixelCounts) -> None:
+        """One more block."""
+        self._cells_of_class += np.bincount(rasters.classes.ravel(), minlength=NODATA_ID + 1)
+        self._cells_of_cover += np.bincount(rasters.cover.ravel(), minlength=NODATA_ID + 1)
+        self._cells_of_status += np.bincount(rasters.status.ravel(), minlength=len(CellStatus))
+        self._pixels_of_class += counts.of_class
+        self._pixels_of_cover += counts.of_cover
+        self._pixels_of_status += counts.of_status
+
+    @property
+    def classes(self) -> tuple[ClassArea, ...]:
+        """Area of each class that occurs."""
+        return self._areas(self._plan.classes, self._cells_of_class, self._pixels_of_class)
+
+    @property
+    def covers(self) -> tuple[ClassArea, ...]:
+        """Area of each land cover that occurs."""
+        return self._areas(self._plan.covers, self._cells_of_cover, self._pixels_of_cover)
+
+    @property
+    def cover(self) -> Cover:
+        """What became of the area's cells."""
+        pixels = dict(zip(CellStatus, self._pixels_of_status.tolist(), strict=True))
+        # A small area of a map of pixels may lie between their centres.
+        total = max(sum(pixels.values()) - pixels[CellStatus.OUTSIDE], 1)
+        return Cover(
+            cells=int(self._cells_of_status.sum() - self._cells_of_status[CellStatus.OUTSIDE]),
+            valid=pixels[CellStatus.CLASSIFIED] / total,
+            cloudy=pixels[CellStatus.CLOUDY] / total,
+            failed=pixels[CellStatus.FAILED] / total,
+            nodata=pixels[CellStatus.UNSEEN] / total,
         )
-        for i, cells in enumerate(mapped)
-        if cells
-    )
+
+    def _areas(
+        self, names: tuple[str, ...], cells: NDArray[np.int64], pixels: NDArray[np.int64]
+    ) -> tuple[ClassArea, ...]:
+        total = max(int(pixels.sum()), 1)
+        return tuple(
+            ClassArea(
+                id=i,
+                name=name,
+                cells=int(cells[i]),
+                area_m2=int(pixels[i]) * self._plan.pixel_m**2,
+                share=int(pixels[i]) / total,
+            )
+            for i, name in enumerate(names)
+            if cells[i]
+        )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
 import shapely
+from rasterio.features import geometry_mask
 
 from landuse.pipeline.blocks import patches, votes
+from landuse.pipeline.blocks.context import BlockContext, block_context, own_pixels
 from landuse.pipeline.blocks.plan import RunPlan
-from landuse.pipeline.cells import Block, CellScores
+from landuse.pipeline.cells import Block, BlockRasters, CellScores, PixelCounts
 from landuse.pipeline.pixels import cut_out
 from landuse.pipeline.read.read_block import BlockPixels, Imagery, footprints_in, read_pixels
 from landuse.pipeline.read.rgb_image import draw_picture
@@ -33,7 +35,7 @@ PATCHES_AT_ONCE = 512
 
 
 class PatchClassifier(Protocol):
-    """What a map needs of a model; ``model.predict.Predictor`` is one."""
+    """What a map needs of a model of patches; ``model.predict.Predictor`` is one."""
 
     contract: ModelContract
     weights_sha256: str
@@ -61,12 +63,53 @@ class PatchClassifier(Protocol):
         ...
 
 
+class PixelScores(Protocol):
+    """What a model says of each pixel; ``model.predict_pixels.PixelScores`` is one."""
+
+    @property
+    def landuse(self) -> NDArray[np.float32]:
+        """(class, y, x), summing to 1 over classes."""
+        ...
+
+    @property
+    def cover(self) -> NDArray[np.float32]:
+        """(cover, y, x), summing to 1 over covers."""
+        ...
+
+
+class PixelClassifier(Protocol):
+    """What a map needs of a model of pixels; ``model.predict_pixels.PixelPredictor`` is one."""
+
+    contract: ModelContract
+    weights_sha256: str
+    weights_path: Path | None
+
+    @property
+    def position_px(self) -> int:
+        """Pixels from one position of the network's coarsest features to the next."""
+        ...
+
+    def pixel_scores(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> PixelScores:
+        """(band, y, x) DN of some of the contract's bands to the scores of each pixel.
+
+        Both sides are multiples of ``position_px``.
+        """
+        ...
+
+
+Classifier: TypeAlias = PatchClassifier | PixelClassifier
+"""What a map is made with."""
+
+Placed: TypeAlias = patches.BlockPatches | BlockContext
+"""What to read for a block: its patches, or the pixels in and around it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockInput:
     """What a block is classified from."""
 
-    placed: patches.BlockPatches
-    """Where its patches lie."""
+    placed: Placed
+    """Where its patches lie, or what is read around it."""
     inside: NDArray[np.bool_]
     """(row, col), True where a cell belongs to the area."""
     read: BlockPixels
@@ -91,28 +134,83 @@ def read_input(plan: RunPlan, block: Block, remote: Remote) -> BlockInput | None
 
 
 def classify_block(
-    plan: RunPlan, block: Block, classifier: PatchClassifier, given: BlockInput | None
+    plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput | None
 ) -> BlockFile:
     """The computing half of a block."""
     if given is None:
         side = plan.stride_px // plan.picture_step_px
         rows, cols = block.shape
-        unseen = np.zeros((3, rows * side, cols * side), np.uint8)
-        return BlockFile(scores=no_scores(plan, block), picture=unseen, failures=(), patches=0)
-    scores, count = score_block(plan, block, classifier, given)
-    picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
-    return BlockFile(scores=scores, picture=picture, failures=given.read.failures, patches=count)
+        picture = np.zeros((3, rows * side, cols * side), np.uint8)
+        scores, patch_count = no_scores(plan, block), 0
+    else:
+        scores, patch_count = score_block(plan, block, classifier, given)
+        picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
+    inside = cells_inside(plan, block) if given is None else given.inside
+    rasters = votes.block_rasters(scores, inside, probabilities=plan.probabilities)
+    placed = given.placed if given is not None else None
+    return BlockFile(
+        rasters=rasters,
+        counts=_count_pixels(plan, block, rasters, given),
+        picture=picture,
+        observed=bool(scores.observed.any()),
+        failures=() if given is None else given.read.failures,
+        patches=patch_count,
+        pixels=placed.pixels if isinstance(placed, BlockContext) else 0,
+    )
+
+
+def _count_pixels(
+    plan: RunPlan, block: Block, rasters: BlockRasters, given: BlockInput | None
+) -> PixelCounts:
+    """The area's pixels in a block; of a model of patches those of whole cells that touch the area."""
+    if plan.engine != "pixels":
+        cells = np.ones(block.shape, np.bool_)
+        counts = votes.count_pixels(
+            rasters,
+            cells,
+            cells,
+            ~cells,
+            classes=len(plan.classes),
+            covers=len(plan.covers),
+            cell_px=1,
+        )
+        pixels = plan.stride_px**2
+        return PixelCounts(
+            of_class=counts.of_class * pixels,
+            of_cover=counts.of_cover * pixels,
+            of_status=counts.of_status * pixels,
+        )
+    inside = pixels_inside(plan, block)
+    nothing = np.zeros(inside.shape, np.bool_)
+    return votes.count_pixels(
+        rasters,
+        inside,
+        nothing if given is None else _pixels_of_cells(plan, block, given).observed.values,
+        nothing if given is None else _lost_pixels(plan, block, given),
+        classes=len(plan.classes),
+        covers=len(plan.covers),
+        cell_px=plan.stride_px,
+    )
 
 
 def score_block(
-    plan: RunPlan, block: Block, classifier: PatchClassifier, given: BlockInput
+    plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput
 ) -> tuple[CellScores, int]:
     """What a block's cells are found to be, and how many patches were classified for that."""
+    own = _pixels_of_cells(plan, block, given)
+    if plan.engine == "pixels":
+        lost = votes.count_in_cells(_lost_pixels(plan, block, given), plan.stride_px) > 0
+        # The engine follows from the contract of this model: it is one of pixels.
+        landuse, cover = _own_scores(plan, block, cast("PixelClassifier", classifier), given)
+        scores = votes.settle_pixels(
+            landuse, cover, own, cell_px=plan.stride_px, inside=given.inside, lost=lost
+        )
+        return scores, 0
     blend = votes.Blend(block, classes=len(plan.classes))
     vote = _shared_votes if plan.engine == "shared" else _patch_votes
-    count = vote(plan, classifier, given, blend)
+    count = vote(plan, cast("PatchClassifier", classifier), given, blend)
     scores = blend.settle(
-        _pixels_of_cells(plan, block, given),
+        own,
         stride_px=plan.stride_px,
         inside=given.inside,
         lost=cells_touching(footprints_in(given.read.lost, plan.crs), plan, block),
@@ -120,20 +218,43 @@ def score_block(
     return scores, count
 
 
+def _own_scores(
+    plan: RunPlan, block: Block, classifier: PixelClassifier, given: BlockInput
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Probabilities of the classes and the covers of the block's own pixels, ``(class, y, x)``."""
+    own = _pixels_of_cells(plan, block, given)
+    if not own.usable.values.any():  # nothing of it would be kept
+        shape = own.usable.shape
+        return (
+            np.zeros((len(plan.classes), *shape), np.float32),
+            np.zeros((len(plan.covers), *shape), np.float32),
+        )
+    dn = patches.filled(given.read.pixels, patch_px=plan.patch_px)
+    scores = classifier.pixel_scores(dn, plan.bands, plan.level)
+    (top, bottom), (left, right) = (
+        (start - around[0], stop - around[0])
+        for (start, stop), around in zip(
+            own_pixels(plan, block), (given.placed.rows_px, given.placed.cols_px), strict=True
+        )
+    )
+    return scores.landuse[:, top:bottom, left:right], scores.cover[:, top:bottom, left:right]
+
+
+def _lost_pixels(plan: RunPlan, block: Block, given: BlockInput) -> NDArray[np.bool_]:
+    """(y, x), True where a scene has pixels, by its footprint, that could not be read."""
+    return _centres_in(footprints_in(given.read.lost, plan.crs), plan, block)
+
+
 def _pixels_of_cells(plan: RunPlan, block: Block, given: BlockInput) -> xr.Dataset:
     """The pixels of the block's cells, without the context that was read around them."""
-    rows_px, cols_px = (
-        (start * plan.stride_px, stop * plan.stride_px)
-        for start, stop in ((block.row_start, block.row_stop), (block.col_start, block.col_stop))
-    )
-    return cut_out(given.read.pixels, plan.pixel_geobox(rows_px, cols_px))
+    return cut_out(given.read.pixels, plan.pixel_geobox(*own_pixels(plan, block)))
 
 
 def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
     """Each patch cut out and classified alone; returns how many."""
     cells, count = plan.patch_px // plan.stride_px, 0
     for batch in patches.patch_batches(
-        given.read.pixels, given.placed, patch_px=plan.patch_px, batch_size=PATCHES_AT_ONCE
+        given.read.pixels, _patches_of(given), patch_px=plan.patch_px, batch_size=PATCHES_AT_ONCE
     ):
         blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, cells))
         count += len(batch.dn)
@@ -142,7 +263,7 @@ def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, 
 
 def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
     """The same patches, read from features that they share; returns how many."""
-    placed, pixels = given.placed, given.read.pixels
+    placed, pixels = _patches_of(given), given.read.pixels
     shares = patches.voting_shares(pixels, placed, patch_px=plan.patch_px)
     voting = np.nonzero(shares.any(1))[0]
     if not voting.size:
@@ -165,10 +286,16 @@ def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput,
     return int((shares > 0).sum())
 
 
-def work_of(plan: RunPlan, block: Block) -> tuple[patches.BlockPatches, NDArray[np.bool_]] | None:
-    """A block's patches and its cells inside the area ``(row, col)``; None where there is nothing to map."""
+def _patches_of(given: BlockInput) -> patches.BlockPatches:
+    if isinstance(given.placed, patches.BlockPatches):
+        return given.placed
+    raise TypeError("a block of pixels has no patches")
+
+
+def work_of(plan: RunPlan, block: Block) -> tuple[Placed, NDArray[np.bool_]] | None:
+    """What to read for a block, and which cells are part of the area; None where there is nothing to map."""
     inside = cells_inside(plan, block)
-    placed = patches.block_patches(plan, block)
+    placed = block_context(plan, block) if plan.engine == "pixels" else patches.block_patches(plan, block)
     return None if placed is None or not inside.any() else (placed, inside)
 
 
@@ -177,6 +304,7 @@ def no_scores(plan: RunPlan, block: Block) -> CellScores:
     nothing = np.zeros(block.shape, np.bool_)
     return CellScores(
         probabilities=np.zeros((len(plan.classes), *block.shape), np.float32),
+        cover=np.zeros((len(plan.covers), *block.shape), np.float32),
         mapped=nothing,
         observed=nothing,
         clouded=nothing,
@@ -185,10 +313,31 @@ def no_scores(plan: RunPlan, block: Block) -> CellScores:
 
 
 def cells_inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
-    """(row, col), True where a cell touches the area."""
+    """(row, col), True where a cell touches the area; of a map of pixels, where it holds one inside."""
+    if plan.engine == "pixels":
+        return votes.count_in_cells(pixels_inside(plan, block), plan.stride_px) > 0
     if plan.clip_wkt is None:
         return np.ones(block.shape, np.bool_)
     return cells_touching(shapely.from_wkt(plan.clip_wkt), plan, block)
+
+
+def pixels_inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
+    """(y, x), True where the centre of one of the block's pixels lies inside the area."""
+    if plan.clip_wkt is None:
+        (top, bottom), (left, right) = own_pixels(plan, block)
+        return np.ones((bottom - top, right - left), np.bool_)
+    return _centres_in(shapely.from_wkt(plan.clip_wkt), plan, block)
+
+
+def _centres_in(geometry: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:
+    """(y, x), True where the centre of one of the block's pixels lies in a geometry in the map's CRS."""
+    grid = plan.pixel_geobox(*own_pixels(plan, block))
+    # Only what is near: an area may have many more corners than a block sees.
+    near = shapely.clip_by_rect(geometry, *shapely.box(*grid.boundingbox.bbox).buffer(plan.pixel_m).bounds)
+    if near.is_empty:
+        return np.zeros(grid.shape, np.bool_)
+    inside: NDArray[np.bool_] = geometry_mask([near], grid.shape, grid.affine, invert=True)
+    return inside
 
 
 def cells_touching(geometry: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import shapely
 
+from landuse.pipeline.blocks.context import BlockContext
 from landuse.pipeline.geometry import footprint_in, footprint_of
 from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-    from landuse.pipeline.blocks.patches import BlockPatches
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.scene import BandAsset, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier, PatchClassifier, PixelClassifier, Placed
     from landuse.workflows.mapping.request import MapRequest
 
 CHUNK_PX = 512
@@ -38,14 +38,18 @@ BYTES_PER_PX = {"tiff": 1.5, "jp2": 1.0, SCL: 0.05}
 READ_BYTES_PER_S = 10e6
 """Assumed rate of reading: nothing is fetched here that would tell."""
 
-VECTOR_BYTES = {"polygons": 20, "cells": 250}
-"""Of a map's cell in the vector layers: its share of polygons, and its square where cells are asked for."""
+VECTOR_BYTES = {"polygons": 20, "large polygons": 2, "cells": 250}
+"""Of a map's cell in the vector layers: its share of polygons, of those that are larger than a minimum, and
+its square where cells are asked for."""
 
 SMALL_FILES_BYTES = 1_500_000
 """What preview, scripts of the page, STAC items and empty tables take together, of any map."""
 
 CALIBRATION_PATCHES = 256
 """Patches that the network is timed on."""
+
+CALIBRATION_PX = 768
+"""Side of the block of pixels that a network of pixels is timed on."""
 
 GAPS_SHOWN = 5
 """Largest gaps in cover that are listed."""
@@ -75,6 +79,8 @@ class RunEstimate:
     """From one clear layer of scenes to all of them; estimated."""
     patches: int
     """Patches that the network may have to classify."""
+    pixels: int
+    """Pixels that it may have to, of a model of pixels; those around each block count as well."""
     disk_bytes: tuple[int, int]
     """Most that is held during the run, copies of what is fetched included; estimated."""
     read_seconds: tuple[float, float]
@@ -90,7 +96,7 @@ class RunEstimate:
         return values
 
 
-def estimate_run(request: MapRequest, classifier: PatchClassifier) -> RunEstimate:
+def estimate_run(request: MapRequest, classifier: Classifier) -> RunEstimate:
     """Search and plan, and estimate what the run will take. No pixel is read.
 
     Raises:
@@ -105,7 +111,8 @@ def estimate_run(request: MapRequest, classifier: PatchClassifier) -> RunEstimat
             for placed, _ in work
         ]
     )
-    patches = sum(len(placed.rows.cells) * len(placed.cols.cells) for placed, _ in work)
+    patches = sum(_patches(placed) for placed, _ in work)
+    pixels = sum(placed.pixels for placed, _ in work if isinstance(placed, BlockContext))
     read_bytes, fetched_bytes = _read_bytes(plan, extent), _read_bytes(plan, extent, remote_only=True)
     kept = _kept_bytes(plan, request)
     return RunEstimate(
@@ -114,20 +121,30 @@ def estimate_run(request: MapRequest, classifier: PatchClassifier) -> RunEstimat
         gaps=gaps_in(area_of(request, found.scenes), plan.scenes),
         read_bytes=read_bytes,
         patches=patches,
+        pixels=pixels,
         disk_bytes=(fetched_bytes[0] + kept, fetched_bytes[1] + kept),
         read_seconds=(read_bytes[0] / READ_BYTES_PER_S, read_bytes[1] / READ_BYTES_PER_S),
-        network_seconds=_network_seconds(plan, classifier, work) if patches else 0.0,
+        network_seconds=_network_seconds(plan, classifier, work) if work else 0.0,
     )
+
+
+def _patches(placed: Placed) -> int:
+    if isinstance(placed, BlockContext):
+        return 0
+    return len(placed.rows.cells) * len(placed.cols.cells)
 
 
 def _kept_bytes(plan: RunPlan, request: MapRequest) -> int:
     """Finished blocks and the map's files, as if nothing could be compressed; both are there at the end."""
-    classes = len(plan.classes)
-    block = 4 * classes + 4  # probabilities and four masks
-    rasters = 2 * (3 + (classes if request.probabilities else 0))  # in pieces, and as COGs made of them
-    vectors = VECTOR_BYTES["polygons"] + (VECTOR_BYTES["cells"] if request.vectors.cells else 0)
+    # Class, confidence and status; cover and second class with its probability; every class's probability.
+    bands = 3 + 3 * bool(plan.covers) + len(plan.classes) * plan.probabilities
+    rasters = 3 * bands  # in blocks, in pieces, and as COGs made of them
+    is_sieved = (request.vectors.for_plan(plan).min_area_ha or 0) > 0
+    vectors = VECTOR_BYTES["large polygons" if is_sieved else "polygons"] + (
+        VECTOR_BYTES["cells"] if request.vectors.cells else 0
+    )
     picture = 3 * (plan.stride_px // plan.picture_step_px) ** 2  # in block, pieces, COG and page
-    return plan.rows * plan.cols * (block + rasters + vectors + 4 * picture) + SMALL_FILES_BYTES
+    return plan.rows * plan.cols * (rasters + vectors + 4 * picture) + SMALL_FILES_BYTES
 
 
 def _read_bytes(plan: RunPlan, extent: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:
@@ -170,28 +187,32 @@ def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
 
 
 def _network_seconds(
-    plan: RunPlan, classifier: PatchClassifier, work: Sequence[tuple[BlockPatches, NDArray[np.bool_]]]
+    plan: RunPlan, classifier: Classifier, work: Sequence[tuple[Placed, NDArray[np.bool_]]]
 ) -> float:
     """Timed on noise: what a patch shows does not matter to how long it takes."""
-    cells = plan.patch_px // plan.stride_px
+    pixels = sum(math.prod(high - low for low, high in (w.rows_px, w.cols_px)) for w, _ in work)
 
     def classify_noise() -> float:
         """Classifies a little; returns how many times that the run is."""
         rng = np.random.default_rng(0)
+        if plan.engine == "pixels":
+            side = CALIBRATION_PX // plan.position_px * plan.position_px
+            scene = rng.integers(1, 4000, (len(plan.bands), side, side), np.uint16)
+            cast("PixelClassifier", classifier).pixel_scores(scene, plan.bands, plan.level)
+            return pixels / side**2
+        patch_classifier, cells = cast("PatchClassifier", classifier), plan.patch_px // plan.stride_px
         if plan.engine == "shared":
             side = 4 * plan.patch_px
             scene = rng.integers(1, 4000, (len(plan.bands), side, side), np.uint16)
             starts = range(0, side - plan.patch_px + 1, plan.stride_px)
-            for _ in classifier.shared_probabilities(
+            for _ in patch_classifier.shared_probabilities(
                 scene, plan.level, row_starts=starts, col_starts=starts, cells=cells
             ):
                 pass
-            pixels = sum(math.prod(high - low for low, high in (w.rows_px, w.cols_px)) for w, _ in work)
             return pixels / side**2
         shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
-        classifier.cell_probabilities(rng.integers(1, 4000, shape, np.uint16), plan.level, cells)
-        count = sum(len(w.rows.cells) * len(w.cols.cells) for w, _ in work)
-        return count / CALIBRATION_PATCHES
+        patch_classifier.cell_probabilities(rng.integers(1, 4000, shape, np.uint16), plan.level, cells)
+        return sum(_patches(placed) for placed, _ in work) / CALIBRATION_PATCHES
 
     classify_noise()  # the first batch also sets things up
     began = time.perf_counter()

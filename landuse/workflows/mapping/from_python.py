@@ -55,7 +55,9 @@ def map(
     date: DateLike | None = ...,
     out: None = ...,
     model: str | Path = ...,
-    stride_px: int = ...,
+    cell_m: float | None = ...,
+    stride_px: int | None = ...,
+    bands: str = ...,
     max_cloud_percent: float = ...,
     composite: str = ...,
     probabilities: bool = ...,
@@ -73,7 +75,9 @@ def map(
     date: DateLike | None = ...,
     out: str | Path,
     model: str | Path = ...,
-    stride_px: int = ...,
+    cell_m: float | None = ...,
+    stride_px: int | None = ...,
+    bands: str = ...,
     max_cloud_percent: float = ...,
     composite: str = ...,
     probabilities: bool = ...,
@@ -92,7 +96,9 @@ def map(
     date: DateLike | None = None,
     out: str | Path | None = None,
     model: str | Path = MAP_MODEL,
-    stride_px: int = 16,
+    cell_m: float | None = None,
+    stride_px: int | None = None,
+    bands: str = "all",
     max_cloud_percent: float = 40.0,
     composite: str = "best",
     probabilities: bool = False,
@@ -115,14 +121,16 @@ def map(
             or ``datetime`` for its whole day; or a pair of ends, each included, of which None leaves one
             open. In a pair a ``datetime`` is a moment. One without time zone is in UTC. None takes any date.
         out: folder for the files, or its fsspec URL. None keeps nothing on disk and returns the map in
-            memory: 6 bytes a cell, with ``probabilities`` and ten classes 46.
+            memory: 6 bytes a cell, or 7 with land cover, and 4 for each class with ``probabilities``.
         model: name of a shipped model, or path of a checkpoint.
-        stride_px: side of a cell in pixels of 10 m.
+        cell_m: side of a cell in metres, of a model that classifies each pixel; None: 10.
+        stride_px: side of a cell in pixels of 10 m, of a model that classifies patches; None: 16.
+        bands: ``"all"``, ``"rgb"`` or ``"rgb-nir"``: which to read of those that the model can do without.
         max_cloud_percent: leave out scenes with more cloud over the area.
         composite: ``"best"`` or ``"median"``: how several scenes become one image.
         probabilities: also give every class's probability.
         min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
-        engine: ``"windows"``, ``"shared"`` or ``"auto"``.
+        engine: ``"auto"``; of a model of patches also ``"windows"`` or ``"shared"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         title: what the map in ``out`` is called.
         overwrite: replace the map that is in ``out``.
@@ -144,7 +152,9 @@ def map(
     for name, given, kind in (
         ("model", model, str | Path),
         ("out", out, str | Path | None),
-        ("stride_px", stride_px, int),
+        ("cell_m", cell_m, Real | None),
+        ("stride_px", stride_px, int | None),
+        ("bands", bands, str),
         ("max_cloud_percent", max_cloud_percent, Real),
         ("min_valid_percent", min_valid_percent, Real),
         ("composite", composite, str),
@@ -161,7 +171,9 @@ def map(
         area=None if area is None else area_of(area),
         dates=None if date is None else dates_of(date),
         out=out,
+        cell_m=cell_m,
         stride_px=stride_px,
+        bands=bands,
         max_cloud_percent=max_cloud_percent,
         composite=composite,
         probabilities=probabilities,
@@ -175,11 +187,11 @@ def map(
         return map_area(request, classifier)
     found = find_scenes(request, classifier.contract)
     plan = plan_map(request, classifier, found.scenes)
-    size = plan.rows * plan.cols * (6 + 4 * len(plan.classes) * probabilities)
+    size = plan.rows * plan.cols * (6 + bool(plan.covers) + 4 * len(plan.classes) * probabilities)
     if size > MAX_BYTES:
         raise UsageError(
             f"The map of {plan.rows} x {plan.cols} cells would take {size / 1024**3:.1f} GiB of memory. Give "
-            "out=, a folder, and open it with landuse.open_map; or a smaller area or larger stride_px."
+            "out=, a folder, and open it with landuse.open_map; or a smaller area or larger cells."
         )
     with tempfile.TemporaryDirectory(prefix="landuse-") as folder:
         held = replace(request, out=Path(folder) / "map", min_valid_percent=0.0)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
     from landuse.pipeline.remote.files import Remote
+    from landuse.pipeline.write.block_file import BlockFile
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.mapping.classify_block import BlockInput, PatchClassifier
+    from landuse.workflows.mapping.classify_block import BlockInput, Classifier
 
 _ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")
 
@@ -44,6 +45,8 @@ class BlockDone:
     """``Block.name``."""
     patches: int
     """Patches that went through the network."""
+    pixels: int
+    """Pixels that did, of a model of pixels."""
     failures: int
     """Reads that failed for good."""
 
@@ -69,6 +72,8 @@ class Progress:
     """All blocks; 0 until they are planned."""
     patches: int
     """Patches classified so far."""
+    pixels: int = 0
+    """Pixels classified so far, of a model of pixels; those around each block count as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +88,7 @@ class Cluster:
     """Name of the model, or a path to it that every worker knows."""
     device: str
     """What each worker computes on; ``cuda`` and ``auto`` share out this machine's GPUs."""
-    load: Callable[[str, str], PatchClassifier]
+    load: Callable[[str, str], Classifier]
     """Makes the classifier of model and device, in the worker."""
 
     def __post_init__(self) -> None:
@@ -104,6 +109,7 @@ class Tally:
         self.blocks = 0
         self.blocks_done = 0
         self.patches = 0
+        self.pixels = 0
         self.failures = 0
         self._on_progress = on_progress
 
@@ -116,6 +122,7 @@ class Tally:
         """One more block is finished; an earlier run did it."""
         self.blocks_done += 1
         self.patches += done.patches
+        self.pixels += done.pixels
         self.failures += done.failures
 
     def add(self, done: BlockDone) -> None:
@@ -131,6 +138,7 @@ class Tally:
                     blocks_done=self.blocks_done,
                     blocks=self.blocks,
                     patches=self.patches,
+                    pixels=self.pixels,
                 )
             )
 
@@ -142,7 +150,7 @@ def run_block(
     plan: RunPlan,
     block: Block,
     given: BlockInput | None,
-    classifier: PatchClassifier,
+    classifier: Classifier,
     folder: Store,
     computing: AbstractContextManager[object] | None = None,
 ) -> BlockDone:
@@ -162,7 +170,7 @@ def run_block(
     with computing or nullcontext():
         content = classify_block(plan, block, classifier, given)
     write_block(folder, block, content)
-    return BlockDone(name=block.name, patches=content.patches, failures=len(content.failures))
+    return _done(block, content)
 
 
 def finished_block(plan: RunPlan, block: Block, folder: Store) -> BlockDone | None:
@@ -173,7 +181,16 @@ def finished_block(plan: RunPlan, block: Block, folder: Store) -> BlockDone | No
     content = read_block(folder, block, plan)
     if content is None or content.failures:
         return None
-    return BlockDone(name=block.name, patches=content.patches, failures=0)
+    return _done(block, content)
+
+
+def _done(block: Block, content: BlockFile) -> BlockDone:
+    return BlockDone(
+        name=block.name,
+        patches=content.patches,
+        pixels=content.pixels,
+        failures=len(content.failures),
+    )
 
 
 def take_over(plan: RunPlan, folder: Store, tally: Tally) -> list[Block]:
@@ -197,7 +214,7 @@ def run_here(
     folder: Store,
     on_done: Callable[[BlockDone], None],
     *,
-    classifier: PatchClassifier,
+    classifier: Classifier,
     remote: Remote,
 ) -> Traffic:
     """Do the blocks in this process: the next ones are read while the network works on one.

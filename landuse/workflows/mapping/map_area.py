@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.blocks.plan import RunPlan, check_fit, make_plan, suitable_crs
+from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, choose_engine, make_plan, suitable_crs
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.remote.files import Remote
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import Block
     from landuse.pipeline.remote.files import Traffic
     from landuse.pipeline.scene import BandAsset, ReadFailure, Scene
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import BlockDone, Progress
     from landuse.workflows.mapping.request import MapRequest
 
@@ -51,14 +51,21 @@ BlockRunner: TypeAlias = "Callable[[RunPlan, Sequence[Block], Store, Callable[[B
 """Does blocks of a plan, keeps them in a folder, tells of each, and returns what was fetched elsewhere."""
 
 
-def load_classifier(model: str, device: str = "auto") -> PatchClassifier:
+def load_classifier(model: str, device: str = "auto") -> Classifier:
     """The classifier of a shipped model's name or of a checkpoint's path.
 
     Raises:
         ModelError: there is no such model, or its file is corrupt or foreign.
         UsageError: the device is unknown or missing.
     """
-    from landuse.model.predict import Predictor  # torch takes seconds to import
+    # torch takes seconds to import
+    from landuse.model.checkpoint import load_contract, model_path
+
+    if load_contract(model_path(model)).pixels is not None:
+        from landuse.model.predict_pixels import PixelPredictor
+
+        return PixelPredictor.load(model, device)
+    from landuse.model.predict import Predictor
 
     return Predictor.load(model, device)
 
@@ -97,7 +104,7 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
         area=request.area,
         dates=request.dates,
         max_cloud_percent=request.max_cloud_percent,
-        bands=contract.bands,
+        bands=contract.required_bands,
         levels=tuple(entry.level for entry in contract.levels),
     )
     found = search_sources(request.sources, query, request.retry)
@@ -113,14 +120,7 @@ def area_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
     )
 
 
-def engine_of(request: MapRequest, classifier: PatchClassifier) -> str:
-    """The engine that the map is made with: ``"shared"`` or ``"windows"``."""
-    if request.engine != "auto":
-        return request.engine
-    return "shared" if classifier.contract.shared_features else "windows"
-
-
-def choose_zone(request: MapRequest, classifier: PatchClassifier, scenes: Sequence[Scene]) -> str:
+def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Scene]) -> str:
     """The UTM zone of the map, once it is certain that a map can be made of these scenes.
 
     This is asked before any pixel is read, and of all scenes that were found, so that clouds do not move the
@@ -129,34 +129,39 @@ def choose_zone(request: MapRequest, classifier: PatchClassifier, scenes: Sequen
     Raises:
         LanduseError: as ``check_fit`` and ``suitable_crs`` do.
     """
+    contract = classifier.contract
     check_fit(
         scenes,
-        classifier.contract,
-        stride_px=request.stride_px,
+        contract,
+        stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
         composite=request.composite,
-        engine=engine_of(request, classifier),
+        engine=request.engine,
+        bands=request.bands,
         block_px=request.block_px,
     )
     return suitable_crs(area_of(request, scenes), scenes)
 
 
 def plan_map(
-    request: MapRequest, classifier: PatchClassifier, scenes: Sequence[Scene], crs: str | None = None
+    request: MapRequest, classifier: Classifier, scenes: Sequence[Scene], crs: str | None = None
 ) -> RunPlan:
     """Plan the map of the scenes in the UTM zone ``crs``, or that which suits them; no pixel is read.
 
     Raises:
         LanduseError: as ``make_plan`` does.
     """
-    engine = engine_of(request, classifier)
+    contract = classifier.contract
+    engine = choose_engine(contract, request.engine)
     return make_plan(
         area_of(request, scenes),
         scenes,
-        classifier.contract,
+        contract,
         weights_sha256=classifier.weights_sha256,
         engine=engine,
-        position_px=classifier.position_px if engine == "shared" else 1,
-        stride_px=request.stride_px,
+        position_px=1 if engine == "windows" else classifier.position_px,
+        stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
+        bands=request.bands,
+        probabilities=request.probabilities,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
         block_px=request.block_px,
@@ -179,7 +184,7 @@ def _with_fingerprints(scene: Scene) -> Scene:
 
 def map_area(
     request: MapRequest,
-    classifier: PatchClassifier,
+    classifier: Classifier,
     on_progress: Callable[[Progress], None] | None = None,
     cluster: Cluster | None = None,
     found: Found | None = None,
@@ -228,7 +233,6 @@ def map_area(
                 work,
                 folder,
                 spares_read=spares_read,
-                probabilities=request.probabilities,
                 vectors=request.vectors,
             )
             report = MapReport(
@@ -240,11 +244,13 @@ def map_area(
                 left_out=surveyed.left_out,
                 cover=made.cover,
                 classes=made.classes,
-                vectors=request.vectors,
+                covers=made.covers,
+                vectors=request.vectors.for_plan(plan),
                 failures=(*surveyed.failures, *made.failures),
                 files=(*made.files, *PUBLISHED),
                 out=out.path or out.shown,
                 patches=tally.patches,
+                pixels=tally.pixels,
                 traffic=traffic,
                 seconds={
                     "plan": planned - began,
@@ -258,7 +264,7 @@ def map_area(
     return report
 
 
-def _destination(request: MapRequest, classifier: PatchClassifier) -> Store:
+def _destination(request: MapRequest, classifier: Classifier) -> Store:
     """Where the results go; a place that cannot take them is refused before anything is searched.
 
     Raises:
@@ -321,7 +327,12 @@ def _claimed(out: Store, plan: RunPlan, request: MapRequest, tally: Tally) -> It
 def _classify(plan: RunPlan, work: Store, run_blocks: BlockRunner, tally: Tally) -> Traffic:
     """Do the blocks that no earlier run has finished; returns what workers elsewhere fetched for them."""
     log.info(
-        "%d scenes, %d x %d cells in %d blocks", len(plan.scenes), plan.rows, plan.cols, len(plan.blocks)
+        "%d scenes, bands %s; %d x %d cells in %d blocks",
+        len(plan.scenes),
+        ", ".join(plan.bands),
+        plan.rows,
+        plan.cols,
+        len(plan.blocks),
     )
     left = take_over(plan, work, tally)
     tally.enter(Stage.CLASSIFY)
@@ -372,7 +383,7 @@ def _counting(tally: Tally) -> Iterator[None]:
 @contextmanager
 def _block_runner(
     request: MapRequest,
-    classifier: PatchClassifier,
+    classifier: Classifier,
     cluster: Cluster | None,
     remote: Remote,
     scratch: Path | None,

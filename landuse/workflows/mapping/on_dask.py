@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import Cluster
 
 THREADS = 2
@@ -151,7 +151,7 @@ class Site:
                 "machine share: a common folder, or a URL such as s3://bucket/folder."
             )
 
-    def _classifier(self) -> PatchClassifier:
+    def _classifier(self) -> Classifier:
         import torch
 
         worker, cluster = get_worker(), self.job.cluster
@@ -163,8 +163,8 @@ class Site:
 
 @lru_cache(maxsize=1)
 def _loaded(
-    load: Callable[[str, str], PatchClassifier], model: str, device: str, weights_sha256: str
-) -> PatchClassifier:
+    load: Callable[[str, str], Classifier], model: str, device: str, weights_sha256: str
+) -> Classifier:
     """The model, kept in the process for the next run of the same."""
     classifier = load(model, device)
     if classifier.weights_sha256 != weights_sha256:

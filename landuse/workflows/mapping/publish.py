@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from landuse.pipeline.scene import Scene
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.report import MapReport
 
 PUBLISHED = ("preview.png", "index.html", "run.json", "model.json", "item.json")
@@ -40,7 +40,7 @@ VIEW_PX = 3072
 """Longest side of a view's image."""
 
 
-def publish(report: MapReport, folder: Path, classifier: PatchClassifier) -> None:
+def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
     """Write what is made of a map's rasters and vectors, beside them.
 
     Args:
@@ -63,6 +63,7 @@ def publish(report: MapReport, folder: Path, classifier: PatchClassifier) -> Non
         attribution=view.attribution,
         created_utc=report.created_utc,
         classes=report.classes,
+        covers=report.covers,
         cover=report.cover,
         folder=report.out if isinstance(report.out, Path) else None,
         spares_read=report.spares_read,

@@ -54,6 +54,8 @@ class MapReport:
     """How much of it."""
     classes: tuple[ClassArea, ...]
     """Area of each class that occurs."""
+    covers: tuple[ClassArea, ...] = ()
+    """Area of each land cover that occurs; none of a model that tells none."""
     vectors: VectorOptions
     """How the vector layers were asked for."""
     failures: tuple[ReadFailure, ...]
@@ -64,6 +66,8 @@ class MapReport:
     """The output folder, or its URL without passwords."""
     patches: int
     """Patches that went through the network, in this run and the one it resumed."""
+    pixels: int = 0
+    """Pixels that did, of a model of pixels; those around each block count as well."""
     traffic: Traffic
     """What this run fetched."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -180,6 +184,7 @@ class MapReport:
                 "name": plan.model,
                 "weights_sha256": plan.weights_sha256,
                 "bands": list(plan.bands),
+                "missing_bands": list(plan.missing_bands),
                 "level": plan.level,
                 "patch_px": plan.patch_px,
             },
@@ -195,10 +200,12 @@ class MapReport:
             ],
             "cover": asdict(self.cover),
             "classes": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.classes],
+            "covers": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.covers],
             "vectors": asdict(self.vectors),
             "warnings": list(plan.warnings),
             "failures": [asdict(failure) for failure in self.failures],
             "patches": self.patches,
+            "pixels": self.pixels,
             "traffic": asdict(self.traffic),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "files": list(self.files),

@@ -40,8 +40,12 @@ class MapRequest:
     """Folder for the results, or its fsspec URL; None: ``landuse-map``, or a folder in the catalogue's."""
     catalog: Path | None = None
     """Folder of the STAC catalogue that lists the map; None: none does."""
-    stride_px: int = 16
-    """Cell size in pixels of 10 m."""
+    cell_m: float | None = None
+    """Cell size in metres where the model classifies each pixel, a multiple of 10; None: 10."""
+    stride_px: int | None = None
+    """Cell size in pixels of 10 m where the model classifies patches; None: 16."""
+    bands: str = "all"
+    """Which bands to read of those that the model can do without: ``"all"``, ``"rgb"`` or ``"rgb-nir"``."""
     max_cloud_percent: float = 40.0
     """Scenes with more cloud over the area, of what they show of it, are left out."""
     composite: str = "best"
@@ -58,7 +62,7 @@ class MapRequest:
     """Replace results that are there already."""
     engine: str = "auto"
     """``"windows"``: each patch goes through the network alone; ``"shared"``: patches share features;
-    ``"auto"``: shared where the model was trained for it, else windows."""
+    ``"pixels"``: each pixel is classified; ``"auto"``: what the model was trained for."""
     block_px: int | None = None
     """Side of a block; decides memory, not results. None: what suits the engine."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -86,7 +90,15 @@ class MapRequest:
             [source if isinstance(source, str) else source.name for source in self.sources],
             self.area and shapely.to_wkb(self.area.geometry, hex=True),
             str(self.dates),
-            [self.stride_px, self.composite, self.engine, self.max_cloud_percent, weights_sha256],
+            [
+                self.cell_m,
+                self.stride_px,
+                self.bands,
+                self.composite,
+                self.engine,
+                self.max_cloud_percent,
+                weights_sha256,
+            ],
         )
         start = self.dates and (self.dates.start_utc or self.dates.end_utc)
         days = f"{start:%Y-%m-%d}" if start else "any-date"
@@ -135,7 +147,7 @@ def requested_dates(date: str | None) -> DateRange | None:
 
 
 def requested_vectors(
-    *, vector_format: str, cells: bool, min_area_ha: float, simplify_m: float
+    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float
 ) -> VectorOptions:
     """How the options name the vector layers.
 

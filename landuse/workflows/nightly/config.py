@@ -107,8 +107,16 @@ class AreaSettings(Settings):
         default=MAP_MODEL, min_length=1, description="a name that `landuse models` lists, or a path"
     )
     """The network."""
-    stride_px: int = Field(default=16, ge=1, description="whole pixels of 10 m, such as 8 or 16")
-    """Cell size of the maps in pixels of 10 m."""
+    cell_m: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="metres, a multiple of 10, or leave it out"
+    )
+    """Cell size of the maps in metres, of a model that classifies each pixel; None: 10."""
+    stride_px: int | None = Field(
+        default=None, ge=1, description="whole pixels of 10 m, such as 8 or 16, or leave it out"
+    )
+    """Cell size of the maps in pixels of 10 m, of a model that classifies patches; None: 16."""
+    bands: Literal["all", "rgb", "rgb-nir"] = Field(default="all", description="all, rgb or rgb-nir")
+    """Which bands to read of those that the model can do without."""
     composite: Literal["best", "median"] = Field(default="best", description="best or median")
     """How several scenes become one image."""
     max_cloud: Percent = Field(default=40.0, description="percent, 0 to 100")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.search.find_scenes import Found
     from landuse.pipeline.stac_json import Json
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import Cluster, Progress
     from landuse.workflows.nightly.config import AreaConfig
     from landuse.workflows.nightly.ledger.ledger import Ledger
@@ -85,7 +85,7 @@ class AreaContext:
     """The same folder, as a path or an fsspec URL."""
     ledger: Ledger
     """The record of what is mapped."""
-    classifier: PatchClassifier
+    classifier: Classifier
     """The model."""
     cluster: Cluster | None
     """The workers that classify blocks; None: this process does."""
@@ -311,7 +311,9 @@ class PeriodWork:
             area=context.place,
             dates=None,
             out=f"{location}/{self.map_id}" if isinstance(location, str) else location / self.map_id,
+            cell_m=context.area.cell_m,
             stride_px=context.area.stride_px,
+            bands=context.area.bands,
             max_cloud_percent=context.area.max_cloud,
             composite=context.area.composite,
             probabilities=True,  # for the comparison with other nights

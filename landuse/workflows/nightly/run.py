@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import ClusterError, LanduseError, NothingFoundError, OutputError, ReadError, UsageError
+from landuse.pipeline.blocks.plan import cell_px
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import DateRange
 from landuse.pipeline.search.find_scenes import Found
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from landuse.pipeline.search.area import Area
-    from landuse.workflows.mapping.classify_block import PatchClassifier
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
     from landuse.workflows.nightly.ledger.recognise import Seen
     from landuse.workflows.nightly.ledger.records import DuePeriod
@@ -65,7 +66,7 @@ class Night:
     """Only report what would be mapped; write nothing."""
     device: str = "auto"
     """What the network runs on."""
-    load: Callable[[str, str], PatchClassifier] = load_classifier
+    load: Callable[[str, str], Classifier] = load_classifier
     """Makes the classifier of a model and a device."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How often and how long requests are tried again."""
@@ -191,7 +192,7 @@ class _AreaRun:
         config: NightlyConfig,
         area: AreaConfig,
         night: Night,
-        load: Callable[[str, str], PatchClassifier],
+        load: Callable[[str, str], Classifier],
         clock: Clock,
     ) -> None:
         self.config = config
@@ -207,7 +208,8 @@ class _AreaRun:
         self.recipe = Recipe(
             model_sha256=self.classifier.weights_sha256,
             place_sha256=_digest(self.place),
-            stride_px=area.stride_px,
+            stride_px=cell_px(self.classifier.contract, cell_m=area.cell_m, stride_px=area.stride_px),
+            bands=area.bands,
             composite=area.composite,
             max_cloud=area.max_cloud,
             window_days=area.window_days,

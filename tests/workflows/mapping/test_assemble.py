@@ -11,6 +11,7 @@ ASSEMBLE_TWO_MAPS = """
     import numpy as np, pyogrio, pyproj, rasterio, shapely
     from landuse.pipeline.write.block_file import BlockFile, write_block
     from landuse.pipeline.blocks.plan import make_plan
+    from landuse.pipeline.blocks.votes import block_rasters, count_pixels
     from landuse.pipeline.write.folder import Store
     from landuse.contract import LevelInput, ModelContract
     from landuse.pipeline.cells import CellScores
@@ -36,7 +37,7 @@ ASSEMBLE_TWO_MAPS = """
         )
         return make_plan(
             shapely.Polygon(corners), [scene], CONTRACT, weights_sha256="0", stride_px=1, composite="best",
-            clip=False, block_px=256, crs="EPSG:32633",
+            clip=False, block_px=256, crs="EPSG:32633", probabilities=True,
         )
 
     def peak_mb(name, rows):
@@ -51,10 +52,19 @@ ASSEMBLE_TWO_MAPS = """
             scores = votes.astype(np.float32).transpose(2, 0, 1).repeat(SQUARE, 1).repeat(SQUARE, 2)
             scores = scores[:, : block.shape[0], : block.shape[1]]
             yes, no = np.ones(block.shape, bool), np.zeros(block.shape, bool)
-            cells = CellScores(probabilities=scores, mapped=yes, observed=yes, clouded=no, failed=no)
-            picture = np.zeros((3, *block.shape), np.uint8)
-            write_block(store, block, BlockFile(scores=cells, picture=picture, failures=(), patches=1))
-        options = {"spares_read": False, "probabilities": True, "vectors": VectorOptions()}
+            none = np.zeros((0, *block.shape), np.float32)
+            cells = CellScores(
+                probabilities=scores, cover=none, mapped=yes, observed=yes, clouded=no, failed=no
+            )
+            rasters = block_rasters(cells, yes, probabilities=True)
+            content = BlockFile(
+                rasters=rasters,
+                counts=count_pixels(rasters, yes, yes, no, classes=3, covers=0, cell_px=1),
+                picture=np.zeros((3, *block.shape), np.uint8),
+                observed=True, failures=(), patches=1, pixels=0,
+            )
+            write_block(store, block, content)
+        options = {"spares_read": False, "vectors": VectorOptions()}
         made = assemble(plan, store, out, **options)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         assert made.cover.cells == plan.rows * plan.cols

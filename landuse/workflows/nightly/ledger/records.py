@@ -57,6 +57,8 @@ class Recipe:
     """Hash of the area's geometry."""
     stride_px: int
     """Cell size in pixels of 10 m."""
+    bands: str = "all"
+    """Which bands are read of those that the model can do without."""
     composite: str
     """How several scenes become one image."""
     max_cloud: float

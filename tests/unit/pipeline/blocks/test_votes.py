@@ -61,6 +61,7 @@ def test_shares_are_coded_in_steps_and_status_says_why():
     mapped = mapped & inside  # as ``settle`` has it
     probabilities = np.where(mapped, np.linspace(0, 1, 16).reshape(2, 8), 0).astype(np.float32)
     scores = CellScores(
+        cover=np.zeros((0, 2, 8), np.float32),
         probabilities=np.stack([probabilities, np.where(mapped, 1 - probabilities, 0)]),
         mapped=mapped,
         observed=clouded,

@@ -1,0 +1,83 @@
+"""What covers a pixel and what it is used for, as one class.
+
+``p(class) = sum over covers of p(cover) p(use | cover)``: the cover says where, the use says what for, and a
+cover can only be used as ``PixelOutputs.uses_of_covers`` allows. So a wood cannot be a pasture, however much
+pasture lies around it. The use is what ``USE_AROUND_PX`` around the pixel says of this cover, weighted by how
+probable the cover is there: a lake is one lake, a village one village. A highway is a line in other built
+ground, so that it alone is decided at each pixel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from landuse.contract import ModelContract, PixelOutputs
+
+USE_AROUND_PX = 52
+"""Side of the window in which the evidence of a cover's uses is averaged: 520 m, near a patch's 640 m."""
+
+LINES = ("Highway",)
+"""Uses that are narrower than the window: decided at each pixel."""
+
+_CELL_PX = 4
+"""The averages are made of cells of so many pixels, which changes them little and costs a sixteenth."""
+
+
+def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
+    """The probability of each class and of each cover.
+
+    Args:
+        cover_logits: (B, covers, H, W); H and W are multiples of 4.
+        use_logits: (B, uses, H, W).
+        contract: of a model that classifies pixels: classes, covers, their uses and the temperatures.
+
+    Returns:
+        (B, classes, H, W) and (B, covers, H, W), each summing to 1 over the second axis.
+    """
+    outputs = contract.pixels
+    if outputs is None:
+        raise ValueError(f"model {contract.name} classifies patches, not pixels")
+    covers = (cover_logits.float() / outputs.cover_temperature).softmax(1)
+    scaled = use_logits.float() / outputs.use_temperature
+    classes = covers.new_zeros((covers.shape[0], len(contract.classes), *covers.shape[2:]))
+    for index, uses in enumerate(outputs.uses_of_covers):
+        of_cover = covers[:, index : index + 1]
+        if len(uses) == 1:
+            classes[:, contract.classes.index(uses[0])] = of_cover[:, 0]
+            continue
+        shares = _shares(scaled, of_cover, uses, outputs)
+        for position, use in enumerate(uses):
+            classes[:, contract.classes.index(use)] = of_cover[:, 0] * shares[:, position]
+    return classes, covers
+
+
+def _shares(use_logits: Tensor, of_cover: Tensor, uses: tuple[str, ...], outputs: PixelOutputs) -> Tensor:
+    """``p(use | cover)`` of a cover's uses at each pixel, (B, uses of the cover, H, W), summing to 1."""
+    chosen = use_logits[:, [outputs.uses.index(use) for use in uses]].softmax(1)
+    lines = [position for position, use in enumerate(uses) if use in LINES]
+    others = [position for position, use in enumerate(uses) if use not in LINES]
+    shares = chosen.clone()
+    areal = chosen[:, others]
+    around = _averaged(areal * of_cover) / _averaged(of_cover).clamp(min=1e-6)
+    around = around / around.sum(1, keepdim=True).clamp(min=1e-6)
+    left = 1 - chosen[:, lines].sum(1, keepdim=True) if lines else torch.ones_like(of_cover)
+    shares[:, others] = left * around
+    return shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def _averaged(x: Tensor) -> Tensor:
+    """The mean over ``USE_AROUND_PX`` around each pixel of ``(B, C, H, W)``; shorter at the edges."""
+    cells = F.avg_pool2d(x, _CELL_PX)
+    size = USE_AROUND_PX // _CELL_PX
+    if size % 2 == 0:
+        raise ValueError(f"USE_AROUND_PX {USE_AROUND_PX} must be an odd multiple of {_CELL_PX}")
+    half = size // 2
+    means = F.avg_pool2d(cells, (1, size), 1, (0, half), count_include_pad=False)
+    means = F.avg_pool2d(means, (size, 1), 1, (half, 0), count_include_pad=False)
+    return F.interpolate(means, scale_factor=_CELL_PX, mode="bilinear", align_corners=False)
