@@ -18,7 +18,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, SHARE_STEPS
-from landuse.pipeline.pages.pieces import pack_map
+from landuse.pipeline.pages.pieces import DIGITS, pack_map
 from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PAGE_BYTES = 15_000_000
 """Of a whole page, at most."""
 
 _TAGS_BYTES = 20_000
-"""For the elements around the pieces and for what is said of the rasters."""
+"""At most of the elements around the pieces and of what is said of the rasters."""
 
 _UTM = re.compile(r"EPSG:32([67])(\d\d)")
 
@@ -162,6 +162,7 @@ def _rasters(packed: PackedMap) -> dict[str, object]:
         "nodata_id": NODATA_ID,
         "share_steps": SHARE_STEPS,
         "share_step": packed.detail.share_step,
+        "digits": DIGITS,
         "cells": {**_raster(packed.cells), "shown_m": view.shown_m},
         "image": {**_raster(packed.image), "type": packed.image_type},
     }
@@ -171,15 +172,15 @@ def _raster(raster: PackedRaster) -> dict[str, object]:
     return {
         "shape": raster.shape,
         "side": raster.side,
-        "overview": raster.overview,
         "overview_factor": raster.overview_factor,
     }
 
 
 def _pieces(packed: PackedMap) -> list[str]:
-    """The elements that hold the pieces; no script runs in them. Base64 is never markup."""
-    return [
-        f'<script type="text/plain" id="{kind}-{row}-{col}">{content}</script>'
-        for kind, raster in (("cells", packed.cells), ("image", packed.image))
-        for (row, col), content in raster.pieces.items()
-    ]
+    """The elements that hold the pieces. No script runs in them, and their text ends no element."""
+    contents = {}
+    for kind, raster in (("cells", packed.cells), ("image", packed.image)):
+        if raster.overview is not None:
+            contents[f"{kind}-overview"] = raster.overview
+        contents |= {f"{kind}-{row}-{col}": piece for (row, col), piece in raster.pieces.items()}
+    return [f'<script type="text/plain" id="{key}">{text}</script>' for key, text in contents.items()]

@@ -11,6 +11,8 @@ const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 2
 const CANVAS_PX = 2048;
 const MOST_PX_PER_CELL = 16;
 const STRIPE_PX = 4;
+/* In a piece a cell is one pixel, and hatching has to show on a few of them. */
+const PIECE_STRIPE_PX = 2;
 
 /* From so many screen pixels a cell on, pieces are laid over the overview. */
 const LEAST_PX_PER_CELL = 0.5;
@@ -19,10 +21,26 @@ const BESIDE = 0.2;
 /* So many unpacked pieces of cells are kept, at 1.5 MB each. */
 const MOST_UNPACKED = 48;
 
-async function inflate(base64) {
-  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/* The bytes of a piece or an overview, which to_text of pages/pieces.py wrote: two digits are 13 bits. */
+function contentOf(id, digits) {
+  const text = document.getElementById(id).textContent;
+  const values = new Uint8Array(128);
+  for (let digit = 0; digit < digits.length; digit += 1) values[digits.charCodeAt(digit)] = digit;
+  const bytes = new Uint8Array(Math.floor((text.length / 2) * (13 / 8)));
+  let bits = 0;
+  let count = 0;
+  for (let from = 0, to = 0; from < text.length; from += 2) {
+    bits = (bits << 13) | (values[text.charCodeAt(from)] * digits.length + values[text.charCodeAt(from + 1)]);
+    for (count += 13; count >= 8; to += 1) bytes[to] = bits >> (count -= 8);
+    bits &= 255;
+  }
+  const length = new DataView(bytes.buffer).getUint32(0);
+  return bytes.subarray(4, 4 + length);
 }
 
 /* What a raster holds of a piece: rows, columns and where it begins. */
@@ -32,14 +50,10 @@ function extentOf(raster, row, col) {
   return { top, left, rows: Math.min(raster.side, rows - top), cols: Math.min(raster.side, cols - left) };
 }
 
-function contentOf(kind, row, col) {
-  return document.getElementById(`${kind}-${row}-${col}`).textContent;
-}
-
 /* A piece of the cells, as pages/pieces.py packs it: two tables, and the place of each cell in them. */
-async function unpackPiece(raster, row, col) {
-  const raw = await inflate(contentOf("cells", row, col));
-  const extent = extentOf(raster, row, col);
+async function unpackPiece(data, row, col) {
+  const raw = await inflate(contentOf(`cells-${row}-${col}`, data.digits));
+  const extent = extentOf(data.cells, row, col);
   const count = extent.rows * extent.cols;
   const head = new DataView(raw.buffer);
   const layers = [["classes", "status", "covers", "second"], ["confidence", "secondShare"]];
@@ -63,17 +77,17 @@ async function unpackPiece(raster, row, col) {
 }
 
 /* The overview of the cells: planes of what pages/pieces.py names. */
-async function unpackOverview(raster) {
-  const raw = await inflate(raster.overview);
-  const [rows, cols] = raster.shape.map((side) => Math.ceil(side / raster.overview_factor));
+async function unpackOverview(data) {
+  const raw = await inflate(contentOf("cells-overview", data.digits));
+  const [rows, cols] = data.cells.shape.map((side) => Math.ceil(side / data.cells.overview_factor));
   const plane = (index) => raw.subarray(index * rows * cols, (index + 1) * rows * cols);
   return { rows, cols, classes: plane(0), status: plane(1), confidence: plane(2), covers: plane(3) };
 }
 
 /* Unpacks pieces once and keeps those unpacked last. */
 class Pieces {
-  constructor(raster) {
-    this.raster = raster;
+  constructor(data) {
+    this.data = data;
     this.kept = new Map(); // by row and column: a promise, later the piece
   }
 
@@ -81,7 +95,7 @@ class Pieces {
   get(row, col) {
     const key = `${row}-${col}`;
     if (!this.kept.has(key)) {
-      const promise = unpackPiece(this.raster, row, col).then((piece) => {
+      const promise = unpackPiece(this.data, row, col).then((piece) => {
         if (this.kept.get(key) === promise) this.kept.set(key, piece);
         return piece;
       });
@@ -111,6 +125,7 @@ function legendLayer(layer) {
    a class are hatched, those of a hidden one transparent. */
 function paint(canvas, cells, side, data, look) {
   const { rows, cols } = cells;
+  const stripe = side > 1 ? STRIPE_PX : PIECE_STRIPE_PX;
   canvas.width = cols * side;
   canvas.height = rows * side;
   const ids = cells[legendLayer(look.layer)];
@@ -136,7 +151,7 @@ function paint(canvas, cells, side, data, look) {
     const first = Math.floor(y / side) * cols;
     for (let x = 0; x < canvas.width; x += 1, at += 1) {
       const cell = first + Math.floor(x / side);
-      const striped = (x + y) % (2 * STRIPE_PX) < STRIPE_PX;
+      const striped = (x + y) % (2 * stripe) < stripe;
       if (ids[cell] !== data.nodata_id) pixels[at] = shows[ids[cell]] * palette[values[cell]];
       else pixels[at] = (striped ? stripes : grounds)[cells.status[cell]];
     }
@@ -250,12 +265,14 @@ function drawMap(data, base, pieces) {
   map.fitBounds(bounds);
   map.setMinZoom(map.getZoom() - 1);
 
-  const address = (content) => `data:${data.image.type};base64,${content}`;
-  const layImage = (content, place) =>
-    L.imageOverlay(address(content), place, { pane: "image", alt: "Satellite image" });
-  const image = layImage(data.image.overview, bounds).addTo(map);
+  const layImage = (id, place) => {
+    const binary = Array.from(contentOf(id, data.digits), (byte) => String.fromCharCode(byte)).join("");
+    const address = `data:${data.image.type};base64,${btoa(binary)}`;
+    return L.imageOverlay(address, place, { pane: "image", alt: "Satellite image" });
+  };
+  const image = layImage("image-overview", bounds).addTo(map);
   new LaidPieces(map, data.image, imageM, height, image, (row, col, place) =>
-    layImage(contentOf("image", row, col), place),
+    layImage(`image-${row}-${col}`, place),
   );
 
   const [factor, side] = [base.factor, sideOf(base)];
@@ -447,8 +464,8 @@ function connectControls(map, data, look, repaint) {
 async function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
   fillPanel(data);
-  const pieces = new Pieces(data.cells);
-  const base = await (data.cells.overview ? unpackOverview(data.cells) : pieces.get(0, 0));
+  const pieces = new Pieces(data);
+  const base = await (data.cells.overview_factor > 1 ? unpackOverview(data) : pieces.get(0, 0));
   drawMap(data, { ...base, factor: data.cells.overview_factor }, pieces);
   document.documentElement.dataset.ready = "true";
 }
