@@ -81,7 +81,7 @@ def render_page(view: MapView) -> str:
     }
     texts = _texts(view)
     template = _asset("template.html")
-    others = sum(map(len, (template, json_for_html(texts), *parts.values())))
+    others = sum(len(text.encode()) for text in (template, json_for_html(texts), *parts.values()))
     packed = pack_map(view, PAGE_BYTES - others - _TAGS_BYTES)
     return Template(template).substitute(
         parts, data=json_for_html(texts | _rasters(packed)), pieces="\n".join(_pieces(packed))
