@@ -39,8 +39,8 @@ DEFLATE_LEVEL = 7
 """The next takes twice as long for a hundredth less."""
 
 DIGITS = bytes(sorted(set(range(33, 127)) - set(b'<"\\'))).decode()
-"""The 91 characters that contents are written with: 13 bits take two of them, base64 would take 8 % more. They
-end no element, and each is a byte in UTF-8."""
+"""The 91 characters that contents are written with: 13 bits take two of them, base64 would take 8 % more.
+They end no element, and each is a byte in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,8 @@ DETAILS = (
 
 
 OVERVIEW_SHARE_STEP = 10
-"""The overview's confidences are rounded to multiples of so many ``1 / SHARE_STEPS``: they are only painted."""
+"""The overview's confidences, which are only painted, are rounded to multiples of so many
+``1 / SHARE_STEPS``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,14 +167,17 @@ def pack_cells(view: MapView, rows: slice, cols: slice, detail: Detail) -> bytes
 
 
 def to_text(content: bytes) -> str:
-    """Bytes as text of ``DIGITS``: the number of bytes as big-endian uint32 and the bytes, 13 bits of them as a
-    number of two digits, the higher one first."""
+    """Bytes as text of ``DIGITS``.
+
+    What is written is the number of bytes as big-endian uint32, and the bytes: 13 bits at a time, as a number of
+    two digits, the higher one first.
+    """
     framed = np.frombuffer(len(content).to_bytes(4, "big") + content, np.uint8)
     bits = np.unpackbits(framed)
-    bits = np.pad(bits, (0, -len(bits) % 13)).reshape(-1, 13)
-    numbers = bits @ (1 << np.arange(12, -1, -1))
+    groups = np.pad(bits, (0, -len(bits) % 13)).reshape(-1, 13)
+    numbers = groups @ (1 << np.arange(12, -1, -1))
     digits = np.stack(np.divmod(numbers, len(DIGITS)), axis=-1).ravel()
-    return np.frombuffer(DIGITS.encode(), np.uint8)[digits].tobytes().decode()
+    return bytes(np.frombuffer(DIGITS.encode(), np.uint8)[digits]).decode()
 
 
 def most_frequent(values: NDArray[np.integer], factor: int) -> NDArray[np.integer]:
@@ -343,7 +347,7 @@ def _sampled_bytes(shape: tuple[int, ...], packed: Callable[[slice, slice], str]
 
 
 def _is_small(view: MapView) -> bool:
-    return max(*view.classes.shape, *view.image.shape) <= WHOLE_PX
+    return bool(max(*view.classes.shape, *view.image.shape) <= WHOLE_PX)
 
 
 def _thinned(view: MapView) -> MapView:

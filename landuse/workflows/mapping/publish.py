@@ -75,8 +75,8 @@ def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
 def map_view(report: MapReport, folder: Path) -> MapView:
     """The view of the rasters in a folder.
 
-    Of a large map every few cells are shown, and not its overviews: class, second class, cover and probability
-    of a cell belong together.
+    Of a large map every few cells are shown, and not its overviews: class, second class, cover and
+    probability of a cell belong together.
     """
     plan, used = report.plan, report.plan.scenes_used(report.spares_read)
     thinned = max(math.ceil(max(plan.rows, plan.cols) / VIEW_CELLS), 1)
