@@ -169,8 +169,8 @@ def pack_cells(view: MapView, rows: slice, cols: slice, detail: Detail) -> bytes
 def to_text(content: bytes) -> str:
     """Bytes as text of ``DIGITS``.
 
-    What is written is the number of bytes as big-endian uint32, and the bytes: 13 bits at a time, as a number of
-    two digits, the higher one first.
+    What is written is the number of bytes as big-endian uint32, and the bytes: 13 bits at a time, as a
+    number of two digits, the higher one first.
     """
     framed = np.frombuffer(len(content).to_bytes(4, "big") + content, np.uint8)
     bits = np.unpackbits(framed)

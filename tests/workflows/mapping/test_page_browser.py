@@ -387,8 +387,8 @@ def test_of_a_large_map_pieces_are_unpacked_where_somebody_looks(shown, monkeypa
     ]
     step = 100 * int(re.search(r'"share_step":(\d+)', page.page_source)[1]) / SHARE_STEPS
     assert text(page, "detail") == (
-        f"This page shows probabilities in steps of {step:g} %. The files beside it hold all; areas are counted "
-        "on all cells."
+        f"This page shows probabilities in steps of {step:g} %. The files beside it hold all; areas are "
+        "counted on all cells."
     )
     left, top, width, height = box_of(page, "#map img")
 
