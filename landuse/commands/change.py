@@ -39,9 +39,13 @@ def change_command(
             "every difference, flicker too."
         ),
     ] = CHANGE_THRESHOLD,
-    min_area_ha: Annotated[
-        float, typer.Option(help="Leave out polygons of change below this, in hectares.")
-    ] = 0.0,
+    min_patch_ha: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out patches of change below this, in hectares; a patch is all changed cells that "
+            "hang together, whatever they changed to. Default: 0.5 between maps of pixels, else 0."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("landuse-change"),
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
@@ -58,7 +62,7 @@ def change_command(
         after=map_b,
         later=tuple(confirm or ()),
         threshold=threshold,
-        min_area_ha=min_area_ha,
+        min_patch_ha=min_patch_ha,
         out=out,
         overwrite=overwrite,
     )
@@ -81,7 +85,7 @@ def _print_change(report: ChangeReport) -> None:
     typer.echo(
         f"flicker {cover.share(cover.naive):.1%} have another class; of these {cover.naive} cells "
         f"{cover.flicker} moved by less than {request.threshold:g}, {cover.contradicted} are contradicted by "
-        f"later maps, {cover.too_small} lie in too small polygons"
+        f"later maps, {cover.too_small} lie in patches below {request.min_patch_ha or 0:g} ha"
     )
     for warning in report.warnings:
         typer.echo(f"note    {printable(warning)}")

@@ -152,16 +152,18 @@ class PixelPredictor:
         if dn.dtype != np.uint16 or dn.ndim != 3 or dn.shape[0] != len(bands):
             raise ModelError(
                 f"Model {contract.name} takes uint16 DN (reflectance x 10000) of shape ({len(bands)}, "
-                f"height, width); it was given {dn.dtype} of shape {dn.shape}. Scale and convert the pixels first."
+                f"height, width); it was given {dn.dtype} of shape {dn.shape}. Scale and convert the pixels "
+                "first."
             )
         if not dn.size or dn.shape[1] % side or dn.shape[2] % side:
             raise ModelError(
                 f"Model {contract.name} takes blocks whose sides are multiples of {side} px; it was given "
                 f"{dn.shape[1]} x {dn.shape[2]} px. Pad the block."
             )
-        whole = torch.zeros((1, len(contract.bands), *dn.shape[1:]), dtype=torch.uint16)
-        rows = [contract.bands.index(band) for band in bands]
-        whole[0, rows] = torch.from_numpy(np.ascontiguousarray(dn))
-        x = standardize(bring_to_input(whole.to(self.device), contract, level), contract)
+        # Filled by numpy: torch has no indexed assignment of uint16.
+        whole = np.zeros((1, len(contract.bands), *dn.shape[1:]), np.uint16)
+        whole[0, [contract.bands.index(band) for band in bands]] = dn
+        stored = torch.from_numpy(whole).to(self.device)
+        x = standardize(bring_to_input(stored, contract, level), contract)
         present = torch.tensor([[float(band in bands) for band in contract.optional_bands]])
         return x.contiguous(memory_format=torch.channels_last), present.to(self.device)

@@ -1,14 +1,14 @@
 """From two maps of one place to what changed between them, with later maps to confirm it.
 
-Three passes over the strips of the overlap, which is never in memory as a whole: verdicts; polygons, of which
-those too small are taken out again; the change raster of what is left.
+Passes over the strips of the overlap, which is never in memory as a whole: verdicts; patches of change, of
+which those too small are taken out again; polygons, and the change raster, of what is left.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,6 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
-from affine import Affine
-from rasterio.features import rasterize
-from rasterio.windows import Window
 
 import landuse
 from landuse.classes import legend
@@ -33,6 +30,7 @@ from landuse.pipeline.maps.moved_probability import (
     judge,
 )
 from landuse.pipeline.maps.open import check_order, opened_map, overlap_of
+from landuse.pipeline.maps.small_patches import small_patches
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.folder import prepare_folder, staged, write_json
 from landuse.pipeline.write.geopackage import geopackage_writer
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
-    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.io import DatasetReader
 
     from landuse.pipeline.maps.open import Overlap
 
@@ -55,6 +53,10 @@ _RAW = "raw.tif"
 
 _RAW_NODATA, _RAW_UNCONFIRMED, _RAW_UNCHANGED = 65_535, 65_534, 65_533
 """Its values; a changed cell has ``from x classes + to``, which stays below even with 255 classes."""
+
+PIXELS_MIN_PATCH_HA = 0.5
+"""Smallest patch of change between maps of pixels where none is asked for: a pixel that differs alone is more
+often one that was seen otherwise than one that changed."""
 
 _UNCHANGED_COLOR, _UNCONFIRMED_COLOR = (240, 240, 240), (150, 150, 150)
 
@@ -68,7 +70,7 @@ class _Counts:
     matrix: NDArray[np.int64]
     """(class, class), cells from and to, as reported."""
     too_small: int = 0
-    """Cells of polygons that were left out."""
+    """Cells of patches that were left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -117,17 +119,26 @@ def compare_maps(request: ChangeRequest) -> ChangeReport:
         check_order(overlap.maps)
         prepare_folder(request.out)
         folder = stack.enter_context(staged(request.out, OUTPUTS))
+        request = replace(request, min_patch_ha=_min_patch_ha(overlap, request))
         counts = _judge_cells(overlap, request.threshold, folder)
+        _take_out_small(overlap, counts, request.min_patch_ha or 0.0, folder)
         kinds = _kinds(overlap, counts)
-        _write_polygons(overlap, counts, kinds, request.min_area_ha, folder)
+        _write_polygons(overlap, counts, kinds, folder)
         _write_change(overlap, kinds, folder)
         report = _report(overlap, counts, request)
         write_json(folder / "change.json", report.to_dict())
     return report
 
 
+def _min_patch_ha(overlap: Overlap, request: ChangeRequest) -> float:
+    """The smallest patch as asked for, else what suits the maps."""
+    if request.min_patch_ha is not None:
+        return request.min_patch_ha
+    return PIXELS_MIN_PATCH_HA if any(entry.engine == "pixels" for entry in overlap.maps) else 0.0
+
+
 def _judge_cells(overlap: Overlap, threshold: float, folder: Path) -> _Counts:
-    """The first pass: verdict and difference of every cell."""
+    """Verdict and difference of every cell."""
     classes = len(overlap.names)
     counts = _Counts(verdicts=np.zeros(len(Verdict), np.int64), matrix=np.zeros((classes, classes), np.int64))
     rows, cols = overlap.geobox.shape
@@ -177,10 +188,33 @@ def _kinds(overlap: Overlap, counts: _Counts) -> _Kinds:
     return _Kinds(names=overlap.names, pairs={code: pair for pair, code in codes.items()})
 
 
-def _write_polygons(
-    overlap: Overlap, counts: _Counts, kinds: _Kinds, min_area_ha: float, folder: Path
-) -> None:
-    """The second pass: polygons of change; those too small are taken out of raster and counts."""
+def _take_out_small(overlap: Overlap, counts: _Counts, min_patch_ha: float, folder: Path) -> None:
+    """Make the cells of patches of change below a size unchanged, whatever they changed to."""
+    least_cells = math.ceil(min_patch_ha / overlap.cell_ha - 1e-9)
+    if least_cells <= 1:
+        return
+    classes = len(overlap.names)
+    with rasterio.open(folder / _RAW, "r+") as raw:
+
+        def changed() -> Iterator[NDArray[np.bool_]]:
+            for strip in overlap.strips():
+                yield raw.read(1, window=strip) < _RAW_UNCHANGED
+
+        # Each strip is read for the last time before it is written.
+        for strip, small in zip(overlap.strips(), small_patches(changed, least_cells), strict=True):
+            if not small.any():
+                continue
+            values = raw.read(1, window=strip)
+            pairs = np.bincount(values[small], minlength=classes**2).reshape(classes, classes)
+            counts.matrix -= pairs
+            np.fill_diagonal(counts.matrix, counts.matrix.diagonal() + pairs.sum(1))
+            counts.too_small += int(pairs.sum())
+            values[small] = _RAW_UNCHANGED
+            raw.write(values, 1, window=strip)
+
+
+def _write_polygons(overlap: Overlap, counts: _Counts, kinds: _Kinds, folder: Path) -> None:
+    """Polygons of change, each of one kind."""
     entries, labels = legend(kinds.names), kinds.labels
     style = [
         StyleEntry(
@@ -192,7 +226,7 @@ def _write_polygons(
     styles = [categorized("change", "code", style, "Change of land use, in the new class's colour")]
     with (
         geopackage_writer(folder / "change.gpkg", styles) as put,
-        rasterio.open(folder / _RAW, "r+") as raw,
+        rasterio.open(folder / _RAW) as raw,
         rasterio.open(folder / "difference.tif") as moved,
     ):
         for polygons in polygonize(
@@ -201,11 +235,7 @@ def _write_polygons(
             names=[labels.get(code, "") for code in range(NODATA_ID)],
             nodata=NODATA_ID,
         ):
-            frame = _change_frame(polygons, kinds, overlap.cell_ha)
-            small = frame["area_ha"] < min_area_ha
-            if small.any():
-                _take_out(frame[small], raw, counts)
-            put("change", frame[~small])
+            put("change", _change_frame(polygons, kinds, overlap.cell_ha))
         put("matrix", pd.DataFrame([asdict(entry) for entry in _transitions(overlap, counts)]))
 
 
@@ -240,24 +270,8 @@ def _change_frame(polygons: gpd.GeoDataFrame, kinds: _Kinds, cell_ha: float) -> 
     )
 
 
-def _take_out(small: gpd.GeoDataFrame, raw: DatasetWriter, counts: _Counts) -> None:
-    """Make the cells of polygons unchanged."""
-    grid = raw.transform
-    left, bottom, right, top = small.total_bounds
-    col, row = round((left - grid.c) / grid.a), round((top - grid.f) / grid.e)
-    window = Window(col, row, round((right - left) / grid.a), round((bottom - top) / grid.e))
-    values = raw.read(1, window=window)
-    inside = rasterize(small.geometry, values.shape, transform=grid @ Affine.translation(col, row)) == 1
-    values[inside] = _RAW_UNCHANGED
-    raw.write(values, 1, window=window)
-    for start, end, cells in zip(small["from_id"], small["to_id"], small["cells"], strict=True):
-        counts.matrix[start, end] -= cells
-        counts.matrix[start, start] += cells
-    counts.too_small += int(small["cells"].sum())
-
-
 def _write_change(overlap: Overlap, kinds: _Kinds, folder: Path) -> None:
-    """The last pass: the change raster."""
+    """The change raster."""
     entries = legend(kinds.names)
     own = {UNCHANGED_CODE: _UNCHANGED_COLOR, UNCONFIRMED_CODE: _UNCONFIRMED_COLOR}
     layer = RasterLayer(
@@ -370,8 +384,9 @@ class ChangeRequest:
     """Maps after that, which have to agree with a change wherever they see it."""
     threshold: float = CHANGE_THRESHOLD
     """Share of a cell's probability that has to move for a change of class to count, 0..1."""
-    min_area_ha: float = 0.0
-    """Polygons of change below this count as unchanged."""
+    min_patch_ha: float | None = None
+    """Patches of change below this count as unchanged. A patch is all changed cells that hang together,
+    whatever they changed to. None: ``PIXELS_MIN_PATCH_HA`` between maps of pixels, else 0."""
     out: Path
     """Folder for the results."""
     overwrite: bool = False
@@ -380,8 +395,9 @@ class ChangeRequest:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold:g} is no share. Give 0 to 1.")
-        if not (math.isfinite(self.min_area_ha) and self.min_area_ha >= 0):
-            raise UsageError(f"--min-area-ha {self.min_area_ha:g} is no size. Give 0 or more.")
+        least = self.min_patch_ha
+        if least is not None and not (math.isfinite(least) and least >= 0):
+            raise UsageError(f"--min-patch-ha {least:g} is no size. Give 0 or more.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,7 +437,7 @@ class ChangeCover:
     contradicted: int
     """Changed, but not so in a later map."""
     too_small: int
-    """Changed, in polygons below the smallest area asked for."""
+    """Changed, in patches below the smallest that counts."""
 
     @property
     def compared(self) -> int:
@@ -490,7 +506,7 @@ class ChangeReport:
                 for entry in self.inputs
             ],
             "threshold": request.threshold,
-            "min_area_ha": request.min_area_ha,
+            "min_patch_ha": request.min_patch_ha,
             "grid": {
                 "crs": str(self.geobox.crs),
                 "transform": list(self.geobox.affine)[:6],

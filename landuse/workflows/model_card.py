@@ -48,10 +48,10 @@ from pystac.extensions.mlm import (
 from pystac.extensions.raster import DataType
 
 import landuse
-from landuse.classes import EUROSAT
+from landuse.classes import LAND_USE
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model import WEIGHTS, shipped_models
-from landuse.model.checkpoint import load_checkpoint
+from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint
 from landuse.model.predict import DEFAULT_BATCH_SIZE, file_sha256
 from landuse.pipeline.write.folder import write_json
 from landuse.pipeline.write.stac_item import (
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 
     from landuse.contract import ModelContract
     from landuse.model.networks import PatchNetwork
+    from landuse.model.pixel_network import PixelNet
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.write.stac_item import MapFacts
 
@@ -248,7 +249,8 @@ def write_card(checkpoint: Path, facts: CardFacts, path: Path) -> None:
     """
     if path.parent.resolve() != checkpoint.parent.resolve():
         raise UsageError(f"The card {path} must lie beside its weights. Write it into {checkpoint.parent}.")
-    network, contract = load_checkpoint(checkpoint)
+    contract = load_contract(checkpoint)
+    network = _network(checkpoint, contract)
     if not _NAME.fullmatch(contract.name):
         raise ModelError(
             f"Model {checkpoint}: its name {printable(contract.name)[:80]!r} cannot be a STAC id. Train it "
@@ -351,12 +353,17 @@ def model_item(
     else:
         if weights is not None and file_sha256(weights) != weights_sha256:
             weights = None  # another file by now
-        network = None if weights is None else load_checkpoint(weights)[0]
+        network = None if weights is None else _network(weights, contract)
         item = _item(contract, network, None, created_utc)
         href = href if weights is None else local_href(str(weights.absolute()), folder)
         told = f"They are those of {printable(contract.name)}."
     _add_weights(item, contract, href, told, weights_sha256)
     return item
+
+
+def _network(path: Path, contract: ModelContract) -> PatchNetwork | PixelNet:
+    """The network of a checkpoint, of patches or of pixels."""
+    return load_checkpoint(path)[0] if contract.pixels is None else load_pixel_checkpoint(path)[0]
 
 
 def _shipped(name: str, weights_sha256: str) -> pystac.Item | None:
@@ -379,18 +386,28 @@ def _shipped(name: str, weights_sha256: str) -> pystac.Item | None:
 
 
 def _item(
-    contract: ModelContract, network: PatchNetwork | None, facts: CardFacts | None, created_utc: datetime
+    contract: ModelContract,
+    network: PatchNetwork | PixelNet | None,
+    facts: CardFacts | None,
+    created_utc: datetime,
 ) -> pystac.Item:
     """The item of a model, without its weights; where the network or the facts are None it says less."""
     west, south, east, north = WHOLE_WORLD if facts is None else facts.bbox_lonlat
     levels = [entry.level for entry in contract.levels]
     size = contract.patch_size_px
     architecture = "unknown" if network is None else printable(network.config.name)
-    description = (
-        f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes a "
-        f"Sentinel-2 patch of {size} x {size} px at {contract.resolution_m:g} m shows "
-        f"({', '.join(contract.bands)} of {' or '.join(levels)})."
-    )
+    described = f"({', '.join(contract.bands)} of {' or '.join(levels)})"
+    if contract.pixels is None:
+        description = (
+            f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes a "
+            f"Sentinel-2 patch of {size} x {size} px at {contract.resolution_m:g} m shows {described}."
+        )
+    else:
+        description = (
+            f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes and "
+            f"{len(contract.pixels.covers)} land covers each Sentinel-2 pixel of {contract.resolution_m:g} m "
+            f"shows {described}. It can do without {', '.join(contract.optional_bands) or 'no band'}."
+        )
     if facts is None:
         description += (
             " Where and when its training data were taken is not known here: the geometry is the whole world."
@@ -436,7 +453,7 @@ def _item(
         }
     model = MLMExtension.ext(item)
     model.mlm_name, model.architecture, model.framework = name, architecture, "PyTorch"
-    model.tasks = [TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION]
+    model.tasks = _tasks(contract)
     model.input, model.output = [_input(contract)], [_output(contract)]
     model.batch_size_suggestion = DEFAULT_BATCH_SIZE
     model.accelerator, model.accelerator_constrained = None, False
@@ -446,6 +463,12 @@ def _item(
         config = printable(json.dumps(network.config.to_dict(), ensure_ascii=False))
         model.hyperparameters = Hyperparameters(json.loads(config, parse_constant=str))
     return item
+
+
+def _tasks(contract: ModelContract) -> list[TaskType]:
+    if contract.pixels is None:
+        return [TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION]
+    return [TaskType.SEMANTIC_SEGMENTATION]
 
 
 def _add_weights(
@@ -491,7 +514,7 @@ def _input(contract: ModelContract) -> ModelInput:
     ``standardize`` divides by the saturation before it subtracts the mean; here mean and standard
     deviation are in DN instead, so that they are MLM's own z-score.
     """
-    size = contract.patch_size_px
+    side = contract.patch_size_px if contract.pixels is None else -1  # of pixels, a block of any size
     per_band = zip(contract.mean, contract.std, contract.saturation_dn, strict=True)
     levels = {
         entry.level: {"gain": list(entry.gain), "offset_dn": list(entry.offset_dn)}
@@ -499,10 +522,10 @@ def _input(contract: ModelContract) -> ModelInput:
     }
     return ModelInput(
         {
-            "name": "patch",
+            "name": "patch" if contract.pixels is None else "block",
             "bands": list(contract.bands),
             "input": {
-                "shape": [-1, len(contract.bands), size, size],
+                "shape": [-1, len(contract.bands), side, side],
                 # An input that names bands has a dimension of that name (MLM 1.5).
                 "dim_order": ["batch", "bands", "height", "width"],
                 "data_type": DataType.FLOAT32.value,
@@ -533,14 +556,31 @@ def _input(contract: ModelContract) -> ModelInput:
 
 def _output(contract: ModelContract) -> ModelOutput:
     """What the network gives, as MLM says it."""
+    classes = [_class(value, name) for value, name in enumerate(contract.classes)]
+    if contract.pixels is not None:
+        return ModelOutput.create(
+            name="probabilities",
+            tasks=_tasks(contract),
+            result=ResultStructure.create(
+                shape=[-1, len(classes), -1, -1],
+                dim_order=["batch", "class", "height", "width"],
+                data_type=DataType.FLOAT32,
+            ),
+            description=(
+                "Probability of each class of each pixel: that of its land cover "
+                f"({', '.join(contract.pixels.covers)}), shared out among the cover's uses."
+            ),
+            classes=classes,
+            post_processing_function=None,
+        )
     return ModelOutput.create(
         name="logits",
-        tasks=[TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION],
+        tasks=_tasks(contract),
         result=ResultStructure.create(
             shape=[-1, len(contract.classes)], dim_order=["batch", "class"], data_type=DataType.FLOAT32
         ),
         description="Logits; the post-processing makes them probabilities: softmax(logits / temperature).",
-        classes=[_class(value, name) for value, name in enumerate(contract.classes)],
+        classes=classes,
         post_processing_function=ProcessingExpression.create(
             format=SOFTMAX_FORMAT,
             expression={"formula": "softmax(logits / temperature)", "temperature": contract.temperature},
@@ -550,7 +590,7 @@ def _output(contract: ModelContract) -> ModelOutput:
 
 def _class(value: int, name: str) -> Classification:
     """A class of the output; its value is the logit's index and the id in the class raster."""
-    known = next((entry for entry in EUROSAT if entry.name == name), None)
+    known = next((entry for entry in LAND_USE if entry.name == name), None)
     return Classification.create(
         value=value,
         # The extension's schema takes letters, digits, '-' and '_'; the description keeps the rest.

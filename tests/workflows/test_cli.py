@@ -108,6 +108,7 @@ def test_help_of_a_command_documents_every_option_and_default(run, monkeypatch, 
 
 def test_each_number_of_map_names_its_unit():
     units = {
+        "cell_m": "metres",
         "stride_px": "pixels of 10 m",
         "max_cloud": "percent",
         "min_valid": "percent",

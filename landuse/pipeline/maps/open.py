@@ -52,6 +52,8 @@ class OpenMap:
     """What made it."""
     weights_sha256: str
     """Digest of the model's weights."""
+    engine: str
+    """How it was made: ``"pixels"`` of a map of pixels; empty where the map does not say."""
     attribution: str
     """Whose data it is."""
     classes: DatasetReader
@@ -194,6 +196,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
             plan_sha256=_tag(raster, tags, "plan_sha256"),
             model=_unescaped(_tag(raster, tags, "model")),
             weights_sha256=tags.get("weights_sha256", ""),
+            engine=tags.get("engine", ""),
             attribution=tags.get("TIFFTAG_COPYRIGHT", ""),
             classes=classes,
             probabilities=probabilities,

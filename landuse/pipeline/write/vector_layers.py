@@ -143,11 +143,24 @@ def _sieved(folder: Path, cells: int) -> Iterator[tuple[NDArray[np.uint8], NDArr
     """The strips with areas of fewer cells merged into their largest neighbour; nodata stays as it is."""
     with rasterio.open(folder / "landuse.tif") as file:
         classes = file.read(1)
-    merged = sieve(classes, cells, mask=classes != NODATA_ID, connectivity=4) if cells > 1 else classes
+    merged = _merged(classes, cells) if cells > 1 else classes
     row = 0
     for strip, confidence in _strips(folder):
         yield merged[row : row + len(strip)], confidence
         row += len(strip)
+
+
+def _merged(classes: NDArray[np.uint8], cells: int) -> NDArray[np.uint8]:
+    """Classes (row, col) with areas of fewer cells merged into their largest neighbour.
+
+    One pass leaves some small areas that lie among small ones; each pass that changes anything leaves fewer.
+    """
+    mapped = classes != NODATA_ID
+    while True:
+        merged: NDArray[np.uint8] = sieve(classes, cells, mask=mapped, connectivity=4)
+        if np.array_equal(merged, classes):
+            return merged
+        classes = merged
 
 
 def _cells(plan: RunPlan, folder: Path) -> Iterator[gpd.GeoDataFrame]:

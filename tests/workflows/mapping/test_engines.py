@@ -102,7 +102,7 @@ def test_holes_are_holes_in_both_engines(tmp_path):
 
 def test_an_unknown_engine_is_refused(tmp_path):
     source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((80, 80), 3000, np.uint16)))
-    with pytest.raises(UsageError, match="windows or shared"):
+    with pytest.raises(UsageError, match="windows, shared or pixels"):
         map_area(request(tmp_path, source, engine="fast"), BrightnessClassifier(64))
 
 

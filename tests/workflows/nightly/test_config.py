@@ -83,7 +83,7 @@ def test_defaults(tmp_path):
     assert area.place().bbox == pytest.approx((13.10, 48.27, 13.18, 48.31))
     assert not area.place().clip
     assert (area.source, area.model) == (("planetary-computer",), MAP_MODEL)
-    assert (area.stride_px, area.composite, area.max_cloud, area.min_valid) == (16, "best", 40, 10)
+    assert (area.stride_px, area.composite, area.max_cloud, area.min_valid) == (None, "best", 40, 10)
     assert (area.window_days, area.look_back_days, area.max_age_days) == (1, 45, None)
     assert area.change == ChangeConfig(threshold=CHANGE_THRESHOLD, confirm=0)
 
@@ -176,7 +176,7 @@ metrics_file: ../x.prom
     assert [line.rstrip() for line in told] == [
         "1: out: it is missing. Give a folder, or a URL that fsspec knows, such as s3://bucket/maps.",
         "1: leger: unknown key. Did you mean ledger?",
-        "2: stride_px: 'eight' does not fit. Give whole pixels of 10 m, such as 8 or 16.",
+        "2: stride_px: 'eight' does not fit. Give whole pixels of 10 m, such as 8 or 16, or leave it out.",
         "4: areas[0].name: false does not fit. Give 1 to 60 letters, digits, - and _, the first a letter or "
         "digit; in quotes where YAML takes it for something else.",
         "5: areas[0].bbox: '13.2,48.2,13.1,48.3' has west 13.2 beyond east 13.1; they are swapped. Give "

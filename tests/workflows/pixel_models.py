@@ -1,0 +1,106 @@
+"""Models of pixels for tests: a network of random weights, and a rule that can be computed by hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
+from landuse.contract import LevelInput, ModelContract, PixelOutputs
+from landuse.model.bands import INPUT_MAX_DN
+from landuse.model.checkpoint import save_checkpoint
+from landuse.model.normalize import level_inputs
+from landuse.model.pixel_network import PixelNet, PixelNetConfig
+
+# Written out: tests of band orders must not take them from what they test.
+VISIBLE = ("B04", "B03", "B02")
+INFRARED = ("B08", "B05", "B06", "B07", "B8A", "B11", "B12")
+
+
+def pixel_contract(name="random-pixel"):
+    bands = (*VISIBLE, *INFRARED)
+    return ModelContract(
+        name=name,
+        bands=bands,
+        levels=level_inputs(bands),
+        saturation_dn=tuple(INPUT_MAX_DN[band] for band in bands),
+        mean=(0.35,) * len(bands),
+        std=(0.15,) * len(bands),
+        classes=LAND_USE_NAMES,
+        patch_size_px=64,
+        resolution_m=10.0,
+        optional_bands=INFRARED,
+        pixels=PixelOutputs(covers=LAND_COVER_NAMES, uses_of_covers=USES_OF_COVERS, uses=EUROSAT_NAMES),
+    )
+
+
+def save_pixel_model(path: Path, seed: int = 0) -> Path:
+    """A small ``PixelNet`` of random weights, whose answers are as varied as a trained one's."""
+    torch.manual_seed(seed)
+    config = PixelNetConfig(
+        visible=3,
+        infrared=7,
+        covers=9,
+        uses=10,
+        branch=8,
+        widths=(16, 24, 32),
+        depths=(1, 1, 1),
+        decoder=(16, 16),
+    )
+    network = PixelNet(config).train()
+    # Statistics of forward passes in training, so that features keep a sane scale.
+    with torch.no_grad():
+        for _ in range(10):
+            network.dense(network.features(torch.randn(4, 10, 64, 64), (torch.rand(4, 7) < 0.7).float()))
+        # Neighbouring pixels mostly agree, as on land: most of what is said comes from coarser features.
+        network.from_half.weight *= 0.15
+        of_output = network.pixels.weight.view(19, 4, *network.pixels.weight.shape[1:])
+        of_output.copy_(4 * of_output[:, :1] + 0.3 * of_output)
+    save_checkpoint(path, network.eval(), pixel_contract())
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    landuse: np.ndarray
+    cover: np.ndarray
+
+
+class RedPixels:
+    """Two classes and two covers by each pixel's own red DN, so that a map can be computed by hand."""
+
+    weights_sha256 = "2" * 64
+    weights_path = None
+    position_px = 8
+
+    def __init__(self):
+        self.contract = ModelContract(
+            name="red-pixels",
+            bands=("B04", "B08"),
+            levels=(LevelInput(level="L2A", gain=(1.0, 1.0), offset_dn=(0.0, 0.0)),),
+            saturation_dn=(10_000.0,) * 2,
+            mean=(0.0,) * 2,
+            std=(1.0,) * 2,
+            classes=("Dark", "Bright", "Glaring"),
+            patch_size_px=64,
+            resolution_m=10.0,
+            optional_bands=("B08",),
+            pixels=PixelOutputs(
+                covers=("Dim", "Lit"),
+                uses_of_covers=(("Dark",), ("Bright", "Glaring")),
+                uses=("Bright", "Glaring"),
+            ),
+        )
+        self.asked = []
+
+    def pixel_scores(self, dn, bands, level):
+        assert dn.shape[1] % 8 == dn.shape[2] % 8 == 0
+        self.asked.append((bands, dn.shape))
+        lit = (dn[0] / 10_000).astype(np.float32)
+        glaring = lit * lit
+        return Scores(landuse=np.stack([1 - lit, lit - glaring, glaring]), cover=np.stack([1 - lit, lit]))
+
+
+def red_pixels(model, device):
+    return RedPixels()
