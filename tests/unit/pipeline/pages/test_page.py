@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landuse.errors import OutputError
-from landuse.pipeline.pages import page
+from landuse.pipeline.pages import page, pieces
 from landuse.pipeline.pages.page import json_for_html, render_page, write_page
 from tests.views import HOSTILE, cells_of, hostile_view, noisy_view, pixel_view, small_view
 
@@ -138,9 +138,11 @@ def test_any_text_survives_a_script_element(text):
 
 
 def test_larger_rasters_come_in_pieces_within_the_bytes_of_a_page(monkeypatch):
-    """As many bytes for each cell as a scene of 40 km has, and 200 kB for a larger overview than it needs."""
-    side = 1100
-    monkeypatch.setattr(page, "PAGE_BYTES", 210_000 + round(14.7e6 * side**2 / 4000**2) + 200_000)
+    side = 500
+    monkeypatch.setattr(pieces, "WHOLE_PX", 250)
+    monkeypatch.setattr(pieces, "PIECE_PX", 200)
+    monkeypatch.setattr(pieces, "EXACT_PX", 0)
+    monkeypatch.setattr(page, "PAGE_BYTES", 620_000)  # a third of it for scripts and styles
     view = noisy_view(side)
     text = render_page(view)
     assert len(text.encode()) <= page.PAGE_BYTES
@@ -150,8 +152,8 @@ def test_larger_rasters_come_in_pieces_within_the_bytes_of_a_page(monkeypatch):
     assert data["cells"]["shown_m"] == view.cell_m
     assert data["share_step"] > 1
     half = data["share_step"] / 2
-    found = cells_of(zlib.decompress(bytes_of(reader.piece("cells-1-2"), data["digits"])), (512, 76))
-    part = (slice(512, 1024), slice(1024, 1100))
+    found = cells_of(zlib.decompress(bytes_of(reader.piece("cells-1-2"), data["digits"])), (200, 100))
+    part = (slice(200, 400), slice(400, 500))
     for name, values in (("classes", view.classes), ("covers", view.land_cover), ("second", view.second)):
         np.testing.assert_array_equal(found[name], values[part])
     for name, values in (("confidence", view.confidence), ("secondShare", view.second_share)):
@@ -160,7 +162,7 @@ def test_larger_rasters_come_in_pieces_within_the_bytes_of_a_page(monkeypatch):
         assert image.format == "WEBP"
         assert np.abs(np.asarray(image).astype(int) - view.image[part]).mean() < 12
     with Image.open(io.BytesIO(bytes_of(reader.piece("image-overview"), data["digits"]))) as image:
-        assert image.size == (550, 550)
+        assert image.size == (250, 250)
 
 
 def test_the_southern_hemisphere_and_other_grids():
