@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo-out
 BENCH := bench-out
 SITE := site
+# Python of an environment with TensorFlow; where it is given, `make bench` also runs Dynamic World's network.
+TENSORFLOW ?=
 # Processes that share the tests: one for each core, but no more than eight, as each takes about 1.5 GB; whoever is
 # done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some tests in one process.
 TESTS := -n logical --maxprocesses 8 --dist worksteal
@@ -28,11 +30,15 @@ test: $(INSTALLED) ## every test but those that need a public service
 fast: $(INSTALLED) ## the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest $(TESTS) -m "not slow and not online"
 
-bench: $(INSTALLED) ## timings, into bench-out/; not part of the tests
+bench: $(INSTALLED) ## timings and how true maps are, into bench-out/; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/reading.py
 	$(BIN)/python tests/benchmarks/vectors.py
 	$(BIN)/python tests/benchmarks/engine.py --out $(BENCH)
+	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
+	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
+	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel \
+		--tensorflow-python $(TENSORFLOW))
 
 check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff check

@@ -5,9 +5,9 @@ heads share: one says what a patch is used for, the other what covers each pixel
 Any infrared band may be missing: the network was trained without them too.
 
 The trunk works at a half, a quarter and an eighth of the resolution, since convolutions over every pixel are
-what costs; the dense head comes back up over light layers, and its last one gives four pixels at each
-position of the half resolution. What attention pools, it pools over windows of ``window_px`` around each
-position, in training as in use, so that a scene of any size is computed in one pass.
+what costs; the dense head comes back up over light layers, and its last one gives the covers of four
+pixels at each position of the half resolution. What attention pools, it pools over windows of ``window_px``
+around each position, in training as in use, so that a scene of any size is computed in one pass.
 """
 
 from __future__ import annotations
@@ -145,14 +145,16 @@ class PixelNet(nn.Module):
         self.from_half_norm = nn.BatchNorm2d(narrow)
         self.mix_half = nn.Conv2d(narrow, narrow, 3, 1, 1, bias=False)
         self.mix_half_norm = nn.BatchNorm2d(narrow)
-        self.pixels = nn.Conv2d(narrow, 4 * (config.covers + config.uses), 3, 1, 1)
+        self.covers = nn.Conv2d(narrow, 4 * config.covers, 3, 1, 1)
+        self.uses = nn.Conv2d(narrow, config.uses, 3, 1, 1)
         self.shuffle = nn.PixelShuffle(2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.pixels.weight, std=0.01)  # starts undecided: 19 logits near 0
+        for head in (self.covers, self.uses):
+            nn.init.normal_(head.weight, std=0.01)  # starts undecided: logits near 0
 
     def features(self, x: Tensor, present: Tensor) -> Pyramid:
         """The trunk.
@@ -188,7 +190,10 @@ class PixelNet(nn.Module):
         return F.conv2d(eighth, self.head.weight[:, :, None, None], self.head.bias)
 
     def dense(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
-        """Logits of each pixel's cover, (B, covers, H, W), and of its use, (B, uses, H, W)."""
+        """Logits of each pixel's cover, (B, covers, H, W), and of its use, (B, uses, H, W).
+
+        The use is told at a half of the resolution: no label says it of a single pixel.
+        """
         coarse = _doubled(self.from_eighth_norm(self.from_eighth(pyramid.eighth)))
         y = F.relu(self.from_quarter_norm(self.from_quarter(pyramid.quarter)) + coarse, inplace=True)
         y = F.relu(self.mix_quarter_norm(self.mix_quarter(y)), inplace=True)
@@ -196,8 +201,7 @@ class PixelNet(nn.Module):
         fine = torch.cat([pyramid.half, pyramid.stem], 1)
         z = F.relu(self.from_half_norm(self.from_half(fine)) + coarse, inplace=True)
         z = F.relu(self.mix_half_norm(self.mix_half(z)), inplace=True)
-        logits = self.shuffle(self.pixels(z))
-        return logits[:, : self.config.covers], logits[:, self.config.covers :]
+        return self.shuffle(self.covers(z)), _doubled(self.uses(z))
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Logits of patches, (B, uses); ``x`` and ``present`` as for ``features``."""

@@ -56,37 +56,6 @@ class Blend:
             cut = votes[n, :, top - row : bottom - row, left - col : right - col]
             self._sums[:, top:bottom, left:right] += cut
 
-    def add_row(
-        self,
-        probabilities: NDArray[np.float32],
-        usable_share: NDArray[np.float64],
-        *,
-        row_cell: int,
-        col_cell: int,
-    ) -> None:
-        """Add the votes of one row of patches, each a cell right of the one before.
-
-        Args:
-            probabilities: (class, span, patch, span): class, cell row, patch, cell column.
-            usable_share: (patch,); a patch without usable pixels, 0, has no vote.
-            row_cell: first cell row that they vote on, from the map's corner.
-            col_cell: first cell column that the first of them votes on, from the map's corner.
-        """
-        weights = np.where(usable_share > 0, np.rint(usable_share * 100).clip(1), 0).astype(np.int64)
-        votes = np.rint(probabilities * _PROBABILITY_STEPS).astype(np.int64)
-        votes *= weights[None, None, :, None]
-        classes, span, count, _ = votes.shape
-        row = np.zeros((classes, span, count + span - 1), np.int64)  # cells that any of them votes on
-        for offset in range(span):
-            row[:, :, offset : offset + count] += votes[..., offset]
-        rows, cols = self._block.shape
-        first_row, first_col = row_cell - self._block.row_start, col_cell - self._block.col_start
-        top, bottom = max(first_row, 0), min(first_row + span, rows)
-        left, right = max(first_col, 0), min(first_col + row.shape[2], cols)
-        self._sums[:, top:bottom, left:right] += row[
-            :, top - first_row : bottom - first_row, left - first_col : right - first_col
-        ]
-
     def settle(
         self,
         pixels: xr.Dataset,

@@ -382,8 +382,6 @@ def test_polygons_below_half_a_hectare_go_to_their_neighbours(tmp_path, whole):
         ({"cell_m": 0}, "--cell-m 0 is no multiple"),
         ({"cell_m": float("nan")}, "--cell-m nan is no multiple"),
         ({"cell_m": 1000}, "from 10 to 640"),
-        ({"engine": "windows"}, "--engine windows is for models of patches"),
-        ({"engine": "fast"}, "--engine 'fast' is unknown"),
         ({"bands": "swir"}, "--bands 'swir' is unknown. Use all, rgb, rgb-nir"),
     ],
 )
@@ -397,7 +395,6 @@ def test_what_does_not_fit_a_model_of_pixels_is_one_error(tmp_path, inn, model, 
     ("options", "message"),
     [
         ({"cell_m": 10}, "--cell-m 10 is for models of pixels.*--stride-px 16"),
-        ({"engine": "pixels"}, "--engine pixels is for models of pixels"),
     ],
 )
 def test_what_does_not_fit_a_model_of_patches_is_one_error(tmp_path, inn, options, message):

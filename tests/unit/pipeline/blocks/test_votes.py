@@ -6,9 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landuse.pipeline.blocks.patches import PatchBatch
 from landuse.pipeline.blocks.votes import (
-    Blend,
     block_rasters,
     class_raster,
     confidence_raster,
@@ -19,44 +17,8 @@ from landuse.pipeline.blocks.votes import (
     status_raster,
     two_best,
 )
-from landuse.pipeline.cells import Block, CellScores, CellStatus
+from landuse.pipeline.cells import CellScores, CellStatus
 from tests.pixels import block_of_pixels
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    seed=st.integers(0, 1000),
-    span=st.sampled_from([1, 2, 4]),
-    place=st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99)),
-)
-def test_a_row_of_windows_votes_as_its_windows_do_one_by_one(seed, span, place):
-    rng = np.random.default_rng(seed)
-    block = Block(row_start=3, row_stop=11, col_start=2, col_stop=9)
-    # Every window votes on some cell of the block.
-    row_cell = 3 - span + 1 + place[0] % (8 + span - 1)
-    col_cell = 2 - span + 1 + place[1] % (7 + span - 1)
-    count = 1 + place[2] % (9 - col_cell)
-    votes = rng.random((3, span, count, span)).astype(np.float32)
-    share = np.where(rng.random(count) < 0.3, 0, rng.random(count))
-    together, apart = Blend(block, classes=3), Blend(block, classes=3)
-    together.add_row(votes, share, row_cell=row_cell, col_cell=col_cell)
-    voting = np.nonzero(share)[0]
-    apart.add(
-        PatchBatch(
-            dn=np.zeros((len(voting), 1, 1, 1), np.uint16),
-            row_cells=np.full(len(voting), row_cell),
-            col_cells=col_cell + voting,
-            usable_share=share[voting].astype(np.float32),
-        ),
-        votes[:, :, voting].transpose(2, 0, 1, 3),
-    )
-    all_of_it = np.ones(block.shape, bool)
-    pixels = block_of_pixels(dn=np.ones((1, *block.shape), np.uint16), observed=all_of_it, usable=all_of_it)
-    settled = [
-        blend.settle(pixels, stride_px=1, inside=all_of_it, lost=~all_of_it) for blend in (together, apart)
-    ]
-    assert np.array_equal(settled[0].mapped, settled[1].mapped)
-    assert np.array_equal(settled[0].probabilities, settled[1].probabilities)
 
 
 def test_shares_are_coded_in_steps_and_status_says_why():

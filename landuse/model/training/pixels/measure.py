@@ -1,0 +1,147 @@
+"""How well a network that classifies each pixel does on data kept out of training, and its temperatures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.training.evaluate import fit_temperature, score
+from landuse.model.training.pixels.sources import UNLABELLED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from landuse.contract import ModelContract
+    from landuse.model.pixel_network import PixelNet
+    from landuse.model.training.datasets import LabelledPatches
+    from landuse.model.training.pixels.sources import PixelPatches
+
+BATCH = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelMetrics:
+    """Figures of a network on validation data."""
+
+    patch_accuracy: float
+    """Of the patch head, on the validation patches."""
+    cover_accuracy: dict[str, float]
+    """Of the cover's pixels weighted by how far their labels are believed: with the visible bands alone
+    (``"visible"``), with the near infrared (``"near_infrared"``) and with all bands (``"all"``)."""
+    cover_recall: dict[str, float]
+    """Of each cover that occurs, with all bands."""
+
+
+@torch.inference_mode()
+def patch_logits(network: PixelNet, contract: ModelContract, patches: LabelledPatches) -> Tensor:
+    """Logits of labelled patches, (N, uses) float32 on the CPU."""
+    device = next(network.parameters()).device
+    rows = [contract.bands.index(band) for band in patches.bands]
+    mask = torch.zeros(len(contract.bands))
+    mask[rows] = 1
+    there = [float(band in patches.bands) for band in contract.optional_bands]
+    present = torch.tensor([there], device=device)
+    parts = []
+    for start in range(0, len(patches), BATCH):
+        dn = patches.dn(slice(start, start + BATCH))
+        whole = dn.new_zeros((len(dn), len(contract.bands), *dn.shape[2:]))
+        whole[:, rows] = dn
+        x = standardize(bring_to_input(whole, contract, patches.level), contract) * mask[None, :, None, None]
+        parts.append(network(x.to(device), present.expand(len(dn), -1)).float().cpu())
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def cover_logits(
+    network: PixelNet, contract: ModelContract, patches: PixelPatches, shown: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of the cover's logits (pixels, covers), labels (pixels,) and weights (pixels,), on the device.
+
+    Args:
+        network: in evaluation mode.
+        contract: the network's.
+        patches: with pixel labels.
+        shown: (optional bands,) 1 where an infrared band is to be shown.
+    """
+    device = next(network.parameters()).device
+    rows = [contract.bands.index(band) for band in patches.bands]
+    there = torch.tensor([float(band in patches.bands) for band in contract.optional_bands])
+    present = (there * shown)[None].to(device)
+    for start in range(0, len(patches), BATCH):
+        dn = patches.dn[start : start + BATCH].float()
+        whole = dn.new_zeros((len(dn), len(contract.bands), *dn.shape[2:]))
+        whole[:, rows] = dn
+        x = standardize(bring_to_input(whole, contract, patches.level), contract).to(device)
+        covers, _ = network.dense(network.features(x, present.expand(len(x), -1)))
+        label = patches.label[start : start + BATCH].to(device)
+        weight = patches.weight[start : start + BATCH].to(device).float() / 255 * (label != UNLABELLED)
+        keep = (weight > 0).flatten()
+        yield (
+            covers.float().movedim(1, -1).flatten(0, 2)[keep],
+            label.flatten()[keep].long(),
+            weight.flatten()[keep],
+        )
+
+
+def measure(
+    network: PixelNet,
+    contract: ModelContract,
+    patches: LabelledPatches,
+    sets: Sequence[PixelPatches],
+) -> PixelMetrics:
+    """Figures on validation data; the covers' are empty without pixel labels."""
+    logits = patch_logits(network, contract, patches)
+    accuracy = score(logits.softmax(1), patches.labels, contract.patch_classes).accuracy
+    if not sets or contract.pixels is None:
+        return PixelMetrics(patch_accuracy=accuracy, cover_accuracy={}, cover_recall={})
+    optional = len(contract.optional_bands)
+    first = torch.zeros(optional)
+    first[:1] = 1
+    shown = {"visible": torch.zeros(optional), "near_infrared": first, "all": torch.ones(optional)}
+    accuracies, recalls = {}, {}
+    count = len(contract.pixels.covers)
+    for name, bands in shown.items():
+        confusion = torch.zeros((count, count), dtype=torch.float64)
+        for entry in sets:
+            for found, label, weight in cover_logits(network, contract, entry, bands):
+                index = label * count + found.argmax(1)
+                confusion += torch.bincount(index, weight.double(), count * count).cpu().view(count, count)
+        accuracies[name] = float(confusion.diagonal().sum() / confusion.sum())
+        total = confusion.sum(1)
+        recalls = {
+            cover: float(confusion[row, row] / total[row])
+            for row, cover in enumerate(contract.pixels.covers)
+            if total[row] > 0
+        }
+    return PixelMetrics(patch_accuracy=accuracy, cover_accuracy=accuracies, cover_recall=recalls)
+
+
+def fit_temperatures(
+    network: PixelNet,
+    contract: ModelContract,
+    patches: LabelledPatches,
+    sets: Sequence[PixelPatches],
+) -> ModelContract:
+    """The contract with temperatures fitted on validation data: of the patch head, and of the cover.
+
+    The cover's is fitted on pixels whose label is believed by half or more, one in 61 of them.
+    """
+    temperature = fit_temperature(patch_logits(network, contract, patches), patches.labels)
+    contract = replace(contract, temperature=temperature)
+    if not sets or contract.pixels is None:
+        return contract
+    logits, labels = [], []
+    for entry in sets:
+        for found, label, weight in cover_logits(
+            network, contract, entry, torch.ones(len(contract.optional_bands))
+        ):
+            sure = weight >= 0.5
+            logits.append(found[sure][::61].cpu())
+            labels.append(label[sure][::61].cpu())
+    cover = fit_temperature(torch.cat(logits), torch.cat(labels))
+    return replace(contract, pixels=replace(contract.pixels, cover_temperature=cover))
