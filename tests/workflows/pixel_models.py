@@ -57,6 +57,7 @@ def save_pixel_model(path: Path, seed: int = 0) -> Path:
         network.from_half.weight *= 0.15
         of_output = network.covers.weight.view(9, 4, *network.covers.weight.shape[1:])
         of_output.copy_(4 * of_output[:, :1] + 0.3 * of_output)
+        network.uses.weight *= 4
     save_checkpoint(path, network.eval(), pixel_contract())
     return path
 
