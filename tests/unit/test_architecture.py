@@ -104,7 +104,17 @@ RULES = [
     ),
     *(
         pytest.param(f"landuse.model.{name}", ("landuse.model.training",), (), id=name)
-        for name in ("bands", "checkpoint", "devices", "networks", "normalize", "pixel_network", "predict")
+        for name in (
+            "bands",
+            "checkpoint",
+            "cover_and_use",
+            "devices",
+            "networks",
+            "normalize",
+            "pixel_network",
+            "predict",
+            "predict_pixels",
+        )
     ),
     pytest.param("landuse.workflows", EDGE, (), id="workflows"),
     pytest.param("landuse.commands", ("landuse.cli", "rasterio", "numpy", "torch"), (), id="commands"),

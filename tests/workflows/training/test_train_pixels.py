@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -16,12 +17,16 @@ from safetensors.torch import load_file
 from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES
 from landuse.errors import UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint
+from landuse.model.normalize import path_dn
+from landuse.model.pixel_network import PixelNetConfig
+from landuse.model.training.pixels.batches import Batches
 from landuse.model.training.pixels.config import PixelTrainConfig
+from landuse.model.training.pixels.train import PixelRun, make_pixel_contract, step_losses
 from landuse.workflows.training import train_pixels
 from landuse.workflows.training.figures import draw_losses, read_losses
 from landuse.workflows.training.train import patch_source
 from landuse.workflows.training.train_pixels import PixelTrainRequest, train_pixel_model
-from tests.patches import write_tiff
+from tests.patches import EUROSAT, write_tiff
 from tests.workflows.pixel_models import save_pixel_model
 
 BANDS = ("B04", "B03", "B02", "B08", "B11")
@@ -124,8 +129,9 @@ def caught(monkeypatch, request):
         given.update(config=config, train=train, val=val, train_sets=train_sets, val_sets=val_sets, **options)
         return out / "model.safetensors"
 
-    monkeypatch.setattr(train_pixels, "train_pixels", catch)
-    train_pixel_model(request)
+    with monkeypatch.context() as patched:
+        patched.setattr(train_pixels, "train_pixels", catch)
+        train_pixel_model(request)
     return given
 
 
@@ -267,3 +273,84 @@ def test_losses_are_read_as_they_were_written(tmp_path, caplog):
     for wrong in (path, tmp_path / "missing.jsonl"):
         with pytest.raises(UsageError, match=r"losses\.jsonl of a training run on pixels|cannot be read"):
             read_losses(wrong)
+
+
+def narrow(visible, infrared, covers, uses):
+    """The network with few channels, whose steps take a fraction of a second."""
+    return PixelNetConfig(
+        visible=visible, infrared=infrared, covers=covers, uses=uses, branch=8, widths=(16, 24, 32),
+        depths=(1, 1, 1), decoder=(16, 12),
+    )  # fmt: skip
+
+
+def test_a_short_training_on_real_patches_lowers_the_loss(monkeypatch, data_dir, tiffs, tmp_path):
+    """Real pixels, uses and cover labels; equal seeds give equal weights."""
+    monkeypatch.setattr("landuse.model.training.pixels.train.balanced_pixel", narrow)
+    learn = names_of(tiffs, 0, 8)
+    (tmp_path / "learn.txt").write_text("\n".join(learn))
+    (tmp_path / "measure.txt").write_text("\n".join(names_of(tiffs, 8, 10)))
+    folder = tmp_path / "pixels"
+    with np.load(data_dir / "cover" / "eurosat_ms_labels.npz") as file:
+        labels = dict(zip(file["name"].tolist(), file["label"], strict=True))
+    for name in learn:
+        stem = Path(name).stem
+        with rasterio.open(tiffs / name.replace(".jpg", ".tif")) as file:
+            dn = file.read([EUROSAT.index(band) + 1 for band in BANDS])
+        write_tiff(folder / f"{stem}.tif", dn, BANDS)
+        write_tiff(folder / f"{stem}.label.tif", labels[stem][None])
+    uses = {Path(name).stem: name.split("/")[0] for name in learn}
+    (folder / "folder.json").write_text(
+        json.dumps({"level": "L1C", "covers": LAND_COVER_NAMES, "uses": uses})
+    )
+    split = f"{tmp_path / 'learn.txt'},{tmp_path / 'measure.txt'}"
+    recipe = {
+        "steps": 40, "patches": 8, "mosaics": 2, "pixels": 6, "warmup_steps": 5, "peak_rate": 0.05,
+        "cutmix": 0.0, "season": 0.0, "flood": 0.0, "agreement": 0.0, "precision": "fp32", "ema": 0.9,
+    }  # fmt: skip
+    request = request_of(tiffs, split, tmp_path / "run", folder, **recipe)
+    given = caught(monkeypatch, request)
+    train_pixel_model(request)
+    assert list(read_losses(tmp_path / "run" / "losses.jsonl")) == [25, 40]
+    # The same batches, shown to the weights of the beginning and of the end.
+    contract = make_pixel_contract("tiny", given["train"], given["train_sets"])
+    device, path = torch.device("cpu"), torch.tensor(path_dn(contract.bands))
+    batches = Batches(request.config, contract, given["train"], given["train_sets"], path, device)
+    total = {}
+    for name in ("beginning", "end"):
+        trained = PixelRun(request.config, contract, tmp_path / "run", device)
+        if name == "end":
+            trained.network.load_state_dict(
+                {
+                    key.removeprefix("network."): value
+                    for key, value in load_file(trained.state_file).items()
+                    if key.startswith("network.")
+                }
+            )
+        shown = []
+        for trained.step in (1, 2, 3):
+            with torch.no_grad():
+                shown.append(
+                    {part: float(value) for part, (_, value) in step_losses(trained, batches).items()}
+                )
+        total[name] = {part: sum(values[part] for values in shown) for part in shown[0]}
+    for part in ("patch", "cover", "patch_infrared"):
+        assert total["end"][part] < total["beginning"][part], part
+    made = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        short = recipe | {"steps": 2, "seed": seed}
+        made.append(load_file(train_pixel_model(request_of(tiffs, split, tmp_path / name, folder, **short))))
+    assert all(torch.equal(value, made[1][key]) for key, value in made[0].items())
+    assert not torch.equal(made[0]["head.weight"], made[2]["head.weight"])
+
+
+def test_models_of_pixels_are_listed_with_covers_and_optional_bands(run, model, monkeypatch):
+    monkeypatch.setattr("landuse.commands.training.shipped_models", lambda: (str(model),))
+    shown = run("models")
+    assert shown.code == 0
+    assert shown.out == (
+        f"{model}  B04, B03, B02 and, where there, B08, B05, B06, B07, B8A, B11, B12 of L1C and L2A; "
+        "14 classes and 9 covers of each pixel\n"
+    )
+    listed = json.loads(run("models", "--json").out)[str(model)]
+    assert listed["pixels"]["covers"] == list(LAND_COVER_NAMES)
+    assert listed["optional_bands"][0] == "B08"

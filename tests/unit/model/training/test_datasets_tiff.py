@@ -6,7 +6,13 @@ import torch
 from PIL import Image
 
 from landuse.errors import UsageError
-from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.training.datasets import (
+    PatchSource,
+    list_patches,
+    load_patches,
+    read_split,
+    stated_bands,
+)
 from tests.patches import EUROSAT, NATURAL, make_jpegs, make_tiffs, spectral_patches, write_tiff
 
 RGB = ("B04", "B03", "B02")
@@ -55,6 +61,21 @@ def test_named_bands_are_read_by_name_in_any_order(tmp_path):
 def test_some_of_the_bands_in_the_order_wanted(tmp_path, bands):
     written = make_tiffs(tmp_path, EUROSAT)
     assert_holds(load(tmp_path, bands), written, bands)
+
+
+def test_the_bands_of_a_patch_are_told_without_reading_it(tmp_path):
+    make_tiffs(tmp_path / "eurosat", EUROSAT)
+    make_tiffs(tmp_path / "named", ("B08", "B04"), named=True)
+    make_jpegs(tmp_path / "jpeg", each=1)
+    for folder, name, bands in (
+        ("eurosat", "Brick/Brick_0.tif", EUROSAT),
+        ("eurosat", "Brick/Brick_0.jpg", EUROSAT),  # a split names JPEGs
+        ("named", "Brick/Brick_0.tif", ("B08", "B04")),
+        ("jpeg", "Brick/Brick_0.jpg", RGB),
+    ):
+        assert stated_bands(PatchSource(root=tmp_path / folder), name) == bands
+    with pytest.raises(UsageError, match="no such file"):
+        stated_bands(PatchSource(root=tmp_path / "jpeg"), "Brick/missing.jpg")
 
 
 def test_another_order_without_names_is_found_out_by_its_cirrus(tmp_path):
