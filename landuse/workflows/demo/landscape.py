@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES
+from landuse.pipeline.cells import NODATA_ID
 from landuse.workflows.demo.acquisition import SimulatedDate, acquire, season_dates
 from landuse.workflows.demo.shapes import from_curve, mean_blocks, noise, parcels, rotated, smooth
 from landuse.workflows.demo.spectra import (
@@ -62,8 +63,6 @@ SIZE_PX = 512
 """Side of the landscape in pixels of 10 m."""
 FINE = 2
 """The scene is painted on pixels of 10 m / FINE."""
-UNKNOWN_ID = 255
-"""In the truth of land use: grass whose use no class names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,7 +70,7 @@ class Landscape:
     """The land, and how it looked on each date."""
 
     landuse: NDArray[np.uint8]
-    """(y, x) ids in ``classes.LAND_USE`` at 10 m; ``UNKNOWN_ID`` where no class names the use."""
+    """(y, x) ids in ``classes.LAND_USE`` at 10 m; ``NODATA_ID`` where no class names the use."""
     cover: NDArray[np.uint8]
     """(y, x) ids in ``classes.LAND_COVER`` at 10 m."""
     dates: tuple[SimulatedDate, ...]
@@ -98,7 +97,7 @@ KINDS = {
 _KIND_NAMES = tuple(KINDS)
 _COVER_OF_KIND = np.array([LAND_COVER_NAMES.index(cover) for cover, _ in KINDS.values()], np.uint8)
 _USE_OF_KIND = np.array(
-    [UNKNOWN_ID if use is None else LAND_USE_NAMES.index(use) for _, use in KINDS.values()], np.uint8
+    [NODATA_ID if use is None else LAND_USE_NAMES.index(use) for _, use in KINDS.values()], np.uint8
 )
 
 
@@ -170,7 +169,9 @@ class _Canvas:
 
     def major_kind(self) -> NDArray[np.uint8]:
         """(y, x) the kind that fills most of each 10 m pixel; of two that fill as much, the later one."""
-        parts = [(self.kind[r::FINE, c::FINE], self.material[r::FINE, c::FINE]) for r, c in np.ndindex(FINE, FINE)]
+        parts = [
+            (self.kind[r::FINE, c::FINE], self.material[r::FINE, c::FINE]) for r, c in np.ndindex(FINE, FINE)
+        ]
         kinds, order = (np.stack(both) for both in zip(*parts, strict=True))  # (part, y, x)
         votes = (kinds[:, None] == kinds[None]).sum(1)
         best = (votes * (1 + order.max()) + order).argmax(0)
@@ -249,7 +250,9 @@ def _forest(c: _Canvas, where: Mask, conifer_share: float) -> None:
     c.paint(conifers, CONIFER, 0.45 * std("Forest"), crowns, "wood")
     clearing = where & (c.noise(34) > 1.9)
     grass = in_season("HerbaceousVegetation", c.season)
-    c.paint(clearing, 0.5 * (grass + GARDEN[c.season]), 0.4 * std("HerbaceousVegetation"), crowns, "wild grass")
+    c.paint(
+        clearing, 0.5 * (grass + GARDEN[c.season]), 0.4 * std("HerbaceousVegetation"), crowns, "wild grass"
+    )
     path = np.abs(c.noise(150) + 0.1 * c.noise(25)) < 0.012
     c.paint(where & path, 0.6 * BROADLEAF[c.season] + 0.4 * TRACK, 40 * EVEN, crowns, None)
 
