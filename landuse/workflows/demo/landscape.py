@@ -2,8 +2,8 @@
 
 Nothing in it is taken from an image: colours come from the tables of ``spectra``, shapes from simple rules.
 Fields are cut from rotated strips, towns from a street grid, a river meanders along a sum of sines. It holds
-what makes real scenes hard: hedges, small woods, hamlets and single farms, brooks between rows of trees, roads
-one pixel wide, dark conifers on slopes that face away from the sun, ponds, a quarry, reeds and scrub.
+what makes real scenes hard: hedges, small woods, hamlets and single farms, brooks between rows of trees,
+narrow roads, dark conifers on slopes that face away from the sun, ponds, a quarry, reeds and scrub.
 
 The scene is painted on a grid of 5 m. The truth of a 10 m pixel is what fills most of it, by these rules:
 
@@ -41,6 +41,7 @@ from landuse.workflows.demo.spectra import (
     QUARRY,
     REEDS,
     RIVER_WATER,
+    ROUGH_GRASS,
     SHRUBS,
     SOIL,
     TILE_ROOF,
@@ -229,14 +230,15 @@ def _orchards(c: _Canvas, where: Mask, angle_deg: float) -> None:
 
 
 def _wild_grass(c: _Canvas, where: Mask) -> None:
-    """Rough grass with scrub that grows denser in places."""
+    """Rough grass with scrub that grows denser in places, and groups of trees."""
     ground = c.noise(60)
     pattern = 0.7 * ground + 0.55 * c.noise(18) + 0.45 * c.noise(6) + 0.35 * c.noise(3)
-    name = "HerbaceousVegetation"
-    texture = std(name) * (0.85 * SOIL - 0.25 * GREEN)
-    c.paint(where, in_season(name, c.season), texture, pattern, "wild grass")
-    scrub = c.noise(8) + 1.3 * c.noise(70) - 0.5 * ground > 1.7
-    c.paint(where & scrub, SHRUBS[c.season], 0.3 * std(name), c.noise(3), "scrub")
+    spread = std("HerbaceousVegetation")
+    texture = spread * (0.6 * SOIL - 0.25 * GREEN)
+    c.paint(where, ROUGH_GRASS[c.season], texture, pattern, "wild grass")
+    density = c.noise(8) + 1.3 * c.noise(70) - 0.5 * ground
+    c.paint(where & (density > 0.5), SHRUBS[c.season], 0.4 * texture, pattern, "scrub")
+    _trees(c, where & (density + 0.5 * c.noise(10) > 2.6))
     path = np.abs(c.noise(110) + 0.08 * c.noise(20)) < 0.02
     c.paint(where & path, TRACK - 100, 80 * EVEN, pattern, None)
 
@@ -249,10 +251,7 @@ def _forest(c: _Canvas, where: Mask, conifer_share: float) -> None:
     conifers = where & (stands < np.quantile(stands[where], conifer_share))
     c.paint(conifers, CONIFER, 0.45 * std("Forest"), crowns, "wood")
     clearing = where & (c.noise(34) > 1.9)
-    grass = in_season("HerbaceousVegetation", c.season)
-    c.paint(
-        clearing, 0.5 * (grass + GARDEN[c.season]), 0.4 * std("HerbaceousVegetation"), crowns, "wild grass"
-    )
+    c.paint(clearing, ROUGH_GRASS[c.season], 0.4 * std("HerbaceousVegetation"), crowns, "wild grass")
     path = np.abs(c.noise(150) + 0.1 * c.noise(25)) < 0.012
     c.paint(where & path, 0.6 * BROADLEAF[c.season] + 0.4 * TRACK, 40 * EVEN, crowns, None)
 
@@ -391,7 +390,7 @@ def _motorway(c: _Canvas, distance: Floats, junction_x: float, junction_y: float
 def _heights(c: _Canvas, hills: Floats) -> Floats:
     """(y, x) height in metres at 10 m: ridges and valleys where ``hills`` is 1, level land where it is 0."""
     ridges = noise(c.rng, hills.shape, 34) + 0.35 * noise(c.rng, hills.shape, 13)
-    heights: Floats = smooth(hills * (90 * ridges + 200), 2.0)
+    heights: Floats = smooth(hills * (45 * ridges + 100), 2.0)
     return heights
 
 

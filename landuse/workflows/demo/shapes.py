@@ -1,4 +1,4 @@
-"""Random fields, parcels and lines from which the land of the demo is made. Pure: a generator in, arrays out."""
+"""Random fields, parcels and lines from which the demo's land is made. Pure: a generator in, arrays out."""
 
 from __future__ import annotations
 
