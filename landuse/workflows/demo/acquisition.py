@@ -85,7 +85,7 @@ def sunlight(heights_m: Floats, season: str) -> Floats:
 
 def _to_surface(l1c_dn: Floats) -> Floats:
     """(band, y, x) L1C DN to surface reflectance, the inverse of ``normalize``'s first-order atmosphere."""
-    surface: Floats = (l1c_dn - PATH[:, None, None]) / CLEAR[:, None, None] / DN_PER_REFLECTANCE
+    surface: Floats = (l1c_dn - PATH[:, None, None]) / (CLEAR[:, None, None] * np.float32(DN_PER_REFLECTANCE))
     return surface
 
 

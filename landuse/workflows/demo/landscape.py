@@ -245,7 +245,7 @@ def _wild_grass(c: _Canvas, where: Mask) -> None:
 
 def _forest(c: _Canvas, where: Mask, conifer_share: float) -> None:
     """Stands of broad-leaved trees and of conifers, clearings, and paths."""
-    crowns = 0.75 * (c.noise(4.5) + 0.6 * c.noise(2.5))
+    crowns: Floats = np.float32(0.75) * (c.noise(4.5) + np.float32(0.6) * c.noise(2.5))
     c.paint(where, BROADLEAF[c.season], std("Forest"), crowns + 0.5 * c.noise(45), "wood")
     stands = c.noise(50) + 0.3 * c.noise(12)
     conifers = where & (stands < np.quantile(stands[where], conifer_share))

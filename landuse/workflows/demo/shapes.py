@@ -115,5 +115,6 @@ def from_curve(position: Floats, curve: Floats, along: int, pixel: float) -> Flo
         pixel: side of a pixel in units of ``position``.
     """
     # The distance along an axis, shortened by the curve's slope, is the distance to the curve.
-    distance: Floats = (position - curve) / np.hypot(1, np.gradient(curve, pixel, axis=along))
-    return distance.astype(np.float32)
+    slope = np.gradient(curve, pixel, axis=along)
+    distance: Floats = ((position - curve) / np.hypot(1, slope)).astype(np.float32)
+    return distance
