@@ -73,8 +73,6 @@ class ModelContract:
     """Pixel size the model was trained at."""
     temperature: float = 1.0
     """Logits are divided by this before the softmax (fitted on the validation split)."""
-    shared_features: bool = False
-    """Trained so that windows which share features score as patches cut out do."""
     optional_bands: tuple[str, ...] = ()
     """Those of ``bands`` that the imagery may lack: the network was trained without them too."""
     pixels: PixelOutputs | None = None

@@ -27,11 +27,19 @@ import rasterio
 
 ROOT = Path(__file__).parents[1]
 MAPS = {
-    "shared-best": ["--stride-px", "16", "--probabilities"],
-    "first": ["--stride-px", "16", "--probabilities", "--date", "2024-06-11"],
-    "windows-median": ["--stride-px", "32", "--composite", "median", "--engine", "windows", "--cells"],
+    "pixels-best": ["--cell-m", "20", "--probabilities"],
+    "first": ["--cell-m", "20", "--probabilities", "--date", "2024-06-11"],
+    "windows-median": [
+        "--stride-px",
+        "32",
+        "--model",
+        "balanced-fast-rgb",
+        "--composite",
+        "median",
+        "--cells",
+    ],
     "other-model": ["--stride-px", "64", "--model", "balanced-fast-rgb", "--date", "2024-06-11"],
-    "again": ["--stride-px", "16", "--probabilities", "--date", "2024-06-16"],
+    "again": ["--cell-m", "20", "--probabilities", "--date", "2024-06-16"],
 }
 VOLATILE = ("at", "utc", "time", "seconds", "host", "pid", "owner", "lease", "run", "token")
 """Ledger columns with one of these words in their name hold moments or names of processes."""
@@ -53,10 +61,10 @@ def make(code: Path, folder: Path) -> None:
     for name, options in MAPS.items():
         landuse(code, folder, "map", "--source", "demo/catalog", "--out", name, *options)
     landuse(code, folder, "change", "first", "again", "--out", "change", "--threshold", "0.2")
-    west, south, east, north = json.loads((folder / "shared-best" / "item.json").read_text("utf-8"))["bbox"]
+    west, south, east, north = json.loads((folder / "pixels-best" / "item.json").read_text("utf-8"))["bbox"]
     bbox = [west, south, west + (east - west) / 2, north]
     (folder / "night.yaml").write_text(
-        f"out: maps\nsource: demo/catalog\nstride_px: 32\nlook_back_days: 3660\n"
+        f"out: maps\nsource: demo/catalog\ncell_m: 20\nlook_back_days: 3660\n"
         f"areas:\n  - name: west\n    bbox: {bbox}\n",
         "utf-8",
     )

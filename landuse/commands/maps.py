@@ -154,20 +154,11 @@ def map_command(
         float,
         typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
     ] = 10.0,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="Of a model that classifies patches: `windows` classifies each patch alone; `shared` "
-            "computes what patches share once, many times as fast at small strides; `auto` takes shared "
-            "where the model was trained for it.",
-            autocompletion=one_of("auto", "windows", "shared"),
-        ),
-    ] = "auto",
     block_px: Annotated[
         int | None,
         typer.Option(
             help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 2048 "
-            "of a model that classifies each pixel, 1024 of one that classifies patches, or 1536 with shared."
+            "of a model that classifies each pixel, 1024 of one that classifies patches."
         ),
     ] = None,
     dry_run: Annotated[
@@ -205,7 +196,6 @@ def map_command(
         ),
         min_valid_percent=min_valid,
         overwrite=overwrite,
-        engine=engine,
         block_px=block_px,
     )
     # On a cluster the workers compute: this process only asks the model what it needs.

@@ -223,8 +223,7 @@ def models_command(as_json: JsonOption = False) -> None:
     for name, contract in contracts.items():
         levels = " and ".join(entry.level for entry in contract.levels)
         told = f"{', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes"
-        shared = "; windows may share features" if contract.shared_features else ""
-        typer.echo(f"{name}  {told}{shared}")
+        typer.echo(f"{name}  {told}")
 
 
 def eurosat_command(

@@ -5,8 +5,8 @@ from pathlib import Path
 DEFAULT_MODEL = "balanced-fast-rgb"
 """The shipped model that patches are classified with when none is named."""
 
-MAP_MODEL = "balanced-fast-rgb-dense"
-"""The shipped model that maps are made with when none is named: trained for windows that share features."""
+MAP_MODEL = "balanced-pixel"
+"""The shipped model that maps are made with when none is named: it classifies each pixel."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the models that come with the package lie."""

@@ -60,7 +60,8 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
     """
     if not isinstance(values, dict):
         raise TypeError(f"it is a {type(values).__name__}, not an object")
-    unknown = values.keys() - {field.name for field in fields(ModelContract)}
+    # Older checkpoints say whether they were trained for an engine that is no more.
+    unknown = values.keys() - {field.name for field in fields(ModelContract)} - {"shared_features"}
     if unknown:
         raise ValueError(f"unknown keys {sorted(unknown)}")
     return ModelContract(
@@ -81,8 +82,7 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=int(values["patch_size_px"]),
         resolution_m=float(values["resolution_m"]),
         temperature=float(values["temperature"]),
-        # Older checkpoints do not name these three.
-        shared_features=_flag(values.get("shared_features", False)),
+        # Older checkpoints do not name these two.
         optional_bands=tuple(map(str, values.get("optional_bands", ()))),
         pixels=_pixel_outputs(values.get("pixels")),
     )
@@ -98,12 +98,6 @@ def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
         cover_temperature=float(values["cover_temperature"]),
         use_temperature=float(values["use_temperature"]),
     )
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"shared_features is {value!r}, not true or false")
-    return value
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -7,20 +7,18 @@ residual blocks a stage and attention in the last block of each stage only. ``re
 rival (He et al. 2015, arXiv 1512.03385) under torchvision's parameter names.
 
 Every network maps ``(B, bands, H, W)`` float input to ``(B, classes)`` logits. The steps are
-separate methods (``PatchNetwork``), because the map engine needs them apart: ``features`` gives
+separate methods (``PatchNetwork``), because maps of patches need them apart: ``features`` gives
 the last feature map, ``evidence`` the class evidence at each of its positions, and ``forward`` the
 logits of the patch.
 
-``features`` of a whole scene with ``window=64`` computes each position once for all the patches that
-overlap there: what attention pools over a patch is pooled over a window of that many input pixels
-centred on each position (``moving_mean``). It differs from cutting the patches out in that a patch's
-own edges (their zero padding) and its own centre are not known.
+The blocks are those of ``pixel_network`` too, which looks at scenes of any size: there attention pools
+over moving windows of so many positions around each, instead of over the whole (``moving_mean``).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -138,18 +136,8 @@ class PatchNetwork(nn.Module):
         """The last layer, whose outputs are the classes."""
         raise NotImplementedError
 
-    @property
-    def position_px(self) -> int:
-        """Input pixels from one position of the last feature map to the next."""
-        raise NotImplementedError
-
-    def features(self, x: Tensor, window: int | None = None) -> Tensor:
-        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, h, w)``.
-
-        Args:
-            x: patches, or a scene whose sides are multiples of ``position_px``.
-            window: what attention pools over: the whole of ``x``, or windows of so many pixels a side.
-        """
+    def features(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, h, w)``."""
         raise NotImplementedError
 
     def evidence(self, features: Tensor) -> Tensor:
@@ -171,12 +159,6 @@ def moving_mean(x: Tensor, window: int, dim: int) -> Tensor:
     means = F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)  # one position longer than x
     length = x.shape[dim]
     return (means.narrow(dim, 0, length) + means.narrow(dim, 1, length)).mul_(0.5)  # (B, C, H, W)
-
-
-def moving_max(x: Tensor, window: int) -> Tensor:
-    """Maximum over the ``window + 1`` positions around each, along rows and columns, same shape."""
-    across = F.max_pool2d(x, (1, window + 1), 1, (0, window // 2))
-    return F.max_pool2d(across, (window + 1, 1), 1, (window // 2, 0))
 
 
 class SqueezeExcite(nn.Module):
@@ -286,7 +268,6 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, bands: int, channels: int, stride: int, attention: bool, dropblock: DropBlock) -> None:
         super().__init__()
-        self.stride = stride
         self.conv1 = nn.Conv2d(bands, channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
         self.dropblock = dropblock
@@ -355,12 +336,7 @@ class BalancedNet(PatchNetwork):
         """The classifier."""
         return self.head
 
-    @property
-    def position_px(self) -> int:
-        """The stem's unshuffle, doubled by each stage after the first."""
-        return self.config.unshuffle << (len(self.config.widths) - 1)
-
-    def features(self, x: Tensor, window: int | None = None) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """Input ``(B, bands, H, W)`` to the last feature map ``(B, C, H/d, W/d)``.
 
         Raises:
@@ -374,12 +350,7 @@ class BalancedNet(PatchNetwork):
             )
         x = self.unshuffle(x)
         x = F.relu(self.stem_norm(self.stem(x)), inplace=True)
-        side = None if window is None else window // self.config.unshuffle
-        for block in self.blocks:
-            if side is not None:
-                side //= cast("ResidualBlock", block).stride  # nn.Sequential is untyped in torch
-            x = block(x, side)
-        return x
+        return self.blocks(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
 
     def evidence(self, features: Tensor) -> Tensor:
         """Class evidence at each position, ``(B, classes, H/d, W/d)``; its mean is the logits."""
@@ -435,22 +406,12 @@ class Baseline(PatchNetwork):
         """The classifier."""
         return self.head
 
-    @property
-    def position_px(self) -> int:
-        """Three pools."""
-        return 8
-
-    def features(self, x: Tensor, window: int | None = None) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """Input ``(B, bands, 64, 64)`` to ``(B, 128, 8, 8)``.
 
         Raises:
-            ModelError: the patches have another size, or moving windows are asked for.
+            ModelError: the patches have another size.
         """
-        if window is not None:
-            raise ModelError(
-                "Network baseline reads a patch as a whole (its fully connected head weighs each position "
-                "apart), so overlapping patches share nothing. Use --engine windows, or another network."
-            )
         if x.shape[2:] != (self.SIDE_PX, self.SIDE_PX):
             raise ModelError(
                 f"Network baseline takes patches of {self.SIDE_PX} x {self.SIDE_PX} px; it was given "
@@ -484,13 +445,10 @@ class Cbam(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
 
-    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Features ``(B, C, H, W)`` scaled by a gate a channel, then by one a position, same shape."""
-        if window is None:
-            pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))  # (B, C, 1, 1)
-        else:
-            pooled = (moving_mean(moving_mean(x, window, 3), window, 2), moving_max(x, window))
-        gate = torch.sigmoid(sum(self.expand(F.relu(self.reduce(p))) for p in pooled))  # (B, C, h, w)
+        pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))  # (B, C, 1, 1)
+        gate = torch.sigmoid(sum(self.expand(F.relu(self.reduce(p))) for p in pooled))  # (B, C, 1, 1)
         x = x * gate
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, H, W)
         return x * torch.sigmoid(self.spatial(summary))  # (B, C, H, W)
@@ -533,12 +491,7 @@ class CbamNet(PatchNetwork):
         """The classifier."""
         return self.head
 
-    @property
-    def position_px(self) -> int:
-        """A pool between each of the five blocks."""
-        return 1 << (len(self.WIDTHS) - 1)
-
-    def features(self, x: Tensor, window: int | None = None) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """Input ``(B, bands, H, W)`` to ``(B, 512, H/16, W/16)``.
 
         Raises:
@@ -551,8 +504,7 @@ class CbamNet(PatchNetwork):
             )
         x = self.blocks[0](x)
         for block, attention in zip(list(self.blocks)[1:], self.attentions, strict=True):
-            window = None if window is None else window // 2
-            x = attention(block(F.max_pool2d(x, 2)), window)
+            x = attention(block(F.max_pool2d(x, 2)))
         return self.mix(x)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
 
     def evidence(self, features: Tensor) -> Tensor:
@@ -624,13 +576,8 @@ class ResNet50(PatchNetwork):
         """The classifier."""
         return self.fc
 
-    @property
-    def position_px(self) -> int:
-        """The stem's two halvings and one for each later stage."""
-        return 4 << (len(self.DEPTHS) - 1)
-
-    def features(self, x: Tensor, window: int | None = None) -> Tensor:
-        """Input ``(B, bands, H, W)`` to ``(B, 2048, H/32, W/32)``; no attention, so ``window`` is idle."""
+    def features(self, x: Tensor) -> Tensor:
+        """Input ``(B, bands, H, W)`` to ``(B, 2048, H/32, W/32)``."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         for stage in range(len(self.DEPTHS)):
             x = self.get_submodule(f"layer{stage + 1}")(x)

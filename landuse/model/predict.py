@@ -21,7 +21,6 @@ from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.devices import resolve_device
 from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
-from landuse.model.shared_windows import window_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -254,54 +253,6 @@ class Predictor:
         scores = list(self._forward(dn, level, cell_logits))
         return _to_numpy(scores, (len(self.contract.classes), cells, cells))
 
-    @torch.inference_mode()
-    def shared_probabilities(
-        self,
-        dn: NDArray[np.uint16],
-        level: str,
-        *,
-        row_starts: Sequence[int],
-        col_starts: Sequence[int],
-        cells: int,
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Class probabilities of each cell of all windows of a scene, which share one pass of the network.
-
-        Args:
-            dn: (bands, H, W) uint16, as for ``probabilities``.
-            level: ``"L1C"`` or ``"L2A"``.
-            row_starts: first pixel row of each row of windows.
-            col_starts: first pixel column of each column of windows.
-            cells: cells along a window's side.
-
-        Yields:
-            Index into ``row_starts`` and (classes, cells, windows, cells) float32: class, cell row,
-            window, cell column; sums to 1 over classes.
-
-        Raises:
-            ModelError: the network's windows share nothing, or type, bands or level are not the contract's.
-        """
-        size = self.contract.patch_size_px
-        self._check(dn[None, :, :size, :size], level)
-        weights = torch.from_numpy(cell_weights(size, cells, size // self.position_px)).to(self.device)
-        with full_float32():
-            rows = window_logits(
-                lambda scene: self._evidence(scene, size),
-                self._input(dn[None], level),
-                step_px=self.position_px,
-                row_starts=row_starts,
-                col_starts=col_starts,
-                patch_px=size,
-                weights=weights,
-            )
-            for index, logits in rows:
-                last = (logits / self.contract.temperature).movedim(0, -1).contiguous()
-                yield index, last.softmax(-1).movedim(-1, 0).cpu().numpy()
-
-    @property
-    def position_px(self) -> int:
-        """Pixels from one position of the network's features to the next."""
-        return self._network.position_px
-
     def _input(self, dn: NDArray[np.uint16], level: str) -> Tensor:
         """(N, bands, H, W) DN to the network's input; whole numbers cross to the device, two bytes each."""
         whole = torch.from_numpy(np.ascontiguousarray(dn))
@@ -334,10 +285,10 @@ class Predictor:
                 last = logits.movedim(1, -1).contiguous()  # (B, ..., classes)
                 yield last.softmax(-1).movedim(-1, 1)[:count]  # (n, classes, ...)
 
-    def _evidence(self, x: Tensor, window: int | None = None) -> Tensor:
+    def _evidence(self, x: Tensor) -> Tensor:
         """Class evidence in float32; convolutions as the device does them best."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            features = self._network.features(x, window)
+            features = self._network.features(x)
         return self._network.evidence(features.float())
 
     def _logits(self, x: Tensor) -> Tensor:

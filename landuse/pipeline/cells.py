@@ -119,7 +119,7 @@ class CellScores:
     """What a block's cells were found to be, before a class is chosen."""
 
     probabilities: NDArray[np.float32]
-    """(class, row, col), 0..1, summing to 1 over classes; 0 everywhere where ``mapped`` is False."""
+    """(class, row, col), 0..1, summing to 1 over classes; of no meaning where ``mapped`` is False."""
     cover: NDArray[np.float32]
     """(cover, row, col), likewise; of a model that names no covers there are none."""
     mapped: NDArray[np.bool_]

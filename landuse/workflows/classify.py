@@ -57,7 +57,6 @@ def classify(
     model: str | Path = MAP_MODEL,
     cell_m: float | None = None,
     stride_px: int | None = None,
-    engine: str = "auto",
     device: str = "auto",
     probabilities: bool = False,
 ) -> xr.Dataset:
@@ -80,8 +79,6 @@ def classify(
         model: name of a shipped model, or path of a checkpoint.
         cell_m: side of a cell of the map in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
-        engine: ``"auto"``; of a model of patches also ``"windows"`` or ``"shared"``; see
-            ``landuse map --help``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         probabilities: also give every class's probability.
 
@@ -122,7 +119,6 @@ def classify(
         dates=None,
         cell_m=None if cell_m is None else float(cell_m),
         stride_px=stride_px,
-        engine=engine,
         probabilities=probabilities,
     )
     plan = plan_map(request, classifier, [held.scene])

@@ -44,15 +44,6 @@ class BrightnessClassifier:
         bright = (dn.mean((1, 2, 3)) / 10_000).astype(np.float32)
         return np.tile(np.stack([1 - bright, bright], 1)[:, :, None, None], (1, 1, cells, cells))
 
-    position_px = 8
-
-    def shared_probabilities(self, dn, level, *, row_starts, col_starts, cells):
-        size = self.contract.patch_size_px
-        for index, top in enumerate(row_starts):
-            strip = np.stack([dn[:, top : top + size, left : left + size] for left in col_starts])
-            assert strip.shape[2:] == (size, size)
-            yield index, self.cell_probabilities(strip, level, cells).transpose(1, 2, 0, 3)
-
 
 def red_raster(path, values, *, left=512_340, top=5_310_070, crs="EPSG:32633"):
     with rasterio.open(

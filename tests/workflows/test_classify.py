@@ -10,7 +10,7 @@ import rioxarray
 import xarray as xr
 
 import landuse
-from landuse.model import MAP_MODEL
+from landuse.model import DEFAULT_MODEL, MAP_MODEL
 from landuse.pipeline.blocks import plan
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from tests.workflows.small_maps import SCENES, catalog_of, request
@@ -27,14 +27,14 @@ def orihuela(data_dir):
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory, orihuela):
-    """The catalogue of the scene, and its maps by engine, with probabilities."""
+    """The catalogue of the scene, and its maps by model, with probabilities."""
     folder = tmp_path_factory.mktemp("orihuela")
     source = catalog_of(folder, orihuela, level="L1C", acquired=SCENES["orihuela"][2])
     maps = {}
-    for engine in ("shared", "windows"):
-        asked = request(folder, source, out=folder / engine, engine=engine, probabilities=True)
-        map_area(asked, load_classifier(MAP_MODEL))
-        maps[engine] = landuse.open_map(folder / engine).load()
+    for model in (MAP_MODEL, DEFAULT_MODEL):
+        asked = request(folder, source, out=folder / model, probabilities=True)
+        map_area(asked, load_classifier(model))
+        maps[model] = landuse.open_map(folder / model).load()
     return source, maps
 
 
@@ -56,7 +56,7 @@ def assert_same(found, expected):
 def test_bands_that_rioxarray_opened_become_the_map_of_landuse_map(orihuela, mapped, chunks):
     with rioxarray.open_rasterio(orihuela, chunks=chunks) as bands:
         found = landuse.classify(bands, **STATED, probabilities=True)
-    assert_same(found, mapped[1]["shared"])
+    assert_same(found, mapped[1][MAP_MODEL])
 
 
 @pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning")  # odc-geo's own
@@ -66,7 +66,7 @@ def test_bands_that_odc_stac_loaded_become_the_map_of_landuse_map(mapped, chunks
     items = list(pystac.Catalog.from_file(source).get_items(recursive=True))
     bands = odc.stac.load(items, chunks=chunks)
     assert set(bands.data_vars) >= {"B04", "B8A"}
-    assert_same(landuse.classify(bands, **STATED, probabilities=True), maps["shared"])
+    assert_same(landuse.classify(bands, **STATED, probabilities=True), maps[MAP_MODEL])
 
 
 class Recorder:
@@ -88,8 +88,8 @@ def test_imagery_is_read_block_by_block(orihuela, mapped, monkeypatch):
         recorder = Recorder(whole.values)
         chunked = dask.array.from_array(recorder, chunks=(13, 50, 70), asarray=False, fancy=False)
         bands = whole.copy(data=chunked)
-    found = landuse.classify(bands, **STATED, engine="windows", probabilities=True)
-    assert_same(found, mapped[1]["windows"])
+    found = landuse.classify(bands, **STATED, model=DEFAULT_MODEL, probabilities=True)
+    assert_same(found, mapped[1][DEFAULT_MODEL])
     assert recorder.most == 13 * 50 * 70
 
 
@@ -171,7 +171,6 @@ def test_what_is_nodata_gets_no_class(red):
         (lambda ds: ds, STATED | {"model": "nonsense"}, "nonsense"),
         (lambda ds: ds, STATED | {"stride_px": "16"}, "stride_px '16' is no whole number"),
         (lambda ds: ds, STATED | {"stride_px": 7}, "does not divide"),
-        (lambda ds: ds, STATED | {"engine": "fast"}, "'fast' is unknown"),
         (lambda ds: ds, STATED | {"device": "abacus"}, "abacus"),
     ],
 )

@@ -183,53 +183,6 @@ def test_average_weights(tmp_path, refusal):
         assert not (tmp_path / "other.safetensors").exists()
 
 
-@pytest.mark.slow
-def test_share_features(tmp_path):
-    """The copy's two engines come closer together, and its contract says what it was trained for."""
-    import torch
-
-    from landuse.model.checkpoint import load_checkpoint, save_checkpoint
-    from landuse.model.networks import balanced_fast, build_network
-    from landuse.model.training.datasets import PatchSource, load_patches
-    from landuse.model.training.train import make_contract
-    from tests.patches import make_jpegs
-
-    root = make_jpegs(tmp_path / "data", each=4)
-    names = [f"{path.parent.name}/{path.name}" for path in sorted(root.glob("*/*.jpg"))]
-    (tmp_path / "all.txt").write_text("\n".join(names))
-    patches = load_patches(PatchSource(root=root), names)
-    contract = make_contract("net", patches)
-    torch.manual_seed(0)
-    config = replace(balanced_fast(3, len(contract.classes)), widths=(16, 32, 64))  # learns as its wide kin
-    network = build_network(config).eval()
-    save_checkpoint(tmp_path / "net.safetensors", network, contract)
-    options = ("--data", root, "--split", "all.txt", "--val", "all.txt", "--steps", 60, "--rate", 0.01)
-    shown = run(
-        "share_features.py",
-        "--init",
-        "net.safetensors",
-        *options,
-        "--out",
-        "shared.safetensors",
-        cwd=tmp_path,
-    )
-    assert shown.startswith("wrote shared.safetensors: ")
-    tuned, own = load_checkpoint(tmp_path / "shared.safetensors")
-    assert own.shared_features
-    assert not contract.shared_features
-
-    def disagreement(net):
-        size = contract.patch_size_px
-        rng = torch.Generator().manual_seed(1)
-        scene = torch.randn(1, 3, 4 * size, 4 * size, generator=rng)
-        with torch.inference_mode():
-            shared = net.evidence(net.features(scene, size))[:, :, 2:4, 2:4].softmax(1)
-            alone = net.evidence(net.features(scene[:, :, size : 2 * size, size : 2 * size])).softmax(1)
-        return float((shared - alone).abs().mean())
-
-    assert disagreement(tuned) < disagreement(network)
-
-
 def test_cluster():
     """No docker here: what ``cluster`` configures is held against the programs that it starts."""
     import typer

@@ -20,7 +20,7 @@ from landuse.cli import app
 from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.networks import NETWORKS
-from landuse.pipeline.blocks.plan import COMPOSITES, ENGINES
+from landuse.pipeline.blocks.plan import COMPOSITES
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.write.geopackage import SUFFIXES
 from landuse.sentinel2 import LEVELS
@@ -141,7 +141,6 @@ def test_verbose_logs_info(options):
 
 ACCEPTED = {
     ("map", "composite"): COMPOSITES,
-    ("map", "engine"): ("auto", *ENGINES),
     ("map", "source"): PROVIDERS,
     ("map", "vector_format"): SUFFIXES,
     ("map", "model"): shipped_models(),
@@ -189,7 +188,7 @@ def test_bash_completes_commands_options_and_values():
     assert completed_by_bash("ma") == ["map"]
     assert completed_by_bash("map", "--comp") == ["--composite"]
     assert completed_by_bash("map", "--composite", "") == ["best", "median"]
-    assert completed_by_bash("map", "--engine", "s") == ["shared"]
+    assert completed_by_bash("map", "--bands", "rgb-") == ["rgb-nir"]
 
 
 def test_zsh_is_given_the_values():

@@ -11,13 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
 
-CONTEXT_PX = 96
+CONTEXT_PX = 72
 """Pixels around a block that are read and classified with it: what lies further away changes a pixel's
 probabilities by less than 1/250."""
+
+FILL_PX = (64, 256)
+"""Side of the squares whose usable pixels fill an unusable one: the smallest that has any, else all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +91,59 @@ def axis_context(
     low = (low + origin_px) // step_px * step_px - origin_px
     high = -(-(high + origin_px) // step_px) * step_px - origin_px
     return low, high
+
+
+def filled(pixels: xr.Dataset, *, step_px: int) -> NDArray[np.uint16]:
+    """The block's DN ``(band, y, x)``; unusable pixels hold the mean of the usable ones around them.
+
+    Means are of whole steps of the network's lattice and exact: a pixel is filled alike in every block that
+    sees as much of its surroundings. ``patches.filled``, which takes each pixel's own square, is ten times as
+    slow.
+
+    Args:
+        pixels: of ``BlockContext``, as ``pixel_block`` makes them.
+        step_px: pixels from one position of the network to the next; the sides are multiples of it.
+    """
+    stored: NDArray[np.uint16] = pixels.dn.values
+    usable: NDArray[np.bool_] = pixels.usable.values
+    unusable = ~usable
+    if not unusable.any() or not usable.any():
+        return stored
+    counts = _sums(usable, step_px)
+    # An odd number of steps, about so wide, with the pixel's own in the middle.
+    reach = [max(round(side / (2 * step_px)), 1) for side in FILL_PX]
+    around = [_box_sums(counts, steps) for steps in reach]
+    dn = stored.copy()
+    for band in dn:
+        sums = _sums(np.where(usable, band, 0), step_px)
+        fill = np.full(counts.shape, sums.sum() / counts.sum())
+        for steps, count in zip(reversed(reach), reversed(around), strict=True):  # the closest last
+            near = count > 0
+            fill[near] = _box_sums(sums, steps)[near] / count[near]
+        values = np.rint(fill).astype(np.uint16).repeat(step_px, 0).repeat(step_px, 1)
+        np.copyto(band, values, where=unusable)
+    return dn
+
+
+def _sums(values: NDArray[np.generic], step: int) -> NDArray[np.int64]:
+    """Sums over squares of ``step`` pixels, (row, col)."""
+    rows, cols = (side // step for side in values.shape)
+    sums: NDArray[np.int64] = values.reshape(rows, step, cols, step).sum((1, 3), dtype=np.int64)
+    return sums
+
+
+def _box_sums(values: NDArray[np.int64], reach: int) -> NDArray[np.int64]:
+    """Sums over squares that reach so far from each place, as far as there are values, (row, col)."""
+    rows, cols = values.shape
+    table = np.zeros((rows + 1, cols + 1), np.int64)
+    values.cumsum(0).cumsum(1, out=table[1:, 1:])
+    row, col = np.arange(rows), np.arange(cols)
+    top, bottom = (row - reach).clip(0), (row + reach + 1).clip(max=rows)
+    left, right = (col - reach).clip(0), (col + reach + 1).clip(max=cols)
+    sums: NDArray[np.int64] = (
+        table[np.ix_(bottom, right)]
+        - table[np.ix_(top, right)]
+        - table[np.ix_(bottom, left)]
+        + table[np.ix_(top, left)]
+    )
+    return sums

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 MIN_USABLE = 0.5
 """A patch has no vote with a smaller share of usable pixels, of those that lie on the imagery."""
 
-CONTEXT_PX = 96
-"""Pixels around a block's patches that shared features see: beyond, a pixel changes no probability by
-more than 1e-5 (measured on real scenes, ``tests/workflows/mapping/test_engines.py``)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisPatches:
@@ -54,7 +50,6 @@ def axis_patches(
     stride_px: int,
     patch_px: int,
     data_px: tuple[int, int],
-    start_px: int = 1,
 ) -> AxisPatches:
     """The patches that vote on cells ``cell_start..cell_stop`` along one axis.
 
@@ -64,13 +59,10 @@ def axis_patches(
         stride_px: cell size.
         patch_px: patch size, a multiple of ``stride_px``.
         data_px: first and one past the last pixel that scenes have.
-        start_px: patches start on multiples of this, a divisor of ``stride_px``.
     """
     low, high = data_px
     # Imagery smaller than a patch is padded on its far side; the padding counts as unusable.
     last = max(high, low + patch_px) - patch_px
-    first_start = -(-low // start_px) * start_px
-    last_start = max(last // start_px * start_px, first_start)
     span = patch_px // stride_px
     cells = [
         cell
@@ -79,7 +71,7 @@ def axis_patches(
     ]
     return AxisPatches(
         cells=tuple(cells),
-        starts_px=tuple(min(max(cell * stride_px, first_start), last_start) for cell in cells),
+        starts_px=tuple(min(max(cell * stride_px, low), last) for cell in cells),
         on_imagery=min((high - low) / patch_px, 1.0),
     )
 
@@ -117,19 +109,11 @@ def _axis(
         stride_px=plan.stride_px,
         patch_px=plan.patch_px,
         data_px=data_px,
-        start_px=plan.start_px,
     )
     if placed.empty:
         return placed, (0, 0)
     first, last = placed.starts_px[0], placed.starts_px[-1] + plan.patch_px
-    step = plan.position_px
-    if plan.engine == "shared":
-        # What lies on neighbouring blocks is seen too, but nothing is read beyond the imagery.
-        first = min(max(first - CONTEXT_PX, data_px[0]), first)
-        last = max(min(last + CONTEXT_PX, data_px[1]), last)
-    first = min(cell_start * plan.stride_px, first)
-    last = max(cell_stop * plan.stride_px, last)
-    return placed, (first // step * step, -(-last // step) * step)
+    return placed, (min(cell_start * plan.stride_px, first), max(cell_stop * plan.stride_px, last))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 COMPOSITES = ("best", "median")
-ENGINES = ("windows", "shared", "pixels")
 BAND_SETS = {"all": None, "rgb": ("B04", "B03", "B02"), "rgb-nir": ("B04", "B03", "B02", "B08")}
 """What may be asked for by name, of the bands that a model can do without; None: all of them."""
 MAX_CELL_PX = 64
@@ -39,11 +38,11 @@ MAX_CELL_PX = 64
 PICTURE_PX = 4096
 """Side of the picture of the imagery that goes with a map, unless its cells are finer."""
 
-BLOCK_PX = {"windows": 1024, "shared": 1536, "pixels": 2048}
+BLOCK_PX = {"windows": 1024, "pixels": 2048}
 """Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
 the block."""
 
-STRIDE_PX = {"windows": 16, "shared": 16, "pixels": 1}
+STRIDE_PX = {"windows": 16, "pixels": 1}
 """Cell size where none is asked for."""
 
 
@@ -70,10 +69,10 @@ class RunPlan:
     patch_px: int
     """Side of a patch, in pixels; a multiple of ``stride_px``."""
     engine: str
-    """``"windows"``: each patch goes through the network alone. ``"shared"``: all patches of a block share
-    one pass of the network's convolutions. ``"pixels"``: each pixel is classified, a block in one pass."""
+    """``"windows"``: each patch goes through the network alone. ``"pixels"``: each pixel is classified, a
+    block in one pass."""
     position_px: int
-    """Pixels from one position of the features of a whole block to the next; 1 where patches share none."""
+    """Pixels from one position of the features of a whole block to the next; 1 of patches."""
     data_rows_px: tuple[int, int]
     """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
     data_cols_px: tuple[int, int]
@@ -107,11 +106,6 @@ class RunPlan:
     def cell_m(self) -> float:
         """Side of a map cell in metres."""
         return self.stride_px * self.pixel_m
-
-    @property
-    def start_px(self) -> int:
-        """Windows start on multiples of this, so that shared features have a position there."""
-        return math.gcd(self.stride_px, self.position_px)
 
     def scenes_used(self, spares_read: bool) -> tuple[Scene, ...]:
         """The scenes that may have pixels in the map, in order of preference.
@@ -300,35 +294,9 @@ def cut_into_blocks(rows: int, cols: int, block_cells: int) -> tuple[Block, ...]
     )
 
 
-def choose_engine(contract: ModelContract, asked: str) -> str:
-    """The engine that a map is made with.
-
-    Args:
-        contract: the model's.
-        asked: one of ``ENGINES``, or ``"auto"``.
-
-    Raises:
-        UsageError: the engine is unknown, or is none for this model.
-    """
-    if asked not in ("auto", *ENGINES):
-        raise UsageError(
-            f"--engine {asked!r} is unknown. Use auto, {', '.join(ENGINES[:-1])} or {ENGINES[-1]}."
-        )
-    if contract.pixels is not None:
-        if asked not in ("auto", "pixels"):
-            raise UsageError(
-                f"--engine {asked} is for models of patches; {contract.name} classifies each pixel. Leave "
-                "--engine out."
-            )
-        return "pixels"
-    if asked == "pixels":
-        raise UsageError(
-            f"--engine pixels is for models of pixels; {contract.name} classifies patches of "
-            f"{contract.patch_size_px} px. Leave --engine out, or choose another --model."
-        )
-    if asked == "auto":
-        return "shared" if contract.shared_features else "windows"
-    return asked
+def engine_of(contract: ModelContract) -> str:
+    """What a map is made with: ``"pixels"`` of a model that classifies each pixel, else ``"windows"``."""
+    return "windows" if contract.pixels is None else "pixels"
 
 
 def cell_px(contract: ModelContract, *, cell_m: float | None, stride_px: int | None) -> int:
@@ -413,18 +381,16 @@ def check_fit(
     *,
     stride_px: int,
     composite: str,
-    engine: str,
     bands: str = "all",
     block_px: int | None = None,
 ) -> None:
     """Refuse what no map can be made of; the arguments are those of ``make_plan``.
 
     Raises:
-        UsageError: the stride, composite, engine, bands or block size does not fit, or the scenes mix levels.
+        UsageError: the stride, composite, bands or block size does not fit, or the scenes mix levels.
         ModelError: the scenes lack a band or level that the model needs.
     """
     patch_px = contract.patch_size_px
-    choose_engine(contract, engine)
     if contract.pixels is None and (stride_px < 1 or patch_px % stride_px):
         fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
         raise UsageError(
@@ -477,7 +443,6 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
-    engine: str = "auto",
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
@@ -494,15 +459,14 @@ def make_plan(
         stride_px: cell size in pixels; of a model of patches it must divide the patch size.
         composite: ``"best"`` or ``"median"``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
-        engine: one of ``ENGINES`` that is for this model, or ``"auto"``.
-        position_px: pixels between positions of the model's features; for ``"shared"`` and ``"pixels"``.
+        position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
     Raises:
-        UsageError: the stride, composite, engine, bands or block size does not fit, or the area is too wide
+        UsageError: the stride, composite, bands or block size does not fit, or the area is too wide
             for one zone.
         ModelError: the scenes lack a band or level that the model needs.
     """
@@ -511,11 +475,10 @@ def make_plan(
         contract,
         stride_px=stride_px,
         composite=composite,
-        engine=engine,
         bands=bands,
         block_px=block_px,
     )
-    engine = choose_engine(contract, engine)
+    engine = engine_of(contract)
     read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
     projected = _projected(area, crs)

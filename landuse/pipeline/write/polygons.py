@@ -11,7 +11,6 @@ made into shapely's polygons, and 2.3 s here.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -272,15 +271,24 @@ def _polygons(edges: _Edges, count: int, geobox: GeoBox) -> NDArray[np.object_]:
 
 
 def _walk(follower: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Go round every ring: edges in the order of the walk, and where in it each ring begins."""
-    seen, following = bytearray(len(follower)), follower.data
-    order, firsts = array("q"), array("q")
-    for first in range(len(follower)):
-        if not seen[first]:
-            firsts.append(len(order))
-            at = first
-            while not seen[at]:
-                seen[at] = True
-                order.append(at)
-                at = following[at]
-    return np.frombuffer(order, np.int64), np.frombuffer(firsts, np.int64)
+    """Go round every ring: edges in the order of the walk, and where in it each ring begins.
+
+    Rings begin at their lowest edge and come in the order of these. All are gone round at once: each round
+    looks twice as far ahead as the one before, so that a ring of a million edges takes twenty.
+    """
+    own = np.arange(len(follower))
+    first, ahead = own, follower  # the lowest edge of each edge's ring
+    while not np.array_equal(first[follower], first):
+        first, ahead = np.minimum(first, first[ahead]), ahead[ahead]
+    begins = first == own
+    behind = np.empty_like(own)
+    behind[follower] = own
+    behind[begins] = own[begins]
+    steps = (~begins).astype(np.int64)  # from the ring's first edge
+    while (further := steps[behind]).any():
+        steps, behind = steps + further, behind[behind]
+    lengths = np.bincount(first, minlength=len(own))[begins]
+    firsts = np.cumsum(lengths) - lengths
+    order = np.empty_like(own)
+    order[firsts[(np.cumsum(begins) - 1)[first]] + steps] = own
+    return order, firsts

@@ -10,7 +10,7 @@ import shapely
 from rasterio.features import geometry_mask
 
 from landuse.pipeline.blocks import patches, votes
-from landuse.pipeline.blocks.context import BlockContext, block_context, own_pixels
+from landuse.pipeline.blocks.context import BlockContext, block_context, filled, own_pixels
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import Block, BlockRasters, CellScores, PixelCounts
 from landuse.pipeline.pixels import cut_out
@@ -19,7 +19,6 @@ from landuse.pipeline.read.rgb_image import draw_picture
 from landuse.pipeline.write.block_file import BlockFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import xarray as xr
@@ -41,25 +40,8 @@ class PatchClassifier(Protocol):
     weights_sha256: str
     weights_path: Path | None
 
-    @property
-    def position_px(self) -> int:
-        """Pixels from one position of the network's features to the next."""
-        ...
-
     def cell_probabilities(self, dn: NDArray[np.uint16], level: str, cells: int) -> NDArray[np.float32]:
         """(N, band, S, S) DN to the (N, class, cells, cells) probabilities of each patch's cells."""
-        ...
-
-    def shared_probabilities(
-        self,
-        dn: NDArray[np.uint16],
-        level: str,
-        *,
-        row_starts: Sequence[int],
-        col_starts: Sequence[int],
-        cells: int,
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(band, H, W) DN to (class, cells, patches, cells) of each row of patches, with the row's index."""
         ...
 
 
@@ -207,8 +189,7 @@ def score_block(
         )
         return scores, 0
     blend = votes.Blend(block, classes=len(plan.classes))
-    vote = _shared_votes if plan.engine == "shared" else _patch_votes
-    count = vote(plan, cast("PatchClassifier", classifier), given, blend)
+    count = _patch_votes(plan, cast("PatchClassifier", classifier), given, blend)
     scores = blend.settle(
         own,
         stride_px=plan.stride_px,
@@ -229,7 +210,7 @@ def _own_scores(
             np.zeros((len(plan.classes), *shape), np.float32),
             np.zeros((len(plan.covers), *shape), np.float32),
         )
-    dn = patches.filled(given.read.pixels, patch_px=plan.patch_px)
+    dn = filled(given.read.pixels, step_px=plan.position_px)
     scores = classifier.pixel_scores(dn, plan.bands, plan.level)
     (top, bottom), (left, right) = (
         (start - around[0], stop - around[0])
@@ -259,31 +240,6 @@ def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, 
         blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, cells))
         count += len(batch.dn)
     return count
-
-
-def _shared_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
-    """The same patches, read from features that they share; returns how many."""
-    placed, pixels = _patches_of(given), given.read.pixels
-    shares = patches.voting_shares(pixels, placed, patch_px=plan.patch_px)
-    voting = np.nonzero(shares.any(1))[0]
-    if not voting.size:
-        return 0
-    rows = classifier.shared_probabilities(
-        patches.filled(pixels, patch_px=plan.patch_px),
-        plan.level,
-        row_starts=[placed.rows.starts_px[row] - placed.rows_px[0] for row in voting],
-        col_starts=[start - placed.cols_px[0] for start in placed.cols.starts_px],
-        cells=plan.patch_px // plan.stride_px,
-    )
-    for index, probabilities in rows:
-        row = int(voting[index])
-        blend.add_row(
-            probabilities,
-            shares[row],
-            row_cell=placed.rows.cells[row],
-            col_cell=placed.cols.cells[0],
-        )
-    return int((shares > 0).sum())
 
 
 def _patches_of(given: BlockInput) -> patches.BlockPatches:

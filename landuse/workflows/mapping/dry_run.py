@@ -201,15 +201,6 @@ def _network_seconds(
             cast("PixelClassifier", classifier).pixel_scores(scene, plan.bands, plan.level)
             return pixels / side**2
         patch_classifier, cells = cast("PatchClassifier", classifier), plan.patch_px // plan.stride_px
-        if plan.engine == "shared":
-            side = 4 * plan.patch_px
-            scene = rng.integers(1, 4000, (len(plan.bands), side, side), np.uint16)
-            starts = range(0, side - plan.patch_px + 1, plan.stride_px)
-            for _ in patch_classifier.shared_probabilities(
-                scene, plan.level, row_starts=starts, col_starts=starts, cells=cells
-            ):
-                pass
-            return pixels / side**2
         shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
         patch_classifier.cell_probabilities(rng.integers(1, 4000, shape, np.uint16), plan.level, cells)
         return sum(_patches(placed) for placed, _ in work) / CALIBRATION_PATCHES

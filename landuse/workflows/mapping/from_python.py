@@ -62,7 +62,6 @@ def map(
     composite: str = ...,
     probabilities: bool = ...,
     min_valid_percent: float = ...,
-    engine: str = ...,
     device: str = ...,
 ) -> xr.Dataset: ...
 
@@ -82,7 +81,6 @@ def map(
     composite: str = ...,
     probabilities: bool = ...,
     min_valid_percent: float = ...,
-    engine: str = ...,
     device: str = ...,
     title: str = ...,
     overwrite: bool = ...,
@@ -103,7 +101,6 @@ def map(
     composite: str = "best",
     probabilities: bool = False,
     min_valid_percent: float = 10.0,
-    engine: str = "auto",
     device: str = "auto",
     title: str = "",
     overwrite: bool = False,
@@ -130,7 +127,6 @@ def map(
         composite: ``"best"`` or ``"median"``: how several scenes become one image.
         probabilities: also give every class's probability.
         min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
-        engine: ``"auto"``; of a model of patches also ``"windows"`` or ``"shared"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         title: what the map in ``out`` is called.
         overwrite: replace the map that is in ``out``.
@@ -158,7 +154,6 @@ def map(
         ("max_cloud_percent", max_cloud_percent, Real),
         ("min_valid_percent", min_valid_percent, Real),
         ("composite", composite, str),
-        ("engine", engine, str),
         ("device", device, str),
         ("title", title, str),
         ("probabilities", probabilities, bool),
@@ -178,7 +173,6 @@ def map(
         composite=composite,
         probabilities=probabilities,
         min_valid_percent=min_valid_percent,
-        engine=engine,
         title=title,
         overwrite=overwrite,
     )

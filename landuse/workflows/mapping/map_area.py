@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, choose_engine, make_plan, suitable_crs
+from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.remote.files import Remote
@@ -135,7 +135,6 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
         contract,
         stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
         composite=request.composite,
-        engine=request.engine,
         bands=request.bands,
         block_px=request.block_px,
     )
@@ -151,14 +150,12 @@ def plan_map(
         LanduseError: as ``make_plan`` does.
     """
     contract = classifier.contract
-    engine = choose_engine(contract, request.engine)
     return make_plan(
         area_of(request, scenes),
         scenes,
         contract,
         weights_sha256=classifier.weights_sha256,
-        engine=engine,
-        position_px=1 if engine == "windows" else classifier.position_px,
+        position_px=getattr(classifier, "position_px", 1),  # a model of patches has none
         stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
         bands=request.bands,
         probabilities=request.probabilities,

@@ -60,11 +60,8 @@ class MapRequest:
     """How its vector layers are to be."""
     overwrite: bool = False
     """Replace results that are there already."""
-    engine: str = "auto"
-    """``"windows"``: each patch goes through the network alone; ``"shared"``: patches share features;
-    ``"pixels"``: each pixel is classified; ``"auto"``: what the model was trained for."""
     block_px: int | None = None
-    """Side of a block; decides memory, not results. None: what suits the engine."""
+    """Side of a block; decides memory, not results. None: what suits the model."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """Patience with catalogues and imagery."""
 
@@ -95,7 +92,6 @@ class MapRequest:
                 self.stride_px,
                 self.bands,
                 self.composite,
-                self.engine,
                 self.max_cloud_percent,
                 weights_sha256,
             ],

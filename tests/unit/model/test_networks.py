@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -565,23 +564,6 @@ def test_folded_norms_change_no_output(name):
         assert torch.allclose(network(x), before, rtol=1e-3, atol=1e-4 * before.abs().max())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"baseline"}))
-def test_features_of_a_scene_do_not_depend_on_how_it_is_cut(name):
-    """Far from the cut: what lets blocks share features. A quarter of the channels see as far as all."""
-    config = NETWORKS[name](3, 10)
-    if isinstance(config, NetworkConfig):
-        config = replace(config, widths=tuple(width // 4 for width in config.widths))
-    network = build_network(config).eval()
-    step = network.position_px
-    scene = torch.rand(1, 3, 448, 384)
-    with torch.no_grad():
-        whole = network.features(scene, 64)
-        part = network.features(scene[:, :, 2 * step :, step:], 64)
-    assert whole.shape[2:] == (448 // step, 384 // step)
-    torch.testing.assert_close(part[:, :, -2:, -2:], whole[:, :, -2:, -2:], rtol=1e-3, atol=1e-4)
-
-
 def test_the_moving_mean_is_the_mean_over_a_centred_window():
     x = torch.rand(1, 2, 9, 40, dtype=torch.float64)
     got = moving_mean(x, 8, 3).numpy()
@@ -599,8 +581,3 @@ def test_a_flat_scene_is_what_each_of_its_patches_is():
     x = torch.rand(1, 16, 1, 1).expand(1, 16, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(attention(x, 8), attention(x))
-
-
-def test_baseline_refuses_moving_windows():
-    with pytest.raises(ModelError, match="--engine windows"):
-        build_network(baseline(3, 10)).features(torch.zeros(1, 3, 64, 64), 64)

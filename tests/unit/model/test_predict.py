@@ -192,23 +192,13 @@ def test_convolutions_in_bfloat16_give_nearly_the_same(checkpoint, dn):
     whole, half = (Predictor.load(str(checkpoint), "cpu", batch_size=4) for _ in range(2))
     assert not whole._half
     half._half = True
-    scene = np.tile(dn[0], (1, 3, 3))
-    starts = {"row_starts": [0, 8], "col_starts": [0, 8, 16], "cells": 4}
     for expected, got in (
         (whole.probabilities(dn, "L1C"), half.probabilities(dn, "L1C")),
         (whole.cell_probabilities(dn, "L1C", 4), half.cell_probabilities(dn, "L1C", 4)),
-        *(
-            (one, other)
-            for (_, one), (_, other) in zip(
-                whole.shared_probabilities(scene, "L1C", **starts),
-                half.shared_probabilities(scene, "L1C", **starts),
-                strict=True,
-            )
-        ),
     ):
         assert got.dtype == np.float32
         assert 0 < np.abs(got - expected).max() < 0.1
-        np.testing.assert_allclose(got.sum(0 if got.shape[0] == 3 else 1), 1, atol=1e-5)
+        np.testing.assert_allclose(got.sum(1), 1, atol=1e-5)
 
 
 class Machine:

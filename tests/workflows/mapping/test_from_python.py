@@ -215,7 +215,7 @@ def test_sources(tmp_path):
         ({"max_cloud_percent": 140}, "no percentage"),
         ({"min_valid_percent": 140}, "no percentage"),
         ({"composite": "mean"}, "'mean' is unknown"),
-        ({"engine": None}, "engine None is NoneType"),
+        ({"bands": None}, "bands None is NoneType"),
         ({"model": 5}, "model 5 is int"),
         ({"out": 5}, "out 5 is int"),
         ({"out": ""}, "--out is empty"),

@@ -9,19 +9,19 @@ import pytest
 import rasterio
 from affine import Affine
 
+from landuse.model import DEFAULT_MODEL, MAP_MODEL
 from tests.workflows.small_maps import catalog_of
 
 MAP = """
 import json, resource, sys
 from pathlib import Path
-from landuse.model import MAP_MODEL
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.request import MapRequest
-source, out, engine, stride_px = sys.argv[1:]
+source, out, model, stride_px = sys.argv[1:]
 report = map_area(
-    MapRequest(source=source, area=None, dates=None, out=Path(out), engine=engine, stride_px=int(stride_px),
+    MapRequest(source=source, area=None, dates=None, out=Path(out), stride_px=int(stride_px) or None,
                block_px=384, probabilities=True),
-    load_classifier(MAP_MODEL, "cpu"),
+    load_classifier(model, "cpu"),
 )
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"peak_mb": peak / 1024, "cells": report.cover.cells, "blocks": len(report.plan.blocks)}))
@@ -53,14 +53,14 @@ def tile(tmp_path, rows, cols):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "stride_px"), [("shared", 8), ("windows", 64)])
-def test_twice_the_area_takes_no_more_memory(tmp_path, engine, stride_px):
+@pytest.mark.parametrize(("model", "stride_px"), [(MAP_MODEL, 0), (DEFAULT_MODEL, 64)])
+def test_twice_the_area_takes_no_more_memory(tmp_path, model, stride_px):
     peaks = []
     # The smaller one has a block in its midst, with surroundings on all sides, as most blocks of the larger.
     for rows, cols in ((1152, 1152), (1152, 2304)):
         source, out = tile(tmp_path, rows, cols), tmp_path / f"map{cols}"
         done = subprocess.run(
-            [sys.executable, "-c", MAP, source, str(out), engine, str(stride_px)],
+            [sys.executable, "-c", MAP, source, str(out), model, str(stride_px)],
             capture_output=True,
             encoding="utf-8",
             timeout=600,

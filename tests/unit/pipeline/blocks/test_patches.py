@@ -190,24 +190,3 @@ def test_a_block_without_a_hole_is_not_copied():
     dn = np.ones((1, 8, 8), np.uint16)
     assert filled(pixel_block(dn, np.ones((8, 8), bool)), patch_px=4) is dn
     assert filled(pixel_block(dn, np.zeros((8, 8), bool)), patch_px=4) is dn
-
-
-@given(
-    low=st.integers(-70, 70),
-    size=st.integers(64, 300),
-    stride_px=st.sampled_from([4, 8, 16, 64]),
-)
-def test_windows_that_share_features_start_on_their_positions(low, size, stride_px):
-    start_px = min(stride_px, 8)
-    high = low + size
-    cells = range(low // stride_px, -(-high // stride_px))
-    windows = axis_patches(
-        cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high), start_px=start_px
-    )
-    plain = axis_patches(cells[0], cells[-1] + 1, stride_px=stride_px, patch_px=64, data_px=(low, high))
-    assert windows.cells == plain.cells
-    for start, own in zip(windows.starts_px, plain.starts_px, strict=True):
-        assert start % start_px == 0
-        assert abs(start - own) < 2 * start_px
-        assert start >= low
-        assert start + 64 <= max(high, low + 64 + start_px)
