@@ -42,7 +42,7 @@ def shown_by_patches(tmp_path_factory):
 
 
 def cells_of(path, truth_path):
-    """A map's cells and, cut into them, what lies in each: ``(row, col)`` and ``(row, col, pixel)``, -1 beyond."""
+    """A map's cells ``(row, col)``, and the truth in each, ``(row, col, pixel)``; -1 beyond its edge."""
     with rasterio.open(path) as mapped, rasterio.open(truth_path) as truth:
         assert mapped.crs == truth.crs
         side = round(mapped.transform.a / truth.transform.a)
@@ -74,8 +74,8 @@ def stated(printed, what):
     table = re.search(rf"^true {what} .*\n((?:\w+ +\d+ +[\d.]+%\n)+){what} agrees with (.*)$", printed, re.M)
     rows = {name: (int(n), float(p)) for name, n, p in re.findall(r"(\w+) +(\d+) +([\d.]+)%", table[1])}
     figures = re.fullmatch(
-        r"the truth in (\d+) of (\d+) cells \(([\d.]+) %\), mean of the classes ([\d.]+) %; (\d+) cells do not "
-        r"count: no known class fills 60 %",
+        r"the truth in (\d+) of (\d+) cells \(([\d.]+) %\), mean of the classes ([\d.]+) %; "
+        r"(\d+) cells do not count: no known class fills 60 %",
         table[2],
     )
     return rows, [float(value) for value in figures.groups()]
