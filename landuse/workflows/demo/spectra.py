@@ -35,7 +35,6 @@ SEASONS = ("spring", "summer", "autumn")
 
 CLASS_MEAN_L1C_DN = {
     "AnnualCrop": (1278, 1300, 1392, 1681, 2693, 3231, 3116, 3560, 2673, 1732),
-    "Forest": (829, 709, 426, 770, 2209, 2828, 2770, 3153, 1357, 554),
     "Pasture": (997, 956, 689, 1213, 2822, 3463, 3412, 3857, 2081, 1033),
     "PermanentCrop": (1217, 1224, 1289, 1580, 2396, 2789, 2711, 3075, 2644, 1734),
     "SeaLake": (914, 754, 470, 482, 366, 362, 299, 281, 85, 53),
@@ -74,11 +73,6 @@ SEASON_SHIFT = {
 """How far a class's fields lie from its mean in a season: along ``SOIL`` and along ``GREEN``."""
 
 
-def mean(name: str) -> Floats:
-    """(band,) mean of a class, L1C DN."""
-    return np.array(CLASS_MEAN_L1C_DN[name], np.float32)
-
-
 def std(name: str) -> Floats:
     """(band,) standard deviation of a class, L1C DN."""
     return np.array(CLASS_STD_L1C_DN[name], np.float32)
@@ -87,7 +81,8 @@ def std(name: str) -> Floats:
 def in_season(name: str, season: str) -> Floats:
     """(band,) mean of a class in a season, L1C DN."""
     soil, green = SEASON_SHIFT[season].get(name, (0.0, 0.0))
-    shifted: Floats = mean(name) + std(name) * (np.float32(soil) * SOIL + np.float32(green) * GREEN)
+    mean = np.array(CLASS_MEAN_L1C_DN[name], np.float32)
+    shifted: Floats = mean + std(name) * (np.float32(soil) * SOIL + np.float32(green) * GREEN)
     return shifted
 
 
