@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from landuse.model import MAP_MODEL
+from landuse.model import DEFAULT_MODEL
 from landuse.model.predict import Predictor
 from landuse.model.training.datasets import PatchSource, load_patches, read_split
 
@@ -24,7 +24,7 @@ def main() -> None:
     names = read_split(root / "splits" / "paper-val.txt")
     chosen = np.random.default_rng(0).permutation(len(names))[: SIDE * SIDE * MOSAICS]
     patches = load_patches(PatchSource(root=root / "EuroSAT_RGB"), [names[i] for i in chosen])
-    predictor = Predictor.load(MAP_MODEL, "cpu")
+    predictor = Predictor.load(DEFAULT_MODEL, "cpu")
     right = {"evidence near the cell": 0, "plain patch votes": 0}
     cells = SIDE * SPAN
     for start in range(0, len(patches), SIDE * SIDE):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block
 
-CONTEXT_PX = 96
+CONTEXT_PX = 72
 """Pixels around a block that are read and classified with it: what lies further away changes a pixel's
 probabilities by less than 1/250."""
 
