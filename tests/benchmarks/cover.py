@@ -20,7 +20,7 @@ from pathlib import Path
 import rasterio
 
 from landuse.errors import LanduseError
-from landuse.model import MAP_MODEL
+from landuse.model import DEFAULT_MODEL
 from tests.benchmarks.cover_maps import Legend, read_map, score_map
 from tests.benchmarks.cover_models import Scorer, patch_scorer, pixel_scorer, symmetric
 from tests.benchmarks.cover_references import (
@@ -118,7 +118,7 @@ def score_models(words: list[str]) -> None:
     """Models on the visible references; or a finished map's folder."""
     parser = argparse.ArgumentParser(prog="cover", description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="checkpoint or name of a model that classifies each pixel")
-    parser.add_argument("--today", action="store_true", help=f"also {MAP_MODEL} at strides 16 and 8")
+    parser.add_argument("--today", action="store_true", help=f"also {DEFAULT_MODEL} at strides 16 and 8")
     parser.add_argument("--map", type=Path, help="instead, a folder that `landuse map` wrote")
     parser.add_argument("--bands", nargs="+", choices=BAND_SETS, default=list(BAND_SETS))
     parser.add_argument("--only", nargs="+", choices=REFERENCES, default=[])
@@ -135,7 +135,7 @@ def score_models(words: list[str]) -> None:
         parser.error("nothing to score: give --model, --today or --map")
     scorers: dict[str, tuple[Scorer, str]] = {}
     if given.today:
-        scorers |= {f"stride {s}": (patch_scorer(MAP_MODEL, s, given.device), "rgb") for s in TODAY_STRIDES}
+        scorers |= {f"stride {s}": (patch_scorer(DEFAULT_MODEL, s, given.device), "rgb") for s in TODAY_STRIDES}
     if given.model:
         scorer = pixel_scorer(given.model, given.device, given.precision)
         scorers |= {name: (symmetric(scorer) if given.d4 else scorer, name) for name in given.bands}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from landuse.classes import LAND_COVER, LAND_USE, LandUseClass
-from landuse.model import MAP_MODEL
+from landuse.model import DEFAULT_MODEL
 from landuse.model.bands import RGB
 from landuse.pipeline.read.rgb_image import stretch
 from tests.benchmarks.cover_models import Dn, Scorer, patch_scorer, pixel_scorer, symmetric
@@ -119,7 +119,7 @@ def main() -> None:
     scorer = (
         pixel_scorer(given.model, given.device)
         if given.model
-        else patch_scorer(MAP_MODEL, given.stride_px, given.device)
+        else patch_scorer(DEFAULT_MODEL, given.stride_px, given.device)
     )
     if given.d4:
         scorer = symmetric(scorer)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landuse.classes import LAND_COVER_NAMES
-from landuse.model import MAP_MODEL
+from landuse.model import DEFAULT_MODEL
 from tests.benchmarks.cover_models import Scorer, patch_scorer, pixel_scorer, symmetric
 from tests.benchmarks.cover_references import BAND_SETS, chosen, classes_of, read_bands
 from tests.benchmarks.cover_scores import use_ids
@@ -184,9 +184,9 @@ def main() -> None:
         scorer = pixel_scorer(given.model, given.device)
         scorer = symmetric(scorer) if given.d4 else scorer
     else:
-        scorer = patch_scorer(MAP_MODEL, given.stride_px, given.device)
+        scorer = patch_scorer(DEFAULT_MODEL, given.stride_px, given.device)
     for band_set in given.bands if given.model else ["rgb"]:
-        print(f"{given.model or f'{MAP_MODEL} at stride {given.stride_px}'}, {band_set}")
+        print(f"{given.model or f'{DEFAULT_MODEL} at stride {given.stride_px}'}, {band_set}")
         print("\n".join(measured(data, scorer, band_set)))
 
 

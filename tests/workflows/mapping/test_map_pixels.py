@@ -14,7 +14,6 @@ import shapely
 from landuse.classes import LAND_COVER
 from landuse.errors import ModelError, UsageError
 from landuse.model.predict_pixels import PixelPredictor
-from landuse.pipeline.blocks.context import axis_context
 from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.search.area import Area
@@ -440,23 +439,3 @@ def test_the_command_takes_cells_and_bands(tmp_path, run, inn, model):
     refused = run("map", "--source", inn, "--model", model, "--stride-px", 8, "--out", tmp_path / "no")
     assert refused.code == 2
     assert "--cell-m" in refused.err
-
-
-@pytest.mark.parametrize("step", [1, 8])
-def test_a_place_is_read_with_its_context_on_the_zones_lattice(step):
-    rng = np.random.default_rng(step)
-    for _ in range(300):
-        origin, first = (int(v) for v in rng.integers(-500, 500, 2))
-        size = int(rng.integers(1, 400))
-        low = int(rng.integers(-900, 900))
-        data = (low, low + int(rng.integers(1, 1500)))
-        got = axis_context((first, first + size), data_px=data, step_px=step, origin_px=origin)
-        if data[1] <= first or data[0] >= first + size:
-            assert got is None
-            continue
-        assert (got[0] + origin) % step == (got[1] + origin) % step == 0
-        # Everything within the context that is imagery, and at most a step more.
-        assert got[0] <= max(min(first, data[0]), first - 96) or got[0] <= max(first - 96, data[0])
-        assert got[0] > min(first, max(first - 96, data[0])) - step
-        assert got[1] >= min(first + size + 96, max(data[1], first + size))
-        assert got[1] < max(first + size, min(first + size + 96, data[1])) + step
