@@ -3,8 +3,16 @@
 from datetime import UTC, datetime
 
 import numpy as np
+from scipy.ndimage import zoom
 
-from landuse.classes import EUROSAT_NAMES, LandUseClass, legend
+from landuse.classes import (
+    EUROSAT_NAMES,
+    LAND_COVER_NAMES,
+    LAND_USE_NAMES,
+    LandUseClass,
+    cover_legend,
+    legend,
+)
 from landuse.pipeline.cells import NODATA_ID, CellStatus, ClassArea, Cover
 from landuse.pipeline.pages.content import MapView
 from landuse.pipeline.scene import Scene
@@ -88,10 +96,86 @@ def small_view(**changed) -> MapView:
     return MapView(**values | changed)
 
 
+def pixel_view(**changed) -> MapView:
+    """The same with land covers, a second class of each cell and warnings, as models of pixels make it."""
+    plain = small_view()
+    rng = np.random.default_rng(8)
+    unmapped = plain.classes == NODATA_ID
+    covers = rng.integers(0, len(LAND_COVER_NAMES), (ROWS, COLS), dtype=np.uint8)
+    second = (plain.classes + rng.integers(1, 10, (ROWS, COLS), dtype=np.uint8)) % len(EUROSAT_NAMES)
+    share = rng.integers(0, 251 - plain.confidence.clip(0, 250), dtype=np.uint8)
+    covers[unmapped] = second[unmapped] = share[unmapped] = NODATA_ID
+    cells = np.bincount(covers[~unmapped], minlength=len(LAND_COVER_NAMES)).tolist()
+    values = {
+        "land_cover": covers,
+        "second": second,
+        "second_share": share,
+        "legend": legend(LAND_USE_NAMES),
+        "cover_legend": cover_legend(LAND_COVER_NAMES),
+        "cover_areas": tuple(
+            ClassArea(id=i, name=LAND_COVER_NAMES[i], cells=n, area_m2=n * CELL_M**2, share=n / sum(cells))
+            for i, n in enumerate(cells)
+            if n
+        ),
+        "warnings": ("No scene offers B08.", "Clouds in two scenes are mapped as land."),
+    }
+    return small_view(**values | changed)
+
+
+def noisy_view(side: int) -> MapView:
+    """A square map of pixels whose classes are spots of some pixels, and whose probabilities are uneven."""
+    rng = np.random.default_rng(9)
+    spots = [zoom(rng.random((side // step + 2,) * 2), step, order=1)[:side, :side] for step in (25, 12, 6)]
+    field = sum(spots) / 3  # (row, col), about 0.5
+    classes = np.clip((field - 0.2) / 0.6 * 14, 0, 13).astype(np.uint8)
+    confidence = np.rint(250 * (0.95 - 0.3 * spots[1] - 0.05 * rng.random((side, side)))).astype(np.uint8)
+    image = zoom(rng.integers(60, 200, (side // 4 + 1,) * 2 + (3,)), (4, 4, 1), order=1)[:side, :side]
+    status = np.full((side, side), CellStatus.CLASSIFIED, np.uint8)
+    values = {
+        "classes": classes,
+        "confidence": confidence,
+        "status": status,
+        "land_cover": classes * np.uint8(9) // np.uint8(14),
+        "second": np.where(spots[2] > 0.5, classes + 1, classes - 1).clip(0, 13).astype(np.uint8),
+        "second_share": ((250 - confidence) * (0.5 + 0.4 * spots[2])).astype(np.uint8),
+        "image": image.astype(np.uint8),
+        "cell_m": 10.0,
+        "bounds_m": (LEFT_M, TOP_M - side * 10, LEFT_M + side * 10, TOP_M),
+        "areas": tuple(
+            ClassArea(id=i, name=name, cells=1, area_m2=100.0, share=1 / 14)
+            for i, name in enumerate(LAND_USE_NAMES)
+        ),
+    }
+    status[50:90, 70:200] = CellStatus.CLOUDY
+    for name in ("classes", "confidence", "land_cover", "second", "second_share"):
+        values[name][status == CellStatus.CLOUDY] = NODATA_ID
+    return pixel_view(**values)
+
+
+def cells_of(raw: bytes, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The layers of an inflated piece, cell by cell, as ``pack_cells`` says that it is made."""
+    lengths = np.frombuffer(raw, "<u4", 2)
+    at, count, tables = 8, shape[0] * shape[1], []
+    for length, layers in zip(lengths, (4, 2), strict=True):
+        tables.append(np.frombuffer(raw, np.uint8, length * layers, at).reshape(length, layers))
+        at += length * layers
+    found = []
+    for length, table in zip(lengths, tables, strict=True):
+        places = np.frombuffer(raw, np.uint8, count, at).astype(int)
+        at += count
+        if length > 256:
+            places += 256 * np.frombuffer(raw, np.uint8, count, at).astype(int)
+            at += count
+        found += [table[places, layer].reshape(shape) for layer in range(table.shape[1])]
+    assert at == len(raw)
+    names = ("classes", "status", "covers", "second", "confidence", "secondShare")
+    return dict(zip(names, found, strict=True))
+
+
 def hostile_view() -> MapView:
     """The same map, hostile in every text that it has."""
-    plain = small_view()
-    return small_view(
+    plain = pixel_view()
+    return pixel_view(
         title=HOSTILE,
         image_bands=(HOSTILE,) * 3,
         legend=tuple(
@@ -117,4 +201,9 @@ def hostile_view() -> MapView:
         files=("javascript:window.hacked=1", "../../secret", HOSTILE.replace("\ud800", "")),
         attribution=HOSTILE,
         citation=HOSTILE,
+        warnings=(HOSTILE,),
+        cover_legend=tuple(
+            LandUseClass(id=c.id, name=f"{HOSTILE}{c.id}", title=f"{HOSTILE}{c.id}", color=c.color)
+            for c in plain.cover_legend
+        ),
     )

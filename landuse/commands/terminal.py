@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from landuse.errors import LanduseError
     from landuse.model.training.config import EpochMetrics, StepProgress
+    from landuse.model.training.pixels.train import PixelProgress
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
@@ -200,6 +201,38 @@ def training_progress(
                 )
 
         yield on_epoch, on_step
+
+
+@contextmanager
+def pixel_training_progress(*, quiet: bool) -> Iterator[Callable[[PixelProgress], None]]:
+    """A line on stderr for each fiftieth of a run, and where it is a terminal a bar with the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = terminal(sys.stderr)
+    columns = (TextColumn("step {task.completed:.0f}"), BarColumn(), TextColumn("{task.fields[left]} left"))
+    bar = Progress(
+        *columns, console=console or Console(stderr=True), transient=True, disable=quiet or console is None
+    )
+    told = -1
+    with bar:
+        task = bar.add_task("train", total=None, left="?")
+
+        def on_step(progress: PixelProgress) -> None:
+            nonlocal told
+            left = _duration(progress.seconds_left)
+            bar.update(task, total=progress.steps, completed=progress.step, left=left)
+            part = progress.step * 50 // progress.steps
+            if part > told and not quiet:
+                losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+                print(
+                    f"step {progress.step} of {progress.steps}  {losses}  {left} left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            told = part
+
+        yield on_step
 
 
 @contextmanager

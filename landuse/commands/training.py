@@ -16,7 +16,13 @@ from landuse.commands.options import (
     QuietOption,
     one_of,
 )
-from landuse.commands.terminal import print_json, training_progress, transfer_progress
+from landuse.commands.terminal import (
+    pixel_training_progress,
+    print_json,
+    training_progress,
+    transfer_progress,
+)
+from landuse.errors import UsageError
 from landuse.model import DEFAULT_MODEL, shipped_models
 from landuse.redact import printable
 
@@ -36,7 +42,19 @@ BandOrderOption = Annotated[
 ]
 
 
+PIXEL_NETWORK = "balanced-pixel"
+"""As ``landuse.model.pixel_network.NAME``, which would load torch."""
+
+OPTIONS_OF_PATCHES = (
+    "bands", "epochs", "batch_size", "peak_rate", "warmup_epochs", "weight_decay", "decay_fusion",
+    "class_balance", "cutmix", "cutmix_until", "brightness", "atmosphere", "group_dropout", "early_crop_px",
+    "compile_", "val_every",
+)  # fmt: skip
+"""Parameters of ``train_command`` that have no meaning where pixels are classified."""
+
+
 def train_command(
+    context: typer.Context,
     data: Annotated[
         Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
     ],
@@ -51,10 +69,28 @@ def train_command(
     network: Annotated[
         str,
         typer.Option(
-            help="baseline, cbam, balanced, balanced-fast or resnet50.",
-            autocompletion=one_of("baseline", "cbam", "balanced", "balanced-fast", "resnet50"),
+            help="baseline, cbam, balanced, balanced-fast or resnet50 classify patches; balanced-pixel "
+            "classifies pixels.",
+            autocompletion=one_of(
+                "baseline", "cbam", "balanced", "balanced-fast", "resnet50", "balanced-pixel"
+            ),
         ),
     ] = "balanced-fast",
+    pixels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Of balanced-pixel: folder of patches with pixel labels; may be given several times. "
+            "Without any it learns from patch labels alone."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Of balanced-pixel: a setting of its recipe, such as steps=3000; may be given often.",
+        ),
+    ] = None,
     bands: Annotated[
         str,
         typer.Option(
@@ -121,10 +157,39 @@ def train_command(
 ) -> None:
     """Train a network from scratch on labelled patches; the same command resumes a run that was killed.
 
+    balanced-pixel learns from patches with pixel labels too (--pixels). Its recipe is set with --set, but for
+    --init, --seed and --precision.
+
     On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
     """
+    from landuse.workflows.training.train import patch_source
+
+    if network == PIXEL_NETWORK:
+        _refuse_options_of_patches(context)
+        from landuse.model.training.pixels.config import PixelTrainConfig
+        from landuse.workflows.training.train_pixels import PixelTrainRequest, train_pixel_model
+
+        pixel_request = PixelTrainRequest(
+            data=patch_source(data, level, band_order),
+            split=split,
+            pixels=tuple(pixels or ()),
+            out=out,
+            name=name or network,
+            init=init,
+            device=device,
+            config=PixelTrainConfig.from_settings(settings or (), seed=seed, precision=precision),
+        )
+        with pixel_training_progress(quiet=quiet) as on_pixel_step:
+            weights = train_pixel_model(pixel_request, on_pixel_step)
+        typer.echo(str(weights))
+        return
+    if pixels or settings:
+        raise UsageError(
+            f"--pixels and --set are of --network {PIXEL_NETWORK}, and --network {network} is trained. Leave "
+            f"them out, or choose {PIXEL_NETWORK}."
+        )
     from landuse.model.training.config import TrainConfig
-    from landuse.workflows.training.train import TrainRequest, patch_source, train_model
+    from landuse.workflows.training.train import TrainRequest, train_model
 
     request = TrainRequest(
         data=patch_source(data, level, band_order),
@@ -160,6 +225,24 @@ def train_command(
     typer.echo(str(weights))
 
 
+def _refuse_options_of_patches(context: typer.Context) -> None:
+    """See that no option was given that has no meaning where pixels are classified.
+
+    Raises:
+        UsageError: one was.
+    """
+    given = [
+        f"--{name.strip('_').replace('_', '-')}"
+        for name in OPTIONS_OF_PATCHES
+        if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    ]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} {'do' if len(given) > 1 else 'does'} not apply to --network "
+            f"{PIXEL_NETWORK}. Leave it out; the recipe is set with --set NAME=VALUE."
+        )
+
+
 def evaluate_command(
     data: Annotated[
         Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
@@ -184,7 +267,7 @@ def evaluate_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on labelled patches."""
+    """Score a model on labelled patches; of a model of pixels, its head that classifies patches."""
     from landuse.model.checkpoint import load_contract, model_path
     from landuse.workflows.training.train import evaluate_model, patch_source
 
@@ -199,7 +282,7 @@ def evaluate_command(
         patch_source(data, level, band_order), model, split=split, tta=tta, l2a_error=l2a_error, device=device
     )
     if confusion is not None:
-        draw_confusion(scores, load_contract(model_path(model)).classes, confusion)
+        draw_confusion(scores, load_contract(model_path(model)).patch_classes, confusion)
     if as_json:
         print_json(asdict(scores))
         return
@@ -222,7 +305,12 @@ def models_command(as_json: JsonOption = False) -> None:
         return
     for name, contract in contracts.items():
         levels = " and ".join(entry.level for entry in contract.levels)
-        told = f"{', '.join(contract.bands)} of {levels}; {len(contract.classes)} classes"
+        bands = ", ".join(contract.required_bands)
+        if contract.optional_bands:
+            bands += f" and, where there, {', '.join(contract.optional_bands)}"
+        told = f"{bands} of {levels}; {len(contract.classes)} classes"
+        if contract.pixels is not None:
+            told += f" and {len(contract.pixels.covers)} covers of each pixel"
         typer.echo(f"{name}  {told}")
 
 

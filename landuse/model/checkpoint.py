@@ -91,6 +91,11 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
 def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
     if values is None:
         return None
+    if not isinstance(values, dict):
+        raise TypeError(f"pixels is a {type(values).__name__}, not an object")
+    unknown = values.keys() - {field.name for field in fields(PixelOutputs)}
+    if unknown:
+        raise ValueError(f"unknown keys {sorted(unknown)} of pixels")
     return PixelOutputs(
         covers=tuple(map(str, values["covers"])),
         uses_of_covers=tuple(tuple(map(str, row)) for row in values["uses_of_covers"]),

@@ -72,8 +72,9 @@ class PixelNetConfig:
         for limit, values in limits:
             if not all(isinstance(value, int) and 1 <= value <= limit for value in values):
                 raise ValueError(f"{values} must be whole numbers in 1..{limit}")
-        if self.window_px % 16 or not 16 <= self.window_px <= 1024:
-            raise ValueError(f"window_px is {self.window_px}; use a multiple of 16 in 16..1024")
+        window = self.window_px
+        if not isinstance(window, int) or window % 16 or not 16 <= window <= 1024:
+            raise ValueError(f"window_px is {window!r}; use a multiple of 16 in 16..1024")
 
     @property
     def bands(self) -> int:

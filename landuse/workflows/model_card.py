@@ -48,10 +48,12 @@ from pystac.extensions.mlm import (
 from pystac.extensions.raster import DataType
 
 import landuse
-from landuse.classes import LAND_USE
+from landuse.classes import LAND_COVER, LAND_USE
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint
+from landuse.model.cover_and_use import LINES, USE_AROUND_PX
+from landuse.model.pixel_network import PixelNet
 from landuse.model.predict import DEFAULT_BATCH_SIZE, file_sha256
 from landuse.pipeline.write.folder import write_json
 from landuse.pipeline.write.stac_item import (
@@ -76,9 +78,9 @@ from landuse.sentinel2 import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from landuse.contract import ModelContract
+    from landuse.classes import LandUseClass
+    from landuse.contract import ModelContract, PixelOutputs
     from landuse.model.networks import PatchNetwork
-    from landuse.model.pixel_network import PixelNet
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.write.stac_item import MapFacts
 
@@ -103,6 +105,7 @@ ARTIFACT_TYPE = "safetensors.torch.save_file"
 
 LEVEL_FORMAT = "landuse-level-transform"
 SOFTMAX_FORMAT = "landuse-softmax"
+COMBINATION_FORMAT = "landuse-cover-and-use"
 """Formats of the processing expressions; the descriptions beside them say what they mean."""
 
 WHOLE_WORLD = (-180.0, -90.0, 180.0, 90.0)
@@ -110,7 +113,7 @@ WHOLE_WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 TRAINING_SPAN_UTC = (datetime(2015, 6, 23, tzinfo=UTC), datetime(2017, 8, 31, 23, 59, 59, tzinfo=UTC))
 """Bounds of when EuroSAT's patches were taken, which its authors state no closer: from the launch of
-Sentinel-2A to their first paper (arXiv 1709.00029)."""
+Sentinel-2A to their first paper (arXiv 1709.00029). Patches with cover labels may be younger."""
 
 PUBLICATIONS = (
     {
@@ -129,6 +132,15 @@ PUBLICATIONS = (
     },
 )
 """What the models that come with the package rest on."""
+
+COVER_PUBLICATION = {
+    "doi": "10.1038/s41597-022-01307-4",
+    "citation": (
+        "Brown et al.: Dynamic World, Near real-time global 10 m land use land cover mapping. Scientific "
+        "Data 9, 251, 2022. The cover labels were made with it."
+    ),
+}
+"""What those of them that tell covers rest on too."""
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]")
 """What MLM's schema takes as ``mlm:name``, less blanks: it is the item's id as well."""
@@ -249,8 +261,7 @@ def write_card(checkpoint: Path, facts: CardFacts, path: Path) -> None:
     """
     if path.parent.resolve() != checkpoint.parent.resolve():
         raise UsageError(f"The card {path} must lie beside its weights. Write it into {checkpoint.parent}.")
-    contract = load_contract(checkpoint)
-    network = _network(checkpoint, contract)
+    network, contract = _network_of(checkpoint)
     if not _NAME.fullmatch(contract.name):
         raise ModelError(
             f"Model {checkpoint}: its name {printable(contract.name)[:80]!r} cannot be a STAC id. Train it "
@@ -346,14 +357,14 @@ def model_item(
         ...     predictor.contract, predictor.weights_sha256, weights=None, folder=None, created_utc=now
         ... )  # doctest: +SKIP
     """
-    item = _shipped(contract.name, weights_sha256)
+    item = _shipped(contract, weights_sha256)
     href = f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(weights_sha256)).decode().rstrip('=')}"
     if item is not None:
         told = f"They are landuse/model/weights/{contract.name}.safetensors of landuse {landuse.__version__}."
     else:
         if weights is not None and file_sha256(weights) != weights_sha256:
             weights = None  # another file by now
-        network = None if weights is None else _network(weights, contract)
+        network = None if weights is None else _network_of(weights)[0]
         item = _item(contract, network, None, created_utc)
         href = href if weights is None else local_href(str(weights.absolute()), folder)
         told = f"They are those of {printable(contract.name)}."
@@ -361,13 +372,16 @@ def model_item(
     return item
 
 
-def _network(path: Path, contract: ModelContract) -> PatchNetwork | PixelNet:
-    """The network of a checkpoint, of patches or of pixels."""
-    return load_checkpoint(path)[0] if contract.pixels is None else load_pixel_checkpoint(path)[0]
+def _network_of(checkpoint: Path) -> tuple[PatchNetwork | PixelNet, ModelContract]:
+    """The network of a checkpoint, of patches or of pixels, and its contract."""
+    if load_contract(checkpoint).pixels is None:
+        return load_checkpoint(checkpoint)
+    return load_pixel_checkpoint(checkpoint)
 
 
-def _shipped(name: str, weights_sha256: str) -> pystac.Item | None:
+def _shipped(contract: ModelContract, weights_sha256: str) -> pystac.Item | None:
     """What the card of a model that comes with the package tells; None of any other model."""
+    name = contract.name
     if name not in shipped_models():
         return None
     item = pystac.Item.from_dict(json.loads((WEIGHTS / f"{name}.json").read_text("utf-8")), migrate=False)
@@ -375,11 +389,14 @@ def _shipped(name: str, weights_sha256: str) -> pystac.Item | None:
         return None
     item.stac_extensions.append(SCIENTIFIC)
     begin, end = (pystac.utils.datetime_to_str(moment) for moment in TRAINING_SPAN_UTC)
+    publications: tuple[dict[str, str], ...] = PUBLICATIONS
+    if contract.pixels is not None:
+        publications, end = (*PUBLICATIONS, COVER_PUBLICATION), item.properties["datetime"]
     item.properties |= {
         "created": item.properties["datetime"],
         "start_datetime": begin,
         "end_datetime": end,
-        "sci:publications": [dict(publication) for publication in PUBLICATIONS],
+        "sci:publications": [dict(publication) for publication in publications],
     }
     item.datetime = None
     return item
@@ -396,18 +413,9 @@ def _item(
     levels = [entry.level for entry in contract.levels]
     size = contract.patch_size_px
     architecture = "unknown" if network is None else printable(network.config.name)
-    described = f"({', '.join(contract.bands)} of {' or '.join(levels)})"
-    if contract.pixels is None:
-        description = (
-            f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes a "
-            f"Sentinel-2 patch of {size} x {size} px at {contract.resolution_m:g} m shows {described}."
-        )
-    else:
-        description = (
-            f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes and "
-            f"{len(contract.pixels.covers)} land covers each Sentinel-2 pixel of {contract.resolution_m:g} m "
-            f"shows {described}. It can do without {', '.join(contract.optional_bands) or 'no band'}."
-        )
+    description = _description(contract, architecture)
+    if contract.pixels is not None and facts is not None and facts.pretrained_source is None:
+        description += " Its training began at random weights."
     if facts is None:
         description += (
             " Where and when its training data were taken is not known here: the geometry is the whole world."
@@ -435,6 +443,8 @@ def _item(
         },
         stac_extensions=list(EXTENSIONS),
     )
+    if contract.optional_bands:
+        item.properties["landuse:optional_bands"] = list(contract.optional_bands)
     if facts is not None:
         item.properties |= {
             "license": facts.license,
@@ -453,9 +463,15 @@ def _item(
         }
     model = MLMExtension.ext(item)
     model.mlm_name, model.architecture, model.framework = name, architecture, "PyTorch"
-    model.tasks = _tasks(contract)
-    model.input, model.output = [_input(contract)], [_output(contract)]
-    model.batch_size_suggestion = DEFAULT_BATCH_SIZE
+    if contract.pixels is None:
+        model.tasks = [TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION]
+        model.input, model.output = [_input(contract)], [_output(contract)]
+        model.batch_size_suggestion = DEFAULT_BATCH_SIZE
+    else:
+        model.tasks = [TaskType.SEMANTIC_SEGMENTATION, TaskType.CLASSIFICATION]
+        model.input = [_input(contract), _present(contract)]
+        model.output = _pixel_outputs(contract, contract.pixels)
+        model.batch_size_suggestion = 1  # a block is large enough
     model.accelerator, model.accelerator_constrained = None, False
     if network is not None:
         model.total_parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -465,10 +481,23 @@ def _item(
     return item
 
 
-def _tasks(contract: ModelContract) -> list[TaskType]:
+def _description(contract: ModelContract, architecture: str) -> str:
+    """What a model does, of what, in one sentence."""
+    levels = " or ".join(entry.level for entry in contract.levels)
+    size, bands = contract.patch_size_px, ", ".join(contract.required_bands)
+    if contract.optional_bands:
+        bands += f" and, where there, {', '.join(contract.optional_bands)}"
     if contract.pixels is None:
-        return [TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION]
-    return [TaskType.SEMANTIC_SEGMENTATION]
+        return (
+            f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes a "
+            f"Sentinel-2 patch of {size} x {size} px at {contract.resolution_m:g} m shows "
+            f"({bands} of {levels})."
+        )
+    return (
+        f"A network ({architecture}) that tells which of {len(contract.pixels.covers)} land covers and which "
+        f"of {len(contract.classes)} land-use classes each pixel of {contract.resolution_m:g} m is "
+        f"({bands} of {levels})."
+    )
 
 
 def _add_weights(
@@ -514,7 +543,7 @@ def _input(contract: ModelContract) -> ModelInput:
     ``standardize`` divides by the saturation before it subtracts the mean; here mean and standard
     deviation are in DN instead, so that they are MLM's own z-score.
     """
-    side = contract.patch_size_px if contract.pixels is None else -1  # of pixels, a block of any size
+    size = contract.patch_size_px if contract.pixels is None else -1
     per_band = zip(contract.mean, contract.std, contract.saturation_dn, strict=True)
     levels = {
         entry.level: {"gain": list(entry.gain), "offset_dn": list(entry.offset_dn)}
@@ -525,7 +554,7 @@ def _input(contract: ModelContract) -> ModelInput:
             "name": "patch" if contract.pixels is None else "block",
             "bands": list(contract.bands),
             "input": {
-                "shape": [-1, len(contract.bands), side, side],
+                "shape": [-1, len(contract.bands), size, size],
                 # An input that names bands has a dimension of that name (MLM 1.5).
                 "dim_order": ["batch", "bands", "height", "width"],
                 "data_type": DataType.FLOAT32.value,
@@ -535,6 +564,12 @@ def _input(contract: ModelContract) -> ModelInput:
                 f"{contract.resolution_m:g} m, nodata filled. First, band by band, the pre-processing for "
                 "the level of the imagery: clip(gain * dn + offset_dn, 0, saturation_dn); then "
                 "value_scaling, one for each band: (x - mean) / stddev."
+                + (
+                    f" Height and width are multiples of {PixelNet.position_px}. What stands in a band that "
+                    "is missing is not looked at."
+                    if contract.pixels is not None
+                    else ""
+                )
             ),
             # pystac's ModelInput writes one object; the specification asks for a list, one for each band.
             "value_scaling": [
@@ -556,31 +591,14 @@ def _input(contract: ModelContract) -> ModelInput:
 
 def _output(contract: ModelContract) -> ModelOutput:
     """What the network gives, as MLM says it."""
-    classes = [_class(value, name) for value, name in enumerate(contract.classes)]
-    if contract.pixels is not None:
-        return ModelOutput.create(
-            name="probabilities",
-            tasks=_tasks(contract),
-            result=ResultStructure.create(
-                shape=[-1, len(classes), -1, -1],
-                dim_order=["batch", "class", "height", "width"],
-                data_type=DataType.FLOAT32,
-            ),
-            description=(
-                "Probability of each class of each pixel: that of its land cover "
-                f"({', '.join(contract.pixels.covers)}), shared out among the cover's uses."
-            ),
-            classes=classes,
-            post_processing_function=None,
-        )
     return ModelOutput.create(
         name="logits",
-        tasks=_tasks(contract),
+        tasks=[TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION],
         result=ResultStructure.create(
             shape=[-1, len(contract.classes)], dim_order=["batch", "class"], data_type=DataType.FLOAT32
         ),
         description="Logits; the post-processing makes them probabilities: softmax(logits / temperature).",
-        classes=classes,
+        classes=[_class(value, name) for value, name in enumerate(contract.classes)],
         post_processing_function=ProcessingExpression.create(
             format=SOFTMAX_FORMAT,
             expression={"formula": "softmax(logits / temperature)", "temperature": contract.temperature},
@@ -588,9 +606,85 @@ def _output(contract: ModelContract) -> ModelOutput:
     )
 
 
-def _class(value: int, name: str) -> Classification:
-    """A class of the output; its value is the logit's index and the id in the class raster."""
-    known = next((entry for entry in LAND_USE if entry.name == name), None)
+def _present(contract: ModelContract) -> ModelInput:
+    """Which of the optional bands a block has, as MLM says it."""
+    return ModelInput(
+        {
+            "name": "present",
+            "bands": [],
+            "input": {
+                "shape": [-1, len(contract.optional_bands)],
+                "dim_order": ["batch", "optional-band"],
+                "data_type": DataType.FLOAT32.value,
+            },
+            "description": (
+                f"1 where a band is there and 0 where it is missing, of {', '.join(contract.optional_bands)}."
+            ),
+            "resize_type": None,
+        }
+    )
+
+
+def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[ModelOutput]:
+    """The two outputs of a network that classifies each pixel, as MLM says them."""
+    uses = {cover: list(row) for cover, row in zip(outputs.covers, outputs.uses_of_covers, strict=True)}
+    tasks = [TaskType.SEMANTIC_SEGMENTATION, TaskType.CLASSIFICATION]
+
+    def result(count: int) -> ResultStructure:
+        return ResultStructure.create(
+            shape=[-1, count, -1, -1],
+            dim_order=["batch", "class", "height", "width"],
+            data_type=DataType.FLOAT32,
+        )
+
+    landuse_output = ModelOutput.create(
+        name="landuse",
+        tasks=tasks,
+        result=result(len(contract.classes)),
+        description=(
+            "Probabilities of each pixel's land use, which post-processing makes of the logits of covers and "
+            "of uses: sum over covers of p(cover) p(use | cover). The network's third head, of whole patches "
+            f"of {contract.patch_size_px} px, tells the uses {', '.join(map(printable, outputs.uses))}."
+        ),
+        classes=[_class(value, name) for value, name in enumerate(contract.classes)],
+        post_processing_function=ProcessingExpression.create(
+            format=COMBINATION_FORMAT,
+            expression={
+                "formula": (
+                    "p(cover) = softmax(cover_logits / cover_temperature); p(use | cover) = softmax over the "
+                    "uses of the cover of use_logits / use_temperature. Of a cover of several uses, those "
+                    "that are not decided at each pixel are averaged over use_around_px around it, weighted "
+                    "by p(cover)."
+                ),
+                "uses": list(outputs.uses),
+                "uses_of_covers": uses,
+                "cover_temperature": outputs.cover_temperature,
+                "use_temperature": outputs.use_temperature,
+                "use_around_px": USE_AROUND_PX,
+                "decided_at_each_pixel": [name for name in LINES if name in outputs.uses],
+            },
+        ),
+    )
+    cover_output = ModelOutput.create(
+        name="cover",
+        tasks=tasks,
+        result=result(len(outputs.covers)),
+        description="Probabilities of each pixel's land cover: softmax(logits / temperature).",
+        classes=[_class(value, name, LAND_COVER) for value, name in enumerate(outputs.covers)],
+        post_processing_function=ProcessingExpression.create(
+            format=SOFTMAX_FORMAT,
+            expression={
+                "formula": "softmax(logits / temperature)",
+                "temperature": outputs.cover_temperature,
+            },
+        ),
+    )
+    return [landuse_output, cover_output]
+
+
+def _class(value: int, name: str, legend: tuple[LandUseClass, ...] = LAND_USE) -> Classification:
+    """A class of an output; its value is the index there and the id in the map's raster."""
+    known = next((entry for entry in legend if entry.name == name), None)
     return Classification.create(
         value=value,
         # The extension's schema takes letters, digits, '-' and '_'; the description keeps the rest.

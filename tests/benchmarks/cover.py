@@ -135,9 +135,8 @@ def score_models(words: list[str]) -> None:
         parser.error("nothing to score: give --model, --today or --map")
     scorers: dict[str, tuple[Scorer, str]] = {}
     if given.today:
-        scorers |= {
-            f"stride {s}": (patch_scorer(DEFAULT_MODEL, s, given.device), "rgb") for s in TODAY_STRIDES
-        }
+        for stride_px in TODAY_STRIDES:
+            scorers[f"stride {stride_px}"] = patch_scorer(DEFAULT_MODEL, stride_px, given.device), "rgb"
     if given.model:
         scorer = pixel_scorer(given.model, given.device, given.precision)
         scorers |= {name: (symmetric(scorer) if given.d4 else scorer, name) for name in given.bands}

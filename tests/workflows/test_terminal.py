@@ -147,7 +147,7 @@ ACCEPTED = {
     ("map", "device"): ("auto", "cpu", "cuda"),
     ("catalog", "level"): LEVELS,
     ("train", "level"): LEVELS,
-    ("train", "network"): NETWORKS,
+    ("train", "network"): (*NETWORKS, PIXEL_NETWORK),
     ("train", "bands"): BAND_SETS,
     ("train", "precision"): ("bf16", "fp32"),
     ("train", "init"): shipped_models(),

@@ -149,6 +149,20 @@ def read_split(path: Path) -> list[str]:
     return names
 
 
+def stated_bands(source: PatchSource, name: str) -> tuple[str, ...]:
+    """The bands that a patch holds, in its file's order.
+
+    Args:
+        source: the folder and what its files hold.
+        name: ``Class/file`` of the patch.
+
+    Raises:
+        UsageError: it is missing or not an image, or its bands are not known.
+    """
+    path = _existing(source.root / name)
+    return _TiffReader(source, path, ()).order if path.suffix.lower() in TIFF_SUFFIXES else RGB
+
+
 def load_patches(source: PatchSource, names: Sequence[str], bands: tuple[str, ...] = RGB) -> LabelledPatches:
     """Read the named patches into memory.
 
@@ -265,16 +279,16 @@ class _TiffReader:
         self._source = source
         self._bands = bands
         try:
-            self._order = self._stated_order(first)
+            self.order = self._stated_order(first)
         except (RasterioError, OSError, UnicodeDecodeError) as error:
             raise UsageError(f"Patch {first} cannot be read: {error}.") from error
-        missing = [band for band in bands if band not in self._order]
+        missing = [band for band in bands if band not in self.order]
         if missing:
             raise UsageError(
-                f"The patches hold {', '.join(self._order)}; {', '.join(missing)} is wanted too. Choose "
+                f"The patches hold {', '.join(self.order)}; {', '.join(missing)} is wanted too. Choose "
                 "other --bands or another model, or correct --band-order."
             )
-        self._rows = [self._order.index(band) for band in bands]
+        self._rows = [self.order.index(band) for band in bands]
         self._means: list[NDArray[np.float64]] = []
 
     def _stated_order(self, path: Path) -> tuple[str, ...]:
@@ -314,9 +328,9 @@ class _TiffReader:
 
         try:
             with _quiet_georeferencing(), rasterio.open(path) as file:
-                if file.count != len(self._order):
+                if file.count != len(self.order):
                     raise UsageError(
-                        f"Patch {path} has {file.count} bands; the first has {len(self._order)}. Take out "
+                        f"Patch {path} has {file.count} bands; the first has {len(self.order)}. Take out "
                         "what does not belong."
                     )
                 if set(file.dtypes) != {"uint16"}:
@@ -325,10 +339,10 @@ class _TiffReader:
                         "10000, no offset). Convert them."
                     )
                 described = tuple(text or "" for text in file.descriptions)
-                if all(text in BANDS for text in described) and described != self._order:
+                if all(text in BANDS for text in described) and described != self.order:
                     raise UsageError(
                         f"Patch {path} says its bands are {','.join(described)}; the others are "
-                        f"{','.join(self._order)}. Bring the files to one order."
+                        f"{','.join(self.order)}. Bring the files to one order."
                     )
                 pixels: NDArray[np.uint16] = file.read()
         except (RasterioError, OSError, UnicodeDecodeError) as error:
@@ -342,13 +356,13 @@ class _TiffReader:
         Raises:
             UsageError: another band is, or B10 is bright.
         """
-        if "B10" not in self._order:
+        if "B10" not in self.order:
             return
-        means = dict(zip(self._order, np.mean(self._means, 0).tolist(), strict=True))
+        means = dict(zip(self.order, np.mean(self._means, 0).tolist(), strict=True))
         darkest = min(means, key=lambda band: means[band])
         if darkest != "B10" or means["B10"] > MAX_CIRRUS_MEAN_DN:
             raise UsageError(
-                f"The bands of {self._source.root} are not in the order {','.join(self._order)}: what "
+                f"The bands of {self._source.root} are not in the order {','.join(self.order)}: what "
                 f"should be B10 (cirrus, nearly black in L1C) has a mean of {means['B10']:.0f} DN, and the "
                 f"darkest is {darkest} with {means[darkest]:.0f}. Say the files' order with --band-order."
             )

@@ -1,7 +1,9 @@
 """Pure: a map as one HTML page that opens from disk and asks nothing of any network.
 
-Scripts, styles, image and cells are all in the page. Its policy lets only them run, by their digests.
-Every text travels as JSON and is set as text by the scripts: none is ever markup.
+Scripts, styles, image and cells are all in the page: it can be mailed and moved as one file, and a page that
+was opened from disk may not fetch another. Cells and image lie in it in pieces, which are unpacked where
+somebody looks. Its policy lets only its own scripts run, by their digests. Every text travels as JSON and is
+set as text by the scripts: none is ever markup.
 """
 
 from __future__ import annotations
@@ -9,24 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zlib
 from base64 import b64encode
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, SHARE_STEPS
+from landuse.pipeline.pages.pieces import DIGITS, pack_map
 from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterable
 
+    from landuse.classes import LandUseClass
+    from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.pages.content import MapView
+    from landuse.pipeline.pages.pieces import PackedMap, PackedRaster
 
 ASSETS = Path(__file__).parent / "assets"
 LEAFLET = "leaflet-1.9.4"
@@ -34,12 +35,11 @@ STYLES = (f"{LEAFLET}/leaflet.css", "page.css")
 SCRIPTS = (f"{LEAFLET}/leaflet.js", "utm.js", "panel.js", "map.js")
 """In the order in which they need each other."""
 
-PNG_PIXELS = 2**18
-"""Images of up to so many pixels are kept exactly; larger ones are JPEG."""
+PAGE_BYTES = 15_000_000
+"""Of a whole page, at most."""
 
-JPEG_BYTES = 4 * 2**20
-JPEG_QUALITIES = (88, 75, 60, 40)
-"""The first that keeps an image within ``JPEG_BYTES``, or the last."""
+_TAGS_BYTES = 20_000
+"""At most of the elements around the pieces and of what is said of the rasters."""
 
 _UTM = re.compile(r"EPSG:32([67])(\d\d)")
 
@@ -74,11 +74,17 @@ def render_page(view: MapView) -> str:
             "form-action 'none'",
         )
     )
-    return Template(_asset("template.html")).substitute(
-        policy=policy,
-        styles="\n".join(f"<style>{text}</style>" for text in styles),
-        scripts="\n".join(f"<script>{text}</script>" for text in scripts),
-        data=json_for_html(_data(view)),
+    parts = {
+        "policy": policy,
+        "styles": "\n".join(f"<style>{text}</style>" for text in styles),
+        "scripts": "\n".join(f"<script>{text}</script>" for text in scripts),
+    }
+    texts = _texts(view)
+    template = _asset("template.html")
+    others = sum(len(text.encode()) for text in (template, json_for_html(texts), *parts.values()))
+    packed = pack_map(view, PAGE_BYTES - others - _TAGS_BYTES)
+    return Template(template).substitute(
+        parts, data=json_for_html(texts | _rasters(packed)), pieces="\n".join(_pieces(packed))
     )
 
 
@@ -99,30 +105,23 @@ def _digests(texts: list[str]) -> str:
     return " ".join(f"'sha256-{digest}'" for digest in digests)
 
 
-def _data(view: MapView) -> dict[str, object]:
-    """What the scripts are given, as JSON knows it."""
+def _texts(view: MapView) -> dict[str, object]:
+    """What is said of a map, as JSON knows it."""
     utm = _UTM.fullmatch(view.crs)
     if utm is None:
         raise ValueError(f"The page needs a map in a UTM zone (EPSG:326xx or EPSG:327xx), not in {view.crs}.")
-    # Not a PNG, which a page reads back through a canvas: some browsers falsify that against tracking.
-    cells = zlib.compress(np.stack([view.classes, view.confidence, view.status]).tobytes(), 9)
     return {
         "title": view.title,
         "crs": view.crs,
         "utm_zone": int(utm[2]),
         "is_north": utm[1] == "6",
-        "bounds_m": [float(edge) for edge in view.bounds_m],
         "cell_m": view.cell_m,
-        "shape": view.classes.shape,
-        "cells": b64encode(cells).decode(),
-        "nodata_id": NODATA_ID,
-        "share_steps": SHARE_STEPS,
-        "no_class": [asdict(kind) for kind in NO_CLASS],
-        "image": _image_uri(view.image),
-        "image_shape": view.image.shape[:2],
         "image_bands": view.image_bands,
-        "legend": [{"id": c.id, "title": c.title, "color": c.color} for c in view.legend],
-        "areas": [{"id": a.id, "area_m2": a.area_m2, "share": a.share} for a in view.areas],
+        "layers": {
+            "classes": _layer(view.legend, view.areas),
+            **({"covers": _layer(view.cover_legend, view.cover_areas)} if view.cover_legend else {}),
+        },
+        "no_class": [asdict(kind) for kind in NO_CLASS],
         "cover": asdict(view.cover),
         "scenes": [
             {
@@ -144,19 +143,44 @@ def _data(view: MapView) -> dict[str, object]:
         "files": [name for name in view.files if name != "index.html"],
         "attribution": view.attribution,
         "citation": view.citation,
+        "warnings": view.warnings,
     }
 
 
-def _image_uri(image: NDArray[np.uint8]) -> str:
-    """The image (y, x, 3) as a data URI: PNG where it is small, else JPEG of bounded size."""
-    picture = Image.fromarray(image)
-    content = BytesIO()
-    if image.shape[0] * image.shape[1] <= PNG_PIXELS:
-        picture.save(content, "PNG", optimize=True)
-        return f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
-    for quality in JPEG_QUALITIES:
-        content = BytesIO()
-        picture.save(content, "JPEG", quality=quality)
-        if content.tell() <= JPEG_BYTES:
-            break
-    return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"
+def _layer(legend: Iterable[LandUseClass], areas: Iterable[ClassArea]) -> dict[str, object]:
+    return {
+        "legend": [{"id": c.id, "title": c.title, "color": c.color} for c in legend],
+        "areas": [{"id": a.id, "area_m2": a.area_m2, "share": a.share} for a in areas],
+    }
+
+
+def _rasters(packed: PackedMap) -> dict[str, object]:
+    """Where and how the cells and the image lie, as JSON knows it."""
+    view = packed.view
+    return {
+        "bounds_m": [float(edge) for edge in view.bounds_m],
+        "nodata_id": NODATA_ID,
+        "share_steps": SHARE_STEPS,
+        "share_step": packed.detail.share_step,
+        "digits": DIGITS,
+        "cells": {**_raster(packed.cells), "shown_m": view.shown_m},
+        "image": {**_raster(packed.image), "type": packed.image_type},
+    }
+
+
+def _raster(raster: PackedRaster) -> dict[str, object]:
+    return {
+        "shape": raster.shape,
+        "side": raster.side,
+        "overview_factor": raster.overview_factor,
+    }
+
+
+def _pieces(packed: PackedMap) -> list[str]:
+    """The elements that hold the pieces. No script runs in them, and their text ends no element."""
+    contents = {}
+    for kind, raster in (("cells", packed.cells), ("image", packed.image)):
+        if raster.overview is not None:
+            contents[f"{kind}-overview"] = raster.overview
+        contents |= {f"{kind}-{row}-{col}": piece for (row, col), piece in raster.pieces.items()}
+    return [f'<script type="text/plain" id="{key}">{text}</script>' for key, text in contents.items()]

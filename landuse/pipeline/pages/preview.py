@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, percent
+from landuse.pipeline.pages.pieces import reduced_classes
 from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
@@ -89,11 +90,15 @@ def draw_preview(view: MapView) -> Figure:
             image_axes, map_axes, legend_axes = figure.subplots(3, height_ratios=(1, 1, 0.6))
         else:
             image_axes, map_axes, legend_axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.75))
-        for axes, head, pixels in (
-            (image_axes, "Image", small_image(view.image)),
-            (map_axes, "Land use", class_image(view)),
+        classes, cell_m = class_image(view)
+        # Whole squares of cells: the last ones may reach over the map's edge.
+        reach = (left, left + classes.shape[1] * cell_m, top - classes.shape[0] * cell_m, top)
+        for axes, head, pixels, extent in (
+            (image_axes, "Image", small_image(view.image), (left, right, bottom, top)),
+            (map_axes, "Land use", classes, reach),
         ):
-            axes.imshow(pixels, extent=(left, right, bottom, top), interpolation="nearest")
+            axes.imshow(pixels, extent=extent, interpolation="nearest")
+            axes.set(xlim=(left, right), ylim=(bottom, top))
             axes.set_title(head, loc="left", y=1.0, fontsize=13, fontweight="bold")
             axes.set_anchor("NW")
             axes.set_axis_off()
@@ -144,16 +149,20 @@ def small_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(shown)
 
 
-def class_image(view: MapView) -> NDArray[np.uint8]:
-    """The classes in their colours, (y, x, 3), each cell as a square of the same whole number of pixels.
+def class_image(view: MapView) -> tuple[NDArray[np.uint8], float]:
+    """The classes in their colours, (y, x, 3), and the side of one of its pixels in metres.
 
-    No colours are mixed, cells without a class are hatched, and cells outside the area are white.
+    Each cell is a square of the same whole number of pixels; of a map of more than ``PANEL_PX`` cells a side,
+    each pixel is a square of cells and has the class that most of them have. No colours are mixed, cells
+    without a class are hatched, and cells outside the area are white.
     """
     palette = np.full((256, 3), 255, np.uint8)
     for entry in view.legend:
         palette[entry.id] = entry.color
-    factor = ceil(PANEL_PX / max(view.classes.shape))
-    classes, status = (a.repeat(factor, 0).repeat(factor, 1) for a in (view.classes, view.status))
+    together = ceil(max(view.classes.shape) / PANEL_PX)
+    reduced = reduced_classes(view, together)
+    factor = ceil(PANEL_PX / max(reduced[0].shape))
+    classes, status = (a.repeat(factor, 0).repeat(factor, 1) for a in reduced)
     shown = palette[classes]  # (y, x, 3)
     y, x = (np.arange(count) for count in classes.shape)
     striped = ((y[:, None] + x) % (2 * STRIPE_PX) < STRIPE_PX)[..., None]
@@ -162,7 +171,7 @@ def class_image(view: MapView) -> NDArray[np.uint8]:
         shown[found] = np.where(
             striped[found], np.array(kind.stripe, np.uint8), np.array(kind.color, np.uint8)
         )
-    return shown
+    return shown, view.shown_m * together / factor
 
 
 def _draw_scale(axes: Axes, most_m: float, height_m: float) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from rasterio.enums import Resampling
+from rasterio.windows import Window
 
 import landuse
-from landuse.classes import legend
+from landuse.classes import cover_legend, legend
 from landuse.pipeline.pages.content import MapView
 from landuse.pipeline.pages.page import write_page
 from landuse.pipeline.pages.preview import write_preview
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 PUBLISHED = ("preview.png", "index.html", "run.json", "model.json", "item.json")
 """What is made of a map's rasters and vectors."""
 
-VIEW_CELLS = 2048
-"""Longest side of a view's cells: what a browser draws at once without thinking."""
+VIEW_CELLS = VIEW_PX = 4096
+"""Longest side of a view's cells and of its image: a scene of 40 km at 10 m is shown whole."""
 
-VIEW_PX = 3072
-"""Longest side of a view's image."""
+STRIP_ROWS = 512
+"""Rows of a raster that are read at once to thin it."""
 
 
 def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
@@ -72,20 +73,36 @@ def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
 
 
 def map_view(report: MapReport, folder: Path) -> MapView:
-    """The view of the rasters in a folder; of a large map, of their overviews."""
+    """The view of the rasters in a folder.
+
+    Of a large map every few cells are shown, and not its overviews: class, second class, cover and
+    probability of a cell belong together.
+    """
     plan, used = report.plan, report.plan.scenes_used(report.spares_read)
+    thinned = max(math.ceil(max(plan.rows, plan.cols) / VIEW_CELLS), 1)
+
+    def cells(name: str) -> NDArray[np.uint8]:
+        return _every_nth(folder / name, thinned)
+
+    second = cells("second.tif") if plan.covers else None
     return MapView(
         title=report.title,
         crs=plan.crs,
         bounds_m=plan.cell_geobox.boundingbox.bbox,
         cell_m=plan.cell_m,
-        classes=_small(folder / "landuse.tif", VIEW_CELLS, Resampling.nearest)[0],
-        confidence=_small(folder / "confidence.tif", VIEW_CELLS, Resampling.nearest)[0],
-        status=_small(folder / "status.tif", VIEW_CELLS, Resampling.nearest)[0],
-        image=stretch(_small(folder / "image.tif", VIEW_PX, Resampling.average)),
+        thinned=thinned,
+        classes=cells("landuse.tif")[0],
+        confidence=cells("confidence.tif")[0],
+        status=cells("status.tif")[0],
+        land_cover=cells("cover.tif")[0] if plan.covers else None,
+        second=None if second is None else second[0],
+        second_share=None if second is None else second[1],
+        image=stretch(_small(folder / "image.tif", VIEW_PX)),
         image_bands=picture_bands(plan.bands),
         legend=legend(plan.classes),
+        cover_legend=cover_legend(plan.covers),
         areas=report.classes,
+        cover_areas=report.covers,
         cover=report.cover,
         scenes=tuple(replace(scene, spare=scene not in used) for scene in plan.scenes),
         composite=plan.composite,
@@ -101,6 +118,7 @@ def map_view(report: MapReport, folder: Path) -> MapView:
             f"weights {plan.weights_sha256[:12]}) from Copernicus Sentinel-2 {plan.level} data of "
             f"{span(used)}."
         ),
+        warnings=plan.warnings,
     )
 
 
@@ -126,10 +144,23 @@ def _days(scenes: Iterable[Scene]) -> list[date]:
     return sorted({scene.acquired_utc.date() for scene in scenes})
 
 
-def _small(path: Path, longest: int, resampling: Resampling) -> NDArray[np.uint8]:
-    """A raster (band, row, col), thinned so that neither side is longer."""
+def _every_nth(path: Path, step: int) -> NDArray[np.uint8]:
+    """Every so many rows and columns of a raster (band, row, col), from the first."""
+    with rasterio.open(path) as file:
+        shape = (file.count, math.ceil(file.height / step), math.ceil(file.width / step))
+        kept = np.empty(shape, np.uint8)
+        rows = STRIP_ROWS // step * step
+        for top in range(0, file.height, rows):
+            strip = file.read(window=Window(0, top, file.width, min(rows, file.height - top)))
+            thin = strip[:, ::step, ::step]
+            kept[:, top // step : top // step + thin.shape[1]] = thin
+    return kept
+
+
+def _small(path: Path, longest: int) -> NDArray[np.uint8]:
+    """A raster (band, row, col), averaged so that neither side is longer."""
     with rasterio.open(path) as file:
         factor = max(math.ceil(max(file.shape) / longest), 1)
         shape = (file.count, math.ceil(file.height / factor), math.ceil(file.width / factor))
-        values: NDArray[np.uint8] = file.read(out_shape=shape, resampling=resampling)
+        values: NDArray[np.uint8] = file.read(out_shape=shape, resampling=Resampling.average)
     return values

@@ -7,6 +7,7 @@ needed, and a caller's own figures are not changed.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,16 @@ LEAST_SHARE = 0.0005
 DARK, MUTED = "#1a1a1a", "#6b6b6b"
 BLUE, VERMILION = "#0072b2", "#d55e00"
 """Of the palette of Okabe and Ito, which people of any colour vision tell apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLosses:
+    """A line of ``losses.jsonl``."""
+
+    step: int
+    """Steps done."""
+    losses: dict[str, float]
+    """Each part of the loss at that step, before its weight."""
 
 
 def check_png(path: Path) -> None:
@@ -159,6 +170,78 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     axes[-1].set_xlabel("epoch", color=DARK)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _save(figure, path)
+
+
+def draw_losses(losses_file: Path, path: Path) -> None:
+    """Draw a training run on pixels: each part of its loss, smoothed, on a common logarithmic axis.
+
+    Args:
+        losses_file: ``losses.jsonl`` as training writes it.
+        path: the PNG; what is there is replaced.
+
+    Raises:
+        UsageError: the file holds no losses, or ``path`` is not named ``.png``.
+        OutputError: ``path`` cannot be written.
+    """
+    from matplotlib import colormaps
+
+    check_png(path)
+    losses = read_losses(losses_file)
+    names = sorted({name for values in losses.values() for name in values})
+    figure = _figure(8.5, 4.5)
+    axes: Axes = figure.add_subplot()
+    shade = colormaps["tab20"]
+    for index, name in enumerate(names):
+        steps = [step for step, values in losses.items() if name in values]
+        values = [losses[step][name] for step in steps]
+        # One step's loss says little: the mean of a twentieth of the run, which ends at that step.
+        window = max(len(values) // 20, 1)
+        means = [
+            sum(part) / len(part)
+            for part in (values[max(i - window + 1, 0) : i + 1] for i in range(len(values)))
+        ]
+        mark = "o" if len(means) == 1 else ""
+        axes.plot(steps, means, color=shade(index % 20), marker=mark, label=f"{name}: {means[-1]:.3g}")
+    axes.set_yscale("log", nonpositive="clip")
+    _head(axes, f"Parts of the loss after {max(losses)} steps, each before its weight")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelcolor=DARK)
+    axes.set_xlabel("step", color=DARK)
+    _save(figure, path)
+
+
+def read_losses(losses_file: Path) -> dict[int, dict[str, float]]:
+    """The parts of the loss by step, in order; the last line counts where a step has two.
+
+    A run that was killed may leave half a line, and does some steps again when it is resumed: such a line is
+    left out, with a warning.
+
+    Raises:
+        UsageError: the file cannot be read or holds no losses.
+    """
+    try:
+        lines = losses_file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{losses_file} cannot be read ({error}). Give the losses.jsonl of a training run on pixels."
+        ) from error
+    found: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = TypeAdapter(StepLosses).validate_json(line)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s, line %d holds no whole losses (%s): left out", losses_file, number, reason)
+            continue
+        found[entry.step] = entry.losses
+    if not found:
+        raise UsageError(
+            f"{losses_file} holds no losses in {len(lines)} lines. Give the losses.jsonl of a training "
+            "run on pixels."
+        )
+    return {step: found[step] for step in sorted(found)}
 
 
 def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:

@@ -10,12 +10,19 @@ import torch
 from landuse.errors import ModelError, UsageError
 from landuse.model import DEFAULT_MODEL
 from landuse.model.bands import BAND_SETS
-from landuse.model.checkpoint import load_checkpoint, model_path
+from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint, model_path
 from landuse.model.devices import resolve_device
 from landuse.model.normalize import path_dn
 from landuse.model.predict import file_sha256
-from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
+from landuse.model.training.datasets import (
+    PatchSource,
+    list_patches,
+    load_patches,
+    read_split,
+    stated_bands,
+)
 from landuse.model.training.evaluate import DIHEDRAL, Scores, logits_of, score
+from landuse.model.training.pixels.measure import patch_logits
 from landuse.model.training.train import train
 
 if TYPE_CHECKING:
@@ -85,6 +92,23 @@ def split_files(data: Path, split: str) -> tuple[Path, Path]:
     )
 
 
+def split_names(data: Path, split: str) -> tuple[list[str], list[str]]:
+    """``Class/file`` of the patches to learn from, and of those to measure on.
+
+    Raises:
+        UsageError: there is no such split, or a patch is in both of its lists.
+    """
+    train_file, val_file = split_files(data, split)
+    train_names, val_names = read_split(train_file), read_split(val_file)
+    shared = {_stem(name) for name in train_names} & {_stem(name) for name in val_names}
+    if shared:
+        raise UsageError(
+            f"{len(shared)} patches are in both {train_file} and {val_file}, such as {min(shared)}. "
+            "Take them out of one: scores on patches that were trained on mean nothing."
+        )
+    return train_names, val_names
+
+
 def train_model(
     request: TrainRequest,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
@@ -97,14 +121,7 @@ def train_model(
         ModelError: ``out`` holds a run with other settings.
         OutputError: ``out`` cannot be written.
     """
-    train_file, val_file = split_files(request.data.root, request.split)
-    train_names, val_names = read_split(train_file), read_split(val_file)
-    shared = {_stem(name) for name in train_names} & {_stem(name) for name in val_names}
-    if shared:
-        raise UsageError(
-            f"{len(shared)} patches are in both {train_file} and {val_file}, such as {min(shared)}. "
-            "Take them out of one: scores on patches that were trained on mean nothing."
-        )
+    train_names, val_names = split_names(request.data.root, request.split)
     # Not above: the figures' writer loads GDAL, which neither training nor evaluation needs.
     from landuse.workflows.training.figures import draw_curves
 
@@ -144,7 +161,7 @@ def evaluate_model(
     l2a_error: float | None = None,
     device: str = "auto",
 ) -> Scores:
-    """Score a model on labelled patches.
+    """Score a model on labelled patches; of a model that classifies pixels, the head that classifies patches.
 
     Args:
         data: folder with one folder of patches a class.
@@ -161,17 +178,22 @@ def evaluate_model(
     """
     from pathlib import Path
 
-    network, contract = load_checkpoint(model_path(model))
+    path = model_path(model)
+    contract = load_contract(path)
     if contract.level_input(data.level) is None:
         raise ModelError(
             f"Model {contract.name} reads {', '.join(e.level for e in contract.levels)}; the patches are "
             f"{data.level}. Choose another --model, or correct --level."
         )
     names = list_patches(data.root) if split == "all" else read_split(Path(split))
-    patches = load_patches(data, names, contract.bands)
-    if patches.classes != contract.classes:
+    bands = contract.bands
+    if contract.optional_bands:
+        held = stated_bands(data, names[0])
+        bands = tuple(band for band in bands if band in held or band not in contract.optional_bands)
+    patches = load_patches(data, names, bands)
+    if patches.classes != contract.patch_classes:
         raise ModelError(
-            f"Model {contract.name} knows {', '.join(contract.classes)}; {data.root} holds "
+            f"Model {contract.name} knows {', '.join(contract.patch_classes)}; {data.root} holds "
             f"{', '.join(patches.classes)}. Use the data set it was trained for."
         )
     side = int(patches.images.shape[2])
@@ -181,11 +203,12 @@ def evaluate_model(
             f"have {side}. Use patches of its size."
         )
     shift = None if l2a_error is None else -l2a_error * torch.tensor(path_dn(contract.bands))
-    logits = logits_of(
-        network.to(resolve_device(device)),
-        contract,
-        patches,
-        path_shift_dn=shift,
-        symmetries=DIHEDRAL if tta else (0,),
-    )
-    return score((logits / contract.temperature).softmax(1), patches.labels, contract.classes)
+    symmetries = DIHEDRAL if tta else (0,)
+    target = resolve_device(device)
+    if contract.pixels is None:
+        network = load_checkpoint(path)[0].to(target)
+        logits = logits_of(network, contract, patches, path_shift_dn=shift, symmetries=symmetries)
+    else:
+        pixel_network = load_pixel_checkpoint(path)[0].to(target)
+        logits = patch_logits(pixel_network, contract, patches, path_shift_dn=shift, symmetries=symmetries)
+    return score((logits / contract.temperature).softmax(1), patches.labels, contract.patch_classes)

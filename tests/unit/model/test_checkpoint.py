@@ -26,6 +26,7 @@ from landuse.model.checkpoint import (
     model_path,
     save_checkpoint,
 )
+from tests.workflows.pixel_models import pixel_contract, save_pixel_model
 
 from .conftest import Trap
 
@@ -263,3 +264,98 @@ def test_the_header_says_what_it_is(checkpoint):
         header = file.metadata()
     assert header["format"] == FORMAT
     assert json.loads(header["contract"])["bands"] == ["B04", "B03", "B02"]
+
+
+# Networks that classify each pixel.
+
+
+@pytest.fixture
+def pixel_checkpoint(tmp_path) -> Path:
+    return save_pixel_model(tmp_path / "pixel.safetensors")
+
+
+def test_a_network_of_pixels_makes_the_round_trip(tmp_path, pixel_checkpoint):
+    network, contract = load_pixel_checkpoint(pixel_checkpoint)
+    assert not network.training
+    assert contract == pixel_contract() == load_contract(pixel_checkpoint)
+    again = tmp_path / "again.safetensors"
+    save_checkpoint(again, network, contract)
+    loaded, same = load_pixel_checkpoint(again)
+    assert same == contract
+    assert (loaded.config, loaded.state_dict().keys()) == (network.config, network.state_dict().keys())
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+def test_each_kind_of_network_is_loaded_as_what_it_is(checkpoint, pixel_checkpoint):
+    with pytest.raises(ModelError, match="classifies each pixel, and patches are to be classified"):
+        load_checkpoint(pixel_checkpoint)
+    with pytest.raises(ModelError, match="classifies patches, and pixels are to be classified"):
+        load_pixel_checkpoint(checkpoint)
+
+
+OUTPUTS = asdict(pixel_contract().pixels)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"pixels": 3},
+        {"pixels": []},
+        {"pixels": {}},
+        {"pixels": OUTPUTS | {"surprise": 1}},
+        {"pixels": OUTPUTS | {"covers": ["Water"]}},
+        {"pixels": OUTPUTS | {"covers": None}},
+        {"pixels": OUTPUTS | {"uses": ["River"]}},
+        {"pixels": OUTPUTS | {"uses_of_covers": ["ab"] * 9}},
+        {"pixels": OUTPUTS | {"uses_of_covers": [["Forest"]] * 9}},
+        {"pixels": OUTPUTS | {"cover_temperature": 0}},
+        {"pixels": OUTPUTS | {"use_temperature": float("nan")}},
+        {"pixels": OUTPUTS | {"use_temperature": "x"}},
+        {"optional_bands": ["B99"]},
+        {"optional_bands": 3},
+        {"classes": ["Forest", "River"]},
+    ],
+)
+def test_a_damaged_contract_of_pixels_is_refused(pixel_checkpoint, values):
+    rewrite(pixel_checkpoint, header={"contract": damaged(pixel_contract(), **values)})
+    for load in (load_contract, load_pixel_checkpoint):
+        with pytest.raises(ModelError, match="contract is damaged"):
+            load(pixel_checkpoint)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"visible": 4},
+        {"infrared": 6},
+        {"covers": 8},
+        {"uses": 11},
+        {"branch": 10**9},
+        {"widths": [16, 24]},
+        {"widths": [16, 24, "32"]},
+        {"depths": [1, 1, 10**9]},
+        {"window_px": 64.0},
+        {"window_px": "64"},
+        {"name": "balanced-fast"},
+        {"surprise": 1},
+    ],
+)
+def test_a_network_of_pixels_that_does_not_fit_is_refused_without_allocating(pixel_checkpoint, values):
+    network = load_pixel_checkpoint(pixel_checkpoint)[0]
+    rewrite(pixel_checkpoint, header={"network": json.dumps({**network.config.to_dict(), **values})})
+    with pytest.raises(ModelError, match=r"(config is damaged|do not fit its network)"):
+        load_pixel_checkpoint(pixel_checkpoint)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000])
+@pytest.mark.parametrize("part", ["contract", "network"])
+def test_a_header_of_pixels_of_other_json_is_refused(pixel_checkpoint, part, text):
+    rewrite(pixel_checkpoint, header={part: text})
+    with pytest.raises(ModelError, match="is damaged"):
+        load_pixel_checkpoint(pixel_checkpoint)
+
+
+def test_weights_of_pixels_that_do_not_fit_are_refused_by_name(pixel_checkpoint):
+    rewrite(pixel_checkpoint, tensors={"covers.bias": torch.zeros(5)})
+    with pytest.raises(ModelError, match=r"covers\.bias is \(5,\), the network has \(36,\)"):
+        load_pixel_checkpoint(pixel_checkpoint)

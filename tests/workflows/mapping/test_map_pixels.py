@@ -18,9 +18,11 @@ from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.search.area import Area
 from landuse.workflows.classify import classify
+from landuse.workflows.mapping import publish
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.in_process import Cluster
 from landuse.workflows.mapping.map_area import load_classifier, map_area
+from landuse.workflows.mapping.publish import map_view
 from tests.workflows.pixel_models import INFRARED, VISIBLE, RedPixels, save_pixel_model
 from tests.workflows.small_maps import SCENES, catalog_of, read, red_raster, request
 
@@ -98,6 +100,29 @@ def test_blocks_of_any_size_give_the_same_map(tmp_path, inn, model, whole, block
     report = map_area(asked, load_classifier(str(model), "cpu"))
     assert len(report.plan.blocks) > 5
     assert_as_whole(report.out, whole.out)
+
+
+def test_the_page_shows_every_nth_cell_whole_and_the_runs_warnings(whole, monkeypatch):
+    shown = map_view(whole, whole.out)
+    assert shown.thinned == 1
+    assert shown.warnings == whole.plan.warnings
+    assert any("B11" in warning for warning in shown.warnings)
+    assert shown.cover_areas == whole.covers
+    monkeypatch.setattr(publish, "VIEW_CELLS", 200)
+    monkeypatch.setattr(publish, "STRIP_ROWS", 50)  # no multiple of the step
+    thin = map_view(whole, whole.out)
+    assert (thin.thinned, thin.shown_m) == (3, 30.0)
+    second = bands_of(whole.out / "second.tif")
+    for name, values in (
+        ("classes", read(whole.out / "landuse.tif")),
+        ("confidence", read(whole.out / "confidence.tif")),
+        ("status", read(whole.out / "status.tif")),
+        ("land_cover", read(whole.out / "cover.tif")),
+        ("second", second[0]),
+        ("second_share", second[1]),
+    ):
+        np.testing.assert_array_equal(getattr(shown, name), values)
+        np.testing.assert_array_equal(getattr(thin, name), values[::3, ::3])
 
 
 def test_workers_give_the_same_map(tmp_path, inn, model, whole):

@@ -13,9 +13,23 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, SHARE_STEPS, CellStatus, Cover
+from landuse.pipeline.pages import page as page_module
+from landuse.pipeline.pages import pieces
 from landuse.pipeline.pages.page import ASSETS, write_page
 from tests.browser import SIZE_PX, chromium, picture, resize
-from tests.views import CELL_M, COLS, HOSTILE, LEFT_M, PX_PER_CELL, ROWS, TOP_M, hostile_view, small_view
+from tests.views import (
+    CELL_M,
+    COLS,
+    HOSTILE,
+    LEFT_M,
+    PX_PER_CELL,
+    ROWS,
+    TOP_M,
+    hostile_view,
+    noisy_view,
+    pixel_view,
+    small_view,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +59,29 @@ def shown(page, tmp_path):
     yield show
     assert [entry for entry in page.get_log("browser") if entry["level"] != "DEBUG"] == []
     resize(page, *SIZE_PX)
+
+
+@pytest.fixture(params=["whole", "pieces"])
+def packing(request, monkeypatch):
+    """A map in one piece, and the same in six with an overview beneath them."""
+    if request.param == "pieces":
+        cut(monkeypatch, whole_px=4, piece_px=4)
+    return request.param
+
+
+def cut(monkeypatch, *, whole_px, piece_px):
+    monkeypatch.setattr(pieces, "WHOLE_PX", whole_px)
+    monkeypatch.setattr(pieces, "PIECE_PX", piece_px)
+
+
+def laid(page):
+    """Canvases of pieces of cells on the map, once those in sight lie there."""
+    page.execute_async_script(
+        "const done = arguments[0]; const wait = () =>"
+        "document.getElementById('cells').style.visibility === 'hidden' ? done() : setTimeout(wait, 20);"
+        "wait();"
+    )
+    return len(page.find_elements("css selector", ".leaflet-cells-pane canvas")) - 1
 
 
 def fade(page, percent):
@@ -78,6 +115,15 @@ def hover(page, x, y):
     actions = ActionChains(page, duration=0)
     actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
     actions.perform()
+    page.execute_async_script("setTimeout(arguments[0], 50)")  # a piece may have to be unpacked
+
+
+def zoom(page, way, *, times):
+    """Press the button, which with the shift key zooms by three steps."""
+    button = page.find_element("css selector", f".leaflet-control-zoom-{way}")
+    for _ in range(times):
+        ActionChains(page, duration=0).key_down(Keys.SHIFT).click(button).key_up(Keys.SHIFT).perform()
+        page.execute_async_script("setTimeout(arguments[0], 350)")
 
 
 def readout(page):
@@ -110,17 +156,20 @@ def expected_colors(view):
     }
 
 
-def test_every_cell_has_the_colour_of_its_class_with_sharp_edges(shown):
+def test_every_cell_has_the_colour_of_its_class_with_sharp_edges(shown, packing):
     view = small_view()
     page = shown(view)
+    if packing == "pieces":
+        assert laid(page) == 6
     pixels = picture(page)
     found = colors_at(page, pixels)
     for cell, colors in expected_colors(view).items():
         if colors is not None:  # outside the area the image is seen
             assert found[cell] <= colors, cell
-            assert len(found[cell]) == len(colors)
+            # In pieces a cell is too small to be striped itself.
+            assert packing == "pieces" or len(found[cell]) == len(colors)
     # Along a row of pixels colours change only at edges of cells, and nothing lies between two of them.
-    left, top, width, height = box_of(page, "#cells")
+    left, top, width, height = box_of(page, "#map img")
     row = 2
     line = pixels[round(top + (row + 0.5) * height / ROWS), round(left) + 1 : round(left + width) - 1]
     cols = (np.arange(len(line)) + 1.5) * COLS / width
@@ -130,7 +179,10 @@ def test_every_cell_has_the_colour_of_its_class_with_sharp_edges(shown):
     assert {tuple(color) for color in line.tolist()} <= {entry.color for entry in view.legend}
 
 
-def test_the_image_lies_exactly_beneath_the_cells(shown):
+def test_the_image_lies_exactly_beneath_the_cells(shown, packing, monkeypatch):
+    if packing == "pieces":
+        cut(monkeypatch, whole_px=40, piece_px=48)  # of the image; its overview is a quarter as sharp
+        monkeypatch.setattr(pieces, "EXACT_PX", 10**6)
     view = small_view()
     page = shown(view)
     assert box_of(page, "#cells") == box_of(page, "#map img")
@@ -145,21 +197,31 @@ def test_the_image_lies_exactly_beneath_the_cells(shown):
             assert pixels[at[1], at[0]].tolist() == view.image[y, x].tolist(), (y, x)
 
 
-def test_hovering_tells_class_confidence_and_place(shown):
-    view = small_view()
+@pytest.mark.parametrize("view", [small_view(), pixel_view()], ids=["patches", "pixels"])
+def test_hovering_tells_classes_probabilities_cover_and_place(shown, packing, view):
     page = shown(view)
     to_lonlat = pyproj.Transformer.from_crs(view.crs, "EPSG:4326", always_xy=True)
     titles = {kind.status: kind.title for kind in NO_CLASS} | {CellStatus.OUTSIDE: "Outside the area"}
-    left, top, width, height = box_of(page, "#cells")
+    left, top, width, height = box_of(page, "#map img")
     for row, col in [(0, 0), (1, 2), (4, 0), (5, 8), (2, 3), (3, 7), (0, 8), (5, 0)]:
         x, y = (round(value) for value in screen(page, row + 0.4, col + 0.7))
         hover(page, x, y)
         said, lonlat, utm = readout(page)
+        more = [text(page, "cell-second"), text(page, "cell-cover")]
         if view.classes[row, col] == NODATA_ID:
             assert said == titles[view.status[row, col]]
+            assert more == ["", ""]
         else:
             share = 100 * int(view.confidence[row, col]) / SHARE_STEPS
             assert said == f"{view.legend[view.classes[row, col]].title}, {share:.1f} %"
+            if view.second is None:
+                assert more == ["", ""]
+            else:
+                share = 100 * int(view.second_share[row, col]) / SHARE_STEPS
+                assert more == [
+                    f"then {view.legend[view.second[row, col]].title}, {share:.1f} %",
+                    f"Land cover: {view.cover_legend[view.land_cover[row, col]].title}",
+                ]
         east = LEFT_M + (x - left) * COLS * CELL_M / width
         north = TOP_M - (y - top) * ROWS * CELL_M / height
         lon, lat = to_lonlat.transform(east, north)
@@ -243,6 +305,177 @@ def test_view_layer_opacity_and_divider_change_what_is_seen(shown):
     assert share < 0.5
 
 
+def test_land_cover_is_a_layer_with_areas_of_its_own(shown, packing):
+    page = shown(small_view())
+    assert not page.find_element("id", "covers-choice").is_displayed()
+    view = pixel_view()
+    page = shown(view)
+    choose(page, "covers")
+    kinds = {kind.status: {kind.color, kind.stripe} for kind in NO_CLASS}
+    for (row, col), colors in colors_at(page, picture(page)).items():
+        if view.land_cover[row, col] != NODATA_ID:
+            assert colors == {view.cover_legend[view.land_cover[row, col]].color}
+        elif view.status[row, col] != CellStatus.OUTSIDE:
+            assert colors <= kinds[view.status[row, col]]
+    names = [row.text for row in page.find_elements("css selector", "#areas tbody .toggle")]
+    largest_first = sorted(view.cover_areas, key=lambda area: -area.area_m2)
+    assert names == [view.cover_legend[area.id].title for area in largest_first]
+    choose(page, "classes")
+    names = {row.text for row in page.find_elements("css selector", "#areas tbody .toggle")}
+    assert names == {view.legend[area.id].title for area in view.areas}
+
+
+def test_a_class_is_hidden_and_shown_by_its_name(shown, packing):
+    view = pixel_view()
+    page = shown(view)
+    choose(page, "image")
+    bare = colors_at(page, picture(page), half_px=0)
+    choose(page, "map")
+
+    def toggle(entry):
+        (button,) = [
+            button
+            for button in page.find_elements("css selector", "#areas .toggle")
+            if button.text == entry.title
+        ]
+        return button
+
+    def check(hidden, layer=view.classes, entries=view.legend):
+        for cell, colors in colors_at(page, picture(page), half_px=0).items():
+            if layer[cell] in hidden:
+                assert colors == bare[cell], cell
+            elif layer[cell] != NODATA_ID:
+                assert colors == {entries[layer[cell]].color}, cell
+        pressed = {
+            button.text: button.get_attribute("aria-pressed")
+            for button in page.find_elements("css selector", "#areas .toggle")
+        }
+        titles = {entries[i].title for i in hidden}
+        assert {title for title, value in pressed.items() if value == "false"} == titles & set(pressed)
+        assert page.find_element("id", "show-all").is_displayed() == bool(hidden)
+
+    first, second = (int(view.classes[cell]) for cell in ((2, 3), (3, 7)))
+    assert first != second
+    toggle(view.legend[first]).click()
+    check({first})
+    toggle(view.legend[second]).send_keys(Keys.SPACE)
+    check({first, second})
+    toggle(view.legend[first]).click()
+    check({second})
+    hover(page, *screen(page, 3.5, 7.5))
+    assert readout(page)[0].startswith(view.legend[second].title)  # hidden, but told
+    # What is hidden of one layer is not of another.
+    choose(page, "covers")
+    check(set(), view.land_cover, view.cover_legend)
+    choose(page, "classes")
+    check({second})
+    page.find_element("id", "show-all").click()
+    check(set())
+    ActionChains(page, duration=0).double_click(toggle(view.legend[first])).perform()
+    check(set(range(len(view.legend))) - {first})
+
+
+def test_of_a_large_map_pieces_are_unpacked_where_somebody_looks(shown, monkeypatch):
+    cut(monkeypatch, whole_px=200, piece_px=100)
+    monkeypatch.setattr(page_module, "PAGE_BYTES", 3_000_000)
+    side = 1300
+    view = noisy_view(side)
+    page = shown(view)
+    # The whole map fits: its overview is drawn, and the single cell under the pointer is told all the same.
+    assert page.find_elements("css selector", ".leaflet-cells-pane canvas") == [
+        page.find_element("id", "cells")
+    ]
+    step = 100 * int(re.search(r'"share_step":(\d+)', page.page_source)[1]) / SHARE_STEPS
+    assert text(page, "detail") == (
+        f"This page shows probabilities in steps of {step:g} %. The files beside it hold all; areas are "
+        "counted on all cells."
+    )
+    left, top, width, height = box_of(page, "#map img")
+
+    def check(x, y):
+        hover(page, x, y)
+        left, top, width, height = box_of(page, "#map img")
+        col, row = (int(part * side) for part in ((x - left) / width, (y - top) / height))
+        said = readout(page)[0]
+        near = [
+            view.legend[i].title
+            for i in np.unique(view.classes[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2])
+            if i != NODATA_ID
+        ]
+        title, _, share = said.rpartition(", ")
+        assert title in near
+        number = float(re.fullmatch(r"(?:about|above|below) ([\d.]+) %", share)[1])
+        seen = view.confidence[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2] / SHARE_STEPS * 100
+        assert np.abs(seen - number).min() <= step / 2 + 1e-6
+
+    for x, y in [(0.1, 0.8), (0.7, 0.3), (0.98, 0.99)]:
+        check(round(left + x * width), round(top + y * height))
+    # Closer: pieces lie over the overview, and cells have their own colours with sharp edges.
+    zoom(page, "in", times=2)
+    count = laid(page)
+    assert 4 <= count < 60
+    fade(page, 100)
+    pixels = picture(page)
+    left, top, width, height = box_of(page, "#map img")
+    assert width / side > 3
+    frame = box_of(page, "#map")
+    kinds = {kind.status: {kind.color, kind.stripe} for kind in NO_CLASS}
+    checked = 0
+    rng = np.random.default_rng(4)
+    xs = rng.integers(round(frame[0]) + 70, round(frame[0] + frame[2]) - 70, 1000)
+    ys = rng.integers(round(frame[1]) + 100, round(frame[1] + frame[3]) - 200, 1000)
+    for x, y in zip(xs, ys, strict=True):
+        col, row = ((x + 0.5 - left) / width * side, (y + 0.5 - top) / height * side)
+        if min(col % 1, 1 - col % 1, row % 1, 1 - row % 1) > 0.25:
+            found = tuple(pixels[y, x].tolist())
+            status = view.status[int(row), int(col)]
+            if status == CellStatus.CLASSIFIED:
+                assert found == view.legend[view.classes[int(row), int(col)]].color
+            else:
+                assert found in kinds[status]
+            checked += 1
+    assert checked > 200
+    check(round(frame[0] + frame[2] / 2), round(frame[1] + frame[3] / 2))
+    # Away again: nothing is left but the overview.
+    zoom(page, "out", times=3)
+    assert len(page.find_elements("css selector", ".leaflet-cells-pane canvas")) == 1
+    assert len(page.find_elements("css selector", ".leaflet-image-pane img")) == 1
+
+
+def test_thinned_cells_lie_in_their_places_and_the_page_says_so(shown):
+    """Two thirds of a square lie beyond the map's edge; the cell that is told is its upper left one."""
+    view = small_view(
+        thinned=3,
+        cell_m=60.0,
+        bounds_m=(LEFT_M, TOP_M - (ROWS * 180 - 120), LEFT_M + COLS * 180 - 60, TOP_M),
+    )
+    page = shown(view)
+    assert text(page, "detail") == (
+        "This page shows of each square of 180 m the cell of 60 m in its upper left corner. The files beside "
+        "it hold all; areas are counted on all cells."
+    )
+    left, top, width, _ = box_of(page, "#map img")
+    metre = width / (COLS * 180 - 60)
+    pixels = picture(page)
+    for row, col in [(2, 3), (3, 7), (0, 4), (4, 5)]:
+        x, y = (round(value) for value in (left + (col + 0.5) * 180 * metre, top + (row + 0.5) * 180 * metre))
+        entry = view.legend[view.classes[row, col]]
+        assert tuple(pixels[y, x].tolist()) == entry.color
+        hover(page, x, y)
+        assert readout(page)[0].startswith(entry.title)
+
+
+def test_warnings_of_the_run_are_shown_before_the_figures(shown):
+    page = shown(small_view())
+    assert not page.find_element("id", "warnings").is_displayed()
+    assert not page.find_element("id", "detail").is_displayed()
+    view = pixel_view()
+    page = shown(view)
+    told = [entry.text for entry in page.find_elements("css selector", "#warnings li")]
+    assert told == list(view.warnings)
+    assert box_of(page, "#warnings")[1] < box_of(page, "#cover")[1]
+
+
 def test_areas_cover_scenes_and_files_are_those_of_the_map(shown):
     view = small_view()
     page = shown(view)
@@ -324,7 +557,7 @@ def test_hostile_texts_run_nothing_and_add_nothing(shown):
             "return [...document.querySelectorAll('script, style, img, a')].map(e => e.tagName).sort()"
         )
 
-    page = shown(replace(small_view(), files=hostile_view().files))
+    page = shown(pixel_view(files=hostile_view().files, warnings=("One.",)))
     plain = elements()
     page = shown(hostile_view())
     assert elements() == plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -114,7 +115,9 @@ class Batches:
 
     def generator(self, step: int) -> torch.Generator:
         """The source of a step's randomness, on the device."""
-        return torch.Generator(self.device).manual_seed((self.config.seed << 32) + step)
+        # Mixed, and not written side by side: torch's CPU generator looks at the lower 32 bits alone.
+        low, high = np.random.SeedSequence((self.config.seed, step)).generate_state(2).tolist()
+        return torch.Generator(self.device).manual_seed((high << 32 | low) & (2**63 - 1))
 
     def patch_batch(self, step: int, rng: torch.Generator) -> PatchBatch:
         """Labelled patches of a step."""

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 from landuse.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_SEED = 2**31 - 1
+"""A step's own seed is made of the run's and of its number."""
+
+OWN_OPTIONS = {"seed": "--seed", "precision": "--precision", "init_sha256": "--init"}
+"""Fields that ``--set`` does not set, and the option that does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,33 +89,82 @@ class PixelTrainConfig:
     """Steps between saved states."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.save_every < 1 or self.patches < 2:
-            raise UsageError(
-                f"--steps {self.steps}, --save-every {self.save_every} and --patches {self.patches} must be "
-                "at least 1, 1 and 2."
-            )
-        if min(self.mosaics, self.pixels, self.warmup_steps) < 0:
-            raise UsageError(
-                f"--mosaics {self.mosaics}, --pixels {self.pixels} and --warmup-steps {self.warmup_steps} "
-                "must be at least 0."
-            )
+        least = {"steps": 1, "save_every": 1, "patches": 2, "mosaics": 0, "pixels": 0, "warmup_steps": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise UsageError(f"--set {name}={getattr(self, name)} must be at least {value}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UsageError(f"--seed {self.seed} must lie in 0..{MAX_SEED}.")
         if self.precision not in ("bf16", "fp32"):
             raise UsageError(f"--precision {self.precision!r} is unknown. Use bf16 or fp32.")
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, float) and (not math.isfinite(value) or value < 0):
-                raise UsageError(f"--{entry.name.replace('_', '-')} {value} must be a number of at least 0.")
-        shares = ("ema", "label_smoothing", "cutmix", "flood", "disagreement", "robust", "agreement_from")
+                raise UsageError(f"--set {entry.name}={value} must be a number of at least 0.")
+        shares = (
+            "ema", "label_smoothing", "cutmix", "brightness", "season", "flood", "disagreement", "robust",
+            "agreement_from", "without_infrared", "near_infrared_alone",
+        )  # fmt: skip
         for name in shares:
             if getattr(self, name) > 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} must lie in 0..1.")
+                raise UsageError(f"--set {name}={getattr(self, name)} must lie in 0..1.")
         if self.without_infrared + self.near_infrared_alone > 1:
             raise UsageError(
-                f"--without-infrared {self.without_infrared} and --near-infrared-alone "
+                f"--set without_infrared={self.without_infrared} and near_infrared_alone="
                 f"{self.near_infrared_alone} are shares of the same patches. Give at most 1 together."
             )
         if self.peak_rate == 0:
-            raise UsageError("--peak-rate 0.0 teaches nothing. Give a number above 0.")
+            raise UsageError("--set peak_rate=0.0 teaches nothing. Give a number above 0.")
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Sequence[str],
+        *,
+        seed: int = 0,
+        precision: str = "bf16",
+        init_sha256: str | None = None,
+    ) -> Self:
+        """The recipe with some of its fields set by text.
+
+        Args:
+            settings: ``NAME=VALUE`` each, as ``--set`` takes them.
+            seed: see the field.
+            precision: see the field.
+            init_sha256: see the field.
+
+        Raises:
+            UsageError: a name is unknown or given twice, or a value is not what its field must be.
+
+        Example:
+            >>> PixelTrainConfig.from_settings(["steps=100", "flood=0"]).steps
+            100
+        """
+        known = {entry.name: entry.default for entry in fields(cls) if entry.name not in OWN_OPTIONS}
+        values: dict[str, int | float] = {}
+        for setting in settings:
+            name, equals, text = (part.strip() for part in setting.partition("="))
+            if name in OWN_OPTIONS:
+                raise UsageError(
+                    f"--set {setting}: {name} has an option of its own. Use {OWN_OPTIONS[name]}."
+                )
+            if not equals or name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f" Did you mean {near[0]}?" if near and near[0] != name else ""
+                raise UsageError(
+                    f"--set {setting} is not NAME=VALUE with a known name.{hint} Known: {', '.join(known)}."
+                )
+            if name in values:
+                raise UsageError(f"--set {name} is given twice. Give it once.")
+            kind = int if isinstance(known[name], int) else float
+            try:
+                values[name] = kind(text)
+            except ValueError as error:
+                wanted = "a whole number" if kind is int else "a number"
+                raise UsageError(
+                    f"--set {setting}: {name} must be {wanted}, such as {known[name]}."
+                ) from error
+        return cls(seed=seed, precision=precision, init_sha256=init_sha256, **values)  # type: ignore[arg-type]  # each has its field's type, see kind
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, from 0: linear warm-up, then half a cosine to zero."""

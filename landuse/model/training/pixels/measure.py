@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.training import augment
 from landuse.model.training.evaluate import fit_temperature, score
 from landuse.model.training.pixels.sources import UNLABELLED
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from landuse.model.pixel_network import PixelNet
     from landuse.model.training.datasets import LabelledPatches
     from landuse.model.training.pixels.sources import PixelPatches
+
+log = logging.getLogger(__name__)
 
 BATCH = 128
 
@@ -38,21 +42,40 @@ class PixelMetrics:
 
 
 @torch.inference_mode()
-def patch_logits(network: PixelNet, contract: ModelContract, patches: LabelledPatches) -> Tensor:
-    """Logits of labelled patches, (N, uses) float32 on the CPU."""
+def patch_logits(
+    network: PixelNet,
+    contract: ModelContract,
+    patches: LabelledPatches,
+    *,
+    path_shift_dn: Tensor | None = None,
+    symmetries: tuple[int, ...] = (0,),
+) -> Tensor:
+    """Logits of labelled patches, (N, uses) float32 on the CPU, averaged over ``symmetries``.
+
+    Args:
+        network: in evaluation mode, on any device.
+        contract: the network's.
+        patches: what to score, in bands of the contract: all that are required and any others.
+        path_shift_dn: (bands of the contract,) DN added to the network's input DN, to simulate another
+            atmosphere.
+        symmetries: elements of the dihedral group; ``evaluate.DIHEDRAL`` is D4 test-time augmentation.
+    """
     device = next(network.parameters()).device
     rows = [contract.bands.index(band) for band in patches.bands]
-    mask = torch.zeros(len(contract.bands))
-    mask[rows] = 1
     there = [float(band in patches.bands) for band in contract.optional_bands]
     present = torch.tensor([there], device=device)
     parts = []
     for start in range(0, len(patches), BATCH):
-        dn = patches.dn(slice(start, start + BATCH))
+        dn = patches.dn(slice(start, start + BATCH)).to(device)
         whole = dn.new_zeros((len(dn), len(contract.bands), *dn.shape[2:]))
         whole[:, rows] = dn
-        x = standardize(bring_to_input(whole, contract, patches.level), contract) * mask[None, :, None, None]
-        parts.append(network(x.to(device), present.expand(len(dn), -1)).float().cpu())
+        input_dn = bring_to_input(whole, contract, patches.level)
+        if path_shift_dn is not None:
+            input_dn = input_dn + path_shift_dn.to(device)[:, None, None]
+        x = standardize(input_dn, contract).to(memory_format=torch.channels_last)
+        shown = present.expand(len(x), -1)
+        logits = [network(augment.dihedral(x, element), shown).float() for element in symmetries]
+        parts.append(torch.stack(logits).mean(0).cpu())
     return torch.cat(parts)
 
 
@@ -129,7 +152,8 @@ def fit_temperatures(
 ) -> ModelContract:
     """The contract with temperatures fitted on validation data: of the patch head, and of the cover.
 
-    The cover's is fitted on pixels whose label is believed by half or more, one in 61 of them.
+    The cover's is fitted on pixels whose label is believed by half or more, one in 61 of them; where there
+    is none, it stays 1, with a warning.
     """
     temperature = fit_temperature(patch_logits(network, contract, patches), patches.labels)
     contract = replace(contract, temperature=temperature)
@@ -143,5 +167,8 @@ def fit_temperatures(
             sure = weight >= 0.5
             logits.append(found[sure][::61].cpu())
             labels.append(label[sure][::61].cpu())
+    if not sum(map(len, labels)):
+        log.warning("No label of a validation pixel is believed by half: the covers are not calibrated.")
+        return contract
     cover = fit_temperature(torch.cat(logits), torch.cat(labels))
     return replace(contract, pixels=replace(contract.pixels, cover_temperature=cover))

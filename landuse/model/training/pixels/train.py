@@ -7,6 +7,7 @@ average says of an unspoilt view with all bands, the network is to say of the sp
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 
-from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
+from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
 from landuse.contract import ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.bands import INPUT_MAX_DN
@@ -29,6 +30,7 @@ from landuse.model.pixel_network import PixelNet, balanced_pixel
 from landuse.model.training.pixels import losses
 from landuse.model.training.pixels.batches import MOSAIC_PATCHES, Batches, View
 from landuse.model.training.pixels.measure import PixelMetrics, fit_temperatures, measure
+from landuse.model.training.pixels.sources import PATCH_MULTIPLE_PX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,10 +86,31 @@ def make_pixel_contract(name: str, patches: LabelledPatches, pixels: Sequence[Pi
         )
     unnamed = set(patches.classes) - {use for row in USES_OF_COVERS for use in row}
     if unnamed:
-        raise UsageError(f"--data holds the classes {', '.join(sorted(unnamed))}, which no cover can be.")
-    lacking = [band for band in REQUIRED if band not in patches.bands]
-    if lacking:
-        raise UsageError(f"--data lacks the bands {', '.join(lacking)}. They are required.")
+        raise UsageError(
+            f"--data holds the classes {', '.join(sorted(unnamed))}, which no cover can be. Use EuroSAT's: "
+            f"{', '.join(EUROSAT_NAMES)}."
+        )
+    untaught = {use for row in USES_OF_COVERS if len(row) > 1 for use in row} - set(patches.classes)
+    if untaught:
+        raise UsageError(
+            f"--data holds no patches of {', '.join(sorted(untaught))}, which uses of one cover are told "
+            f"apart by. Use EuroSAT's classes: {', '.join(EUROSAT_NAMES)}."
+        )
+    side = int(patches.images.shape[2])
+    if side % PATCH_MULTIPLE_PX:
+        raise UsageError(
+            f"--data holds patches of {side} px; their side must be a multiple of {PATCH_MULTIPLE_PX}. Cut "
+            "them so."
+        )
+    for what, held, size in (
+        ("--data", patches.bands, side),
+        *(("--pixels", entry.bands, int(entry.dn.shape[2])) for entry in pixels),
+    ):
+        lacking = [band for band in REQUIRED if band not in held]
+        if lacking:
+            raise UsageError(f"{what} lacks the bands {', '.join(lacking)}. They are required.")
+        if size != side:
+            raise UsageError(f"{what} holds patches of {size} px, --data of {side}. Cut them to one size.")
     contract = ModelContract(
         name=name,
         bands=bands,
@@ -121,7 +144,8 @@ def _with_statistics(
         scaled = bring_to_input(whole, contract, level).transpose(0, 1).flatten(1) / saturation
         for row in rows:
             values[row].append(scaled[row].clamp(0, 1))
-    joined = [torch.cat(of_band) if of_band else torch.tensor([0.0, 0.5]) for of_band in values]
+    # In float64, so that they do not depend on how many threads add them up.
+    joined = [torch.cat(of_band or [torch.tensor([0.0, 0.5])]).double() for of_band in values]
     return replace(
         contract,
         mean=tuple(float(band.mean()) for band in joined),
@@ -129,15 +153,29 @@ def _with_statistics(
     )
 
 
+def _digest(patches: LabelledPatches, pixels: Sequence[PixelPatches]) -> str:
+    """What tells the data of one run from another's: names, bands and levels."""
+    told: list[object] = [patches.names, patches.bands, patches.level]
+    for entry in pixels:
+        told += [entry.names, entry.bands, entry.level]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
 class PixelRun:
     """Network, moving average, optimiser and position in the schedule."""
 
     def __init__(
-        self, config: PixelTrainConfig, contract: ModelContract, out: Path, device: torch.device
+        self,
+        config: PixelTrainConfig,
+        contract: ModelContract,
+        out: Path,
+        device: torch.device,
+        data_sha256: str = "",
     ) -> None:
         torch.manual_seed(config.seed)
         assert contract.pixels is not None  # ``make_pixel_contract`` makes no other
         self.config, self.contract, self.device = config, contract, device
+        self.data_sha256 = data_sha256
         self.state_file = out / "state.safetensors"
         network_config = balanced_pixel(
             len(REQUIRED), len(OPTIONAL), len(contract.pixels.covers), len(contract.pixels.uses)
@@ -205,14 +243,14 @@ class PixelRun:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
-        header = {"step": str(self.step), "config": json.dumps(asdict(self.config))}
+        header = {"step": str(self.step), "config": json.dumps(asdict(self.config)), "data": self.data_sha256}
         write_safetensors(self.state_file, tensors, header)
 
     def resume(self) -> bool:
         """Take up a state written earlier; False where there is none.
 
         Raises:
-            ModelError: it belongs to another configuration or is damaged.
+            ModelError: it belongs to another configuration, to other data, or is damaged.
         """
         path = self.state_file
         if not path.exists():
@@ -228,6 +266,8 @@ class PixelRun:
                 raise ModelError(
                     f"{path} belongs to a run with other settings. Use another --out or remove it."
                 )
+            if header["data"] != self.data_sha256:
+                raise ModelError(f"{path} belongs to a run on other data. Use another --out or remove it.")
             for prefix, module in (("network.", self.network), ("average.", self.average)):
                 module.load_state_dict(
                     {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -267,7 +307,7 @@ def train_pixels(
         val_patches: those that are measured on.
         train_sets: patches with pixel labels that are learned from; none trains on patch labels alone.
         val_sets: those that are measured on and that the cover's temperature is fitted on.
-        out: folder for ``state.safetensors``, ``metrics.jsonl`` and the result.
+        out: folder for ``state.safetensors``, ``metrics.json`` and the result.
         name: the model's name in its contract.
         init: a checkpoint of such a network to go on from, with its contract's statistics; None starts from
             random weights. ``config.init_sha256`` is its digest.
@@ -285,7 +325,7 @@ def train_pixels(
     """
     target = resolve_device(device)
     contract = make_pixel_contract(name, train_patches, train_sets)
-    run = PixelRun(config, contract, out, target)
+    run = PixelRun(config, contract, out, target, _digest(train_patches, train_sets))
     if init is not None:
         run.start_from(init)
         contract = run.contract
@@ -295,9 +335,10 @@ def train_pixels(
         raise OutputError(f"--out {out} cannot be made ({error}). Name a folder you may write to.") from error
     if run.resume():
         log.info("resuming after step %d of %d", run.step, config.steps)
-    path = torch.tensor(path_dn(contract.bands))
-    batches = Batches(config, contract, train_patches, train_sets, path, target)
-    _train_steps(run, batches, on_step, on_saved)
+    if run.step < config.steps:
+        path = torch.tensor(path_dn(contract.bands))
+        batches = Batches(config, contract, train_patches, train_sets, path, target)
+        _train_steps(run, batches, on_step, on_saved)
     fitted = fit_temperatures(run.average, contract, val_patches, val_sets)
     metrics = measure(run.average, fitted, val_patches, val_sets)
     _write_metrics(out / "metrics.json", metrics)
@@ -340,7 +381,7 @@ def _train_steps(
         if run.step % config.save_every == 0 or last:
             if not bool(torch.isfinite(loss.detach())):
                 raise ModelError(
-                    f"The loss is {float(loss.detach())} after step {run.step}. Lower --peak-rate."
+                    f"The loss is {float(loss.detach())} after step {run.step}. Lower --set peak_rate."
                 )
             run.save()
             if on_saved is not None:

@@ -49,8 +49,8 @@ function heading(...content) {
   return made;
 }
 
-function named(background, title) {
-  const made = element("span", "", "named");
+function named(background, title, tag = "span") {
+  const made = element(tag, "", "named");
   made.append(swatch(background), element("span", title, "foreign"));
   return made;
 }
@@ -67,7 +67,8 @@ function fillPanel(data) {
   put("title", data.title);
   const parts = [span, `${fixed(totalKm2, 2)} km²`, `${data.cell_m} m cells`].filter(Boolean);
   put("subtitle", parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · ")); // lines break between parts
-  fillAreas(data);
+  fillDetail(data);
+  fillWarnings(data.warnings);
   fillCover(data);
   fillScenes(data);
   fillAbout(data);
@@ -76,27 +77,50 @@ function fillPanel(data) {
   put("attribution", data.attribution);
 }
 
-function fillAreas(data) {
-  const titles = new Map(data.legend.map((entry) => [entry.id, entry]));
-  const largest = Math.max(...data.areas.map((area) => area.share));
-  const areas = [...data.areas].sort((a, b) => b.area_m2 - a.area_m2);
+/* What the page leaves out of the map, so that it stays small. */
+function fillDetail(data) {
+  const { shown_m: shownM } = data.cells;
+  const told = [];
+  if (shownM > data.cell_m) told.push(`of each square of ${shownM} m the cell of ${data.cell_m} m in its upper left corner`);
+  if (data.share_step > 1) told.push(`probabilities in steps of ${fixed((100 * data.share_step) / data.share_steps, 0)} %`);
+  if (told.length === 0) return;
+  const detail = document.getElementById("detail");
+  detail.hidden = false;
+  detail.textContent = `This page shows ${told.join(", and ")}. The files beside it hold all; areas are counted on all cells.`;
+}
+
+function fillWarnings(warnings) {
+  document.getElementById("warnings").hidden = warnings.length === 0;
+  document.querySelector("#warnings ul").append(...warnings.map((warning) => element("li", warning)));
+}
+
+/* The table of areas of the classes or of the covers; each name hides its class on the map and shows it. */
+function fillAreas(layer) {
+  const titles = new Map(layer.legend.map((entry) => [entry.id, entry]));
+  const largest = Math.max(...layer.areas.map((area) => area.share));
+  const areas = [...layer.areas].sort((a, b) => b.area_m2 - a.area_m2);
   const figures = (m2, share) => [
     element("td", fixed(m2 / 1e4, 1)),
     element("td", fixed(m2 / 1e6, 2)),
     element("td", percent(share)),
   ];
-  for (const area of areas) {
+  const rows = areas.map((area) => {
     const color = rgb(titles.get(area.id).color);
     const bar = element("span", "", "bar");
     bar.style.background = color;
     bar.style.width = `${(100 * area.share) / largest}%`;
-    const name = heading(named(color, titles.get(area.id).title), bar);
-    document.querySelector("#areas tbody").append(row([name, ...figures(area.area_m2, area.share)]));
-  }
+    const button = named(color, titles.get(area.id).title, "button");
+    button.type = "button";
+    button.value = area.id;
+    button.classList.add("toggle");
+    return row([heading(button, bar), ...figures(area.area_m2, area.share)]);
+  });
+  document.querySelector("#areas tbody").replaceChildren(...rows);
   const total = areas.reduce((sum, area) => sum + area.area_m2, 0);
-  document.querySelector("#areas tfoot").append(row([heading("Classified"), ...figures(total, total ? 1 : 0)]));
+  const whole = row([heading("Classified"), ...figures(total, total ? 1 : 0)]);
+  document.querySelector("#areas tfoot").replaceChildren(whole);
   const found = new Set(areas.map((area) => area.id));
-  const absent = data.legend.filter((entry) => !found.has(entry.id)).map((entry) => entry.title);
+  const absent = layer.legend.filter((entry) => !found.has(entry.id)).map((entry) => entry.title);
   document.getElementById("absent").textContent = absent.length ? `Not found: ${absent.join(", ")}` : "";
 }
 
@@ -139,7 +163,6 @@ function fillScenes(data) {
 
 function fillAbout(data) {
   const [left, bottom, right, top] = data.bounds_m;
-  const shownM = (right - left) / data.shape[1];
   const facts = [
     ["Model", data.model],
     ["Weights", `sha256 ${data.weights_sha256.slice(0, 16)}`],
@@ -149,7 +172,6 @@ function fillAbout(data) {
     ["Extent", `${fixed((right - left) / 1000, 2)} × ${fixed((top - bottom) / 1000, 2)} km`],
     ["Image", `${data.image_bands.join(", ")} as red, green, blue`],
   ];
-  if (shownM > 1.001 * data.cell_m) facts.push(["Shown at", `${fixed(shownM, 0)} m; areas are counted on all cells`]);
   for (const [name, value] of facts) {
     document.getElementById("about").append(element("dt", name), element("dd", value, "foreign"));
   }
@@ -158,6 +180,8 @@ function fillAbout(data) {
 function fillFiles(names) {
   const kinds = {
     "landuse.tif": "classes, GeoTIFF",
+    "cover.tif": "land cover, GeoTIFF",
+    "second.tif": "second class and its probability, GeoTIFF",
     "confidence.tif": "probability of the class, GeoTIFF",
     "probabilities.tif": "probability of every class, GeoTIFF",
     "status.tif": "why a cell has no class, GeoTIFF",

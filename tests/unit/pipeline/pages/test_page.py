@@ -1,4 +1,5 @@
-"""The page's text. Oracles: Python's HTML parser, hashlib, zlib, Pillow; a browser has its own tests."""
+"""The page's text. Oracles: Python's HTML parser and whole numbers, hashlib, zlib, Pillow; a browser has its
+own tests."""
 
 import base64
 import hashlib
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landuse.errors import OutputError
-from landuse.pipeline.pages import page
+from landuse.pipeline.pages import page, pieces
 from landuse.pipeline.pages.page import json_for_html, render_page, write_page
-from tests.views import HOSTILE, hostile_view, small_view
+from tests.views import HOSTILE, cells_of, hostile_view, noisy_view, pixel_view, small_view
 
 
 class Reader(HTMLParser):
@@ -52,21 +53,47 @@ class Reader(HTMLParser):
         (text,) = [t for tag, a, t in self.inline if a.get("type") == "application/json"]
         return json.loads(text)
 
+    def piece(self, name):
+        (text,) = [t for tag, a, t in self.inline if a.get("id") == name]
+        return text
 
-def test_the_page_carries_the_map_without_loss():
-    view = small_view()
-    data = Reader(render_page(view)).data
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(data["cells"])), np.uint8)
-    np.testing.assert_array_equal(
-        raw.reshape(3, *view.classes.shape), [view.classes, view.confidence, view.status]
+
+def bytes_of(text, digits):
+    """What ``to_text`` wrote, by whole numbers of any length."""
+    bits = "".join(
+        f"{digits.index(high) * 91 + digits.index(low):013b}"
+        for high, low in zip(text[::2], text[1::2], strict=True)
     )
-    kind, content = data["image"].split(",")
-    assert kind == "data:image/png;base64"
-    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+    length = int(bits[:32], 2)
+    return int(bits[32 : 32 + 8 * length], 2).to_bytes(length, "big")
+
+
+@pytest.mark.parametrize("view", [small_view(), pixel_view()], ids=["patches", "pixels"])
+def test_the_page_carries_the_map_without_loss(view):
+    reader = Reader(render_page(view))
+    data = reader.data
+    assert data["share_step"] == 1
+    raw = zlib.decompress(bytes_of(reader.piece("cells-0-0"), data["digits"]))
+    layers = {
+        "classes": view.classes,
+        "status": view.status,
+        "covers": view.land_cover,
+        "second": view.second,
+        "confidence": view.confidence,
+        "secondShare": view.second_share,
+    }
+    found = cells_of(raw, view.classes.shape)
+    assert list(found) == list(layers)
+    for name, values in layers.items():
+        np.testing.assert_array_equal(found[name], 255 if values is None else values, name)
+    assert data["image"]["type"] == "image/png"
+    with Image.open(io.BytesIO(bytes_of(reader.piece("image-overview"), data["digits"]))) as image:
         np.testing.assert_array_equal(np.asarray(image), view.image)
+    assert set(data["layers"]) == {"classes", *(["covers"] if view.cover_legend else [])}
+    assert data["warnings"] == list(view.warnings)
     assert tuple(data["bounds_m"]) == view.bounds_m
     assert (data["utm_zone"], data["is_north"]) == (33, True)
-    assert [(a["id"], a["area_m2"], a["share"]) for a in data["areas"]] == [
+    assert [(a["id"], a["area_m2"], a["share"]) for a in data["layers"]["classes"]["areas"]] == [
         (a.id, a.area_m2, a.share) for a in view.areas
     ]
     assert data["cover"]["cloudy"] == view.cover.cloudy
@@ -78,7 +105,7 @@ def test_the_policy_lets_only_the_pages_own_scripts_run():
     reader = Reader(render_page(small_view()))
     digests = {"script": [], "style": []}
     for tag, attributes, text in reader.inline:
-        if attributes.get("type") != "application/json":
+        if attributes.get("type") not in ("application/json", "text/plain"):
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
             digests[tag].append(f"'sha256-{digest}'")
     policy = reader.policy
@@ -95,7 +122,7 @@ def test_the_policy_lets_only_the_pages_own_scripts_run():
 
 
 def test_hostile_texts_add_no_markup_and_arrive_as_they_are():
-    plain, hostile = Reader(render_page(small_view())), Reader(render_page(hostile_view()))
+    plain, hostile = Reader(render_page(pixel_view())), Reader(render_page(hostile_view()))
     assert hostile.tags == plain.tags
     assert hostile.data["title"] == HOSTILE
     assert hostile.data["scenes"][0]["id"] == HOSTILE
@@ -110,23 +137,32 @@ def test_any_text_survives_a_script_element(text):
     assert json.loads(inline[2]) == {"text": text}
 
 
-def test_large_images_are_jpeg_of_bounded_size(monkeypatch):
-    rng = np.random.default_rng(0)
-    monkeypatch.setattr(page, "JPEG_BYTES", 300_000)
-    smooth = np.full((700, 800, 3), (90, 120, 60), np.uint8)
-    noisy = rng.integers(0, 256, (700, 800, 3), dtype=np.uint8)
-    sizes = []
-    for image in (smooth, noisy):
-        kind, content = Reader(render_page(small_view(image=image))).data["image"].split(",")
-        assert kind == "data:image/jpeg;base64"
-        raw = base64.b64decode(content)
-        sizes.append(len(raw))
-        with Image.open(io.BytesIO(raw)) as decoded:
-            assert decoded.size == (800, 700)
-            if image is smooth:
-                assert np.abs(np.asarray(decoded).astype(int) - image).max() <= 3
-    assert sizes[0] < 20_000
-    assert sizes[1] < 300_000
+def test_larger_rasters_come_in_pieces_within_the_bytes_of_a_page(monkeypatch):
+    side = 500
+    monkeypatch.setattr(pieces, "WHOLE_PX", 250)
+    monkeypatch.setattr(pieces, "PIECE_PX", 200)
+    monkeypatch.setattr(pieces, "EXACT_PX", 0)
+    monkeypatch.setattr(page, "PAGE_BYTES", 620_000)  # a third of it for scripts and styles
+    view = noisy_view(side)
+    text = render_page(view)
+    assert len(text.encode()) <= page.PAGE_BYTES
+    reader = Reader(text)
+    data = reader.data
+    assert data["cells"]["shape"] == [side, side]  # at full detail
+    assert data["cells"]["shown_m"] == view.cell_m
+    assert data["share_step"] > 1
+    half = data["share_step"] / 2
+    found = cells_of(zlib.decompress(bytes_of(reader.piece("cells-1-2"), data["digits"])), (200, 100))
+    part = (slice(200, 400), slice(400, 500))
+    for name, values in (("classes", view.classes), ("covers", view.land_cover), ("second", view.second)):
+        np.testing.assert_array_equal(found[name], values[part])
+    for name, values in (("confidence", view.confidence), ("secondShare", view.second_share)):
+        assert np.abs(found[name].astype(int) - values[part]).max() <= half
+    with Image.open(io.BytesIO(bytes_of(reader.piece("image-1-2"), data["digits"]))) as image:
+        assert image.format == "WEBP"
+        assert np.abs(np.asarray(image).astype(int) - view.image[part]).mean() < 12
+    with Image.open(io.BytesIO(bytes_of(reader.piece("image-overview"), data["digits"]))) as image:
+        assert image.size == (250, 250)
 
 
 def test_the_southern_hemisphere_and_other_grids():

@@ -13,7 +13,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from landuse.errors import OutputError
-from landuse.pipeline.cells import NO_CLASS, NODATA_ID, Cover, percent
+from landuse.pipeline.cells import NO_CLASS, NODATA_ID, CellStatus, Cover, percent
+from landuse.pipeline.pages import preview
 from landuse.pipeline.pages.preview import class_image, draw_preview, plain, round_length, write_preview
 from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
 
@@ -65,13 +66,29 @@ def test_the_picture_shows_every_cell_and_pixel_in_its_place(tmp_path):
 def test_every_cell_is_a_square_of_one_class():
     """Oracle: cell by cell, the colours of its square."""
     view = small_view()
-    shown = class_image(view)
+    shown, pixel_m = class_image(view)
     side = shown.shape[0] // ROWS
     assert shown.shape == (ROWS * side, COLS * side, 3)
+    assert pixel_m * side == CELL_M
     for row, col in np.ndindex(ROWS, COLS):
         if view.classes[row, col] != NODATA_ID:
             square = shown[row * side : (row + 1) * side, col * side : (col + 1) * side]
             assert (square == view.legend[view.classes[row, col]].color).all()
+
+
+def test_a_pixel_of_a_large_map_has_the_class_of_most_of_its_cells(monkeypatch):
+    monkeypatch.setattr(preview, "PANEL_PX", 4)
+    classes = np.array([[1, 1, 2, 2, 255], [1, 3, 2, 255, 255], [4, 4, 5, 5, 6]], np.uint8)
+    status = np.where(classes == 255, CellStatus.CLOUDY, CellStatus.CLASSIFIED).astype(np.uint8)
+    view = small_view(classes=classes, status=status, confidence=np.full_like(classes, 200), thinned=3)
+    shown, pixel_m = class_image(view)
+    colors = {entry.id: entry.color for entry in view.legend}
+    assert pixel_m * (shown.shape[1] // 3) == 2 * 3 * CELL_M
+    middles = shown[shown.shape[0] // 4 :: shown.shape[0] // 2, shown.shape[1] // 6 :: shown.shape[1] // 3]
+    found = [[tuple(color) for color in row] for row in middles.tolist()]
+    assert found[0][:2] == [colors[1], colors[2]]
+    assert found[0][2] in (NO_CLASS[0].color, NO_CLASS[0].stripe)
+    assert found[1] == [colors[4], colors[5], colors[6]]
 
 
 def test_title_dates_shares_cover_and_source_are_said():
