@@ -1,4 +1,4 @@
-"""Cover and use as one class. Oracles: sums over a cover's classes, closed forms of flat fields, a slow loop."""
+"""Cover and use as one class. Oracles: sums over a cover's classes, flat fields, a slow loop."""
 
 from dataclasses import replace
 

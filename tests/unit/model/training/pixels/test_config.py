@@ -1,4 +1,4 @@
-"""The recipe of training on pixels: what is set by text, what is refused, and its schedules in closed form."""
+"""The recipe of training on pixels: what is set by text, what is refused, its schedules in closed form."""
 
 import math
 

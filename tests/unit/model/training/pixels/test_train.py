@@ -1,4 +1,4 @@
-"""The training loop on patches and pixels. Oracles: an uninterrupted run, the other seed, the held-out data."""
+"""The training loop on patches and pixels. Oracles: an uninterrupted run, another seed, held-out data."""
 
 import json
 from dataclasses import replace
@@ -94,9 +94,8 @@ def test_training_lowers_the_loss_and_writes_what_it_measured(tmp_path, run):
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, run):
-    first = run(RECIPE, tmp_path).read_bytes()
-    again = run(RECIPE, tmp_path, on_step=pull, on_saved=pull)
-    assert again.read_bytes() == first
+    first = run(RECIPE, tmp_path).rename(tmp_path / "first.safetensors")
+    assert same(first, run(RECIPE, tmp_path, on_step=pull, on_saved=pull))
 
 
 def test_other_settings_and_other_data_are_refused(tmp_path, run, sets, val_sets):
@@ -200,12 +199,12 @@ def test_statistics_are_those_of_the_input_of_each_band(patches, sets):
     ("changed", "says"),
     [
         ({"sets": {"covers": LAND_COVER_NAMES[::-1]}}, "Translate the labels"),
-        ({"sets": {"bands": ("B08", "B11", "B12", *INFRARED[1:5], "B01", "B09", "B10")}}, "--pixels lacks the bands B04, B03, B02"),
+        ({"sets": {"bands": (*INFRARED, "B01", "B09", "B10")}}, "--pixels lacks the bands B04, B03, B02"),
         ({"patches": {"bands": ("B08", "B03", "B02")}}, "--data lacks the bands B04"),
         ({"patches": {"classes": (*EUROSAT_NAMES[:9], "Glacier")}}, "Glacier, which no cover can be"),
         ({"patches": {"classes": EUROSAT_NAMES[:9]}}, "no patches of SeaLake"),
-        ({"patches": {"images": torch.zeros(60, 3, 20, 20, dtype=torch.uint8)}}, "of 20 px; their side must be"),
-        ({"patches": {"images": torch.zeros(60, 3, 64, 64, dtype=torch.uint8)}}, "of 32 px, --data of 64"),
+        ({"patches": {"images": torch.zeros(60, 3, 20, 20)}}, "of 20 px; their side must be"),
+        ({"patches": {"images": torch.zeros(60, 3, 64, 64)}}, "of 32 px, --data of 64"),
     ],
 )  # fmt: skip
 def test_data_that_do_not_fit_are_one_clear_error(patches, sets, changed, says):

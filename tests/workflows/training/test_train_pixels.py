@@ -1,0 +1,269 @@
+"""``landuse train --network balanced-pixel`` and ``evaluate`` of its models, on real patches.
+
+Oracles: the folders that were given, the split's lists, and the network fed by hand.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES
+from landuse.errors import UsageError
+from landuse.model.checkpoint import load_pixel_checkpoint
+from landuse.model.training.pixels.config import PixelTrainConfig
+from landuse.workflows.training import train_pixels
+from landuse.workflows.training.figures import draw_losses, read_losses
+from landuse.workflows.training.train import patch_source
+from landuse.workflows.training.train_pixels import PixelTrainRequest, train_pixel_model
+from tests.patches import write_tiff
+from tests.workflows.pixel_models import save_pixel_model
+
+BANDS = ("B04", "B03", "B02", "B08", "B11")
+SMALL = (
+    "--set",
+    "steps=2",
+    "--set",
+    "patches=4",
+    "--set",
+    "mosaics=2",
+    "--set",
+    "pixels=4",
+    "--device",
+    "cpu",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    # Tensors this small gain nothing from threads and lose seconds to them on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def names_of(folder: Path, first: int, last: int) -> list[str]:
+    return [
+        f"{use.name}/{path.stem}.jpg"
+        for use in sorted(folder.iterdir())
+        for path in sorted(use.iterdir())[first:last]
+    ]
+
+
+@pytest.fixture(scope="module")
+def tiffs(data_dir):
+    return data_dir / "eurosat" / "EuroSAT_MS"
+
+
+@pytest.fixture(scope="module")
+def split(tiffs, tmp_path_factory):
+    """Two patches of each use to learn from, one to measure on."""
+    folder = tmp_path_factory.mktemp("split")
+    for name, (first, last) in {"learn": (0, 2), "measure": (2, 3)}.items():
+        (folder / f"{name}.txt").write_text("\n".join(names_of(tiffs, first, last)))
+    return f"{folder / 'learn.txt'},{folder / 'measure.txt'}"
+
+
+def make_pixels(folder: Path, names, side=64, uses=None) -> Path:
+    """Patches of random pixels in five bands, each half of one cover."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in names:
+        label = np.repeat(rng.integers(0, 9, 2), side // 2)[:, None].repeat(side, 1).astype(np.uint8)
+        dn = 300 * label[None].astype(int) + rng.integers(300, 900, (len(BANDS), side, side))
+        write_tiff(folder / f"{name}.tif", dn.astype(np.uint16), BANDS)
+        write_tiff(folder / f"{name}.label.tif", label[None])
+    about = {"level": "L2A", "covers": LAND_COVER_NAMES, "uses": uses or {}}
+    (folder / "folder.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory):
+    return make_pixels(tmp_path_factory.mktemp("pixels") / "p", [f"patch_{i}" for i in range(20)])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_pixel_model(tmp_path_factory.mktemp("model") / "pixel.safetensors")
+
+
+def test_training_prints_one_path_and_leaves_what_it_says(run, tiffs, split, pixels, tmp_path):
+    out = tmp_path / "run"
+    options = ("train", "--network", "balanced-pixel", "--data", tiffs, "--split", split, "--out", out)
+    shown = run(*options, "--pixels", pixels, *SMALL, "--seed", 3, "--precision", "fp32")
+    assert (shown.code, shown.out) == (0, f"{out / 'model.safetensors'}\n"), shown.err
+    assert re.fullmatch(r"step 2 of 2  patch \d.*  cover \d.*  0:00:00 left\n", shown.err)
+    names = {"model.safetensors", "state.safetensors", "metrics.json", "losses.jsonl", "curves.png"}
+    assert {path.name for path in out.iterdir()} == names
+    with Image.open(out / "curves.png") as curves:
+        assert curves.format == "PNG"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics) == {"patch_accuracy", "cover_accuracy", "cover_recall"}
+    contract = load_pixel_checkpoint(out / "model.safetensors")[1]
+    assert (contract.name, contract.classes) == ("balanced-pixel", LAND_USE_NAMES)
+    assert contract.patch_classes == EUROSAT_NAMES
+    first = (out / "model.safetensors").rename(tmp_path / "first.safetensors")
+    again = run(*options, "--pixels", pixels, *SMALL, "--seed", 3, "--precision", "fp32")
+    assert (again.code, again.err) == (0, "")  # nothing is left to train
+    one, other = load_file(first), load_file(out / "model.safetensors")
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def caught(monkeypatch, request):
+    """What ``train_pixels`` would be given."""
+    given = {}
+
+    def catch(config, train, val, train_sets, val_sets, out, **options):
+        given.update(config=config, train=train, val=val, train_sets=train_sets, val_sets=val_sets, **options)
+        return out / "model.safetensors"
+
+    monkeypatch.setattr(train_pixels, "train_pixels", catch)
+    train_pixel_model(request)
+    return given
+
+
+def request_of(tiffs, split, out, *folders, **config):
+    return PixelTrainRequest(
+        data=patch_source(tiffs, "L1C", None), split=split, pixels=folders, out=out,
+        config=PixelTrainConfig(**config), device="cpu",
+    )  # fmt: skip
+
+
+def test_one_patch_in_ten_of_each_folder_is_kept_out(monkeypatch, tiffs, split, pixels, tmp_path):
+    other = make_pixels(tmp_path / "other", [f"other_{i}" for i in range(35)])
+    given = caught(monkeypatch, request_of(tiffs, split, tmp_path / "run", pixels, other, seed=1))
+    for train, val, whole in zip(given["train_sets"], given["val_sets"], (20, 35), strict=True):
+        assert len(val) == whole // 10
+        assert len(train) == whole - whole // 10
+        assert not set(train.names) & set(val.names)
+        assert train.bands == ("B04", "B03", "B02", "B08", "B11")
+    again = caught(monkeypatch, request_of(tiffs, split, tmp_path / "run", pixels, other, seed=1))
+    assert [entry.names for entry in again["val_sets"]] == [entry.names for entry in given["val_sets"]]
+    seeded = caught(monkeypatch, request_of(tiffs, split, tmp_path / "run", pixels, other, seed=2))
+    assert [entry.names for entry in seeded["val_sets"]] != [entry.names for entry in given["val_sets"]]
+    assert (len(given["train"]), len(given["val"])) == (20, 10)
+    assert given["train"].bands == ("B04", "B03", "B02")
+
+
+def test_a_list_in_the_folder_says_what_is_kept_out(monkeypatch, tiffs, split, tmp_path):
+    folder = make_pixels(tmp_path / "p", [f"patch_{i}" for i in range(12)])
+    (folder / "val.txt").write_text("patch_3\n\npatch_11\n")
+    given = caught(monkeypatch, request_of(tiffs, split, tmp_path / "run", folder))
+    assert given["val_sets"][0].names == ("patch_11", "patch_3")
+    for content, says in (("patch_99\n", "names patch_99, which is no patch"), ("\n", "names no patch")):
+        (folder / "val.txt").write_text(content)
+        with pytest.raises(UsageError, match=says):
+            train_pixel_model(request_of(tiffs, split, tmp_path / "run", folder))
+    (folder / "val.txt").write_text("".join(f"patch_{i}\n" for i in range(12)))
+    with pytest.raises(UsageError, match="leaves none with labels to learn from"):
+        train_pixel_model(request_of(tiffs, split, tmp_path / "run", folder))
+
+
+def test_what_is_measured_on_is_learned_from_nowhere(monkeypatch, caplog, tiffs, split, tmp_path):
+    """EuroSAT's patches carry their names: those measured on in one place are not learned from in another."""
+    learn, measure = (names_of(tiffs, *rows) for rows in ((0, 2), (2, 3)))
+    stems = [Path(name).stem for name in (*learn, *measure)]
+    folder = make_pixels(
+        tmp_path / "p", [*stems, "elsewhere"], uses={stem: stem.split("_")[0] for stem in stems}
+    )
+    given = caught(monkeypatch, request_of(tiffs, split, tmp_path / "run", folder))
+    held = set(given["val_sets"][0].names)
+    assert held == {Path(name).stem for name in measure}  # one in ten already
+    assert held.isdisjoint(given["train_sets"][0].names)
+    assert held.isdisjoint(Path(name).stem for name in given["train"].names)
+    assert f"10 patches of --pixels {folder} are in the validation list" in caplog.text
+    uses = dict(zip(given["train_sets"][0].names, given["train_sets"][0].use.tolist(), strict=True))
+    assert uses.pop("elsewhere") == -1
+    assert uses == {Path(name).stem: EUROSAT_NAMES.index(name.split("/")[0]) for name in learn}
+
+    own = make_pixels(tmp_path / "q", [Path(name).stem for name in learn])
+    caplog.clear()
+    given = caught(monkeypatch, request_of(tiffs, split, tmp_path / "run", own))
+    held = set(given["val_sets"][0].names)
+    assert len(held) == 2
+    assert held.isdisjoint(Path(name).stem for name in given["train"].names)
+    assert len(given["train"]) == 18
+    assert "2 patches of --split are measured on in --pixels" in caplog.text
+
+
+TRAIN = ("train", "--network", "balanced-pixel")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((*TRAIN, "--epochs", "3", "--bands", "rgb"), "--bands, --epochs do not apply to --network"),
+        ((*TRAIN, "--peak-rate", "0.1"), "--peak-rate does not apply to --network balanced-pixel"),
+        ((*TRAIN, "--compile"), "the recipe is set with --set NAME=VALUE"),
+        ((*TRAIN, "--set", "step=3"), "Did you mean steps?"),
+        ((*TRAIN, "--set", "steps=0"), "--set steps=0 must be at least 1"),
+        ((*TRAIN, "--seed", "-1"), "--seed -1 must lie in 0..2147483647"),
+        ((*TRAIN, "--precision", "fp16"), "--precision 'fp16'"),
+        ((*TRAIN, "--device", "tpu"), "--device 'tpu'"),
+        ((*TRAIN, "--init", "nonsense"), "No model 'nonsense'"),
+        ((*TRAIN, "--init", "balanced-fast-rgb"), "classifies patches, and pixels are to be classified"),
+        ((*TRAIN, "--pixels", "nowhere"), "--pixels nowhere is not a folder"),
+        ((*TRAIN, "--pixels", "a", "--pixels", "a"), "--pixels a is given twice"),
+        (("train", "--pixels", "a"), "--pixels and --set are of --network balanced-pixel"),
+        (("train", "--set", "steps=3"), "--network balanced-fast is trained"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_gets_one_message_with_the_mend(run, tiffs, split, tmp_path, options, says):
+    shown = run(*options, "--data", tiffs, "--split", split, "--out", tmp_path / "run")
+    assert shown.code == 2
+    assert says in shown.error
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_several_processes_are_refused(run, tiffs, split, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shown = run(*TRAIN, "--data", tiffs, "--split", split, "--out", tmp_path / "run")
+    assert "trains in one process. Run it without torchrun." in shown.error
+
+
+def test_evaluate_scores_the_head_of_patches(run, tiffs, model, tmp_path):
+    """Of JPEGs with the visible bands alone, of 13-band patches with all that the network takes."""
+    names = names_of(tiffs, 0, 2)
+    listed = tmp_path / "names.txt"
+    listed.write_text("\n".join(names))
+    options = ("evaluate", "--model", model, "--split", listed, "--device", "cpu", "--json")
+    shown = run(*options, "--data", tiffs)
+    assert (shown.code, shown.err) == (0, "")
+    scores = json.loads(shown.out)
+    assert scores["n"] == 20
+    assert np.array(scores["confusion"]).shape == (10, 10)
+    assert set(scores["per_class"]) == set(EUROSAT_NAMES)
+    averaged, missed = (
+        json.loads(run(*options, "--data", tiffs, *extra).out) for extra in (("--tta",), ("--l2a-error", "2"))
+    )
+    assert averaged["ece"] != scores["ece"] != missed["ece"]
+    visible = run(*options, "--data", tiffs.parent / "EuroSAT_RGB")
+    if visible.code == 0:  # where those patches are among the JPEGs
+        assert json.loads(visible.out)["ece"] != scores["ece"]
+    png = tmp_path / "confusion.png"
+    assert run("evaluate", "--model", model, "--split", listed, "--data", tiffs, "--confusion", png).code == 0
+    assert png.is_file()
+
+
+def test_losses_are_read_as_they_were_written(tmp_path, caplog):
+    path = tmp_path / "losses.jsonl"
+    lines = [{"step": 25, "losses": {"patch": 2.0}}, {"step": 50, "losses": {"patch": 1.0, "cover": 0.5}}]
+    again = {"step": 25, "losses": {"patch": 3.0}}  # done again after a kill
+    text = "\n".join([json.dumps(lines[0]), json.dumps(lines[1]), '{"step": 75, "los', json.dumps(again)])
+    path.write_text(text)
+    assert read_losses(path) == {25: {"patch": 3.0}, 50: {"patch": 1.0, "cover": 0.5}}
+    assert "line 3 holds no whole losses" in caplog.text
+    draw_losses(path, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert min(curves.size) > 300
+    path.write_text("\n")
+    for wrong in (path, tmp_path / "missing.jsonl"):
+        with pytest.raises(UsageError, match=r"losses\.jsonl of a training run on pixels|cannot be read"):
+            read_losses(wrong)
