@@ -59,13 +59,14 @@ def dn_of(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
 def finer(dn: NDArray[np.uint16], side_px: int) -> NDArray[np.uint16]:
     """``(bands, S, S)`` brought to ``side_px`` by cubic convolution."""
     fine = np.zeros((len(dn), side_px, side_px), np.float32)
-    step = side_px / dn.shape[1]
+    corner = Affine.translation(500_000, 5_300_000)  # somewhere: at 0, 0 GDAL takes a grid for none
+    step = 10 * side_px / dn.shape[1]
     reproject(
         dn.astype(np.float32),
         fine,
-        src_transform=Affine.scale(step, -step),
-        dst_transform=Affine.scale(1, -1),
-        src_crs="EPSG:32633",  # any in metres: both are in the same
+        src_transform=corner @ Affine.scale(step, -step),
+        dst_transform=corner @ Affine.scale(10, -10),
+        src_crs="EPSG:32633",
         dst_crs="EPSG:32633",
         resampling=Resampling.cubic,
     )

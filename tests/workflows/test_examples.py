@@ -17,6 +17,8 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
+from tests.patches import EUROSAT as EUROSAT_ORDER
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL_PX = 96
 
@@ -233,6 +235,64 @@ def test_cluster():
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told))
     elsewhere = {"--build", "--detach", "--wait", "--scale", "--rm", "--nthreads"}  # docker's and dask's
     assert shown - elsewhere <= {spelling for option in map_command.params for spelling in option.opts}
+
+
+@pytest.mark.slow
+def test_cover_patches(data_dir, tmp_path, refusal):
+    """Both kinds of sources are read back as what they hold: codes, labels, confidence and bands by name."""
+    from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES
+    from landuse.model.training.pixels.sources import read_pixel_patches
+
+    cover = data_dir / "cover"
+    options = ("arrays", cover / "l2a_patches", "--limit", 8)
+    shown = run("cover_patches.py", *options, "--out", "l2a", cwd=tmp_path)
+    assert shown.startswith("wrote l2a: 8 patches of B04, B03, B02, B08, B05")
+    found = read_pixel_patches(tmp_path / "l2a", EUROSAT_NAMES)
+    arrays = {}
+    for name in ("bands_10m", "bands_20m", "label", "label_half_path", "confidence_16"):
+        with np.load(cover / "l2a_patches" / f"{name}.npz") as file:
+            arrays[name] = file[name][:8]
+    assert (found.level, found.covers) == ("L2A", LAND_COVER_NAMES)
+    assert np.array_equal(found.label.numpy(), arrays["label"])
+    dn = found.dn.numpy().astype(float)
+    for row, name in enumerate(("B02", "B03", "B04", "B08")):
+        expected = (arrays["bands_10m"][:, row] * 1.3 / 255) ** 2 * 10_000
+        np.testing.assert_allclose(dn[:, found.bands.index(name)], expected, atol=0.51)
+    for row, name in enumerate(("B05", "B06", "B07", "B8A", "B11", "B12")):
+        coarse = (arrays["bands_20m"][:, row] * 1.3 / 255) ** 2 * 10_000
+        # Cubic convolution keeps the mean of smooth ground, and each pixel near its coarse one.
+        fine = dn[:, found.bands.index(name)].reshape(8, 32, 2, 32, 2).mean((2, 4))
+        assert np.corrcoef(fine.ravel(), coarse.ravel())[0, 1] > 0.98
+        assert abs(fine.mean() - coarse.mean()) < 0.01 * coarse.mean()
+    agreed = np.where(arrays["label"] == arrays["label_half_path"], 1, 0.4)
+    weight = np.where(arrays["label"] == 8, 0, arrays["confidence_16"] / 16 * agreed)
+    np.testing.assert_allclose(found.weight.numpy(), weight * 255, atol=0.51)
+
+    roots = (data_dir / "eurosat" / "EuroSAT_MS", data_dir / "eurosat" / "EuroSAT_MS_2")
+    options = ("eurosat", cover / "eurosat_ms_labels.npz", *roots, "--limit", 3)
+    run("cover_patches.py", *options, "--out", "ms", cwd=tmp_path)
+    found = read_pixel_patches(tmp_path / "ms", EUROSAT_NAMES)
+    with np.load(cover / "eurosat_ms_labels.npz") as file:
+        labels = dict(zip(file["name"][:3].tolist(), file["label"][:3], strict=True))
+    assert found.level == "L1C"
+    assert set(found.names) == set(labels)
+    for index, name in enumerate(found.names):
+        use = name.split("_")[0]
+        assert EUROSAT_NAMES[found.use[index]] == use
+        assert np.array_equal(found.label[index].numpy(), labels[name])
+        path = next(p for root in roots if (p := root / use / f"{name}.tif").exists())
+        with rasterio.open(path) as file:
+            # B01..B08, B09..B12, then B8A.
+            whole = dict(zip(EUROSAT_ORDER, file.read(), strict=True))
+        for row, band in enumerate(found.bands):
+            assert np.array_equal(found.dn[index, row].numpy(), whole[band])
+    assert set(found.weight.unique().tolist()) <= {0, 204}
+    assert "is there already" in refusal("cover_patches.py", *options, "--out", "ms")
+    assert "is in AnnualCrop of none of" in refusal(
+        "cover_patches.py", *options[:2], "nowhere", "--out", "other"
+    )
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / ".other.part").exists()
 
 
 @pytest.mark.slow

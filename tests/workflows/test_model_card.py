@@ -21,16 +21,20 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.mlm import AssetGeneralMLMExtension, MLMExtension
 from safetensors import safe_open
 
+from landuse.classes import LAND_COVER, LAND_USE
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_contract, save_checkpoint
+from landuse.model.cover_and_use import combine
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
 from landuse.model.predict import DEFAULT_BATCH_SIZE, Predictor
 from landuse.sentinel2 import BANDS
+from landuse.workflows import model_card
 from landuse.workflows.model_card import CardFacts, CardMetric, load_facts, write_card
 from tests.stac_schemas import stac_errors as schema_errors
+from tests.workflows.pixel_models import INFRARED, VISIBLE, save_pixel_model
 
 FACTS_FOLDER = Path(__file__).parents[2] / "examples" / "model_cards"
 SIDE_PX = 16
@@ -157,7 +161,7 @@ MLM_RULES = {
         },
     },
     "$defs": {
-        "task": {"enum": ["scene-classification", "classification"]},
+        "task": {"enum": ["scene-classification", "semantic-segmentation", "classification"]},
         "processing": {"required": ["format", "expression"], "properties": {"format": {"type": "string"}}},
         "structure": {
             "required": ["shape", "dim_order", "data_type"],
@@ -229,7 +233,7 @@ def stac_errors(card):
 
 def input_from(card, dn, level):
     """The network's input by plain numpy from nothing but the card, as its description says."""
-    (description,) = card["properties"]["mlm:input"]
+    description = card["properties"]["mlm:input"][0]
     steps = description["pre_processing_function"]["expression"]
 
     def column(values):
@@ -317,6 +321,97 @@ def test_a_card_is_valid_stac_and_says_what_it_was_given(tmp_path):
     assert card["assets"]["weights"]["href"] == "./clay.safetensors"
     assert card["links"] == []
     assert str(tmp_path) not in json.dumps(card)
+
+
+def pixel_card_of(folder, **changed):
+    checkpoint = save_pixel_model(folder / "random-pixel.safetensors")
+    write_card(checkpoint, replace(FACTS, **changed), checkpoint.with_suffix(".json"))
+    return json.loads(checkpoint.with_suffix(".json").read_text("utf-8")), checkpoint
+
+
+def test_a_card_of_a_model_of_pixels_says_what_it_takes_and_gives(tmp_path):
+    card, checkpoint = pixel_card_of(tmp_path)
+    assert stac_errors(card) == []
+    properties, contract = card["properties"], load_contract(checkpoint)
+    assert properties["mlm:tasks"] == ["semantic-segmentation", "classification"]
+    assert properties["mlm:architecture"] == "balanced-pixel"
+    assert "B04, B03, B02 and, where there, B08, B05" in properties["description"]
+    assert properties["description"].endswith("Its training began at random weights.")
+    assert properties["landuse:optional_bands"] == list(INFRARED)
+    assert properties["mlm:pretrained"] is False
+    block, present = properties["mlm:input"]
+    assert block["input"]["shape"] == [-1, 10, -1, -1]
+    assert block["bands"] == [*VISIBLE, *INFRARED]
+    assert present["input"]["shape"] == [-1, 7]
+    assert ", ".join(INFRARED) in present["description"]
+    landuse, cover = properties["mlm:output"]
+    assert (landuse["name"], landuse["result"]["shape"]) == ("landuse", [-1, 14, -1, -1])
+    assert (cover["name"], cover["result"]["shape"]) == ("cover", [-1, 9, -1, -1])
+    assert [entry["name"] for entry in landuse["classification:classes"]] == list(contract.classes)
+    assert [entry["name"] for entry in cover["classification:classes"]] == list(contract.pixels.covers)
+    for output, legend in ((landuse, LAND_USE), (cover, LAND_COVER)):
+        colors = ["{:02X}{:02X}{:02X}".format(*entry.color) for entry in legend]
+        assert [entry["color_hint"] for entry in output["classification:classes"]] == colors
+    started = pixel_card_of(tmp_path, pretrained_source="balanced-pixel")[0]["properties"]
+    assert started["mlm:pretrained"] is True
+    assert "random" not in started["description"]
+
+
+def test_what_a_model_of_pixels_gives_follows_from_its_card(tmp_path):
+    """Flat blocks, on which averages over windows are the values themselves: plain numpy over the card."""
+    card, checkpoint = pixel_card_of(tmp_path)
+    block, _ = card["properties"]["mlm:input"]
+    landuse, cover = card["properties"]["mlm:output"]
+    dn = np.random.default_rng(0).integers(1, 6000, (1, 10, 64, 64), dtype=np.uint16)
+    contract = load_contract(checkpoint)
+    for level in ("L1C", "L2A"):
+        tensor = torch.from_numpy(dn.astype(np.float32))
+        expected = standardize(bring_to_input(tensor, contract, level), contract).numpy()
+        np.testing.assert_allclose(input_from(card, dn, level), expected, rtol=1e-4, atol=1e-4)
+    logits = np.random.default_rng(1).normal(0, 2, 9), np.random.default_rng(2).normal(0, 2, 10)
+
+    def softmax(values):
+        return np.exp(values) / np.exp(values).sum()
+
+    told = landuse["post_processing_function"]["expression"]
+    assert cover["post_processing_function"]["expression"]["temperature"] == told["cover_temperature"]
+    p_cover = softmax(logits[0] / told["cover_temperature"])
+    by_class = {}
+    for share, (_, uses) in zip(p_cover, told["uses_of_covers"].items(), strict=True):
+        of_uses = [logits[1][told["uses"].index(use)] if len(uses) > 1 else 0 for use in uses]
+        within = softmax(np.array(of_uses) / told["use_temperature"])
+        by_class |= dict(zip(uses, share * within, strict=True))
+    flat = [torch.from_numpy(v.astype(np.float32))[None, :, None, None].expand(1, -1, 64, 64) for v in logits]
+    got, covers = combine(*flat, contract)
+    np.testing.assert_allclose(covers[0, :, 30, 30], p_cover, rtol=1e-4)
+    names = [entry["name"] for entry in landuse["classification:classes"]]
+    np.testing.assert_allclose(got[0, :, 30, 30], [by_class[name] for name in names], rtol=1e-3)
+    assert block["name"] == "block"
+
+
+def test_a_shipped_model_of_pixels_names_what_its_labels_were_made_with(tmp_path, monkeypatch):
+    """The card beside it is told again with the publications that it rests on, Dynamic World's among them."""
+    card, checkpoint = pixel_card_of(tmp_path)
+    monkeypatch.setattr(model_card, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(model_card, "shipped_models", lambda: ("random-pixel",))
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    item = model_card.model_item(
+        load_contract(checkpoint), digest, weights=None, folder=None, created_utc=now
+    )
+    told = [entry["citation"] for entry in item.properties["sci:publications"]]
+    assert any(
+        "Dynamic World" in citation and "cover labels were made with it" in citation for citation in told
+    )
+    assert item.properties["end_datetime"] == card["properties"]["datetime"]
+
+
+def test_the_facts_of_balanced_pixel_say_where_its_labels_come_from():
+    facts = load_facts(FACTS_FOLDER / "balanced-pixel.json")
+    assert "labels that were made with Dynamic World (Brown et al. 2022" in facts.training_data
+    assert any("made with Dynamic World (Brown et al. 2022)" in limit for limit in facts.limits)
+    assert facts.pretrained_source is None
+    assert facts.lineage[0] == "Random weights"
 
 
 def test_pystac_reads_back_what_was_written(tmp_path):
@@ -540,15 +635,22 @@ def test_every_shipped_weight_has_a_card_that_agrees_with_it(name):
 
     contract = load_contract(weights)
     assert card["id"] == properties["mlm:name"] == contract.name == name
-    (described,), (output,) = properties["mlm:input"], properties["mlm:output"]
-    size = contract.patch_size_px
+    described, output = properties["mlm:input"][0], properties["mlm:output"][0]
+    size = side = contract.patch_size_px
+    if contract.pixels is not None:
+        size, side = -1, 64
     assert described["bands"] == [band["name"] for band in properties["bands"]] == list(contract.bands)
     assert described["input"]["shape"] == [-1, len(contract.bands), size, size]
     assert properties["gsd"] == contract.resolution_m
     assert properties["landuse:levels"] == [entry.level for entry in contract.levels]
     assert [entry["name"] for entry in output["classification:classes"]] == list(contract.classes)
-    assert output["post_processing_function"]["expression"]["temperature"] == contract.temperature
-    dn = np.random.default_rng(0).integers(1, 9000, (2, len(contract.bands), size, size), dtype=np.uint16)
+    told = output["post_processing_function"]["expression"]
+    if contract.pixels is None:
+        assert told["temperature"] == contract.temperature
+    else:
+        assert told["cover_temperature"] == contract.pixels.cover_temperature
+        assert told["use_temperature"] == contract.pixels.use_temperature
+    dn = np.random.default_rng(0).integers(1, 9000, (2, len(contract.bands), side, side), dtype=np.uint16)
     for entry in contract.levels:
         tensor = torch.from_numpy(dn.astype(np.float32))
         expected = standardize(bring_to_input(tensor, contract, entry.level), contract).numpy()
