@@ -21,7 +21,6 @@ from landuse.commands.training import PIXEL_NETWORK
 from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.networks import NETWORKS
-from landuse.model.pixel_network import NAME as PIXEL_NETWORK
 from landuse.pipeline.blocks.plan import COMPOSITES
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.write.geopackage import SUFFIXES
