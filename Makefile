@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo-out
-BENCH := bench-out
 SITE := site
 # Python of an environment with TensorFlow; where it is given, `make bench` also runs Dynamic World's network.
 TENSORFLOW ?=
@@ -30,11 +29,10 @@ test: $(INSTALLED) ## every test but those that need a public service
 fast: $(INSTALLED) ## the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest $(TESTS) -m "not slow and not online"
 
-bench: $(INSTALLED) ## timings and how true maps are, into bench-out/; not part of the tests
+bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/reading.py
 	$(BIN)/python tests/benchmarks/vectors.py
-	$(BIN)/python tests/benchmarks/engine.py --out $(BENCH)
 	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
 	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel \
@@ -49,7 +47,7 @@ docs: $(INSTALLED) ## the documentation, into site/; fails on a broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEMO) $(BENCH) $(SITE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(SITE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find landuse tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an install that was interrupted is done again.

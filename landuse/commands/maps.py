@@ -17,7 +17,13 @@ from landuse.commands.options import (
     one_of,
     terminable,
 )
-from landuse.commands.terminal import map_progress, print_estimate, print_json, print_report
+from landuse.commands.terminal import (
+    map_progress,
+    print_agreement,
+    print_estimate,
+    print_json,
+    print_report,
+)
 from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
 
@@ -220,36 +226,46 @@ def demo_command(
     out: Annotated[Path, typer.Option(help="Folder for the demo's catalogue, truth and map.")] = Path(
         "landuse-demo"
     ),
+    model: ModelOption = MAP_MODEL,
+    season: Annotated[
+        str,
+        typer.Option(
+            help="Of the simulated scenes: spring, summer or autumn.",
+            autocompletion=one_of("spring", "summer", "autumn"),
+        ),
+    ] = "summer",
+    cell_m: Annotated[
+        float | None,
+        typer.Option(help="As of `landuse map`: cell size of a model that classifies each pixel."),
+    ] = None,
     stride_px: Annotated[
-        int, typer.Option(help="Cell size of the map in pixels of 10 m; 16 gives cells of 160 m.")
-    ] = 16,
+        int | None, typer.Option(help="As of `landuse map`: cell size of a model that classifies patches.")
+    ] = None,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Map a simulated landscape whose truth is known; no network needed."""
-    from landuse.workflows.demo.run_demo import MAJORITY_PERCENT, run_demo
+    from landuse.workflows.demo.run_demo import run_demo
     from landuse.workflows.mapping.map_area import load_classifier
 
     with terminable(), map_progress(quiet=quiet) as on_progress:
         result = run_demo(
             out,
-            load_classifier(MAP_MODEL),
+            load_classifier(model),
+            season=season,
+            cell_m=cell_m,
             stride_px=stride_px,
             overwrite=overwrite,
             on_progress=on_progress,
         )
-    agreement = result.agreement
     if as_json:
-        print_json({**result.report.to_dict(), "agreement": asdict(agreement)})
+        cover = result.cover_agreement and asdict(result.cover_agreement)
+        found = {"agreement": asdict(result.agreement), "cover_agreement": cover}
+        print_json({**result.report.to_dict(), **found})
         return
     print_report(result.report)
-    typer.echo(f"truth   {result.catalog.truth}")
-    typer.echo(
-        f"agrees with the truth in {agreement.agreeing} of {agreement.cells} cells "
-        f"({agreement.percent or 0:.1f} %) that one class fills to {MAJORITY_PERCENT} %; "
-        f"{agreement.mixed_cells} mixed cells do not count"
-    )
+    print_agreement(result)
 
 
 def catalog_command(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
+    from landuse.workflows.demo.run_demo import DemoResult
     from landuse.workflows.mapping.dry_run import RunEstimate
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
@@ -332,6 +333,30 @@ def print_report(report: MapReport) -> None:
     _print_failures(report)
     for name in report.files:
         typer.echo(f"wrote   {report.out}/{name}{_size_of(report, name)}")
+
+
+def print_agreement(result: DemoResult) -> None:
+    """How the demo's map agrees with its truth, on stdout: by class, overall and as a mean of the classes."""
+    from landuse.workflows.demo.agreement import MAJORITY_PERCENT
+
+    found = (
+        ("land use", result.agreement, result.catalog.truth),
+        ("land cover", result.cover_agreement, result.catalog.truth_cover),
+    )
+    for what, agreement, truth in found:
+        if agreement is None:
+            continue
+        typer.echo(f"truth   {truth}")
+        typer.echo(f"{f'true {what}':22} {'cells':>10} {'agree':>7}")
+        for entry in agreement.classes:
+            if entry.percent is not None:
+                typer.echo(f"{entry.name:22} {entry.cells:10} {entry.percent:6.1f}%")
+        typer.echo(
+            f"{what} agrees with the truth in {agreement.agreeing} of {agreement.cells} cells "
+            f"({agreement.percent or 0:.1f} %), mean of the classes {agreement.mean_percent or 0:.1f} %; "
+            f"{agreement.uncounted_cells} cells do not count: no known class fills {MAJORITY_PERCENT} %"
+        )
+    typer.echo("The landscape is simulated: these figures do not say how right maps of real imagery are.")
 
 
 def _print_bands(plan: RunPlan) -> None:

@@ -55,9 +55,9 @@ def save_pixel_model(path: Path, seed: int = 0) -> Path:
             network.dense(network.features(torch.randn(4, 10, 64, 64), (torch.rand(4, 7) < 0.7).float()))
         # Neighbouring pixels mostly agree, as on land: most of what is said comes from coarser features.
         network.from_half.weight *= 0.15
-        of_output = network.covers.weight.view(9, 4, *network.covers.weight.shape[1:])
-        of_output.copy_(4 * of_output[:, :1] + 0.3 * of_output)
-        network.uses.weight *= 4
+        of_cover = network.covers.weight.view(9, 4, *network.covers.weight.shape[1:])
+        of_cover.copy_(20 * of_cover[:, :1] + 1.5 * of_cover)
+        network.uses.weight *= 20
     save_checkpoint(path, network.eval(), pixel_contract())
     return path
 

@@ -17,14 +17,15 @@ from affine import Affine
 
 from landuse.classes import EUROSAT
 from landuse.cli import app
+from landuse.commands.training import PIXEL_NETWORK
 from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.networks import NETWORKS
-from landuse.model.pixel_network import NAME as PIXEL_NETWORK
 from landuse.pipeline.blocks.plan import COMPOSITES
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.write.geopackage import SUFFIXES
 from landuse.sentinel2 import LEVELS
+from landuse.workflows.demo.spectra import SEASONS
 from landuse.workflows.training.eurosat import ARCHIVES
 from tests.commands import LANDUSE, spawn
 from tests.terminals import on_terminal
@@ -146,6 +147,8 @@ ACCEPTED = {
     ("map", "vector_format"): SUFFIXES,
     ("map", "model"): shipped_models(),
     ("map", "device"): ("auto", "cpu", "cuda"),
+    ("demo", "model"): shipped_models(),
+    ("demo", "season"): SEASONS,
     ("catalog", "level"): LEVELS,
     ("train", "level"): LEVELS,
     ("train", "network"): (*NETWORKS, PIXEL_NETWORK),

@@ -6,6 +6,7 @@ is the very same work as mapping a provider's scene.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from datetime import date
@@ -16,24 +17,20 @@ import numpy as np
 import rasterio
 import shapely
 from affine import Affine
-from rasterio.enums import Resampling
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
-from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
-from landuse.classes import EUROSAT, EUROSAT_NAMES
-from landuse.errors import OutputError, ReadError, UsageError
+from landuse.classes import LAND_COVER, LAND_COVER_NAMES, LAND_USE, LAND_USE_NAMES
+from landuse.errors import OutputError, UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.search.area import Area
+from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.sentinel2 import DN_PER_REFLECTANCE, SCL, STORED_OFFSET_DN
-from landuse.workflows.demo.landscape import (
-    BANDS_10M,
-    BANDS_20M,
-    SCL_NODATA,
-    SIZE_PX,
-    SimulatedDate,
-    simulate,
-)
+from landuse.workflows.demo.acquisition import SCL_NODATA, SimulatedDate
+from landuse.workflows.demo.agreement import Agreement, agreement
+from landuse.workflows.demo.landscape import SIZE_PX, simulate
+from landuse.workflows.demo.spectra import BANDS_10M, BANDS_20M, SEASONS
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import map_area
@@ -44,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from landuse.classes import LandUseClass
     from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
@@ -55,9 +53,6 @@ DEMO_LEFT_M, DEMO_TOP_M = 430_000.0, 5_340_000.0
 TILE = "T33UVP"
 BASELINE = "05.11"
 
-MAJORITY_PERCENT = 60
-"""A cell counts for the agreement where one class of the truth fills at least this much of it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoCatalog:
@@ -66,7 +61,9 @@ class DemoCatalog:
     catalog: Path
     """``catalog.json`` of the STAC catalogue."""
     truth: Path
-    """GeoTIFF of class ids at 10 m, nodata 255."""
+    """GeoTIFF of the ids of land use at 10 m; 255 where no class names the use."""
+    truth_cover: Path
+    """GeoTIFF of the ids of land cover at 10 m."""
     bbox: tuple[float, float, float, float]
     """West, south, east, north in degrees of a box inside the scenes."""
     dates: tuple[date, ...]
@@ -76,49 +73,15 @@ class DemoCatalog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassAgreement:
-    """How one class of the truth was mapped."""
-
-    name: str
-    """Name of the class."""
-    cells: int
-    """Cells that count and whose truth it is."""
-    agreeing: int
-    """Those of them that the map gives the same class."""
-
-    @property
-    def percent(self) -> float | None:
-        """Agreement in percent; None without cells."""
-        return 100 * self.agreeing / self.cells if self.cells else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """How a map agrees with the truth, over the cells that count (see ``agreement``)."""
-
-    cells: int
-    """Cells that count."""
-    agreeing: int
-    """Those whose class is the truth's."""
-    mixed_cells: int
-    """Mapped cells that do not count: no class fills ``MAJORITY_PERCENT`` of them."""
-    classes: tuple[ClassAgreement, ...]
-    """The same for each class, in order of id."""
-
-    @property
-    def percent(self) -> float | None:
-        """Agreement in percent; None where no cell counts."""
-        return 100 * self.agreeing / self.cells if self.cells else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
     """What the demo made."""
 
     report: MapReport
     """Of the map, whose files are in ``report.out``."""
     agreement: Agreement
-    """Of the map with the truth."""
+    """Of the map's land use with the truth."""
+    cover_agreement: Agreement | None
+    """Of its land cover; None where the model says nothing of cover."""
     catalog: DemoCatalog
     """What was mapped."""
 
@@ -127,21 +90,25 @@ def run_demo(
     out: Path,
     classifier: Classifier,
     *,
-    stride_px: int = 16,
+    season: str = "summer",
+    cell_m: float | None = None,
+    stride_px: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> DemoResult:
     """Simulate scenes, map them as any others, and compare the map with the truth.
 
     Args:
-        out: folder for ``catalog/``, ``truth.tif`` and ``map/``.
+        out: folder for ``catalog/``, ``truth.tif``, ``truth-cover.tif`` and ``map/``.
         classifier: the model.
-        stride_px: cell size of the map in pixels.
+        season: of the scenes, one of ``SEASONS``.
+        cell_m: cell size of the map in metres, of a model that classifies each pixel.
+        stride_px: cell size of the map in pixels, of a model that classifies patches.
         overwrite: replace an earlier demo's map.
         on_progress: called after each block.
 
     Raises:
-        UsageError: an earlier map is there and ``overwrite`` is not asked for.
+        UsageError: an earlier map is there and ``overwrite`` is not asked for, or the season is unknown.
         LanduseError: as ``map_area`` does.
     """
     map_folder = out / "map"
@@ -149,35 +116,44 @@ def run_demo(
         raise UsageError(
             f"{map_folder} already holds a map. Use --overwrite to replace it, or another --out."
         )
-    catalog = make_demo_catalog(out)
+    catalog = make_demo_catalog(out, season=season)
     request = MapRequest(
         source=str(catalog.catalog),
         area=Area(geometry=shapely.box(*catalog.bbox), clip=False, name="demo"),
         dates=None,
         out=map_folder,
+        cell_m=cell_m,
         stride_px=stride_px,
         max_cloud_percent=100.0,
         overwrite=overwrite,
     )
     report = map_area(request, classifier, on_progress)
+    cover = agreement(catalog.truth_cover, map_folder / "cover.tif", "covers") if report.covers else None
     return DemoResult(
-        report=report, agreement=agreement(catalog.truth, map_folder / "landuse.tif"), catalog=catalog
+        report=report,
+        agreement=agreement(catalog.truth, map_folder / "landuse.tif"),
+        cover_agreement=cover,
+        catalog=catalog,
     )
 
 
-def make_demo_catalog(out: Path, seed: int = DEMO_SEED) -> DemoCatalog:
+def make_demo_catalog(out: Path, seed: int = DEMO_SEED, season: str = "summer") -> DemoCatalog:
     """Simulate the demo's scenes and write them, with their truth, under ``out``.
 
     What an earlier run left in ``out`` is replaced.
 
     Args:
-        out: folder for ``catalog/`` and ``truth.tif``.
+        out: folder for ``catalog/``, ``truth.tif`` and ``truth-cover.tif``.
         seed: of the simulation; the same seed gives the same pixels.
+        season: of the scenes, one of ``SEASONS``; the land is the same in all of them.
 
     Raises:
         OutputError: the folder cannot be written.
+        UsageError: the season is unknown.
     """
-    landscape = simulate(seed)
+    if season not in SEASONS:
+        raise UsageError(f"--season {season!r} is unknown. Choose {', '.join(SEASONS)}.")
+    landscape = simulate(seed, season)
     results = []
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -194,14 +170,14 @@ def make_demo_catalog(out: Path, seed: int = DEMO_SEED) -> DemoCatalog:
                     overwrite=True,
                 )
                 results.append(catalog_rasters(request))
-        partial = out / ".truth.tif.part"
-        _write_raster(partial, landscape.truth, 10, "land use", NODATA_ID)
-        truth = partial.replace(out / "truth.tif")
+        _write_truth(out / "truth.tif", landscape.landuse, LAND_USE, "land use")
+        _write_truth(out / "truth-cover.tif", landscape.cover, LAND_COVER, "land cover")
     except (OSError, RasterioError) as error:
         raise OutputError(f"Demo folder {out} cannot be written ({error}). Choose another --out.") from error
     return DemoCatalog(
         catalog=results[0].catalog,
-        truth=truth,
+        truth=out / "truth.tif",
+        truth_cover=out / "truth-cover.tif",
         bbox=_bbox_inside(),
         dates=tuple(acquired.acquired_utc.date() for acquired in landscape.dates),
         item_ids=tuple(result.item_id for result in results),
@@ -253,7 +229,7 @@ def _write_scene(acquired: SimulatedDate, folder: Path) -> tuple[Path, ...]:
         images[name] = (stored_dn(reflectance, seen_20m), 20)
     images[SCL] = (acquired.scl, 20)
     for name, (image, pixel_m) in images.items():
-        _write_raster(folder / f"{name}.tif", image, pixel_m, name, 0)
+        _write_raster(folder / f"{name}.tif", image, pixel_m, name)
     return tuple(folder / f"{name}.tif" for name in images)
 
 
@@ -262,7 +238,6 @@ def _write_raster(
     image: NDArray[np.uint16] | NDArray[np.uint8],
     pixel_m: int,
     description: str,
-    nodata: int,
 ) -> None:
     with rasterio.open(
         path,
@@ -274,67 +249,26 @@ def _write_raster(
         width=image.shape[1],
         crs=DEMO_CRS,
         transform=Affine(pixel_m, 0, DEMO_LEFT_M, 0, -pixel_m, DEMO_TOP_M),
-        nodata=nodata,
+        nodata=0,
         compress="deflate",
     ) as target:
         target.write(image, 1)
         target.set_band_description(1, description)
 
 
-def agreement(truth_path: Path, landuse_path: Path) -> Agreement:
-    """Compare a land-use map with a truth of finer pixels.
-
-    A map's cell counts where it has a class and one class of the truth fills at least
-    ``MAJORITY_PERCENT`` of it; a cell astride several classes has no true class of its own.
-
-    Raises:
-        ReadError: a file cannot be read.
-        UsageError: the map's cells are not coarser than the truth's pixels.
-    """
-    try:
-        with rasterio.open(landuse_path) as dataset:
-            mapped = dataset.read(1)
-            grid, crs = dataset.transform, dataset.crs
-        with rasterio.open(truth_path) as dataset:
-            truth = dataset.read(1)
-            truth_grid, truth_crs = dataset.transform, dataset.crs
-    except RasterioError as error:
-        raise ReadError(f"Map {landuse_path} or truth {truth_path} cannot be read ({error}).") from error
-    if crs == truth_crs and abs(grid.a) < abs(truth_grid.a):
-        raise UsageError(
-            f"Cells of {landuse_path} ({abs(grid.a)} m) are finer than the truth's pixels "
-            f"({abs(truth_grid.a)} m). Compare a map at its own resolution."
-        )
-    shares = np.zeros((len(EUROSAT), *mapped.shape), np.float32)  # (class, row, col)
-    for entry in EUROSAT:
-        reproject(
-            (truth == entry.id).astype(np.float32),
-            shares[entry.id],
-            src_transform=truth_grid,
-            src_crs=truth_crs,
-            dst_transform=grid,
-            dst_crs=crs,
-            resampling=Resampling.average,
-        )
-    return _compare(mapped, shares)
-
-
-def _compare(mapped: NDArray[np.uint8], shares: NDArray[np.float32]) -> Agreement:
-    """The agreement of (row, col) classes with (class, row, col) shares of the truth in 0..1."""
-    major = shares.argmax(0)
-    has_class = mapped != NODATA_ID
-    counts = has_class & (shares.max(0) >= MAJORITY_PERCENT / 100 - 1e-6)
-    agrees = counts & (mapped == major)
-    return Agreement(
-        cells=int(counts.sum()),
-        agreeing=int(agrees.sum()),
-        mixed_cells=int((has_class & ~counts).sum()),
-        classes=tuple(
-            ClassAgreement(
-                name=name,
-                cells=int((counts & (major == index)).sum()),
-                agreeing=int((agrees & (major == index)).sum()),
-            )
-            for index, name in enumerate(EUROSAT_NAMES)
-        ),
+def _write_truth(
+    path: Path, ids: NDArray[np.uint8], entries: tuple[LandUseClass, ...], description: str
+) -> None:
+    """A raster of ids with the names and colours that maps have."""
+    layer = RasterLayer(
+        dtype="uint8",
+        geobox=GeoBox(ids.shape, Affine(10, 0, DEMO_LEFT_M, 0, -10, DEMO_TOP_M), DEMO_CRS),
+        nodata=NODATA_ID,
+        descriptions=(description,),
+        overview_resampling="MODE",
+        colors={entry.id: entry.color for entry in entries},
+        categories={entry.id: entry.title for entry in entries},
+        tags={"classes": json.dumps(LAND_USE_NAMES), "covers": json.dumps(LAND_COVER_NAMES)},
     )
+    with cog_writer(path, layer) as put:
+        put(0, 0, ids)

@@ -1,33 +1,41 @@
-"""The simulated landscape and the agreement with its truth.
+"""The simulated landscape and its truth.
 
-Oracles: the class statistics that colours are drawn from, Sentinel-2's offset rule, slow loops.
+Oracles: the class statistics that colours are drawn from, Sentinel-2's offset rule, geometry, slow loops.
 """
 
+import datetime
+import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pystac
 import pytest
 import rasterio
 import rasterio.warp
-from affine import Affine
+from scipy import ndimage
 
-from landuse.classes import EUROSAT_NAMES
+from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
+from landuse.errors import UsageError
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
+from landuse.pipeline.cells import NODATA_ID
 from landuse.sentinel2 import STORED_OFFSET_DN
-from landuse.workflows.demo.landscape import (
-    BANDS,
-    BANDS_10M,
-    CLASS_MEAN_L1C_DN,
-    CLASS_STD_L1C_DN,
+from landuse.workflows.demo.acquisition import (
     SCL_CLOUD,
     SCL_CLOUD_MEDIUM,
     SCL_NODATA,
     SCL_SHADOW,
-    SIZE_PX,
-    simulate,
+    sunlight,
 )
-from landuse.workflows.demo.run_demo import DEMO_SEED, agreement, make_demo_catalog, stored_dn
+from landuse.workflows.demo.landscape import SIZE_PX, _Canvas, simulate
+from landuse.workflows.demo.run_demo import DEMO_SEED, make_demo_catalog, stored_dn
+from landuse.workflows.demo.spectra import (
+    BANDS,
+    BANDS_10M,
+    BANDS_20M,
+    CLASS_MEAN_L1C_DN,
+    CLASS_STD_L1C_DN,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +51,23 @@ def clear(date):
     return ~np.isin(to_10m(date.scl), (SCL_NODATA, SCL_SHADOW, SCL_CLOUD_MEDIUM, SCL_CLOUD))
 
 
+def band_of(date, name):
+    """Surface reflectance of a band at 10 m."""
+    if name in BANDS_10M:
+        return date.reflectance_10m[BANDS_10M.index(name)]
+    return to_10m(date.reflectance_20m[BANDS_20M.index(name)])
+
+
+def within(mask, pixels):
+    """Where all is ``mask`` up to so many pixels away."""
+    return ndimage.binary_erosion(mask, iterations=pixels)
+
+
 @pytest.mark.slow
 def test_a_seed_gives_the_same_pixels_and_another_seed_others(land):
     again, other = simulate(DEMO_SEED), simulate(DEMO_SEED + 1)
-    np.testing.assert_array_equal(land.truth, again.truth)
+    np.testing.assert_array_equal(land.landuse, again.landuse)
+    np.testing.assert_array_equal(land.cover, again.cover)
     for one, two, three in zip(land.dates, again.dates, other.dates, strict=True):
         np.testing.assert_array_equal(one.reflectance_10m, two.reflectance_10m)
         np.testing.assert_array_equal(one.reflectance_20m, two.reflectance_20m)
@@ -54,22 +75,127 @@ def test_a_seed_gives_the_same_pixels_and_another_seed_others(land):
         assert not np.array_equal(one.reflectance_10m, three.reflectance_10m)
 
 
-def test_every_class_is_there_in_room_for_a_patch(land):
-    assert land.truth.shape == (SIZE_PX, SIZE_PX)
-    share = np.bincount(land.truth.ravel(), minlength=10) / land.truth.size
-    assert len(share) == len(EUROSAT_NAMES)
-    assert share.min() > 64 * 64 / land.truth.size
+def test_every_use_and_cover_is_there_but_snow_and_each_use_suits_its_cover(land):
+    assert land.landuse.shape == land.cover.shape == (SIZE_PX, SIZE_PX)
+    uses = np.bincount(land.landuse.ravel(), minlength=256)
+    assert uses[: len(EUROSAT_NAMES)].min() > 64 * 64
+    present = {LAND_USE_NAMES[k] for k in range(len(LAND_USE_NAMES)) if uses[k] > 400}
+    assert present == set(LAND_USE_NAMES) - {"SnowIce"}
+    for cover, of_cover in enumerate(USES_OF_COVERS):
+        found = np.unique(land.landuse[land.cover == cover])
+        lawn = {NODATA_ID} if LAND_COVER_NAMES[cover] == "Grass" else set()
+        assert set(found) - lawn <= {LAND_USE_NAMES.index(name) for name in of_cover}
+    assert uses[NODATA_ID] < 0.02 * land.landuse.size
 
 
-@pytest.mark.parametrize("name", EUROSAT_NAMES)
+def test_lines_are_as_wide_as_they_are(land):
+    """The widest circle that fits into a road is one of 10 to 30 m; the river is 140 m wide."""
+    road = land.landuse == LAND_USE_NAMES.index("Highway")
+    # Wider only where roads meet.
+    assert np.percentile(ndimage.distance_transform_edt(road)[road], 99) <= 2.0
+    river = land.landuse == LAND_USE_NAMES.index("River")
+    rows = [run_lengths(row).max(initial=0) for row in river[:130]]  # no brook and no bridge up there
+    assert np.median(rows) == pytest.approx(15, abs=2)
+    brooks = river[300:345, :140]
+    assert np.percentile(ndimage.distance_transform_edt(brooks)[brooks], 95) <= 1.5
+
+
+def run_lengths(row):
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+    return edges[1::2] - edges[::2]
+
+
+def test_woods_hamlets_and_hedges_are_many_and_small(land):
+    for cover, smallest in (("Trees", 60), ("Built", 10)):
+        labels, count = ndimage.label(land.cover == LAND_COVER_NAMES.index(cover), np.ones((3, 3)))
+        sizes = ndimage.sum_labels(np.ones_like(labels), labels, range(1, count + 1))
+        assert (sizes < 300).sum() >= smallest, cover
+
+
+def test_the_truth_of_a_pixel_is_what_fills_most_of_it():
+    """Oracle: a slow loop over the fine pixels."""
+    rng = np.random.default_rng(4)
+    kind = rng.integers(0, 5, (12, 8), np.uint8)
+    material = rng.permutation(kind.size).reshape(kind.shape).astype(np.int32)
+    blank = np.zeros(kind.shape, np.float32)
+    canvas = _Canvas(rng=rng, season="summer", x=blank, y=blank, material=material, kind=kind, pattern=blank)
+    found = canvas.major_kind()
+    for row in range(6):
+        for col in range(4):
+            part = np.s_[2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
+            votes = Counter(kind[part].ravel().tolist())
+            latest = {k: material[part][kind[part] == k].max() for k in votes}
+            assert found[row, col] == max(votes, key=lambda k: (votes[k], latest[k]))
+
+
+@pytest.mark.parametrize("name", ["AnnualCrop", "Pasture", "PermanentCrop", "SeaLake"])
 def test_each_class_has_the_mean_colour_it_is_drawn_from(land, name):
-    where = (land.truth == EUROSAT_NAMES.index(name)) & clear(land.dates[0])
+    second = land.dates[1]  # with the thinner haze
+    where = within(land.landuse == LAND_USE_NAMES.index(name), 2) & clear(second)
     mean, std = (np.array(table[name], float) for table in (CLASS_MEAN_L1C_DN, CLASS_STD_L1C_DN))
-    for band, reflectance in zip(BANDS_10M, land.dates[0].reflectance_10m, strict=True):
-        l1c_dn = TRANSMITTANCE[band] * 10_000 * reflectance[where] + PATH_DN[band]
-        index = BANDS.index(band)
+    for index, band in enumerate(BANDS):
+        l1c_dn = TRANSMITTANCE[band] * 10_000 * band_of(second, band)[where].mean() + PATH_DN[band]
         # The std is that within one 640 m patch; a zone's mean may be off by as much, or by 15 %.
-        assert l1c_dn.mean() == pytest.approx(mean[index], abs=max(std[index], 0.15 * mean[index])), band
+        assert l1c_dn == pytest.approx(mean[index], abs=max(std[index], 0.15 * mean[index])), band
+
+
+def test_covers_differ_as_they_do_in_nature(land):
+    """Water is dark in the infrared, vegetation bright there and dark in the red, bare ground bright."""
+    second = land.dates[1]
+    red, nir, swir = (band_of(second, name) for name in ("B04", "B08", "B11"))
+    usable = clear(second)
+
+    def median(cover, image):
+        where = within(land.cover == LAND_COVER_NAMES.index(cover), 2) & usable
+        return np.median(image[where])
+
+    for image in (nir, swir):
+        assert median("Water", image) < 0.06
+    for cover in ("Trees", "Grass", "Crops"):
+        assert median(cover, nir) > 2 * median(cover, red)
+    assert median("Trees", swir) < median("Grass", swir) < median("Bare", swir)
+    assert median("Bare", red) > 2 * median("Grass", red)
+
+
+def test_slopes_that_face_away_from_the_sun_are_darker():
+    """Oracle: the cosine of the angle between a plane's normal and the sun, by hand."""
+    x, y = np.meshgrid(np.arange(20.0), np.arange(30.0))
+    rise = np.tan(np.deg2rad(20)) * 10  # a plane of 20 degrees, per pixel
+    elevation, azimuth = np.deg2rad(62), np.deg2rad(145)
+    to_sun = np.array(  # east, north, up
+        [np.cos(elevation) * np.sin(azimuth), np.cos(elevation) * np.cos(azimuth), np.sin(elevation)]
+    )
+    for heights, downhill in (
+        (-rise * x, (1, 0)),
+        (rise * x, (-1, 0)),
+        (-rise * y, (0, -1)),
+        (rise * y, (0, 1)),
+    ):
+        normal = np.array([*(np.sin(np.deg2rad(20)) * np.array(downhill)), np.cos(np.deg2rad(20))])
+        expected = max(normal @ to_sun, 0) / to_sun[2]
+        np.testing.assert_allclose(sunlight(heights.astype(np.float32), "summer"), expected, rtol=1e-5)
+    np.testing.assert_allclose(sunlight(np.zeros((4, 5), np.float32), "autumn"), 1)
+
+
+def test_haze_brightens_the_visible_and_stays_out_of_the_scene_classification(land):
+    hazy, clearer = land.dates
+    both = clear(hazy) & clear(clearer)
+    added = {band: np.median((band_of(hazy, band) - band_of(clearer, band))[both]) for band in BANDS}
+    assert added["B02"] > 0.004
+    assert added["B02"] > added["B04"] > added["B11"]
+    assert both.mean() > 0.7
+
+
+@pytest.mark.slow
+def test_seasons_change_the_vegetation_and_not_the_land(land):
+    autumn = simulate(DEMO_SEED, "autumn")
+    np.testing.assert_array_equal(autumn.landuse, land.landuse)
+    np.testing.assert_array_equal(autumn.cover, land.cover)
+    woods = within(land.cover == LAND_COVER_NAMES.index("Trees"), 1)
+    red = {}
+    for season, seen in (("summer", land.dates[1]), ("autumn", autumn.dates[1])):
+        red[season] = np.quantile(band_of(seen, "B04")[woods & clear(seen)], 0.75)
+    assert red["autumn"] > 1.4 * red["summer"]
 
 
 def test_clouds_are_bright_differ_by_date_and_are_marked(land):
@@ -117,14 +243,18 @@ def test_the_catalogue_decodes_to_the_reflectance_that_was_drawn(demo_catalog, l
 def test_the_truth_lies_on_the_scenes_and_the_box_inside_them(demo_catalog, land):
     item = next(pystac.Catalog.from_file(str(demo_catalog.catalog)).get_items())
     red = item.assets["B04"].get_absolute_href()
-    with rasterio.open(demo_catalog.truth) as truth, rasterio.open(red) as band:
-        np.testing.assert_array_equal(truth.read(1), land.truth)
-        assert (truth.transform, truth.crs, truth.shape) == (band.transform, band.crs, band.shape)
-        assert (truth.bounds.left % 10, truth.bounds.top % 10) == (0, 0)
-        left, bottom, right, top = rasterio.warp.transform_bounds("EPSG:4326", truth.crs, *demo_catalog.bbox)
-        assert truth.bounds.left <= left < right <= truth.bounds.right
-        assert truth.bounds.bottom <= bottom < top <= truth.bounds.top
-        assert right - left > 5000
+    for path, ids in ((demo_catalog.truth, land.landuse), (demo_catalog.truth_cover, land.cover)):
+        with rasterio.open(path) as truth, rasterio.open(red) as band:
+            np.testing.assert_array_equal(truth.read(1), ids)
+            assert (truth.transform, truth.crs, truth.shape) == (band.transform, band.crs, band.shape)
+            assert (truth.bounds.left % 10, truth.bounds.top % 10) == (0, 0)
+            assert tuple(json.loads(truth.tags()["classes"])) == LAND_USE_NAMES
+            assert tuple(json.loads(truth.tags()["covers"])) == LAND_COVER_NAMES
+            box = rasterio.warp.transform_bounds("EPSG:4326", truth.crs, *demo_catalog.bbox)
+            left, bottom, right, top = box
+            assert truth.bounds.left <= left < right <= truth.bounds.right
+            assert truth.bounds.bottom <= bottom < top <= truth.bounds.top
+            assert right - left > 5000
 
 
 @pytest.mark.slow
@@ -141,48 +271,13 @@ def test_making_it_twice_gives_the_same_files(demo_catalog, tmp_path):
     assert next(made) == next(made)
 
 
-def test_agreement_is_that_of_a_slow_loop(tmp_path):
-    rng = np.random.default_rng(3)
-    cell, rows, cols = 16, 5, 7
-    truth = rng.integers(0, 10, (rows, cols), np.uint8).repeat(cell, 0).repeat(cell, 1)
-    noisy = rng.random(truth.shape) < rng.uniform(0, 0.6, (rows, cols)).repeat(cell, 0).repeat(cell, 1)
-    truth[noisy] = rng.integers(0, 10, int(noisy.sum()), np.uint8)
-    mapped = truth[cell // 2 :: cell, cell // 2 :: cell].copy()
-    mapped[0, :3] = 255
-    for name, image, size in (("truth.tif", truth, 10), ("map.tif", mapped, 160)):
-        grid = Affine(size, 0, 430_000, 0, -size, 5_340_000)
-        with rasterio.open(
-            tmp_path / name,
-            "w",
-            driver="GTiff",
-            dtype="uint8",
-            count=1,
-            height=len(image),
-            width=image.shape[1],
-            crs="EPSG:32633",
-            transform=grid,
-            nodata=255,
-        ) as target:
-            target.write(image, 1)
+def test_an_unknown_season_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(UsageError, match=r"--season 'winter' is unknown. Choose spring, summer, autumn"):
+        make_demo_catalog(tmp_path / "new", season="winter")
+    assert not (tmp_path / "new").exists()
 
-    counted = {k: [0, 0] for k in range(10)}
-    mixed = 0
-    for row in range(rows):
-        for col in range(cols):
-            if mapped[row, col] == 255:
-                continue
-            pixels = truth[row * cell : (row + 1) * cell, col * cell : (col + 1) * cell]
-            shares = [(pixels == k).mean() for k in range(10)]
-            if max(shares) < 0.6:
-                mixed += 1
-                continue
-            major = int(np.argmax(shares))
-            counted[major][0] += 1
-            counted[major][1] += int(mapped[row, col] == major)
-    assert 0 < mixed < rows * cols
 
-    result = agreement(tmp_path / "truth.tif", tmp_path / "map.tif")
-    assert result.mixed_cells == mixed
-    assert {k: [c.cells, c.agreeing] for k, c in enumerate(result.classes)} == counted
-    assert result.cells == sum(c[0] for c in counted.values())
-    assert result.percent == pytest.approx(100 * sum(c[1] for c in counted.values()) / result.cells)
+@pytest.mark.slow
+def test_the_scenes_of_a_season_are_of_that_season(tmp_path):
+    made = make_demo_catalog(tmp_path, season="spring")
+    assert made.dates == (datetime.date(2024, 4, 12), datetime.date(2024, 4, 17))

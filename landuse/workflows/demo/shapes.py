@@ -1,0 +1,120 @@
+"""Random fields, parcels and lines from which the demo's land is made. Pure: a generator in, arrays out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float32]
+
+
+def smooth(image: Floats, sigma: float) -> Floats:
+    """Gaussian blur of (..., y, x), edges replicated."""
+    radius = int(np.ceil(3 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype(np.float32)
+    taps /= taps.sum()
+    for axis in (-2, -1):
+        pad = [(0, 0)] * image.ndim
+        pad[axis] = (radius, radius)
+        padded = np.pad(image, pad, mode="edge")
+        size = image.shape[axis]
+        image = np.zeros_like(image)
+        for k, tap in enumerate(taps):
+            window = [slice(None)] * image.ndim
+            window[axis] = slice(k, k + size)
+            image += tap * padded[tuple(window)]
+    return image
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Floats:
+    """Smooth random (y, x) field of mean 0 and variance 1 whose bumps are about ``scale`` cells apart."""
+    coarse = rng.standard_normal([int(np.ceil(n / scale)) + 3 for n in shape]).astype(np.float32)
+    height, width = shape
+    image = Image.fromarray(coarse).resize(
+        (width, height), Image.Resampling.BICUBIC, box=(0.5, 0.5, 0.5 + width / scale, 0.5 + height / scale)
+    )
+    out = np.asarray(image, np.float32)
+    scaled: Floats = (out - out.mean()) / out.std()
+    return scaled
+
+
+def mean_blocks(image: NDArray[np.floating], factor: int) -> Floats:
+    """(..., y, x) averaged over squares of ``factor`` pixels."""
+    *rest, height, width = image.shape
+    squares = image.reshape(*rest, height // factor, factor, width // factor, factor)
+    averaged: Floats = squares.mean((-3, -1), dtype=np.float32)
+    return averaged
+
+
+def rotated(x: Floats, y: Floats, angle_deg: float) -> tuple[Floats, Floats]:
+    """Coordinates along and across a direction."""
+    a = np.deg2rad(angle_deg)
+    cos, sin = np.float32(np.cos(a)), np.float32(np.sin(a))
+    return x * cos + y * sin, y * cos - x * sin
+
+
+def parcels(
+    rng: np.random.Generator,
+    u: Floats,
+    v: Floats,
+    widths: tuple[float, float],
+    lengths: tuple[float, float],
+) -> tuple[NDArray[np.int64], int, Floats]:
+    """Cut the plane into strips along ``u`` and the strips into parcels.
+
+    Returns:
+        (y, x) parcel number, the count of parcels, and (y, x) distance to the parcel's edge.
+    """
+    rows = _cuts(rng, float(v.min()) - 1, float(v.max()), widths)
+    strip = np.searchsorted(rows, v)
+    inside = _distance_to_cuts(rows, v)
+    parcel = np.zeros(u.shape, np.int64)
+    total = 0
+    low, high = float(u.min()), float(u.max())
+    for k in range(len(rows) + 1):
+        cols = _cuts(rng, low - rng.uniform(0, lengths[1]), high, lengths)
+        where = strip == k
+        parcel[where] = total + np.searchsorted(cols, u[where])
+        inside[where] = np.minimum(inside[where], _distance_to_cuts(cols, u[where]))
+        total += len(cols) + 1
+    return parcel, total, inside
+
+
+def _cuts(
+    rng: np.random.Generator, low: float, high: float, sizes: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Increasing positions from ``low`` past ``high`` with random steps of ``sizes``."""
+    count = int((high - low) / sizes[0]) + 2
+    steps = rng.uniform(*sizes, count)
+    positions = low + np.cumsum(steps)
+    return positions[positions < high]
+
+
+def _distance_to_cuts(cuts: NDArray[np.float64], position: Floats) -> Floats:
+    """Distance to the nearest of the increasing ``cuts``."""
+    edges = np.concatenate([[-np.inf], cuts, [np.inf]])
+    k = np.searchsorted(cuts, position)
+    nearest: Floats = np.minimum(position - edges[k], edges[k + 1] - position).astype(np.float32)
+    return nearest
+
+
+def from_curve(position: Floats, curve: Floats, along: int, pixel: float) -> Floats:
+    """Signed distance from a curve that is a function of one axis, to first order.
+
+    Args:
+        position: (y, x), the coordinate that the curve gives.
+        curve: (y, x), what the curve gives there; it varies along one axis alone.
+        along: that axis, 0 for y and 1 for x.
+        pixel: side of a pixel in units of ``position``.
+    """
+    # The distance along an axis, shortened by the curve's slope, is the distance to the curve.
+    slope = np.gradient(curve, pixel, axis=along)
+    distance: Floats = ((position - curve) / np.hypot(1, slope)).astype(np.float32)
+    return distance
