@@ -15,9 +15,11 @@ from landuse.model.checkpoint import DAMAGE, write_safetensors
 from landuse.model.networks import NETWORKS, BalancedAttention, build_network
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from _typeshed import DataclassInstance
+    from torch import nn
 
     from landuse.contract import ModelContract
     from landuse.model.devices import Worker
@@ -40,7 +42,10 @@ class TrainingRun:
             network.to(device=worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.SGD(
-            _parameter_groups(self.network, config), lr=config.peak_rate, momentum=0.9, nesterov=True
+            parameter_groups(self.network, config.weight_decay, decay_fusion=config.decay_fusion),
+            lr=config.peak_rate,
+            momentum=0.9,
+            nesterov=True,
         )
         self.epoch = 0
         self.step = 0
@@ -70,25 +75,14 @@ class TrainingRun:
                 else:
                     value.copy_(current[name])
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors[f"momentum.{index}"] = state["momentum_buffer"]
-        return tensors
-
     def save(self) -> None:
         """Write the whole state, atomically.
 
         Raises:
             OutputError: the folder is not writable or the disk is full.
         """
-        header = {
-            "epoch": str(self.epoch),
-            "step": str(self.step),
-            "config": json.dumps(asdict(self.config)),
-        }
-        write_safetensors(self.state_file, self._tensors(), header)
+        header = {"epoch": str(self.epoch), "step": str(self.step)}
+        write_state(self.state_file, self._modules, self.optimizer, self.config, header)
 
     def resume(self) -> bool:
         """Take up a state written earlier; False where there is none.
@@ -96,43 +90,102 @@ class TrainingRun:
         Raises:
             ModelError: it belongs to another configuration or is damaged.
         """
-        path = self.state_file
-        if not path.exists():
+        found = read_state(self.state_file, self._modules, self.optimizer, self.config, ("epoch", "step"))
+        if found is None:
             return False
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # safe_open is no mapping
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} cannot be read ({error}). Remove it to start again.") from error
-        try:
-            if json.loads(header["config"]) != asdict(self.config):
-                raise ModelError(
-                    f"{path} belongs to a run with other settings. Use another --out or remove it."
-                )
-            for prefix, module in (("network.", self.network), ("average.", self.average)):
-                module.load_state_dict(
-                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                )
-            state: dict[str, Any] = self.optimizer.state_dict()
-            state["state"] = {
-                int(k.removeprefix("momentum.")): {"momentum_buffer": v}
-                for k, v in tensors.items()
-                if k.startswith("momentum.")
-            }
-            self.optimizer.load_state_dict(state)
-            self.epoch, self.step = int(header["epoch"]), int(header["step"])
-        except DAMAGE as error:
-            raise ModelError(f"{path} is damaged ({error}). Remove it to start again.") from error
+        self.epoch, self.step = found
         return True
 
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self.average}
 
-def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+
+def write_state(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    config: DataclassInstance,
+    header: Mapping[str, str],
+) -> None:
+    """Write what a run needs to go on, whole or not at all.
+
+    Args:
+        path: the .safetensors file.
+        modules: networks by name.
+        optimizer: SGD with momentum.
+        config: the run's settings, which a run that goes on must have too.
+        header: whole numbers and what else must be known, as text.
+
+    Raises:
+        OutputError: the folder is not writable or the disk is full.
+    """
+    tensors = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors[f"momentum.{index}"] = state["momentum_buffer"]
+    write_safetensors(path, tensors, {**header, "config": json.dumps(asdict(config))})
+
+
+def read_state(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    config: DataclassInstance,
+    numbers: tuple[str, ...],
+    data_sha256: str | None = None,
+) -> list[int] | None:
+    """Take up what ``write_state`` wrote; the header's ``numbers``, or None where there is no file.
+
+    Args:
+        path: the .safetensors file.
+        modules: networks by name, filled.
+        optimizer: filled.
+        config: the settings that the run must have had.
+        numbers: keys of the header that hold whole numbers.
+        data_sha256: what the header must hold as ``data``; None does not ask.
+
+    Raises:
+        ModelError: it belongs to another configuration or to other data, or is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # safe_open is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read ({error}). Remove it to start again.") from error
+    try:
+        if json.loads(header["config"]) != asdict(config):
+            raise ModelError(f"{path} belongs to a run with other settings. Use another --out or remove it.")
+        if data_sha256 is not None and header["data"] != data_sha256:
+            raise ModelError(f"{path} belongs to a run on other data. Use another --out or remove it.")
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+        state: dict[str, Any] = optimizer.state_dict()
+        state["state"] = {
+            int(k.removeprefix("momentum.")): {"momentum_buffer": v}
+            for k, v in tensors.items()
+            if k.startswith("momentum.")
+        }
+        optimizer.load_state_dict(state)
+        found = [int(header[name]) for name in numbers]
+    except DAMAGE as error:
+        raise ModelError(f"{path} is damaged ({error}). Remove it to start again.") from error
+    return found
+
+
+def parameter_groups(
+    network: nn.Module, weight_decay: float, *, decay_fusion: bool = False
+) -> list[dict[str, Any]]:
     """Weights under decay, and biases, norms and fusion scalars free of it."""
     fusion = {id(m.balance) for m in network.modules() if isinstance(m, BalancedAttention)}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in network.parameters():
         scalar = id(parameter) in fusion
-        (decayed if parameter.ndim > 1 or (scalar and config.decay_fusion) else free).append(parameter)
-    return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        (decayed if parameter.ndim > 1 or (scalar and decay_fusion) else free).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

@@ -12,31 +12,30 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 
 from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
 from landuse.contract import ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.bands import INPUT_MAX_DN
-from landuse.model.checkpoint import DAMAGE, load_pixel_checkpoint, save_checkpoint, write_safetensors
+from landuse.model.checkpoint import load_pixel_checkpoint, save_checkpoint
 from landuse.model.devices import resolve_device
-from landuse.model.networks import BalancedAttention
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn
 from landuse.model.pixel_network import PixelNet, balanced_pixel
 from landuse.model.training.pixels import losses
 from landuse.model.training.pixels.batches import MOSAIC_PATCHES, Batches, View
 from landuse.model.training.pixels.measure import PixelMetrics, fit_temperatures, measure
 from landuse.model.training.pixels.sources import PATCH_MULTIPLE_PX
+from landuse.model.training.state import parameter_groups, read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from landuse.model.training.datasets import LabelledPatches
     from landuse.model.training.pixels.batches import MosaicBatch, PatchBatch, PixelBatch
@@ -185,14 +184,8 @@ class PixelRun:
         for network in (self.network, self.average):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         self.average.load_state_dict(self.network.state_dict())
-        fusion = {id(m.balance) for m in self.network.modules() if isinstance(m, BalancedAttention)}
-        decayed = [p for p in self.network.parameters() if p.ndim > 1 and id(p) not in fusion]
-        free = [p for p in self.network.parameters() if p.ndim <= 1 or id(p) in fusion]
         self.optimizer = torch.optim.SGD(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": free, "weight_decay": 0.0},
-            ],
+            parameter_groups(self.network, config.weight_decay),
             lr=config.peak_rate,
             momentum=0.9,
             nesterov=True,
@@ -239,12 +232,8 @@ class PixelRun:
         Raises:
             OutputError: the folder is not writable or the disk is full.
         """
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors[f"momentum.{index}"] = state["momentum_buffer"]
-        header = {"step": str(self.step), "config": json.dumps(asdict(self.config)), "data": self.data_sha256}
-        write_safetensors(self.state_file, tensors, header)
+        header = {"step": str(self.step), "data": self.data_sha256}
+        write_state(self.state_file, self._modules, self.optimizer, self.config, header)
 
     def resume(self) -> bool:
         """Take up a state written earlier; False where there is none.
@@ -252,37 +241,17 @@ class PixelRun:
         Raises:
             ModelError: it belongs to another configuration, to other data, or is damaged.
         """
-        path = self.state_file
-        if not path.exists():
+        found = read_state(
+            self.state_file, self._modules, self.optimizer, self.config, ("step",), self.data_sha256
+        )
+        if found is None:
             return False
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # safe_open is no mapping
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} cannot be read ({error}). Remove it to start again.") from error
-        try:
-            if json.loads(header["config"]) != asdict(self.config):
-                raise ModelError(
-                    f"{path} belongs to a run with other settings. Use another --out or remove it."
-                )
-            if header["data"] != self.data_sha256:
-                raise ModelError(f"{path} belongs to a run on other data. Use another --out or remove it.")
-            for prefix, module in (("network.", self.network), ("average.", self.average)):
-                module.load_state_dict(
-                    {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                )
-            state: dict[str, Any] = self.optimizer.state_dict()
-            state["state"] = {
-                int(k.removeprefix("momentum.")): {"momentum_buffer": v}
-                for k, v in tensors.items()
-                if k.startswith("momentum.")
-            }
-            self.optimizer.load_state_dict(state)
-            self.step = int(header["step"])
-        except DAMAGE as error:
-            raise ModelError(f"{path} is damaged ({error}). Remove it to start again.") from error
+        (self.step,) = found
         return True
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self.average}
 
 
 def train_pixels(
