@@ -16,7 +16,9 @@ from landuse.model.normalize import path_dn
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.training.evaluate import logits_of
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED
+from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.training.train import evaluate_model
+from tests.workflows.small_maps import request
 
 FIELDS = {"AnnualCrop", "PermanentCrop", "Pasture", "HerbaceousVegetation"}
 
@@ -188,6 +190,21 @@ def test_single_pixels_are_what_a_person_sees(real_map, scene):
             for row, col in places:
                 found = made.report.plan.classes[classes[file.index(*image.xy(row, col))]]
                 assert found in expected, (row, col)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", PIXELS_SEEN)
+def test_blocks_of_pixels_leave_no_seam(real_map, scene, tmp_path):
+    """What lies beyond the context of a block changes no probability by more than a step of 1/250."""
+    made = real_map(scene, MAP_MODEL)
+    maps = []
+    for block_px in (104, 2048):
+        out = tmp_path / f"blocks{block_px}"
+        asked = request(tmp_path, made.source, out=out, block_px=block_px, probabilities=True)
+        map_area(asked, load_classifier(MAP_MODEL, "cpu"))
+        with rasterio.open(out / "probabilities.tif") as file:
+            maps.append(file.read().astype(int))
+    assert np.abs(maps[0] - maps[1]).max() <= 1
 
 
 GROUPS = {
