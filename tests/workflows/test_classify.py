@@ -120,7 +120,7 @@ def test_names_scales_and_shapes_that_mean_the_same_give_the_same(red, orihuela)
             {"level": "L1C"},
         ),
         (
-            red.rename(red="SR_B4", B3="SR_B3", B02_10m="SR_B2").assign(SR_B8A=red["red"]),
+            red.rename(red="SR_B4", B3="SR_B3", B02_10m="SR_B2").assign(SR_B9=red["red"]),
             STATED,
         ),
         (red.to_dataarray("band"), STATED),
@@ -170,7 +170,7 @@ def test_what_is_nodata_gets_no_class(red):
         (lambda ds: ds, STATED | {"model": 5}, "Model 5 is neither a name nor a path"),
         (lambda ds: ds, STATED | {"model": "nonsense"}, "nonsense"),
         (lambda ds: ds, STATED | {"stride_px": "16"}, "stride_px '16' is no whole number"),
-        (lambda ds: ds, STATED | {"stride_px": 7}, "does not divide"),
+        (lambda ds: ds, STATED | {"model": DEFAULT_MODEL, "stride_px": 7}, "does not divide"),
         (lambda ds: ds, STATED | {"device": "abacus"}, "abacus"),
     ],
 )

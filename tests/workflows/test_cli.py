@@ -150,12 +150,14 @@ def test_models_are_listed_with_what_they_need(run):
     lines = shown.out.splitlines()
     told = "B04, B03, B02 of L1C and L2A; 10 classes"
     assert f"balanced-fast-rgb  {told}" in lines
-    assert f"balanced-fast-rgb-dense  {told}; windows may share features" in lines
+    optional = "B08, B05, B06, B07, B8A, B11, B12"
+    of_pixels = f"B04, B03, B02 and, where there, {optional} of L1C and L2A"
+    assert f"balanced-pixel  {of_pixels}; 14 classes and 9 covers of each pixel" in lines
     assert [line.split()[0] for line in lines] == [
         "balanced-fast-all",
         "balanced-fast-no-b10",
         "balanced-fast-rgb",
-        "balanced-fast-rgb-dense",
+        "balanced-pixel",
     ]
     listed = json.loads(run("models", "--json").out)
     assert listed["balanced-fast-rgb"]["bands"] == ["B04", "B03", "B02"]
@@ -189,8 +191,8 @@ def test_a_bbox_may_begin_with_a_minus(run, small, form):
         (["--device", "cuda:99"], 2, ["cuda:99 is not available", "--device cpu"]),
         (["--source", "nowhere"], 2, ["'nowhere'", "planetary-computer"]),
         (["--source", "ftp://x.org/a.json"], 2, ["ftp://x.org/a.json", "Download it"]),
-        (["--stride-px", "10"], 2, ["--stride-px 10", "1, 2, 4, 8, 16, 32, 64"]),
-        (["--stride-px", "0"], 2, ["--stride-px 0", "16"]),
+        (["--model", "balanced-fast-rgb", "--stride-px", "10"], 2, ["--stride-px 10", "1, 2, 4, 8, 16, 32, 64"]),
+        (["--model", "balanced-fast-rgb", "--stride-px", "0"], 2, ["--stride-px 0", "16"]),
         (["--stride-px", "many"], 2, ["--stride-px", "integer"]),
         (["--composite", "mean"], 2, ["'mean'", "best, median"]),
         (["--max-cloud", "140"], 2, ["--max-cloud 140", "0 to 100"]),

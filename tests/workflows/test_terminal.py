@@ -48,8 +48,9 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def options(source, tmp_path):
-    """A map of six blocks."""
-    return ("map", "--source", source, "--out", tmp_path / "map", "--block-px", "64")
+    """A map of six blocks, by a model of patches."""
+    model = ("--model", "balanced-fast-rgb")
+    return ("map", "--source", source, *model, "--out", tmp_path / "map", "--block-px", "64")
 
 
 def test_a_terminal_shows_stages_and_keeps_the_table(options, tmp_path):

@@ -50,7 +50,7 @@ def model_of(contract, sha256, weights=None, folder=None):
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_real_scene_and_back_from_its_map(scene, data_dir, tmp_path):
     name, level, acquired = SCENES[scene]
-    classifier = Predictor.load("balanced-fast-rgb-dense", "cpu")
+    classifier = Predictor.load("balanced-fast-rgb", "cpu")
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     report, folder = mapped(tmp_path, source, classifier, out="maps/first", stride_px=64)
     catalog = add_to_catalog(tmp_path / "maps", folder)

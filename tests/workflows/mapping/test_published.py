@@ -75,7 +75,7 @@ def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path):
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     report = map_area(
         request(tmp_path, source, probabilities=True, vectors=VectorOptions(cells=True)),
-        Predictor.load("balanced-fast-rgb-dense", "cpu"),
+        Predictor.load("balanced-fast-rgb", "cpu"),
     )
     out = tmp_path / "map"
     assert {path.name for path in out.iterdir()} == set(report.files) <= set(OUTPUTS)
