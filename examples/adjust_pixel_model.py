@@ -59,8 +59,7 @@ def main() -> None:
         )
         save_checkpoint(options.out, network, replace(contract, pixels=pixels))
     except (LanduseError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"Error: {error}")
     print(f"wrote {options.out}")
 
 

@@ -32,6 +32,7 @@ from starlette.responses import PlainTextResponse
 
 import landuse
 from landuse.cli import app
+from landuse.model import DEFAULT_MODEL
 from landuse.model.checkpoint import model_path
 from tests.commands import LANDUSE, Ran, interruptible, spawn
 from tests.servers import file_server, free_port
@@ -71,6 +72,18 @@ def classes(path):
 
 def lonlat_box(left, bottom, right, top, crs="EPSG:32633"):
     return ",".join(f"{edge:.7f}" for edge in transform_bounds(crs, "EPSG:4326", left, bottom, right, top))
+
+
+@pytest.fixture
+def run(run):
+    """The command; maps are made by a model of patches unless a test names one: their cells are few."""
+
+    def call(command, *arguments):
+        if command == "map" and "--model" not in arguments:
+            arguments = (*arguments, "--model", DEFAULT_MODEL)
+        return run(command, *arguments)
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +204,8 @@ def test_a_bbox_may_begin_with_a_minus(run, small, form):
         (["--device", "cuda:99"], 2, ["cuda:99 is not available", "--device cpu"]),
         (["--source", "nowhere"], 2, ["'nowhere'", "planetary-computer"]),
         (["--source", "ftp://x.org/a.json"], 2, ["ftp://x.org/a.json", "Download it"]),
-        (["--model", "balanced-fast-rgb", "--stride-px", "10"], 2, ["--stride-px 10", "1, 2, 4, 8, 16, 32, 64"]),
-        (["--model", "balanced-fast-rgb", "--stride-px", "0"], 2, ["--stride-px 0", "16"]),
+        (["--stride-px", "10"], 2, ["--stride-px 10", "1, 2, 4, 8, 16, 32, 64"]),
+        (["--stride-px", "0"], 2, ["--stride-px 0", "16"]),
         (["--stride-px", "many"], 2, ["--stride-px", "integer"]),
         (["--composite", "mean"], 2, ["'mean'", "best, median"]),
         (["--max-cloud", "140"], 2, ["--max-cloud 140", "0 to 100"]),
@@ -312,7 +325,9 @@ def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, (90 * 1024, 90 * 1024))
 
     out = tmp_path / "map"
-    shown = spawn("map", "--source", small, "--out", out, preexec_fn=files_of_at_most_90_kib)
+    shown = spawn(
+        "map", "--source", small, "--out", out, "--model", DEFAULT_MODEL, preexec_fn=files_of_at_most_90_kib
+    )
     assert shown.code == 1
     assert "landuse.gpkg cannot be written" in shown.error
     assert "run again" in shown.error
@@ -324,7 +339,8 @@ def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp
 
 @pytest.mark.slow
 def test_json_is_the_only_thing_on_stdout(small, tmp_path):
-    shown = spawn("--quiet", "map", "--source", small, "--out", tmp_path / "map", "--json", "--probabilities")
+    options = ("--out", tmp_path / "map", "--model", DEFAULT_MODEL, "--json", "--probabilities")
+    shown = spawn("--quiet", "map", "--source", small, *options)
     assert shown.code == 0
     assert shown.err == ""
     report = json.loads(shown.out)
@@ -477,6 +493,7 @@ def test_signatures_in_hrefs_are_shown_nowhere(run, small, tmp_path):
 def test_an_interrupted_run_says_so_and_keeps_its_blocks(small, tmp_path):
     out = tmp_path / "map"
     options = ("map", "--source", small, "--out", out, "--stride-px", "4", "--block-px", "16")
+    options += ("--model", DEFAULT_MODEL)
     with interruptible([LANDUSE, *options]) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(".blocks-*/*.npz")):

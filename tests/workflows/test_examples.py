@@ -146,6 +146,37 @@ def test_write_model_card(tmp_path):
 
 
 @pytest.mark.slow
+def test_adjust_pixel_model(tmp_path, refusal):
+    """The biases and temperatures of the copy are what was asked for; everything else is the original's."""
+    from safetensors.torch import load_file
+
+    from landuse.model import MAP_MODEL
+    from landuse.model.checkpoint import load_contract, model_path
+
+    weights = model_path(MAP_MODEL)
+    options = (
+        "--bias",
+        "Highway=-2.5",
+        "River=0.5",
+        "--cover-temperature",
+        "1.4",
+        "--out",
+        "other.safetensors",
+    )
+    assert run("adjust_pixel_model.py", weights, *options, cwd=tmp_path) == "wrote other.safetensors\n"
+    before, after = load_contract(weights), load_contract(tmp_path / "other.safetensors")
+    assert after == replace(before, pixels=replace(before.pixels, cover_temperature=1.4))
+    tensors, changed = load_file(weights), load_file(tmp_path / "other.safetensors")
+    added = changed.pop("uses.bias") - tensors.pop("uses.bias")
+    expected = {"Highway": -2.5, "River": 0.5}
+    for use, value in zip(before.pixels.uses, added.tolist(), strict=True):
+        assert value == pytest.approx(expected.get(use, 0), abs=1e-6)
+    assert all((changed[name] == value).all() for name, value in tensors.items())
+    assert "names Sea" in refusal("adjust_pixel_model.py", weights, "--bias", "Sea=1", "--out", "x")
+    assert "is not USE=NUMBER" in refusal("adjust_pixel_model.py", weights, "--bias", "River", "--out", "x")
+
+
+@pytest.mark.slow
 def test_average_weights(tmp_path, refusal):
     """The mean of two networks, tensor by tensor; networks that do not belong together are refused."""
     import torch

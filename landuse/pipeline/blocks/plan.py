@@ -42,6 +42,9 @@ BLOCK_PX = {"windows": 1024, "pixels": 2048}
 """Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
 the block."""
 
+MIN_BLOCK_PX = 64
+"""Smallest side of a block whose pixels are classified."""
+
 STRIDE_PX = {"windows": 16, "pixels": 1}
 """Cell size where none is asked for."""
 
@@ -398,8 +401,14 @@ def check_fit(
         )
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
-    if block_px is not None and block_px < stride_px:
-        raise UsageError(f"Block size {block_px} px is below the stride of {stride_px} px. Use 1024 or so.")
+    engine = engine_of(contract)
+    # Around each block of pixels its context is computed too, which tiny blocks would repeat for ever.
+    least_px = stride_px if engine == "windows" else max(stride_px, MIN_BLOCK_PX)
+    if block_px is not None and block_px < least_px:
+        raise UsageError(
+            f"Block size {block_px} px is below the {least_px} px that a map by {contract.name} in cells of "
+            f"{stride_px} px needs. Use {BLOCK_PX[engine]} or so."
+        )
     levels = {scene.level for scene in scenes}
     if len(levels) != 1:
         raise UsageError(f"The scenes mix levels {', '.join(sorted(levels))}. Choose one with the source.")

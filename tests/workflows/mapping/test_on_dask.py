@@ -119,7 +119,7 @@ def test_the_command_with_two_workers_of_its_own_makes_the_same_map(data_dir, tm
     """Real pixels and the shipped network, whose convolutions must not depend on their threads."""
     image = data_dir / "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
     source = catalog_of(tmp_path, image)
-    options = ("map", "--source", source, "--stride-px", "32", "--block-px", "128", "--json")
+    options = ("map", "--source", source, "--block-px", "128", "--json")
     options += ("--bbox", "13.107,48.275,13.121,48.284")
     here = spawn(*options, "--out", tmp_path / "here")
     there = spawn(*options, "--out", tmp_path / "there", "--workers", "2")
