@@ -141,8 +141,12 @@ def test_a_shipped_model_is_told_whole(name):
         "landuse:limits",
     ):
         assert properties[key] == card[key]
-    (described,) = properties["mlm:input"]
-    assert described["input"]["shape"] == [-1, len(contract.bands), 64, 64]
+    described, *masks = properties["mlm:input"]
+    # A model of pixels takes blocks of any size, and is told which of the optional bands are there.
+    sides = [64, 64] if contract.pixels is None else [-1, -1]
+    assert described["input"]["shape"] == [-1, len(contract.bands), *sides]
+    optional = [[-1, len(contract.optional_bands)]] if contract.optional_bands else []
+    assert [mask["input"]["shape"] for mask in masks] == optional
     assert described["bands"] == list(contract.bands)
     # The network's input rebuilt by numpy from nothing but what is told.
     dn = np.random.default_rng(0).integers(1, 9000, (2, len(contract.bands), 64, 64), dtype=np.uint16)
