@@ -243,4 +243,4 @@ def test_the_digest_of_a_fixed_plan_stays():
         for each in rounded.scenes
     )
     digest = replace(rounded, scenes=fixed).digest
-    assert digest == "818050b58b2a7960086c9b7a93112346539ca0389dbf26cf39966baa69737b8b"
+    assert digest == "b161a2f43a1668070c248a20554ee42ce9a7bf74ccb230e0e58463e62fdeef71"
