@@ -246,7 +246,7 @@ def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
     assert len(tasks) == BLOCKS
     assert max(tasks) < 2_000
     assert site < 20_000
-    assert len(pickle.dumps(BlockDone(name="r000000_c000000", patches=1, failures=0))) < 500
+    assert len(pickle.dumps(BlockDone(name="r000000_c000000", patches=1, pixels=0, failures=0))) < 500
 
 
 @pytest.mark.parametrize(
