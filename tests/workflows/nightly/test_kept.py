@@ -21,6 +21,7 @@ from landuse.workflows.nightly.period import _map_id
 from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport
 from landuse.workflows.nightly.run import Clock, Night, _AreaRun
 from landuse.workflows.nightly.status import AreaHealth
+from tests.workflows.small_maps import BrightnessClassifier
 
 CONFIG = """\
 out: maps
@@ -54,6 +55,7 @@ SCENE = Scene(
 
 class Model:
     weights_sha256 = "a" * 64
+    contract = BrightnessClassifier(64).contract
 
 
 def runs(folder):
@@ -68,8 +70,8 @@ def runs(folder):
 
 def test_the_recipe_of_a_config_keeps_its_digest(tmp_path):
     assert [run.recipe.digest for run in runs(tmp_path)] == [
-        "b913da989c819483299980918ca289593ba305edf40ad4fa47919d764677c52e",
-        "e279027944e3c40d9ab767c61e15903bea1c6c1ed8694e0b76cddc21ff6492c6",
+        "8c60909bb9b475a5eed1c1434a3432fa4ac4470aad6d50f84119aa61878e1acc",
+        "1a81a62e78a03b0ef50fd5bc1e74bf74d4f81cc17b541daab5db0929a6a14564",
     ]
 
 
@@ -84,7 +86,7 @@ def test_a_scene_keeps_its_name_its_days_and_its_map(tmp_path):
     assert seen.sighting.period == period_of(SCENE.acquired_utc, shift, 5).isoformat() == "2024-06-09"
     due = DuePeriod(area="box", first_day="2024-06-09", recipe=run.recipe, scenes=(seen.sighting.key,))
     lease = Lease(on=due, owner="a", expires_utc=NOW)
-    assert _map_id(lease, [seen]) == "2024-06-09-da718dc8c307"
+    assert _map_id(lease, [seen]) == "2024-06-09-71db28361186"
 
 
 def test_a_nights_report_keeps_its_keys():
