@@ -236,5 +236,5 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 def balanced_pixel(visible: int, infrared: int, covers: int, uses: int) -> PixelNetConfig:
-    """The network of the shipped map model, 2.6 M parameters."""
+    """The network of the shipped map model, 2.8 M parameters."""
     return PixelNetConfig(visible=visible, infrared=infrared, covers=covers, uses=uses)

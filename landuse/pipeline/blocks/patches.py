@@ -169,31 +169,6 @@ def voting_shares(pixels: xr.Dataset, placed: BlockPatches, *, patch_px: int) ->
     return np.where(shares >= least, shares, 0.0)
 
 
-def filled(pixels: xr.Dataset, *, patch_px: int) -> NDArray[np.uint16]:
-    """The block's DN ``(band, y, x)``; unusable pixels hold the mean of the usable ones around them.
-
-    Around means a square of ``patch_px`` centred on the pixel, else one of four times that, else the block.
-    """
-    stored: NDArray[np.uint16] = pixels.dn.values
-    usable: NDArray[np.bool_] = pixels.usable.values
-    unusable = ~usable
-    if not unusable.any() or not usable.any():
-        return stored
-    from scipy.ndimage import uniform_filter
-
-    weight = usable.astype(np.float32)
-    around = [(size, uniform_filter(weight, size, mode="constant")) for size in (patch_px, 4 * patch_px)]
-    dn = stored.copy()
-    for band in dn:
-        values = band * weight
-        fill = np.full(band.shape, band[usable].mean(dtype=np.float64), np.float32)
-        for size, share in reversed(around):  # the closest last: it decides
-            near = share > 0.5 / size**2
-            fill[near] = uniform_filter(values, size, mode="constant")[near] / share[near]
-        band[unusable] = np.rint(fill[unusable]).astype(np.uint16)
-    return dn
-
-
 def _fill(patch: NDArray[np.uint16], usable: NDArray[np.bool_]) -> None:
     """Overwrite unusable pixels of ``(band, y, x)`` with the mean of the usable ones, per band."""
     mean = patch[:, usable].mean(axis=1, dtype=np.float64)  # (band,)

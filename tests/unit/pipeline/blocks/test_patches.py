@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landuse.pipeline.blocks.patches import MIN_USABLE, BlockPatches, axis_patches, filled, patch_batches
+from landuse.pipeline.blocks.patches import MIN_USABLE, BlockPatches, axis_patches, patch_batches
 from landuse.pipeline.blocks.votes import Blend, class_raster, confidence_raster
 from landuse.pipeline.cells import Block
 from tests.pixels import block_of_pixels
@@ -166,27 +166,3 @@ def test_cells_without_clear_pixels_get_no_class():
 
 def pixel_block(dn, usable):
     return block_of_pixels(dn=dn, usable=usable, observed=usable)
-
-
-def test_unusable_pixels_hold_the_mean_of_those_around_them():
-    """Oracle: the window's mean by hand."""
-    rng = np.random.default_rng(0)
-    dn = rng.integers(100, 4000, (2, 50, 40)).astype(np.uint16)
-    usable = rng.random((50, 40)) > 0.3
-    usable[:20, :20] = False
-    got = filled(pixel_block(dn, usable), patch_px=8)
-    assert np.array_equal(got[:, usable], dn[:, usable])
-    for row, col in zip(*np.nonzero(~usable), strict=True):
-        for size in (8, 32):
-            low, high = size // 2, size - size // 2
-            rows, cols = slice(max(row - low, 0), row + high), slice(max(col - low, 0), col + high)
-            near = dn[:, rows, cols][:, usable[rows, cols]]
-            if near.size:
-                np.testing.assert_allclose(got[:, row, col], near.mean(1), atol=0.6)
-                break
-
-
-def test_a_block_without_a_hole_is_not_copied():
-    dn = np.ones((1, 8, 8), np.uint16)
-    assert filled(pixel_block(dn, np.ones((8, 8), bool)), patch_px=4) is dn
-    assert filled(pixel_block(dn, np.zeros((8, 8), bool)), patch_px=4) is dn
