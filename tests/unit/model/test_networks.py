@@ -575,6 +575,18 @@ def test_the_moving_mean_is_the_mean_over_a_centred_window():
     np.testing.assert_allclose(moving_mean(x.transpose(2, 3), 8, 2).transpose(2, 3).numpy(), got)
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("window", [4, 16, 40])
+def test_the_moving_mean_of_training_is_that_of_use(dim, window):
+    x = torch.rand(2, 3, 16, 24).requires_grad_()
+    trained = moving_mean(x, window, dim)
+    with torch.no_grad():
+        used = moving_mean(x, window, dim)
+    torch.testing.assert_close(trained, used)
+    small = torch.rand(1, 1, 6, 8, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: moving_mean(values, window, dim), (small,))
+
+
 def test_a_flat_scene_is_what_each_of_its_patches_is():
     """Where nothing changes, moving windows and the patch's own pooling are the same mean."""
     attention = BalancedAttention(16).eval()

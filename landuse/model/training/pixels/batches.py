@@ -171,10 +171,11 @@ class Batches:
         laid = _laid_over(stack, present, rng)
         use = torch.where(laid.flatten(1).any(1), torch.full_like(use, -1), use)
         dn, label, weight = stack[:, :-2], stack[:, -2], stack[:, -1]
-        dn, label, weight = self._flooded(dn, label, weight, rng)
+        shown = present * self._shown(len(dn), rng)
+        # Without infrared a flooded field is like a dark wood: nothing would tell them apart.
+        dn, label, weight = self._flooded(dn, label, weight, shown.any(1), rng)
         spoilt = spectra.season(dn, self.contract.bands, config.season, rng)
         spoilt = self._spoilt(spoilt, infrared=True, rng=rng)
-        shown = present * self._shown(len(dn), rng)
         plain = standardize(dn, self.contract)
         return PixelBatch(
             view=self._view(standardize(spoilt, self.contract), shown),
@@ -210,9 +211,9 @@ class Batches:
         return dn + NOISE_DN * torch.randn(dn.shape, generator=rng, device=dn.device)
 
     def _flooded(
-        self, dn: Tensor, label: Tensor, weight: Tensor, rng: torch.Generator
+        self, dn: Tensor, label: Tensor, weight: Tensor, floodable: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Fields of some patches under water, labelled so."""
+        """Fields of some of the ``floodable`` patches, (B,) bool, under water, labelled so."""
         covers = self.contract.pixels.covers if self.contract.pixels is not None else ()
         if self.config.flood == 0 or "Water" not in covers:
             return dn, label, weight
@@ -220,7 +221,7 @@ class Batches:
         count, side = len(dn), dn.shape[2]
         share = 0.2 + 0.6 * _uniform((count,), rng)
         region = spectra.blobs(count, side, share, rng)
-        chosen = _uniform((count,), rng) < self.config.flood
+        chosen = (_uniform((count,), rng) < self.config.flood) & floodable
         field = torch.isin(label, torch.tensor(fields, device=dn.device, dtype=label.dtype)) & (weight > 0)
         where = region & field & chosen[:, None, None]
         # What the middle of the levels holds of the atmosphere, see ``normalize``.

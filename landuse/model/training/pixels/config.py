@@ -54,7 +54,7 @@ class PixelTrainConfig:
     season: float = 0.5
     """How far vegetation is turned towards the colours of autumn, at most; 0 leaves it as it is."""
     flood: float = 0.15
-    """Share of the patches with pixel labels in which fields are put under turbid water."""
+    """Share of the patches with pixel labels and infrared in which fields are put under turbid water."""
     without_infrared: float = 0.3
     """Share of the patches with infrared bands that are shown without any."""
     near_infrared_alone: float = 0.3

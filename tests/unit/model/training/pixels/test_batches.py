@@ -158,7 +158,10 @@ def test_a_flood_turns_fields_into_water_and_nothing_else(patches, sets):
     dn, weight = 2000 * torch.rand(20, 10, SIDE, SIDE) + 500, torch.rand(20, SIDE, SIDE)
     weight[:, 0] = 0
     label = torch.randint(9, (20, SIDE, SIDE)).float()
-    water, labels, weights = batches._flooded(dn, label, weight, rng)
+    floodable = torch.arange(20) != 3
+    water, labels, weights = batches._flooded(dn, label, weight, floodable, rng)
+    assert torch.equal(water[3], dn[3])
+    assert torch.equal(labels[3], label[3])
     changed = (water != dn).any(1)
     fields = torch.isin(
         label, torch.tensor([float(LAND_COVER_NAMES.index(n)) for n in ("Crops", "Grass", "Bare")])
@@ -169,7 +172,7 @@ def test_a_flood_turns_fields_into_water_and_nothing_else(patches, sets):
     assert (weights[changed] == 1).all()
     assert torch.equal(labels[~changed], label[~changed])
     assert torch.equal(weights[~changed], weight[~changed])
-    dry = made(PLAIN, patches, sets[:1])._flooded(dn, label, weight, rng)
+    dry = made(PLAIN, patches, sets[:1])._flooded(dn, label, weight, floodable, rng)
     assert all(torch.equal(a, b) for a, b in zip(dry, (dn, label, weight), strict=True))
 
 
