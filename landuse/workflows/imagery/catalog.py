@@ -33,6 +33,7 @@ from landuse.pipeline.write.stac_catalog import CATALOG_NAME, linked, lists, rea
 from landuse.sentinel2 import (
     CENTER_WAVELENGTH_UM,
     COMMON_NAMES,
+    DN_PER_REFLECTANCE,
     RESOLUTION_M,
     SCL,
     STORED_OFFSET_DN,
@@ -43,6 +44,7 @@ from landuse.workflows.imagery.bands import (
     CatalogRequest,
     RasterBand,
     bands_show_no_offset,
+    check_pixels,
     crs_text,
     decoding,
     describe_bands,
@@ -64,8 +66,8 @@ SENTINEL2_EXTENSION = "https://stac-extensions.github.io/sentinel-2/v1.0.0/schem
 
 
 OFFSET_EVIDENCE = (
-    f"dark pixels: no baseline or offset was stated, and values below {STORED_OFFSET_DN} show that the "
-    f"stored values carry no +{STORED_OFFSET_DN}"
+    "dark pixels: no baseline or offset was stated, and values of a reflectance below "
+    f"{STORED_OFFSET_DN / DN_PER_REFLECTANCE} show that the stored values carry no +{STORED_OFFSET_DN}"
 )
 """``landuse:offset_evidence`` of an item whose offset 0 was shown by its pixels alone."""
 
@@ -144,10 +146,13 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         offset_free = baseline is None and request.offset is None and bands_show_no_offset(bands, request)
         if offset_free:
             log.warning(
-                "no --baseline or --offset is given; dark pixels below %d show that values carry no +1000",
+                "no --baseline or --offset is given; dark pixels of a reflectance below %g show that values "
+                "carry no +%d",
+                STORED_OFFSET_DN / DN_PER_REFLECTANCE,
                 STORED_OFFSET_DN,
             )
         assets = tuple(decoding(band, request, baseline, offset_free) for band in bands)
+        check_pixels(bands, assets, request, baseline)
         item_id = request.item_id or _derive_id(request)
         footprint = _footprint_lonlat(bands)
         path, target = request.out / CATALOG_NAME, request.out / item_id
