@@ -1,9 +1,9 @@
 """What pixels say against what is stated of them: the units of their values and the order of their bands.
 
 Each rule holds whatever the land is: the atmosphere scatters blue more than red, soil and roofs vary more in
-red than in blue, leaves are dark in red and bright in infrared, air holds water. Each leaves room: none of 4,460
-real patches of 640 m is refused, nor any of the scenes of forest, fields, desert, snow, sea, haze and cloud that
-it was measured on. Where pixels are few or show nothing of the kind, it says nothing.
+red than in blue, leaves are dark in red and bright in infrared, air holds water. Each leaves room: none of
+4,460 real patches of 640 m is refused, nor any of the scenes of forest, fields, desert, snow, sea, haze and
+cloud that it was measured on. Where pixels are few or show nothing of the kind, it says nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PAIRS = (
     ("B09", "B8A", 0.9, False, ("L1C",)),
     ("B12", "B11", 1.25, False, LEVELS),
 )
-"""The first band is at most so many times the second: in the median, over leaves or all land, at these levels."""
+"""The first band is at most so many times the second: the median over leaves or all land, at these levels."""
 
 
 def unit_fault(reflectance: Pixels, level: str) -> str | None:
@@ -98,8 +98,8 @@ def _carried_offset(reflectance: Pixels, level: str) -> str | None:
     if min(visible) > 0.16 or min(short_wave) > 0.2:
         return None  # sand, snow or cloud may be as bright
     return (
-        f"above {min(least.values()):.3g} in 99 % of each of {len(least)} bands, dark ones included, as values are "
-        f"that carry ESA's +{STORED_OFFSET_DN}"
+        f"above {min(least.values()):.3g} in 99 % of each of {len(least)} bands, dark ones included, as "
+        f"values are that carry ESA's +{STORED_OFFSET_DN}"
     )
 
 
@@ -184,8 +184,8 @@ def _of_the_air(reflectance: Pixels, level: str) -> str | None:
         dark = float(np.percentile(reflectance[band], 1)) if band in reflectance else least
         if dark < least:
             return (
-                f"1 % of {band} is below {dark:.3g}, and the air of L1C alone has {least}: it is another band, "
-                "or the level is L2A"
+                f"1 % of {band} is below {dark:.3g}, and the air of L1C alone has {least}: it is another "
+                "band, or the level is L2A"
             )
     return None
 

@@ -74,8 +74,10 @@ class Contradiction:
 
     told: str
     """What is stated and what the pixels say: a sentence that begins with "it"."""
-    fits: str
+    fits: str = ""
     """Options of ``landuse catalog`` with which the pixels would be plausible; empty where none is known."""
+    order: tuple[str, ...] = ()
+    """Where the order is wrong: names of the bands, but for SCL, that would be plausible, if any are known."""
     certain: bool
     """False where haze, say, could look the same."""
 
@@ -103,7 +105,7 @@ def contradiction(
             fault += "; such values are decibels of radar, not Sentinel-2"
         elif all(1 < values.max() <= 255 for values in stored.values()):
             fault += "; values of 0 to 255 are a picture's, and what they mean is lost"
-            return Contradiction(told=f"{stated} so read its pixels are {fault}.", fits="", certain=True)
+            return Contradiction(told=f"{stated} so read its pixels are {fault}.", certain=True)
         likely = likely_units(stored, level)
         fits = "" if likely is None else f"--scale {likely[0]:g} --offset {likely[1]:g}"
         return Contradiction(told=f"{stated} so read its pixels are {fault}.", fits=fits, certain=True)
@@ -111,11 +113,10 @@ def contradiction(
     if fault is not None:
         order = likely_order(reflectance, level)
         told = f"its bands are stated to be {', '.join(reflectance)}, but {fault}."
-        return Contradiction(
-            told=told, fits="" if order is None else f"--bands {','.join(order)}", certain=True
-        )
+        fits = "" if order is None else f"--bands {','.join(order)}"
+        return Contradiction(told=told, fits=fits, order=order or (), certain=True)
     doubt = offset_doubt(reflectance)
-    return None if doubt is None else Contradiction(told=f"{stated} {doubt}.", fits="", certain=False)
+    return None if doubt is None else Contradiction(told=f"{stated} {doubt}.", certain=False)
 
 
 def check_scenes(scenes: Sequence[Scene], area: BaseGeometry) -> None:

@@ -203,8 +203,8 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
         )
     if scale == 1 and offset != 0 and not _data_type(entry).startswith("float"):
         raise UsageError(
-            f"{where}: with scale 1 and offset {offset:g} whole numbers are no reflectance. State the scale of "
-            'its values (0.0001 with ESA\'s offset of -0.1), or "data_type": "float32" where they have decimals.'
+            f"{where}: with scale 1 and offset {offset:g} whole numbers are no reflectance. State their "
+            'scale (0.0001 with an offset of -0.1), or "data_type": "float32" where they have decimals.'
         )
     believed = by_rule is None or applied or provider.radiometry != "checked"
     if by_rule is not None and not believed and not _same((scale, offset), by_rule):

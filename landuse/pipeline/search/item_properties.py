@@ -59,8 +59,8 @@ def acquired_utc(item: Json) -> datetime:
         if moment is not None:
             if moment > datetime.now(UTC) + CLOCK_TOLERANCE:
                 raise UsageError(
-                    f"{item_name(item)} states the acquisition time {moment:%Y-%m-%dT%H:%M:%SZ}, which is in the "
-                    "future. Mend its metadata, or this machine's clock."
+                    f"{item_name(item)} states the acquisition time {moment:%Y-%m-%dT%H:%M:%SZ}, which is in "
+                    "the future. Mend its metadata, or this machine's clock."
                 )
             return moment
     raise UsageError(f"{item_name(item)} states no acquisition time. Give it a datetime.")

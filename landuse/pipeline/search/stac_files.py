@@ -248,8 +248,8 @@ def _failure(location: str, reason: str) -> LanduseError:
         )
     if location.lower().endswith(RASTER_SUFFIXES):
         return UsageError(
-            f"{location} is an image, not STAC. Map it with landuse map {Path(location).name} --out MAP, or make a "
-            "catalogue of it and others with landuse catalog."
+            f"{location} is an image, not STAC. Map it with landuse map {Path(location).name}, or make a "
+            "catalogue of it with landuse catalog."
         )
     return UsageError(
         f"{location} cannot be read as STAC: {reason}. Give a STAC item, ItemCollection, catalogue or "

@@ -489,12 +489,23 @@ def check_pixels(
     if found is None:
         return
     names = ", ".join(dict.fromkeys(band.path.name for band in bands))
-    stated = f" (by baseline {baseline})" if baseline is not None and request.offset is None else ""
-    mend = f"With {found.fits} they are plausible." if found.fits else "State what they are."
-    text = f"{names}: {found.told}{stated} {mend}"
+    stated = f" (baseline {baseline})" if baseline is not None and request.offset is None else ""
+    fits = f"--bands {','.join(_all_names(bands, request, found.order))}" if found.order else found.fits
+    mend = f"With {fits} they are plausible." if fits else "State what they are."
+    text = f"{names}{stated}: {found.told} {mend}"
     if found.certain:
         raise UsageError(text)
     log.warning("%s", text)
+
+
+def _all_names(bands: tuple[RasterBand, ...], request: CatalogRequest, order: tuple[str, ...]) -> list[str]:
+    """Names as ``--bands`` takes them, of other names for all bands but SCL."""
+    spectral = iter(order)
+    kept = [SCL if band.name == SCL else next(spectral) for band in bands]
+    if request.bands is None:
+        return kept
+    names = iter(kept)
+    return [text if text == LEFT_OUT else next(names) for text in request.bands]
 
 
 def crs_text(crs: CRS) -> str:
