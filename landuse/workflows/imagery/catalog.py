@@ -27,6 +27,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 from landuse.errors import OutputError, UsageError
+from landuse.pipeline.read.read_scene import GDAL_CACHE_BYTES
 from landuse.pipeline.scene import BandAsset
 from landuse.pipeline.write.folder import replacing, write_json
 from landuse.pipeline.write.stac_catalog import CATALOG_NAME, linked, lists, read_catalog
@@ -143,7 +144,7 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         ReadError: an input's pixels cannot be read.
         OutputError: the folder cannot be written.
     """
-    with rasterio.Env(GDAL_CACHEMAX=256):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         described = describe(request)
         bands, assets = described.bands, described.assets
         check_pixels(bands, assets, request, described.baseline)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import rasterio
 
 from landuse.errors import UsageError
+from landuse.pipeline.read.read_scene import GDAL_CACHE_BYTES
 from landuse.pipeline.search.source import HeldItems
 from landuse.pipeline.search.stac_files import FoundItem
 from landuse.redact import printable
@@ -99,7 +100,7 @@ def held_rasters(rasters: tuple[Path, ...], facts: ImageFacts) -> HeldItems:
         bands=facts.bands,
     )
     names = ", ".join(path.name for path in rasters)
-    with rasterio.Env(GDAL_CACHEMAX=256):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         try:
             described = describe(request)
         except UsageError as error:

@@ -16,6 +16,7 @@ from landuse import classes as class_table
 from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
+from landuse.pipeline.read.read_scene import GDAL_CACHE_BYTES
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write.block_file import read_block
@@ -53,9 +54,6 @@ OUTPUTS = (
 )
 """Every file that a run may write. The last one tells that the others are whole."""
 
-GDAL_CACHE_MB = 256
-"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembled:
@@ -87,7 +85,7 @@ def assemble(
         ReadError: a block is gone, or nothing could be read at all.
         OutputError: a file cannot be written.
     """
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
         made = _assemble_rasters(plan, work, folder, layers)
         names = write_vectors(plan, folder, made.classes, vectors)

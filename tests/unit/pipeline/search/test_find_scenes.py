@@ -177,12 +177,25 @@ def test_a_file_that_is_no_stac_is_the_users_to_mend(tmp_path, content, said):
         search(str(path), ANYWHERE)
 
 
+def test_an_image_as_a_source_is_told_how_to_be_mapped(tmp_path):
+    path = tmp_path / "scene.tif"
+    path.write_bytes(b"II*\x00\xff\xfe")
+    with pytest.raises(UsageError, match=r"is an image, not STAC\. Map it with landuse map scene\.tif"):
+        search(str(path), ANYWHERE)
+
+
 @pytest.mark.parametrize(
     "source", ["planetary-computre", "ftp://x.org/stac", "http://[", "nowhere/catalog.json", "x" * 5000]
 )
 def test_an_unknown_source_is_named(source):
     with pytest.raises(UsageError, match="--source"):
         search(source, _query())
+
+
+def test_an_item_of_the_future_is_refused(tmp_path):
+    future = stac_item("future", datetime="2999-01-01T10:00:00Z")
+    with pytest.raises(UsageError, match="2999-01-01T10:00:00Z, which is in the future"):
+        search(str(write_items(tmp_path / "items.json", [future])), ANYWHERE)
 
 
 def test_an_empty_folder_and_a_broken_parquet_are_usage_errors(tmp_path):
