@@ -31,12 +31,12 @@ from landuse.pipeline.maps.moved_probability import (
 )
 from landuse.pipeline.maps.open import check_order, opened_map, overlap_of
 from landuse.pipeline.maps.small_patches import small_patches
-from landuse.pipeline.read.read_scene import GDAL_CACHE_BYTES
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.folder import prepare_folder, staged, write_json
 from landuse.pipeline.write.geopackage import geopackage_writer
 from landuse.pipeline.write.polygons import polygonize
 from landuse.pipeline.write.qgis import StyleEntry, categorized
+from landuse.workflows.mapping.assemble import GDAL_CACHE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

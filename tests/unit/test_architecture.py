@@ -146,6 +146,7 @@ RULES = [
         id="ledger",
     ),
     pytest.param("landuse.sentinel2", ("landuse",), (), id="sentinel2"),
+    pytest.param("landuse.plausible", ("landuse", "rasterio"), ("landuse.sentinel2",), id="plausible"),
     pytest.param("landuse.classes", ("landuse",), (), id="classes"),
     pytest.param("landuse.contract", ("landuse",), (), id="contract"),
     pytest.param("landuse.pipeline.scene", ("landuse",), ("landuse.sentinel2",), id="scene"),

@@ -47,10 +47,6 @@ GDAL_OPTIONS = {
 }
 """Scoped by each read; the process's own GDAL settings stay as they are."""
 
-GDAL_CACHE_BYTES = 128 * 1024**2
-"""``GDAL_CACHEMAX`` where whole rasters are gone through; GDAL would take a share of the machine's memory.
-rasterio takes the number for bytes, however small, where GDAL's own option would take it for megabytes."""
-
 
 def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote) -> xr.Dataset:
     """Read a rectangle of a scene, its assets side by side.

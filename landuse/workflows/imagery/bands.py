@@ -73,6 +73,10 @@ GDAL_TYPES = {
 """Pixel types that are read, with the names GDAL's VRT gives them."""
 
 
+CACHE_BYTES = 256 * 1024**2
+"""Memory for decoded pixels while rasters are read band by band: a row of tiles with all bands fits. rasterio
+takes the number for bytes, where GDAL's own option takes a small one for megabytes."""
+
 LEFT_OUT = "-"
 """In the place of a name: the band is no band of Sentinel-2, or is not wanted."""
 

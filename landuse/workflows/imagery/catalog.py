@@ -27,7 +27,6 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 from landuse.errors import OutputError, UsageError
-from landuse.pipeline.read.read_scene import GDAL_CACHE_BYTES
 from landuse.pipeline.scene import BandAsset
 from landuse.pipeline.write.folder import replacing, write_json
 from landuse.pipeline.write.stac_catalog import CATALOG_NAME, linked, lists, read_catalog
@@ -40,6 +39,7 @@ from landuse.sentinel2 import (
     STORED_OFFSET_DN,
 )
 from landuse.workflows.imagery.bands import (
+    CACHE_BYTES,
     GDAL_TYPES,
     MAX_ID_LENGTH,
     CatalogRequest,
@@ -144,7 +144,7 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         ReadError: an input's pixels cannot be read.
         OutputError: the folder cannot be written.
     """
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         described = describe(request)
         bands, assets = described.bands, described.assets
         check_pixels(bands, assets, request, described.baseline)

@@ -16,7 +16,6 @@ from landuse import classes as class_table
 from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
-from landuse.pipeline.read.read_scene import GDAL_CACHE_BYTES
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write.block_file import read_block
@@ -53,6 +52,10 @@ OUTPUTS = (
     "run.json",
 )
 """Every file that a run may write. The last one tells that the others are whole."""
+
+GDAL_CACHE_BYTES = 32 * 1024**2
+"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's. rasterio takes the number
+for bytes, where GDAL's own option takes a small one for megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
