@@ -54,8 +54,8 @@ OUTPUTS = (
 """Every file that a run may write. The last one tells that the others are whole."""
 
 GDAL_CACHE_BYTES = 32 * 1024**2
-"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's. rasterio takes the number
-for bytes, where GDAL's own option takes a small one for megabytes."""
+"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's. rasterio takes the
+number for bytes, where GDAL's own option takes a small one for megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
