@@ -147,7 +147,7 @@ RULES = [
     ),
     pytest.param("landuse.sentinel2", ("landuse",), (), id="sentinel2"),
     pytest.param("landuse.classes", ("landuse",), (), id="classes"),
-    pytest.param("landuse.contract", ("landuse",), (), id="contract"),
+    pytest.param("landuse.contract", ("landuse",), ("landuse.sentinel2",), id="contract"),
     pytest.param("landuse.pipeline.scene", ("landuse",), ("landuse.sentinel2",), id="scene"),
     pytest.param("landuse.pipeline.cells", ("landuse",), (), id="cells"),
     pytest.param("landuse.errors", ("landuse",), (), id="errors"),

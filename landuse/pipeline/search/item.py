@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of_bounds, outer_rings
+from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of_bounds, make_valid, outer_rings
 from landuse.pipeline.scene import Scene
 from landuse.pipeline.search.band_assets import band_asset, band_entries, projection
 from landuse.pipeline.search.item_properties import (
@@ -94,7 +94,7 @@ def footprint(item: Json) -> Geometry:
             geometry = shapely.force_2d(shapely.from_geojson(json.dumps(item["geometry"])))
         else:
             geometry = _box(item)
-        geometry = shapely.make_valid(geometry)
+        geometry = make_valid(geometry)
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:
         raise UsageError(
             f"{item_name(item)} states no usable geometry ({error}). Mend its metadata."
