@@ -101,7 +101,7 @@ def _geojson(path: Path) -> gpd.GeoSeries:
     else:
         found = [document.get("geometry") if kind == "Feature" else document]
     shapes = shapely.from_geojson([None if shape is None else json.dumps(shape) for shape in found])
-    crs = pyproj.CRS("OGC:CRS84")
+    crs: pyproj.CRS | None = pyproj.CRS("OGC:CRS84")
     if "crs" in document:
         name = text(mapping(mapping(document["crs"]).get("properties")).get("name"))
         # Longer forms may name files, and PROJ would read them.

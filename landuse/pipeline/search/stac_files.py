@@ -135,7 +135,8 @@ def read_items(
                 "as one of its collections."
             )
         # One's own catalogue can be mended; a stranger's bad link costs what it leads to.
-        links = _linked(document, relations, here, left_out if tolerant else None)
+        lenient = tolerant and relations != ("next",)
+        links = _linked(document, relations, here, left_out if lenient else None)
         if not is_remote(here):
             io.hosts.name(links)
         fresh = [link for link in dict.fromkeys(links) if link not in known]
@@ -186,10 +187,10 @@ def read_items(
         elif kind in ("Catalog", "Collection") or "stac_version" in document:
             follow(document, ("item", "child"), here)
         else:
-            error = _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
+            fault = _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
             if not tolerant or here == location:
-                raise error
-            left_out(error)
+                raise fault
+            left_out(fault)
     if faults and not gave:
         raise ProviderError(
             f"Nothing that {redact_href(location)} links to can be read; choose another source. The first: "
