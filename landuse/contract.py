@@ -71,6 +71,8 @@ class PixelOutputs:
     """The cover's logits are divided by this before the softmax."""
     use_temperature: float = 1.0
     """The use's logits of a pixel are divided by this before the softmax over a cover's uses."""
+    visible_cover_bias: tuple[float, ...] = ()
+    """Added to the logits of each cover where all optional bands are missing; empty adds nothing."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.covers) <= 255 or len(set(self.covers)) != len(self.covers):
@@ -85,6 +87,12 @@ class PixelOutputs:
             )
         _check_names("cover", self.covers)
         _check_within("temperature", (self.cover_temperature, self.use_temperature), TEMPERATURE)
+        if self.visible_cover_bias:
+            if len(self.visible_cover_bias) != len(self.covers):
+                raise ValueError(
+                    f"visible_cover_bias {self.visible_cover_bias} needs a number for each cover"
+                )
+            _check_within("visible_cover_bias", self.visible_cover_bias, (-100.0, 100.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,7 @@ def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
         uses=_texts(values["uses"]),
         cover_temperature=_number(values["cover_temperature"]),
         use_temperature=_number(values["use_temperature"]),
+        visible_cover_bias=_numbers(values.get("visible_cover_bias", [])),  # older ones have none
     )
 
 
