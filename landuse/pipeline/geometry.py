@@ -55,7 +55,7 @@ def make_valid(geometry: Geometry) -> Geometry:
         crossings += tree.query(edges[start : start + 100], predicate="crosses").shape[1] // 2
         if crossings > MAX_CROSSINGS:
             raise ValueError(f"crosses itself more than {MAX_CROSSINGS} times")
-    with np.errstate(invalid="ignore"):  # of coordinates such as 1e300, which the caller refuses
+    with np.errstate(all="ignore"):  # of coordinates such as 1e300, which the caller refuses
         return shapely.make_valid(geometry)
 
 
