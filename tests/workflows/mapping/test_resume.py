@@ -16,7 +16,7 @@ from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import map_area
 from tests.commands import interruptible
-from tests.servers import stac_item, write_items
+from tests.servers import file_server, stac_item, write_items
 from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
 from tests.workflows.small_maps import request as any_request
 
@@ -232,10 +232,12 @@ def test_what_fits_nothing_is_refused_before_a_pixel_is_read(tmp_path, options, 
     assert not (tmp_path / "map").exists()
 
 
-def test_an_area_beyond_any_zone_is_refused_before_a_pixel_is_read(scene, tmp_path):
+@pytest.mark.parametrize(
+    ("bbox", "says"), [("-80,-10,90,60", "reaches too far"), ("2,10,18,34", "thousand million pixels")]
+)
+def test_an_area_of_which_no_map_can_be_made_is_refused_before_anybody_is_asked(tmp_path, bbox, says):
     from landuse.pipeline.search.area import parse_bbox
 
-    source, _ = scene
-    area = parse_bbox("-80,-10,90,60")
-    with pytest.raises(UsageError, match="reaches too far"):
-        map_area(request(tmp_path, source, area=area), BrightnessClassifier(64))
+    with file_server(tmp_path) as server, pytest.raises(UsageError, match=says):
+        map_area(request(tmp_path, server.url, area=parse_bbox(bbox)), BrightnessClassifier(64))
+    assert server.log == []
