@@ -118,6 +118,10 @@ def draw_preview(view: MapView) -> Figure:
         _draw_north(image_axes)
         _draw_legends(legend_axes, shown, is_wide=is_wide)
         figure.draw_without_rendering()  # settles the layout
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            # The layout's last digits depend on the order in memory, and equal maps have equal previews.
+            axes.set_position(np.round(axes.get_position(original=True).bounds, 5), which="original")
     return figure
 
 

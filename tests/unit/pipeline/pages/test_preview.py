@@ -235,6 +235,14 @@ def test_the_scale_bar_has_a_round_length(most_m):
     assert f"{length:.0e}"[0] in "125"
 
 
+def test_no_digit_of_the_layout_that_another_run_may_change_moves_a_panel():
+    figure = draw_preview(pixel_view())
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        bounds = axes.get_position(original=True).bounds
+        assert bounds == pytest.approx(np.round(bounds, 5), abs=1e-12)
+
+
 def test_equal_maps_make_equal_pictures_whole_or_not_there(tmp_path):
     for name in ("a.png", "b.png"):
         write_preview(tmp_path / name, small_view())
