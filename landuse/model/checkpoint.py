@@ -106,7 +106,7 @@ def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
     )
 
 
-def _list(value: object) -> Sequence[object]:
+def _list(value: object) -> Sequence[Any]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{value!r:.60} is no list")
     return value
