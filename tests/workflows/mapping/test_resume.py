@@ -18,7 +18,7 @@ from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from tests.commands import interruptible
 from tests.servers import file_server, stac_item, write_items
-from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, small_scene
+from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, VISIBLE, small_scene
 from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
 from tests.workflows.small_maps import request as any_request
 
@@ -205,9 +205,10 @@ def test_two_runs_into_one_folder_keep_apart(scene, tmp_path):
 
 def test_the_plan_beside_the_blocks_holds_no_signature(scene, tmp_path):
     source, model, _ = scene
-    item = json.loads(next(Path(source).parent.glob("red/*.json")).read_text())
+    item = json.loads(next(Path(source).parent.glob("fields/*.json")).read_text())
     item["assets"] = {
-        "B04": {**item["assets"]["B04"], "href": "http://127.0.0.1:1/B04.tif?X-Amz-Signature=s3cr3t"}
+        band: {**item["assets"][band], "href": f"http://127.0.0.1:1/{band}.tif?X-Amz-Signature=s3cr3t"}
+        for band in VISIBLE
     }
     path = write_items(tmp_path / "items.json", [item])
     hasty = RetryPolicy(attempts=1)
