@@ -154,6 +154,14 @@ def map_command(
         float,
         typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
     ] = 10.0,
+    allow_failed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failed",
+            help="Exit with code 0 also where something could not be read and the map is empty there; "
+            "without it that is code 4.",
+        ),
+    ] = False,
     block_px: Annotated[
         int | None,
         typer.Option(
@@ -195,6 +203,7 @@ def map_command(
             vector_format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
         ),
         min_valid_percent=min_valid,
+        allow_failed=allow_failed,
         overwrite=overwrite,
         block_px=block_px,
     )

@@ -26,6 +26,7 @@ from landuse.pipeline.write.qgis import label_form, outlined
 from landuse.redact import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -143,13 +144,13 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     """
     source = counted_map(path)
     frame = read_points(samples, layer, column)
-    labels = texts(frame[column])
+    labels = _as_named(texts(frame[column]), source.names)
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
         raise UsageError(
             f"{samples} names classes in column {column} that the map does not know: "
             f"{', '.join(repr(printable(label)) for label in unknown[:5])}. The map's are "
-            f"{', '.join(source.names)}."
+            f"{', '.join(f'{i} {name}' for i, name in enumerate(source.names))}; name or id will do."
         )
     own = set(texts(frame[MAP_COLUMN])) == {source.sha256} if MAP_COLUMN in frame.columns else None
     cells = _cells_of(frame, source, samples)  # (point, 2)
@@ -187,6 +188,20 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
         accuracy=estimate(matrix),
         warnings=(*_origin_caveats(own), *_caveats(points, matrix)),
     )
+
+
+def _as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well."""
+    folded = [name.casefold() for name in names]
+    # Of two names that differ in their case alone each is meant by itself alone.
+    in_any_case = {key: name for key, name in zip(folded, names, strict=True) if folded.count(key) == 1}
+    ids = {str(i): name for i, name in enumerate(names)}
+
+    def meant(label: str) -> str:
+        by_id = ids.get(label.removesuffix(".0"), label)
+        return label if label in names else in_any_case.get(label.casefold(), by_id)
+
+    return [meant(label) for label in labels]
 
 
 def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:

@@ -283,6 +283,29 @@ def test_what_cannot_be_written_is_said_before_the_work(run, small, tmp_path):
     assert in_the_way.read_text() == "mine"
 
 
+def test_a_file_in_place_of_the_folder_is_refused_before_the_search(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    nowhere = f"http://127.0.0.1:{free_port()}"  # who asks there is told so, with code 5
+    for out in (tmp_path / "file", tmp_path / "file" / "map"):
+        shown = run("map", "--source", nowhere, "--bbox", "1,2,3,4", "--out", out)
+        assert shown.code == 1
+        assert f"{out} cannot be written, since {tmp_path / 'file'} is a file" in shown.error
+
+
+def test_a_map_of_which_some_could_not_be_read_exits_with_4_unless_that_is_allowed(run, pixels, tmp_path):
+    catalogue(write_raster(tmp_path / "west.tif", pixels), tmp_path / "catalog")
+    source = catalogue(write_raster(tmp_path / "east.tif", pixels, left=LEFT_M + 1440), tmp_path / "catalog")
+    (source / "east" / "B03.tif").write_bytes(b"nothing")
+    shown = run("map", "--source", source, "--out", tmp_path / "map", "--json")
+    assert shown.code == 4
+    assert "B03 of 'east'" in shown.err
+    assert "--allow-failed" in shown.err
+    assert json.loads(shown.out) == json.loads((tmp_path / "map" / "run.json").read_text())
+    assert json.loads(shown.out)["cover"]["failed"] == pytest.approx(1 / 2)
+    shown = run("map", "--source", source, "--out", tmp_path / "map", "--overwrite", "--allow-failed")
+    assert shown.code == 0, shown.err
+
+
 def test_an_unreadable_asset(run, small, tmp_path):
     source = shutil.copytree(small, tmp_path / "catalog")
     cog = source / "fields" / "B03.tif"

@@ -20,6 +20,7 @@ import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
+from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.remote.files import Remote
@@ -198,7 +199,8 @@ def map_area(
     Raises:
         UsageError: the folder holds a map, or blocks of another, and ``overwrite`` is not asked for; or the
             request is wrong.
-        IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified.
+        IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified, or some
+            of it could not be read and ``allow_failed`` is not asked for.
         LanduseError: nothing found, nothing readable, nothing writable, no worker.
         KeyboardInterrupt: again, saying how many blocks are finished.
     """
@@ -266,9 +268,16 @@ def _destination(request: MapRequest, classifier: Classifier) -> Store:
 
     Raises:
         UsageError: a map is there already, or the catalogue cannot list one there.
+        OutputError: it is a file, or below one.
     """
     out = Store.at(request.folder(classifier.weights_sha256))
     _refuse_map(out, request)
+    if out.path is not None:
+        there = next(path for path in (out.path, *out.path.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise OutputError(
+                f"Output folder {out} cannot be written, since {there} is a file. Choose another --out."
+            )
     if request.catalog is not None and out.path is not None:
         check_catalog(request.catalog, out.path)
     return out
@@ -346,7 +355,11 @@ def _settle(out: Store, request: MapRequest, made: Assembled) -> None:
 
 
 def _check_complete(report: MapReport, request: MapRequest) -> None:
-    """Refuse a map of which too little is classified; its files are written all the same."""
+    """Refuse a map of which too little is classified or some could not be read.
+
+    Raises:
+        IncompleteError: it is such a map; its files are written all the same.
+    """
     cover = report.cover
     if cover.valid * 100 < request.min_valid_percent:
         raise IncompleteError(
@@ -355,6 +368,15 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
             f"{request.min_valid_percent:g} % (cloudy {cover.cloudy:.1%}, failed {cover.failed:.1%}, nodata "
             f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
             "--max-cloud.",
+        )
+    if cover.failed and not request.allow_failed:
+        lost = next(failure for failure in report.failures if is_missing(failure))
+        raise IncompleteError(
+            report=report.to_dict(),
+            message=f"{percent(cover.failed)} of the map is empty, since {lost.band} of "
+            f"{lost.scene_id!r} and perhaps more could not be read ({lost.reason.rstrip('.')}). The map and "
+            f"its run.json, with every read that failed, are in {report.out}. Run again with --overwrite, "
+            "which reads what is missing, or accept such maps with --allow-failed.",
         )
 
 

@@ -54,6 +54,8 @@ class MapRequest:
     """Also write every class's probability."""
     min_valid_percent: float = 10.0
     """Below this share of classified cells the map counts as incomplete."""
+    allow_failed: bool = False
+    """Whether a map counts as complete of which something could not be read."""
     title: str = ""
     """What the map is called; empty names it after the days of its scenes. May hold anything printable."""
     vectors: VectorOptions = field(default_factory=VectorOptions)

@@ -271,3 +271,14 @@ def test_a_plot_shows_each_cell_in_the_colour_of_its_class(source, tmp_path):
         given = pyplot.figure().add_subplot()
         assert report.plot(given) is given
         pyplot.close("all")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_could_not_be_read_is_an_error_unless_it_is_allowed(tmp_path, temporary):
+    values = np.full((60, 60), 800, np.uint16)
+    catalog_of(tmp_path, red_raster(tmp_path / "west.tif", values))
+    source = catalog_of(tmp_path, red_raster(tmp_path / "east.tif", values, left=512_940))
+    (tmp_path / "catalog" / "east" / "B04.tif").write_bytes(b"nothing")
+    with pytest.raises(landuse.IncompleteError, match=r"% of the map could not be read.*allow_failed=True"):
+        landuse.map(source=source, stride_px=STRIDE)
+    assert landuse.map(source=source, stride_px=STRIDE, allow_failed=True).attrs["failed"] > 0

@@ -227,7 +227,11 @@ def test_a_scene_that_cannot_be_read_is_reported_and_never_a_class(tmp_path):
     source = catalog_of(tmp_path, east)
     broken = next((tmp_path / "catalog" / "east").glob("B04.tif"))
     broken.write_bytes(broken.read_bytes()[:600])
-    report = map_area(request(tmp_path, source), BrightnessClassifier(64))
+    with pytest.raises(
+        IncompleteError, match=r"50.0 % of the map is empty, since B04 of 'east'.*--allow-failed"
+    ):
+        map_area(request(tmp_path, source), BrightnessClassifier(64))
+    report = map_area(request(tmp_path, source, overwrite=True, allow_failed=True), BrightnessClassifier(64))
     classes = read(tmp_path / "map/landuse.tif")
     assert (classes[:, :20] != 255).all()
     assert (classes[:, 20:] == 255).all()
@@ -347,7 +351,8 @@ def test_a_later_run_mends_what_failed(tmp_path):
     source = catalog_of(tmp_path, red_raster(tmp_path / "east.tif", values, left=515_520, top=5_310_080))
     whole = tmp_path / "catalog" / "east" / "B04.tif"
     away = whole.rename(tmp_path / "away.tif")
-    first = map_area(request(tmp_path, source, block_px=160), BrightnessClassifier(64))
+    asked = {"block_px": 160, "allow_failed": True}
+    first = map_area(request(tmp_path, source, **asked), BrightnessClassifier(64))
     assert first.failures
     away.rename(whole)
     second = map_area(request(tmp_path, source, block_px=160, overwrite=True), BrightnessClassifier(64))

@@ -293,7 +293,7 @@ def test_what_cannot_be_read_is_failed_by_the_pixel(tmp_path):
     assert cogs
     for path in cogs:
         path.write_bytes(b"nothing")
-    report = map_area(request(tmp_path, source), RedPixels())
+    report = map_area(request(tmp_path, source, allow_failed=True), RedPixels())
     status = read(report.out / "status.tif")
     assert (status[:, :200] == CellStatus.CLASSIFIED).all()
     assert (status[:, 200:] == CellStatus.FAILED).all()
