@@ -75,12 +75,12 @@ class AreaReport:
 
     @property
     def total_ha(self) -> float:
-        """Area of all classified cells, in hectares."""
-        return float(self.matrix.mapped_cells.sum()) * self.source.cell_ha
+        """Area of all that is classified, in hectares."""
+        return float(self.source.area_ha.sum())
 
     def mapped_ha(self, class_id: int) -> float:
         """What is mapped as the class, in hectares."""
-        return float(self.matrix.mapped_cells[class_id]) * self.source.cell_ha
+        return float(self.source.area_ha[class_id])
 
     def area_ha(self, class_id: int) -> Estimate:
         """What of the map is the class on the ground, in hectares."""
@@ -171,7 +171,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     kept = _one_a_cell(cells[usable], reference, samples)
     counts = np.zeros((len(source.names), len(source.names)), np.int64)
     np.add.at(counts, (mapped[usable[kept]], reference[kept]), 1)
-    matrix = ErrorMatrix(classes=source.names, mapped_cells=source.cells, counts=counts)
+    matrix = ErrorMatrix(classes=source.names, mapped_cells=source.cells, areas=source.area_ha, counts=counts)
     points = PointCounts(
         given=len(labels),
         used=len(kept),
@@ -186,7 +186,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
         points=points,
         matrix=matrix,
         accuracy=estimate(matrix),
-        warnings=(*_origin_caveats(own), *_caveats(points, matrix)),
+        warnings=(*_origin_caveats(own), *_area_caveats(source), *_caveats(points, matrix)),
     )
 
 
@@ -267,6 +267,16 @@ def _origin_caveats(own: bool | None) -> list[str]:
     return [
         "The points were drawn from another map. Within the classes of this one they are not equally likely, "
         "so areas and accuracy may be biased. Draw a sample of this map."
+    ]
+
+
+def _area_caveats(source: ClassMap) -> list[str]:
+    """What to know of the areas."""
+    if not source.of_whole_cells:
+        return []
+    return [
+        f"No run.json of this map lies beside {source.path.name}: its cells are counted whole, also where "
+        "they reach beyond the area or the imagery. Give the folder that `landuse map` wrote."
     ]
 
 

@@ -77,7 +77,8 @@ def test_a_map_is_counted_at_full_resolution(folder, ids):
         file.build_overviews([2, 4], Resampling.nearest)
     source = counted_map(folder)
     assert source.cells.tolist() == [(ids == i).sum() for i in range(4)]
-    assert (source.names, source.cell_ha, source.shape) == (NAMES, CELL_HA, (37, 61))
+    assert (source.names, source.shape, source.of_whole_cells) == (NAMES, (37, 61), True)
+    assert source.area_ha == pytest.approx([(ids == i).sum() * CELL_HA for i in range(4)])
     assert counted_map(folder / "landuse.tif").sha256 == source.sha256
 
 
@@ -179,7 +180,8 @@ def test_every_cell_labelled_gives_the_truth_itself(tmp_path, folder, ids, truth
             assert report.accuracy.users[i].value == pytest.approx(both / (ids == i).sum())
     assert report.accuracy.users[3] is None
     assert report.accuracy.overall.value == pytest.approx((ids == truth)[there].mean())
-    assert report.warnings == ()
+    (warning,) = report.warnings
+    assert "cells are counted whole" in warning  # no report lies beside the raster
 
 
 def test_a_sample_comes_close_to_the_truth(tmp_path, folder, ids, truth):

@@ -43,6 +43,9 @@ MOST_BYTES_PER_PX = 16.0
 COARSEST_PIXEL_M = 10_000.0
 """Nobody's pixels of Sentinel-2 are larger."""
 
+METRES_A_DEGREE = 111_320.0
+"""Length of a degree of latitude, about."""
+
 APPLIED_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 """Earth Search's flags, of version 1 and of version 0: the offset is already taken off the pixels of its own
 GeoTIFFs of L2A. The JPEG 2000 files beside them are ESA's, as they were."""
@@ -263,9 +266,10 @@ def _pixel_m(entry: BandEntry) -> float | None:
         if stated is not None and 0 < stated <= COARSEST_PIXEL_M:
             return stated
     transform = sequence(entry.asset.get("proj:transform"))
-    size = number(transform[0]) if transform else None
+    size = abs(number(transform[4]) or 0.0) if len(transform) >= 6 else 0.0
     # In degrees a pixel of Sentinel-2 is far smaller than 1; nobody's metres are.
-    return abs(size) if size is not None and 1 <= abs(size) <= COARSEST_PIXEL_M else None
+    size_m = size if size >= 1 else size * METRES_A_DEGREE
+    return size_m if 0 < size_m <= COARSEST_PIXEL_M else None
 
 
 def _bytes_per_px(entry: BandEntry) -> float | None:

@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import rasterio
 import shapely
+from rasterio.errors import RasterioError
 
 from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
@@ -24,6 +26,7 @@ from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.search.band_assets import METRES_A_DEGREE
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
 from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.write.folder import Store
@@ -162,6 +165,7 @@ def plan_map(
         probabilities=request.probabilities,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
+        asked=request.area is not None,
         block_px=request.block_px,
         crs=crs,
     )
@@ -218,7 +222,7 @@ def map_area(
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
-            plan = plan_map(request, classifier, surveyed.scenes, crs)
+            plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             work = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()
             fetched = _classify(plan, work, run_blocks, tally)
@@ -261,6 +265,22 @@ def map_area(
         _settle(out, request, made)
     _check_complete(report, request)
     return report
+
+
+def _measured(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+    """The scenes with the pixel sizes of local files, where their items state none: coarse ones are told."""
+
+    def measured(asset: BandAsset) -> BandAsset:
+        if asset.pixel_m is not None or "://" in asset.href:
+            return asset
+        try:
+            with rasterio.open(asset.href) as file:
+                degrees = file.crs is not None and file.crs.is_geographic
+                return replace(asset, pixel_m=file.res[1] * (METRES_A_DEGREE if degrees else 1))
+        except RasterioError:
+            return asset  # reading will say so
+
+    return tuple(replace(scene, assets=tuple(map(measured, scene.assets))) for scene in scenes)
 
 
 def _destination(request: MapRequest, classifier: Classifier) -> Store:

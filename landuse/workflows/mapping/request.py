@@ -145,11 +145,17 @@ def requested_dates(date: str | None) -> DateRange | None:
 
 
 def requested_vectors(
-    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float
+    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float, whole_cells: bool
 ) -> VectorOptions:
     """How the options name the vector layers.
 
     Raises:
         UsageError: the format is unknown, or a size is negative or not finite.
     """
-    return VectorOptions(format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m)
+    return VectorOptions(
+        format=vector_format,
+        cells=cells,
+        min_area_ha=min_area_ha,
+        simplify_m=simplify_m,
+        whole_cells=whole_cells,
+    )
