@@ -299,6 +299,15 @@ def test_cover_patches(data_dir, tmp_path, refusal):
     weight = np.where(arrays["label"] == 8, 0, arrays["confidence_16"] / 16 * agreed)
     np.testing.assert_allclose(found.weight.numpy(), weight * 255, atol=0.51)
 
+    taught = tmp_path / "taught"
+    taught.mkdir()
+    np.savez(taught / "label.npz", label=(arrays["label"] + 1) % 8)
+    np.savez(taught / "confidence_16.npz", confidence_16=np.full_like(arrays["label"], 12))
+    run("cover_patches.py", *options, "--labels", taught, "--out", "other_labels", cwd=tmp_path)
+    found = read_pixel_patches(tmp_path / "other_labels", EUROSAT_NAMES)
+    assert np.array_equal(found.label.numpy(), (arrays["label"] + 1) % 8)
+    assert set(found.weight.unique().tolist()) == {191}
+
     roots = (data_dir / "eurosat" / "EuroSAT_MS", data_dir / "eurosat" / "EuroSAT_MS_2")
     options = ("eurosat", cover / "eurosat_ms_labels.npz", *roots, "--limit", 3)
     run("cover_patches.py", *options, "--out", "ms", cwd=tmp_path)
@@ -324,6 +333,25 @@ def test_cover_patches(data_dir, tmp_path, refusal):
     )
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / ".other.part").exists()
+
+
+def test_a_teacher_is_asked_in_every_view(monkeypatch):
+    """A teacher that looks at each pixel alone says of the mean what it says of each view."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import teach_covers
+
+    dn = np.random.default_rng(0).integers(100, 3000, (2, 10, 8, 8)).astype(np.uint16)
+
+    def teacher(x):
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    plain = teacher(teach_covers.seen(dn, 0.0))
+    np.testing.assert_allclose(teach_covers.averaged(teacher, dn, "L1C"), plain, rtol=1e-5)
+    whole, most = (teacher(teach_covers.seen(dn, share)) for share in (1.0, 0.75))
+    np.testing.assert_allclose(teach_covers.averaged(teacher, dn, "L2A"), (2 * whole + most) / 3, rtol=1e-5)
+    # The first band of the teacher is B02, the third of the patches; log, scale and logistic by hand.
+    value = np.exp((np.log(dn[0, 2, 3, 4] * 0.005 + 1) - 1.7417) / 2.0233 * 5 - 1)
+    np.testing.assert_allclose(teach_covers.seen(dn, 0.0)[0, 3, 4, 0], value / (value + 1), rtol=1e-5)
 
 
 @pytest.mark.slow
