@@ -457,6 +457,18 @@ def test_an_l1c_item_has_its_offset_whatever_a_flag_of_l2a_says():
     assert scene_from_item(item, EARTH_SEARCH_L1C, WEB_LOCATION).asset("B04").offset == -0.1
 
 
+def test_the_size_of_pixels_is_read_in_degrees_too():
+    item = stac_item("x", bands=("B04",))
+    for transform, expected in (
+        ([60, 0, 499_980, 0, -60, 5_200_020], 60),
+        ([0.0008, 0, 13, 0, -0.0005, 48], 55.66),
+        ([0, 0, 0, 0, 0, 0], None),
+        ([60, 0], None),
+    ):
+        item["assets"]["B04"]["proj:transform"] = transform
+        assert scene_from_item(item, WEB, WEB_LOCATION).asset("B04").pixel_m == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("asset", [{"nodata": None}, {"raster:bands": [{"nodata": None}]}])
 def test_a_nodata_of_null_leaves_esas_zero(asset):
     item = stac_item("x", bands=("B04",))
