@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from landuse.errors import ProviderError, UsageError
+from landuse.pipeline.geometry import METRES_A_DEGREE
 from landuse.pipeline.scene import BandAsset
 from landuse.pipeline.search.item_properties import item_name, level, processing_baseline
 from landuse.pipeline.stac_json import Json, mapping, number, numbers, resolve_href, sequence, text
@@ -42,9 +43,6 @@ MOST_BYTES_PER_PX = 16.0
 
 COARSEST_PIXEL_M = 10_000.0
 """Nobody's pixels of Sentinel-2 are larger."""
-
-METRES_A_DEGREE = 111_320.0
-"""Length of a degree of latitude, about."""
 
 APPLIED_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 """Earth Search's flags, of version 1 and of version 0: the offset is already taken off the pixels of its own

@@ -16,17 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import rasterio
 import shapely
-from rasterio.errors import RasterioError
 
 from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
 from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.cloud_survey import Survey, survey
+from landuse.pipeline.read.read_scene import pixel_m_of
 from landuse.pipeline.remote.files import Remote
-from landuse.pipeline.search.band_assets import METRES_A_DEGREE
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
 from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
 from landuse.pipeline.write.folder import Store
@@ -273,12 +271,7 @@ def _measured(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
     def measured(asset: BandAsset) -> BandAsset:
         if asset.pixel_m is not None or "://" in asset.href:
             return asset
-        try:
-            with rasterio.open(asset.href) as file:
-                degrees = file.crs is not None and file.crs.is_geographic
-                return replace(asset, pixel_m=file.res[1] * (METRES_A_DEGREE if degrees else 1))
-        except RasterioError:
-            return asset  # reading will say so
+        return replace(asset, pixel_m=pixel_m_of(asset))
 
     return tuple(replace(scene, assets=tuple(map(measured, scene.assets))) for scene in scenes)
 

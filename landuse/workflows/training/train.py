@@ -118,7 +118,8 @@ def random_split(data: Path, seed: int) -> tuple[list[str], list[str]]:
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    learned, measured = [], []
+    learned: list[str] = []
+    measured: list[str] = []
     names = list_patches(data)
     for label in class_names(data):
         # Files of one stem, such as a JPEG and a PNG, are one patch.
