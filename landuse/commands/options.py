@@ -55,7 +55,8 @@ def grouped(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
     """A command whose help lists its parameters under headings.
 
     Args:
-        panels: parameters' names by heading, in the order of the help; the last one takes what is in none.
+        panels: parameters' names by heading, in the order of the help. What is in none goes under its own
+            ``rich_help_panel``, or under the last one.
     """
 
     class Grouped(TyperCommand):
@@ -65,10 +66,15 @@ def grouped(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
                 for parameter in self.get_params(ctx)
                 if (record := parameter.get_help_record(ctx)) is not None
             }
+            all_panels = {title: list(names) for title, names in panels.items()}
+            listed_names = {name for names in panels.values() for name in names}
             last = list(panels)[-1]
-            for title, names in panels.items():
-                listed = [records.pop(name) for name in names if name in records]
-                listed += records.values() if title == last else []
+            for parameter in self.get_params(ctx):
+                if parameter.name not in listed_names:
+                    own = getattr(parameter, "rich_help_panel", None) or last
+                    all_panels.setdefault(own, []).append(parameter.name)
+            for title, names in all_panels.items():
+                listed = [records[name] for name in names if name in records]
                 with formatter.section(title):
                     formatter.write_dl(listed)
 

@@ -158,6 +158,10 @@ def test_adjust_pixel_model(tmp_path, refusal):
         "--bias",
         "Highway=-2.5",
         "River=0.5",
+        "--cover-bias",
+        "Grass=0.25",
+        "--visible-cover-bias",
+        "Water=-1.5",
         "--cover-temperature",
         "1.4",
         "--out",
@@ -165,15 +169,21 @@ def test_adjust_pixel_model(tmp_path, refusal):
     )
     assert run("adjust_pixel_model.py", weights, *options, cwd=tmp_path) == "wrote other.safetensors\n"
     before, after = load_contract(weights), load_contract(tmp_path / "other.safetensors")
-    assert after == replace(before, pixels=replace(before.pixels, cover_temperature=1.4))
+    visible = (-1.5, *[0.0] * 8)
+    outputs = replace(before.pixels, cover_temperature=1.4, visible_cover_bias=visible)
+    assert after == replace(before, pixels=outputs)
     tensors, changed = load_file(weights), load_file(tmp_path / "other.safetensors")
     added = changed.pop("uses.bias") - tensors.pop("uses.bias")
     expected = {"Highway": -2.5, "River": 0.5}
     for use, value in zip(before.pixels.uses, added.tolist(), strict=True):
         assert value == pytest.approx(expected.get(use, 0), abs=1e-6)
+    added = changed.pop("covers.bias") - tensors.pop("covers.bias")
+    grass = before.pixels.covers.index("Grass")
+    assert added.view(9, 4)[grass].tolist() == pytest.approx([0.25] * 4)
+    assert float(added.abs().sum()) == pytest.approx(1)
     assert all((changed[name] == value).all() for name, value in tensors.items())
     assert "names Sea" in refusal("adjust_pixel_model.py", weights, "--bias", "Sea=1", "--out", "x")
-    assert "is not USE=NUMBER" in refusal("adjust_pixel_model.py", weights, "--bias", "River", "--out", "x")
+    assert "is not NAME=NUMBER" in refusal("adjust_pixel_model.py", weights, "--bias", "River", "--out", "x")
 
 
 @pytest.mark.slow

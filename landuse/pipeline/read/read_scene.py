@@ -203,14 +203,14 @@ def _read_asset(scene: Scene, asset: BandAsset, geobox: GeoBox, remote: Remote) 
     """Stored values and validity ``(y, x)`` of one asset on the grid."""
     try:
         if "://" not in asset.href:
-            with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=_driver(asset)) as source:
+            with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=driver_of(asset)) as source:
                 _check(source, asset, scene.id)
                 return read_onto(source, asset, geobox)
         with remote.opened(asset.href, scene.provider) as opened:
             try:
                 with (
                     rasterio.Env(**GDAL_OPTIONS),
-                    rasterio.open(opened.name, driver=_driver(asset), opener=opened.opener) as source,
+                    rasterio.open(opened.name, driver=driver_of(asset), opener=opened.opener) as source,
                 ):
                     _check(source, asset, scene.id)
                     opened.fetch(ranges_onto(source, asset, geobox))
@@ -243,14 +243,14 @@ def _unreadable(scene: Scene, asset: BandAsset, reason: str) -> AssetError:
 def pixel_m_of(asset: BandAsset) -> float | None:
     """Pixel size of a local file in metres; None where it cannot be opened: who reads it says why."""
     try:
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=_driver(asset)) as source:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=driver_of(asset)) as source:
             in_degrees = source.crs is not None and source.crs.is_geographic
             return float(source.res[1]) * (METRES_A_DEGREE if in_degrees else 1)
     except (RasterioError, CPLE_BaseError, OSError):
         return None
 
 
-def _driver(asset: BandAsset) -> str:
+def driver_of(asset: BandAsset) -> str:
     """The one GDAL driver that may open an asset.
 
     GDAL would try them all, VRT among them, with which a file from the web could name local ones.

@@ -61,8 +61,9 @@ OUTPUTS = (
 )
 """Every file that a run may write. The last one tells that the others are whole."""
 
-GDAL_CACHE_MB = 256
-"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's."""
+GDAL_CACHE_BYTES = 32 * 1024**2
+"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's. rasterio takes the
+number for bytes, where GDAL's own option takes a small one for megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def assemble(
         ReadError: a block is gone, or nothing could be read at all.
         OutputError: a file cannot be written.
     """
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
         made = _assemble_rasters(plan, work, folder, layers)
         names = write_vectors(plan, folder, made.classes, vectors)

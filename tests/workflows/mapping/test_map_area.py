@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -379,3 +380,24 @@ def test_a_dry_run_foresees_the_disk_that_blocks_and_files_take(data_dir, tmp_pa
     files = sum(path.stat().st_size for path in (tmp_path / "map").iterdir())
     assert max(blocks) > 400_000  # their picture has every pixel of the scene
     assert max(blocks) + files < foreseen < 4 * (max(blocks) + files)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda assets: [asset.update({"raster:scale": 1e-5}) for asset in assets.values()], "too dark"),
+        (
+            lambda assets: assets["B02"].update(href="./B04.tif") or assets["B04"].update(href="./B02.tif"),
+            "stated to be B02, B03, B04, B08.*exchanged",
+        ),
+    ],
+)
+def test_a_scene_whose_pixels_contradict_its_item_is_not_mapped(data_dir, tmp_path, change, told):
+    source = Path(catalog_of(tmp_path, data_dir / SCENES["inn"][0]))
+    (document,) = (path for path in source.parent.rglob("*.json") if path != source)
+    item = json.loads(document.read_text())
+    change(item["assets"])
+    document.write_text(json.dumps(item))
+    with pytest.raises(UsageError, match=rf"Scene .*{told}.*Mend its metadata"):
+        map_area(request(tmp_path, str(source)), BrightnessClassifier(64))
+    assert not (tmp_path / "map").exists()

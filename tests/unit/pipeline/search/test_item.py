@@ -195,6 +195,9 @@ def test_stated_scale_offset_and_nodata_are_believed(tmp_path):
         ({"raster:offset": -0.1}, "no scale"),
         ({"raster:scale": "0.0001", "raster:offset": 0}, "no scale"),
         ({"raster:scale": -1, "raster:offset": 0}, "above 0"),
+        ({"raster:scale": 0.0001, "raster:offset": -1000}, r"offset -1000.*within -1\.\.1"),
+        ({"raster:scale": 10, "raster:offset": 0}, "at most 1"),
+        ({"raster:scale": 1, "raster:offset": -0.1}, "with scale 1 and offset -0.1 whole numbers"),
     ],
 )
 def test_scale_and_offset_are_never_assumed(fields, lacking):
