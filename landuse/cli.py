@@ -12,9 +12,15 @@ from typer.core import TyperGroup
 import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
-from landuse.commands.maps import catalog_command, demo_command, map_command
+from landuse.commands.maps import (
+    MAP_EXAMPLES,
+    MAP_PANELS,
+    catalog_command,
+    demo_command,
+    map_command,
+)
 from landuse.commands.nightly import nightly_app
-from landuse.commands.options import QuietOption, Terminated
+from landuse.commands.options import QuietOption, Terminated, grouped
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
 from landuse.errors import LanduseError, UsageError
 from landuse.redact import printable, redact
@@ -92,7 +98,7 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get da
 data_app.command("eurosat")(eurosat_command)
 
 # In the order in which help lists them: maps, what they are worth, networks.
-app.command("map")(map_command)
+app.command("map", cls=grouped(MAP_PANELS), epilog=MAP_EXAMPLES)(map_command)
 app.command("demo")(demo_command)
 app.command("catalog")(catalog_command)
 app.command("sample")(sample_command)

@@ -27,6 +27,22 @@ from landuse.commands.terminal import (
 from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
 
+MAP_PANELS = {
+    "Where and when": ("rasters", "bbox", "aoi", "aoi_layer", "date", "source", "allow_private_hosts"),
+    "Imagery and model": ("model", "bands", "cell_m", "stride_px", "max_cloud", "composite"),
+    "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
+    "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
+    "The run": ("dry_run", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
+}
+"""Options of ``landuse map`` as its help groups them."""
+
+MAP_EXAMPLES = """\b
+Examples:
+  landuse map --bbox 13.10,48.27,13.18,48.31 --date 2024-06 --out map
+  landuse map --aoi fields.gpkg --date 2024-06-01/2024-06-30 --max-cloud 20
+  landuse map --source own/catalog.json --bands rgb-nir --probabilities
+  landuse map --source earth-search,cdse --bbox=-4.1,52.3,-3.9,52.5 --date 2024-06 --dry-run
+"""
 IMAGE_PANEL = "An image of your own, as of landuse catalog"
 
 
@@ -175,10 +191,25 @@ def map_command(
             help="Move outlines by up to so many metres to simplify them, without gaps; rasters stay."
         ),
     ] = 0.0,
+    whole_cells: Annotated[
+        bool,
+        typer.Option(
+            "--whole-cells",
+            help="Leave polygons as their cells are; else they are cut to the area, and to the scenes.",
+        ),
+    ] = False,
     min_valid: Annotated[
         float,
         typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
     ] = 10.0,
+    allow_failed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failed",
+            help="Exit with code 0 also where something could not be read and the map is empty there; "
+            "without it that is code 4.",
+        ),
+    ] = False,
     block_px: Annotated[
         int | None,
         typer.Option(
@@ -262,9 +293,14 @@ def map_command(
         composite=composite,
         probabilities=probabilities,
         vectors=requested_vectors(
-            vector_format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
+            vector_format=vector_format,
+            cells=cells,
+            min_area_ha=min_area_ha,
+            simplify_m=simplify_m,
+            whole_cells=whole_cells,
         ),
         min_valid_percent=min_valid,
+        allow_failed=allow_failed,
         overwrite=overwrite,
         block_px=block_px,
         allow_private_hosts=allow_private_hosts,

@@ -60,12 +60,13 @@ def train_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder for weights and state; a run in it is resumed.")],
     split: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="paper, spatial or another NAME of splits/NAME-train.txt and -val.txt near --data, or "
-            "TRAIN.txt,VAL.txt."
+            help="paper, spatial or another NAME of splits/NAME-train.txt and -val.txt near --data; "
+            "TRAIN.txt,VAL.txt; or random, which measures on a fifth of each class, drawn by --seed. "
+            "Default: paper where its lists are there, else random."
         ),
-    ] = "paper",
+    ] = None,
     network: Annotated[
         str,
         typer.Option(
@@ -104,9 +105,18 @@ def train_command(
         str | None, typer.Option(help="Name of the model in its contract; default: NETWORK-BANDS.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Patches a step, over all processes.")] = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Patches a step, over all processes. Default: 128, or as many as give an epoch 8 steps."
+        ),
+    ] = None,
     peak_rate: Annotated[
-        float, typer.Option(help="Learning rate after warm-up, for this batch size.")
+        float,
+        typer.Option(
+            help="Learning rate after warm-up, for --batch-size; for 128 where that is not given, and lower "
+            "where the batch is."
+        ),
     ] = 0.15,
     warmup_epochs: Annotated[float, typer.Option(help="Epochs of warm-up before the cosine.")] = 2.0,
     weight_decay: Annotated[float, typer.Option(help="On convolution and linear weights.")] = 5e-4,
@@ -199,10 +209,11 @@ def train_command(
         name=name or f"{network}-{bands}",
         init=init,
         device=device,
+        fits_batch=batch_size is None,
         config=TrainConfig(
             network=network,
             epochs=epochs,
-            batch_size=batch_size,
+            batch_size=128 if batch_size is None else batch_size,
             peak_rate=peak_rate,
             warmup_epochs=warmup_epochs,
             weight_decay=weight_decay,

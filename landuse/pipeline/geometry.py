@@ -32,6 +32,9 @@ MAX_CROSSINGS = 1000
 EDGE_PIECES = 100
 """Into how many pieces an edge as long as a shape is cut before it is projected: straight lines bend."""
 
+METRES_A_DEGREE = 111_320.0
+"""Length of a degree of latitude, about."""
+
 
 def surfaces(geometry: Geometry) -> Polygon | MultiPolygon:
     """The polygons of a geometry; lines and points, which cuts leave behind, have no area."""

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+import shapely
+
 import landuse
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
@@ -86,8 +88,11 @@ class RunPlan:
     """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
     data_cols_px: tuple[int, int]
     """First and one past the last pixel column, from the grid's left, where scenes have pixels."""
-    clip_wkt: str | None
-    """Area in the map's CRS beyond which cells stay nodata, or None to fill the grid."""
+    area_wkt: str | None
+    """Area asked for, in the map's CRS: its land is counted, and polygons are cut to it. None: all of the
+    scenes."""
+    is_clipped: bool
+    """Whether cells beyond the area stay nodata; False fills the grid."""
     bands: tuple[str, ...]
     """Bands to read, in the model's order."""
     missing_bands: tuple[str, ...]
@@ -115,6 +120,17 @@ class RunPlan:
     def cell_m(self) -> float:
         """Side of a map cell in metres."""
         return self.stride_px * self.pixel_m
+
+    @property
+    def clip_wkt(self) -> str | None:
+        """Area in the map's CRS beyond which cells stay nodata, or None where the grid is filled."""
+        return self.area_wkt if self.is_clipped else None
+
+    @property
+    def land(self) -> BaseGeometry:
+        """What of the area lies within the scenes, in the map's CRS; without an area all of them."""
+        seen = shapely.union_all([footprint_in(scene, self.crs) for scene in self.scenes])
+        return seen if self.area_wkt is None else shapely.intersection(shapely.from_wkt(self.area_wkt), seen)
 
     def scenes_used(self, spares_read: bool) -> tuple[Scene, ...]:
         """The scenes that may have pixels in the map, in order of preference.
@@ -170,6 +186,13 @@ class RunPlan:
                 f"{max(coarse.values()):.3g} m, such as {min(coarse)!r}; {self.model} was trained at "
                 f"{self.pixel_m:g} m and reads blurred land badly. Use imagery of the sensor's resolution."
             )
+        rows_px, cols_px = (last - first for first, last in (self.data_rows_px, self.data_cols_px))
+        if min(rows_px, cols_px) < self.patch_px:
+            found.append(
+                f"The imagery is {cols_px} x {rows_px} pixels, smaller than the {self.patch_px} x "
+                f"{self.patch_px} that {self.model} learned from: it does not know the surroundings and errs "
+                "more often. Use a larger part of the scene."
+            )
         if self.missing_bands:
             found.append(
                 f"Not every scene offers {', '.join(self.missing_bands)}, which {self.model} can do without: "
@@ -190,13 +213,15 @@ class RunPlan:
     def digest(self) -> str:
         """Digest of all that decides the pixels.
 
-        Not in it: the blocks, and what else they keep; bands that are not read; queries of hrefs, which may
-        be signatures; when local files were written; what only ranked the scenes or estimates from them; how
-        their source was named; where their items are; and their mirrors, which show the same.
+        Not in it: an area that the map is not cut to; the blocks, and what else they keep; bands that are not
+        read; queries of hrefs, which may be signatures; when local files were written; what only ranked the
+        scenes or estimates from them; how their source was named; where their items are; and their mirrors,
+        which show the same.
         """
         values = self.to_dict()
-        for name in ("blocks", "probabilities", "missing_bands"):
+        for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
             del values[name]
+        values["clip_wkt"] = self.clip_wkt
         if not self.covers:
             del values["covers"]
         for scene in values["scenes"]:
@@ -210,9 +235,9 @@ class RunPlan:
 
     @property
     def blocks_key(self) -> str:
-        """What finished blocks are kept under: the digest, and the versions of the local files read."""
+        """What finished blocks are kept under: digest, the area they count, versions of the local files."""
         versions = [asset.fingerprint for scene in self.scenes for asset in scene.assets]
-        return hashlib.sha256(json.dumps([self.digest, versions]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.digest, self.area_wkt, versions]).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -503,6 +528,7 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
+    asked: bool = False,
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
@@ -519,6 +545,7 @@ def make_plan(
         stride_px: cell size in pixels; of a model of patches it must divide the patch size.
         composite: ``"best"`` or ``"median"``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
+        asked: True counts the area's land alone, also where the grid is filled. An area that clips always is.
         position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
@@ -562,7 +589,8 @@ def make_plan(
         position_px=1 if engine == "windows" else position_px,
         data_rows_px=data_rows,
         data_cols_px=data_cols,
-        clip_wkt=_projected(area, crs).wkt if clip else None,
+        area_wkt=_projected(area, crs).wkt if clip or asked else None,
+        is_clipped=clip,
         bands=read,
         missing_bands=missing,
         level=scenes[0].level,

@@ -49,6 +49,12 @@ LABEL_LETTERS = 28
 WIDE = 2.3
 """From this ratio of width to height on, the panels stand one above the other."""
 
+NOTES = 3
+"""So many warnings are shown, a line each."""
+
+NOTE_HEIGHT = 0.024
+"""Of a line of them, as a share of the height."""
+
 STRIPE_PX = 5
 """Width of the stripes over cells without a class."""
 
@@ -85,7 +91,9 @@ def draw_preview(view: MapView) -> Figure:
     if view.land_cover is not None:
         shown["Land cover"] = _of_cover(view, view.land_cover)
     with rc_context({"font.family": FONT, "text.parse_math": False, "text.color": INK}):
-        engine = ConstrainedLayoutEngine(rect=(MARGIN, 0.055, 1 - 2 * MARGIN, 0.82))
+        notes = view.warnings[:NOTES]
+        low = 0.055 + NOTE_HEIGHT * len(notes)
+        engine = ConstrainedLayoutEngine(rect=(MARGIN, low, 1 - 2 * MARGIN, 0.875 - low))
         figure = Figure((WIDTH_PX / DPI, HEIGHT_PX / DPI), DPI, facecolor="white", layout=engine)
         FigureCanvasAgg(figure)
         bands = ", ".join(view.image_bands)
@@ -93,6 +101,8 @@ def draw_preview(view: MapView) -> Figure:
         _line(figure, 0.93, view.title, size=25, weight="bold")
         _line(figure, 0.89, _subtitle(view), size=14, color=QUIET)
         _line(figure, 0.03, footer, size=11.5, color=QUIET)
+        for place, note in enumerate(reversed(notes), start=1):
+            _line(figure, 0.035 + NOTE_HEIGHT * place, f"Note: {note}", size=11.5)
         # The images are of one size; two legends need more room than one.
         sizes = (1.0,) * (len(shown) + 1)
         if is_wide:
@@ -157,7 +167,7 @@ def _subtitle(view: MapView) -> str:
     used = [scene for scene in view.scenes if not scene.spare] or list(view.scenes)
     days = sorted({f"{scene.acquired_utc:%Y-%m-%d}" for scene in used})
     when = ", ".join(days) if len(days) <= 3 else f"{days[0]} to {days[-1]} ({len(days)} days)"
-    area_m2 = view.cover.cells * view.cell_m**2
+    area_m2 = view.area_m2
     area = f"{area_m2 / 1e6:,.1f} km²" if area_m2 >= 1e6 else f"{area_m2 / 1e4:,.1f} ha"
     return " · ".join(part for part in (when, area, f"cells of {view.cell_m:g} m", view.crs) if part)
 

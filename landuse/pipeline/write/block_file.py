@@ -232,7 +232,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         told.append(f"bands {', '.join(before['bands'])}, now {', '.join(now['bands'])}")
     if before["model"] == now["model"] and before["weights_sha256"] != now["weights_sha256"]:
         told.append(f"other weights of {now['model']}")
-    grid = ("crs", "left_m", "top_m", "rows", "cols", "clip_wkt")
+    grid = ("crs", "left_m", "top_m", "rows", "cols", "area_wkt", "is_clipped")
     if before["stride_px"] == now["stride_px"] and any(before[key] != now[key] for key in grid):
         told.append("another area")
     scenes = [[scene["id"] for scene in plan["scenes"]] for plan in (before, now)]

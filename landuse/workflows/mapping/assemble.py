@@ -15,7 +15,15 @@ import landuse
 from landuse import classes as class_table
 from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import RunPlan
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
+from landuse.pipeline.cells import (
+    AREA_STEPS,
+    NODATA_ID,
+    SHARE_STEPS,
+    STATUS_COLORS,
+    CellStatus,
+    ClassArea,
+    Cover,
+)
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene
 from landuse.pipeline.write.block_file import read_block
@@ -255,7 +263,6 @@ class CellTally:
     def cover(self) -> Cover:
         """What became of the area's cells."""
         pixels = dict(zip(CellStatus, self._pixels_of_status.tolist(), strict=True))
-        # A small area of a map of pixels may lie between their centres.
         total = max(sum(pixels.values()) - pixels[CellStatus.OUTSIDE], 1)
         return Cover(
             cells=int(self._cells_of_status.sum() - self._cells_of_status[CellStatus.OUTSIDE]),
@@ -274,7 +281,7 @@ class CellTally:
                 id=i,
                 name=name,
                 cells=int(cells[i]),
-                area_m2=int(pixels[i]) * self._plan.pixel_m**2,
+                area_m2=int(pixels[i]) * self._plan.pixel_m**2 / AREA_STEPS,
                 share=int(pixels[i]) / total,
             )
             for i, name in enumerate(names)

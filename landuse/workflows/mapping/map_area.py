@@ -27,9 +27,11 @@ from landuse.pipeline.blocks.plan import (
     planned_extent,
     suitable_crs,
 )
+from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.check_pixels import check_scenes
 from landuse.pipeline.read.cloud_survey import Survey, survey
+from landuse.pipeline.read.read_scene import pixel_m_of
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
 from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
@@ -185,6 +187,7 @@ def plan_map(
         probabilities=request.probabilities,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
+        asked=request.area is not None,
         block_px=request.block_px,
         crs=crs,
     )
@@ -222,7 +225,8 @@ def map_area(
     Raises:
         UsageError: the folder holds a map, or blocks of another, and ``overwrite`` is not asked for; or the
             request is wrong.
-        IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified.
+        IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified, or some
+            of it could not be read and ``allow_failed`` is not asked for.
         LanduseError: nothing found, nothing readable, nothing writable, no worker.
         KeyboardInterrupt: again, saying how many blocks are finished.
     """
@@ -245,6 +249,7 @@ def map_area(
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
+            plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             check_scenes(surveyed.scenes, area_of(request, found.scenes))
             plan = plan_map(request, classifier, surveyed.scenes, crs)
             work = held.enter_context(_claimed(out, plan, request, tally))
@@ -291,14 +296,32 @@ def map_area(
     return report
 
 
+def _measured(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+    """The scenes with the pixel sizes of local files, where their items state none: coarse ones are told."""
+
+    def measured(asset: BandAsset) -> BandAsset:
+        if asset.pixel_m is not None or "://" in asset.href:
+            return asset
+        return replace(asset, pixel_m=pixel_m_of(asset))
+
+    return tuple(replace(scene, assets=tuple(map(measured, scene.assets))) for scene in scenes)
+
+
 def _destination(request: MapRequest, classifier: Classifier) -> Store:
     """Where the results go; a place that cannot take them is refused before anything is searched.
 
     Raises:
         UsageError: a map is there already, or the catalogue cannot list one there.
+        OutputError: it is a file, or below one.
     """
     out = Store.at(request.folder(classifier.weights_sha256))
     _refuse_map(out, request)
+    if out.path is not None:
+        there = next(path for path in (out.path, *out.path.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise OutputError(
+                f"Output folder {out} cannot be written, since {there} is a file. Choose another --out."
+            )
     if request.catalog is not None and out.path is not None:
         check_catalog(request.catalog, out.path)
     return out
@@ -376,7 +399,11 @@ def _settle(out: Store, request: MapRequest, made: Assembled) -> None:
 
 
 def _check_complete(report: MapReport, request: MapRequest) -> None:
-    """Refuse a map of which too little is classified; its files are written all the same."""
+    """Refuse a map of which too little is classified or some could not be read.
+
+    Raises:
+        IncompleteError: it is such a map; its files are written all the same.
+    """
     cover = report.cover
     if cover.valid * 100 < request.min_valid_percent:
         raise IncompleteError(
@@ -385,6 +412,15 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
             f"{request.min_valid_percent:g} % (cloudy {cover.cloudy:.1%}, failed {cover.failed:.1%}, nodata "
             f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
             "--max-cloud.",
+        )
+    if cover.failed and not request.allow_failed:
+        lost = next(failure for failure in report.failures if is_missing(failure))
+        raise IncompleteError(
+            report=report.to_dict(),
+            message=f"{percent(cover.failed)} of the map is empty, since {lost.band} of "
+            f"{lost.scene_id!r} and perhaps more could not be read ({lost.reason.rstrip('.')}). The map and "
+            f"its run.json, with every read that failed, are in {report.out}. Run again with --overwrite, "
+            "which reads what is missing, or accept such maps with --allow-failed.",
         )
 
 

@@ -54,6 +54,8 @@ class MapRequest:
     """Also write every class's probability."""
     min_valid_percent: float = 10.0
     """Below this share of classified cells the map counts as incomplete."""
+    allow_failed: bool = False
+    """Whether a map counts as complete of which something could not be read."""
     title: str = ""
     """What the map is called; empty names it after the days of its scenes. May hold anything printable."""
     vectors: VectorOptions = field(default_factory=VectorOptions)
@@ -147,11 +149,17 @@ def requested_dates(date: str | None) -> DateRange | None:
 
 
 def requested_vectors(
-    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float
+    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float, whole_cells: bool
 ) -> VectorOptions:
     """How the options name the vector layers.
 
     Raises:
         UsageError: the format is unknown, or a size is negative or not finite.
     """
-    return VectorOptions(format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m)
+    return VectorOptions(
+        format=vector_format,
+        cells=cells,
+        min_area_ha=min_area_ha,
+        simplify_m=simplify_m,
+        whole_cells=whole_cells,
+    )

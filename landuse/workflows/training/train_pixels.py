@@ -19,7 +19,7 @@ from landuse.model.training.datasets import class_names, load_patches
 from landuse.model.training.pixels.measure import cover_reliability
 from landuse.model.training.pixels.sources import read_pixel_patches
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED, train_pixels
-from landuse.workflows.training.train import split_names
+from landuse.workflows.training.train import keep_split, split_files, split_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +46,8 @@ class PixelTrainRequest:
 
     data: PatchSource
     """Folder with one folder of patches a class."""
-    split: str
-    """``NAME`` for ``splits/NAME-train.txt`` and ``-val.txt``, or ``TRAIN.txt,VAL.txt``."""
+    split: str | None
+    """As ``split_names`` takes it."""
     pixels: tuple[Path, ...]
     """Folders of patches with pixel labels; none trains on patch labels alone."""
     out: Path
@@ -87,7 +87,7 @@ def train_pixel_model(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(f"--network {NAME} trains in one process. Run it without torchrun.")
     resolve_device(request.device)  # before minutes of reading
-    train_names, val_names = split_names(request.data.root, request.split)
+    train_names, val_names = split_names(request.data.root, request.split, request.config.seed)
     sets = [
         read_pixel_patches(folder, class_names(request.data.root), REQUIRED + OPTIONAL)
         for folder in request.pixels
@@ -116,7 +116,7 @@ def train_pixel_model(
         if losses.exists():  # the first state may be saved before the first losses are told
             draw_losses(losses, request.out / "curves.png")
 
-    return train_pixels(
+    weights = train_pixels(
         config,
         load_patches(request.data, kept, REQUIRED),
         load_patches(request.data, val_names, REQUIRED),
@@ -129,6 +129,9 @@ def train_pixel_model(
         on_step=stepped,
         on_saved=saved,
     )
+    if split_files(request.data.root, request.split) is None:
+        keep_split(request.out, train_names, val_names)
+    return weights
 
 
 def evaluate_pixels(model: str, folders: Sequence[Path], device: str = "auto") -> dict[str, Reliability]:
@@ -192,9 +195,9 @@ def _held_out(
         own = measured & set(entry.names)
         if own:
             log.warning(
-                "%d patches of --pixels %s are in the validation list of --split %s: they are measured on, "
+                "%d patches of --pixels %s are in the validation list of --split%s: they are measured on, "
                 "and not learned from",
-                len(own), folder, request.split,
+                len(own), folder, "" if request.split is None else f" {request.split}",
             )  # fmt: skip
         path = folder / VAL_FILE
         if path.exists():

@@ -77,10 +77,13 @@ def test_a_real_scene_end_to_end(scene, real_map):
     polygons = gpd.read_file(out / "landuse.gpkg", layer="landuse")
     assert polygons.geometry.is_valid.all()
     assert polygons.crs == written.crs
-    assert polygons.area.sum() == pytest.approx(classes.size * 160**2, rel=1e-4)
+    with rasterio.open(made.raster) as image:
+        assert polygons.area.sum() == pytest.approx(image.height * image.width * 100, rel=1e-3)
     assert polygons.area_ha.to_numpy() == pytest.approx(polygons.area.to_numpy() / 10_000, rel=1e-9)
     for value, group in polygons.groupby("class_id"):
-        assert group.area.sum() == pytest.approx((classes == value).sum() * 160**2)
+        area_m2 = next(entry.area_m2 for entry in report.classes if entry.id == value)
+        assert group.area.sum() == pytest.approx(area_m2, rel=1e-3)
+        assert area_m2 <= (classes == value).sum() * 160**2
         assert set(group.class_name) == {report.plan.classes[value]}
 
     run = json.loads((out / "run.json").read_text())
@@ -228,7 +231,11 @@ def test_a_scene_that_cannot_be_read_is_reported_and_never_a_class(tmp_path):
     source = catalog_of(tmp_path, east)
     broken = next((tmp_path / "catalog" / "east").glob("B04.tif"))
     broken.write_bytes(broken.read_bytes()[:600])
-    report = map_area(request(tmp_path, source), BrightnessClassifier(64))
+    with pytest.raises(
+        IncompleteError, match=r"50.0 % of the map is empty, since B04 of 'east'.*--allow-failed"
+    ):
+        map_area(request(tmp_path, source), BrightnessClassifier(64))
+    report = map_area(request(tmp_path, source, overwrite=True, allow_failed=True), BrightnessClassifier(64))
     classes = read(tmp_path / "map/landuse.tif")
     assert (classes[:, :20] != 255).all()
     assert (classes[:, 20:] == 255).all()
@@ -348,7 +355,8 @@ def test_a_later_run_mends_what_failed(tmp_path):
     source = catalog_of(tmp_path, red_raster(tmp_path / "east.tif", values, left=515_520, top=5_310_080))
     whole = tmp_path / "catalog" / "east" / "B04.tif"
     away = whole.rename(tmp_path / "away.tif")
-    first = map_area(request(tmp_path, source, block_px=160), BrightnessClassifier(64))
+    asked = {"block_px": 160, "allow_failed": True}
+    first = map_area(request(tmp_path, source, **asked), BrightnessClassifier(64))
     assert first.failures
     away.rename(whole)
     second = map_area(request(tmp_path, source, block_px=160, overwrite=True), BrightnessClassifier(64))

@@ -214,6 +214,16 @@ def test_blurred_imagery_is_warned_of():
     assert "1 of 2 scenes have pixels of up to 20 m, such as 'blurred'" in warning
 
 
+def test_imagery_smaller_than_a_patch_is_warned_of():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    west, south = 500_000.0, 5_316_200.0
+    small = scene(area, "EPSG:32633", (west, south, west + 630, south + 5_000))
+    (warning,) = plan_of(area, [small]).warnings
+    assert warning.startswith("The imagery is 63 x 500 pixels, smaller than the 64 x 64 that")
+    beside = scene(area, "EPSG:32633", (west + 630, south, west + 640, south + 5_000))
+    assert plan_of(area, [small, beside]).warnings == ()
+
+
 def test_imagery_without_a_cloud_mask_is_warned_of():
     area = shapely.box(13, 48, 13.1, 48.1)
     (warning,) = plan_of(area, [scene(area, bands=RGB)]).warnings
@@ -254,7 +264,7 @@ def test_the_digest_of_a_fixed_plan_stays():
     area = utm_area("EPSG:32633", 380_000, 5_340_000, 384_000, 5_343_000)
     seen = replace(scene(area, "EPSG:32633", (379_980.0, 5_330_000.0, 390_000.0, 5_350_000.0)), id="pinned")
     plan = replace(plan_of(area, [seen], clip=True), version="0.1.0")
-    rounded = replace(plan, clip_wkt=shapely.to_wkt(shapely.from_wkt(plan.clip_wkt), rounding_precision=0))
+    rounded = replace(plan, area_wkt=shapely.to_wkt(shapely.from_wkt(plan.area_wkt), rounding_precision=0))
     fixed = tuple(
         replace(
             each,

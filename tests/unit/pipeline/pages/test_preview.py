@@ -263,3 +263,22 @@ assert "matplotlib.pyplot" not in sys.modules
 """
     command = [sys.executable, "-W", "error", "-c", code]
     subprocess.run(command, check=True, timeout=120, cwd=pytestconfig.rootpath)
+
+
+def test_warnings_are_told_a_line_each():
+    long = "The imagery is 40 x 40 pixels. " * 20
+    figure = draw_preview(small_view(warnings=("First.", long, "Third.", "Fourth.")))
+    lines = [text for text in figure.texts if text.get_text().startswith("Note: ")]
+    lines.sort(key=lambda text: -text.get_position()[1])
+    first, cut, third = [text.get_text() for text in lines]
+    assert (first, third) == ("Note: First.", "Note: Third.")
+    assert cut.startswith("Note: The imagery is 40 x 40 pixels.")
+    assert cut.endswith("…")
+    assert not any("Note" in text for text in texts(draw_preview(small_view())))
+
+
+def test_the_area_is_that_of_the_land_and_not_of_whole_cells():
+    view = small_view()
+    halved = replace(view, areas=tuple(replace(area, area_m2=area.area_m2 / 2) for area in view.areas))
+    assert halved.area_m2 == pytest.approx(view.area_m2 / 2)
+    assert draw_preview(halved).texts != draw_preview(view).texts
