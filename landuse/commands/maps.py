@@ -44,7 +44,14 @@ def map_command(
     ] = None,
     aoi: Annotated[
         Path | None,
-        typer.Option(help="Area as the polygons of a vector file in any CRS; the map is cut to them."),
+        typer.Option(
+            help="Area as the polygons of a GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile in any "
+            "CRS; the map is cut to them."
+        ),
+    ] = None,
+    aoi_layer: Annotated[
+        str | None,
+        typer.Option(help="Layer of the GeoPackage in --aoi; default: its only one of polygons."),
     ] = None,
     date: Annotated[
         str | None,
@@ -101,6 +108,14 @@ def map_command(
             autocompletion=one_of("best", "median"),
         ),
     ] = "best",
+    allow_private_hosts: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-hosts",
+            help="Let a source on the web lead to addresses of this machine and of private networks, also "
+            "other than its own.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     scheduler: Annotated[
         str | None,
@@ -235,7 +250,7 @@ def map_command(
     source_or_image, bands = requested_source(source, tuple(rasters or ()), facts, bands)
     request = MapRequest(
         source=source_or_image,
-        area=requested_area(bbox, aoi),
+        area=requested_area(bbox, aoi, aoi_layer),
         dates=requested_dates(date),
         out=out,
         catalog=catalog,
@@ -252,6 +267,7 @@ def map_command(
         min_valid_percent=min_valid,
         overwrite=overwrite,
         block_px=block_px,
+        allow_private_hosts=allow_private_hosts,
     )
     # On a cluster the workers compute: this process only asks the model what it needs.
     classifier = load_classifier(model, device if cluster is None else "cpu")

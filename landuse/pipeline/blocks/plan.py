@@ -42,6 +42,12 @@ BLOCK_PX = {"windows": 1024, "pixels": 2048}
 """Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
 the block."""
 
+MAX_PIXELS = 20_000_000_000
+"""Most pixels of one map: at 10 m some 1400 km a side, more than any country of Europe but one."""
+
+MAX_BLOCKS = 200_000
+"""Most blocks of one map; each is a file, and a line of the plan."""
+
 MIN_BLOCK_PX = 64
 """Smallest side of a block whose pixels are classified."""
 
@@ -321,7 +327,9 @@ def cell_px(contract: ModelContract, *, cell_m: float | None, stride_px: int | N
                 f"{contract.patch_size_px} px. Give --stride-px 16 for cells of {16 * pixel_m:g} m, or "
                 "choose another --model."
             )
-        return STRIDE_PX["windows"] if stride_px is None else stride_px
+        stride_px = STRIDE_PX["windows"] if stride_px is None else stride_px
+        _check_stride(contract, stride_px)
+        return stride_px
     if stride_px is not None:
         raise UsageError(
             f"--stride-px {stride_px} is for models of patches; {contract.name} classifies each pixel. Give "
@@ -336,6 +344,15 @@ def cell_px(contract: ModelContract, *, cell_m: float | None, stride_px: int | N
             f"{MAX_CELL_PX * pixel_m:g}. Use {pixel_m:g}, {2 * pixel_m:g} or {4 * pixel_m:g}, say."
         )
     return side
+
+
+def _check_stride(contract: ModelContract, stride_px: int) -> None:
+    patch_px = contract.patch_size_px
+    if contract.pixels is None and (stride_px < 1 or patch_px % stride_px):
+        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
+        raise UsageError(
+            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
+        )
 
 
 def bands_to_read(
@@ -393,12 +410,7 @@ def check_fit(
         UsageError: the stride, composite, bands or block size does not fit, or the scenes mix levels.
         ModelError: the scenes lack a band or level that the model needs.
     """
-    patch_px = contract.patch_size_px
-    if contract.pixels is None and (stride_px < 1 or patch_px % stride_px):
-        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
-        raise UsageError(
-            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
-        )
+    _check_stride(contract, stride_px)
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
     engine = engine_of(contract)
@@ -431,6 +443,45 @@ def suitable_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
     crs = utm_crs(area, scenes)
     _projected(area, crs)
     return crs
+
+
+def planned_extent(
+    area: BaseGeometry, crs: str, contract: ModelContract, *, stride_px: int, block_px: int | None
+) -> tuple[int, int, int, int]:
+    """Where the map's grid lies, once it is certain that a map of that size can be made.
+
+    Args:
+        area: in longitude and latitude.
+        crs: UTM zone of the map.
+        contract: the model's.
+        stride_px: cell size in pixels.
+        block_px: as of ``make_plan``.
+
+    Returns:
+        First and one past the last row, counted downwards, and column of the cells of the zone.
+
+    Raises:
+        UsageError: the area is too wide for one zone, or holds too many pixels or blocks.
+    """
+    west, south, east, north = _projected(area, crs).bounds
+    cell_m = stride_px * contract.resolution_m
+    cols = snap(west, east, cell_m)
+    row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
+    pixels = (row_stop - row_start) * (cols[1] - cols[0]) * stride_px**2
+    if pixels > MAX_PIXELS:
+        raise UsageError(
+            f"The area has {pixels / 1e9:.1f} thousand million pixels of {contract.resolution_m:g} m "
+            f"({(east - west) / 1000:.0f} x {(north - south) / 1000:.0f} km), and a map has at most "
+            f"{MAX_PIXELS / 1e9:g}. Map it in parts."
+        )
+    side_px = max(block_px or BLOCK_PX[engine_of(contract)], stride_px)
+    blocks = pixels / side_px**2
+    if blocks > MAX_BLOCKS:
+        raise UsageError(
+            f"The area takes {blocks:.0f} blocks of {side_px} px, and a map has at most {MAX_BLOCKS}. Give a "
+            f"larger --block-px, such as {BLOCK_PX[engine_of(contract)]}."
+        )
+    return row_start, row_stop, *cols
 
 
 def _projected(area: BaseGeometry, crs: str) -> BaseGeometry:
@@ -476,7 +527,7 @@ def make_plan(
 
     Raises:
         UsageError: the stride, composite, bands or block size does not fit, or the area is too wide
-            for one zone.
+            for one zone or too large.
         ModelError: the scenes lack a band or level that the model needs.
     """
     check_fit(
@@ -490,11 +541,10 @@ def make_plan(
     engine = engine_of(contract)
     read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
-    projected = _projected(area, crs)
-    west, south, east, north = projected.bounds
+    row_start, row_stop, col_start, col_stop = planned_extent(
+        area, crs, contract, stride_px=stride_px, block_px=block_px
+    )
     cell_m = stride_px * contract.resolution_m
-    col_start, col_stop = snap(west, east, cell_m)
-    row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
     data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
@@ -512,7 +562,7 @@ def make_plan(
         position_px=1 if engine == "windows" else position_px,
         data_rows_px=data_rows,
         data_cols_px=data_cols,
-        clip_wkt=projected.wkt if clip else None,
+        clip_wkt=_projected(area, crs).wkt if clip else None,
         bands=read,
         missing_bands=missing,
         level=scenes[0].level,

@@ -216,12 +216,13 @@ def _refusal(out: Store, other: Store, finished: int, plan: RunPlan) -> str:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In what two plans differ, in words; what one difference brings about is not told as well."""
-    told = [
+    cells = [plan["stride_px"] * plan["pixel_m"] for plan in (before, now)]
+    told = [f"cells of {cells[0]:g} m, now {cells[1]:g} m"] if cells[0] != cells[1] else []
+    told += [
         f"{name} {before[key]}, now {now[key]}"
         for key, name in (
             ("version", "landuse"),
             ("model", "model"),
-            ("stride_px", "stride"),
             ("engine", "engine"),
             ("composite", "composite"),
         )

@@ -29,7 +29,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -395,9 +395,7 @@ def _scale(band: RasterBand, request: CatalogRequest) -> float:
     return 1 / DN_PER_REFLECTANCE
 
 
-def shows_no_offset(
-    stored: NDArray[np.generic], nodata: float, scale: float = 1 / DN_PER_REFLECTANCE
-) -> bool:
+def shows_no_offset(stored: NDArray[Any], nodata: float, scale: float = 1 / DN_PER_REFLECTANCE) -> bool:
     """Whether stored values prove that they carry no +1000, or what that is in their units.
 
     With it, a DN below 1000 would be a negative reflectance, and no product holds a hundredth of

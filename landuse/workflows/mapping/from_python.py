@@ -63,6 +63,7 @@ def map(
     probabilities: bool = ...,
     min_valid_percent: float = ...,
     device: str = ...,
+    allow_private_hosts: bool = ...,
 ) -> xr.Dataset: ...
 
 
@@ -84,6 +85,7 @@ def map(
     device: str = ...,
     title: str = ...,
     overwrite: bool = ...,
+    allow_private_hosts: bool = ...,
 ) -> MapReport: ...
 
 
@@ -104,6 +106,7 @@ def map(
     device: str = "auto",
     title: str = "",
     overwrite: bool = False,
+    allow_private_hosts: bool = False,
 ) -> xr.Dataset | MapReport:
     """Map an area as ``landuse map`` does.
 
@@ -130,6 +133,8 @@ def map(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         title: what the map in ``out`` is called.
         overwrite: replace the map that is in ``out``.
+        allow_private_hosts: let a source on the web lead to addresses of this machine and of private
+            networks, also other than its own.
 
     Returns:
         With ``out`` the ``MapReport`` of the run, whose ``to_xarray()`` opens the map; without it the map
@@ -158,6 +163,7 @@ def map(
         ("title", title, str),
         ("probabilities", probabilities, bool),
         ("overwrite", overwrite, bool),
+        ("allow_private_hosts", allow_private_hosts, bool),
     ):
         if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
             raise UsageError(f"{name} {given!r:.60} is {type(given).__name__}. See help(landuse.map).")
@@ -175,6 +181,7 @@ def map(
         min_valid_percent=min_valid_percent,
         title=title,
         overwrite=overwrite,
+        allow_private_hosts=allow_private_hosts,
     )
     classifier = load_classifier(str(model), device)
     if out is not None:

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
+from landuse.pipeline.blocks.plan import (
+    RunPlan,
+    cell_px,
+    check_fit,
+    make_plan,
+    planned_extent,
+    suitable_crs,
+)
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.check_pixels import check_scenes
 from landuse.pipeline.read.cloud_survey import Survey, survey
@@ -99,8 +106,11 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
     """The scenes to choose from; no pixel is read.
 
     Raises:
+        UsageError: no map can be made of the area, which is seen before anything is asked.
         LanduseError: as ``search_sources`` does.
     """
+    if request.area is not None:
+        _check_extent(request, contract, suitable_crs(request.area.geometry, ()), ())
     query = SceneQuery(
         area=request.area,
         dates=request.dates,
@@ -108,7 +118,7 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
         bands=contract.required_bands,
         levels=tuple(entry.level for entry in contract.levels),
     )
-    found = search_sources(request.sources, query, request.retry)
+    found = search_sources(request.sources, query, request.retry, any_host=request.allow_private_hosts)
     return replace(found, scenes=tuple(_with_fingerprints(scene) for scene in found.scenes))
 
 
@@ -128,7 +138,7 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
     map to another zone.
 
     Raises:
-        LanduseError: as ``check_fit`` and ``suitable_crs`` do.
+        LanduseError: as ``check_fit``, ``suitable_crs`` and ``planned_extent`` do.
     """
     contract = classifier.contract
     check_fit(
@@ -139,7 +149,20 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
         bands=request.bands,
         block_px=request.block_px,
     )
-    return suitable_crs(area_of(request, scenes), scenes)
+    crs = suitable_crs(area_of(request, scenes), scenes)
+    _check_extent(request, contract, crs, scenes)
+    return crs
+
+
+def _check_extent(request: MapRequest, contract: ModelContract, crs: str, scenes: Sequence[Scene]) -> None:
+    """Refuse an area of which the model makes no map in this zone: one that is too wide or too large."""
+    planned_extent(
+        area_of(request, scenes),
+        crs,
+        contract,
+        stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
+        block_px=request.block_px,
+    )
 
 
 def plan_map(
@@ -212,7 +235,12 @@ def map_area(
     scratch = _scratch_folder(out)
     with ExitStack() as held:  # the folder stays locked until the map is in place
         with (
-            Remote(request.retry, providers=request.providers, folder=scratch) as remote,
+            Remote(
+                request.retry,
+                providers=request.providers,
+                folder=scratch,
+                any_host=request.allow_private_hosts,
+            ) as remote,
             _block_runner(request, classifier, cluster, remote, scratch) as run_blocks,
         ):
             tally.enter(Stage.SURVEY)
@@ -392,7 +420,13 @@ def _block_runner(
         return
     from landuse.workflows.mapping.on_dask import workers  # dask takes a while to import
 
-    with workers(cluster, policy=request.retry, providers=request.providers, scratch=scratch) as those:
+    with workers(
+        cluster,
+        policy=request.retry,
+        providers=request.providers,
+        scratch=scratch,
+        any_host=request.allow_private_hosts,
+    ) as those:
         yield those.run
 
 

@@ -64,6 +64,8 @@ class MapRequest:
     """Side of a block; decides memory, not results. None: what suits the model."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """Patience with catalogues and imagery."""
+    allow_private_hosts: bool = False
+    """Whether a source on the web may lead to hosts of this machine or a private network besides its own."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -120,17 +122,19 @@ class MapRequest:
             )
 
 
-def requested_area(bbox: str | None, aoi: Path | None) -> Area | None:
-    """The area that ``--bbox`` or ``--aoi`` names; None without either.
+def requested_area(bbox: str | None, aoi: Path | None, aoi_layer: str | None = None) -> Area | None:
+    """The area that ``--bbox``, or ``--aoi`` and ``--aoi-layer`` name; None without any.
 
     Raises:
         UsageError: both are given, or the one given is malformed.
     """
+    if aoi is None and aoi_layer is not None:
+        raise UsageError(f"--aoi-layer {aoi_layer!r} is given without --aoi. Give the file, too.")
     if bbox is not None and aoi is not None:
         raise UsageError("--bbox and --aoi are both given. Give one.")
     if bbox is not None:
         return parse_bbox(bbox)
-    return read_aoi(aoi) if aoi is not None else None
+    return read_aoi(aoi, aoi_layer) if aoi is not None else None
 
 
 def requested_dates(date: str | None) -> DateRange | None:

@@ -321,6 +321,7 @@ class PeriodWork:
             title=f"Land use of {context.area.name}, {_days(self.lease)}",
             overwrite=True,  # what is there is of a run that died, or lacks pixels
             retry=context.retry,
+            allow_private_hosts=context.area.allow_private_hosts,
         )
 
         def on_progress(progress: Progress) -> None:

@@ -320,6 +320,7 @@ class _AreaRun:
             # Cloud counts over the area, not over the whole tile: that is seen when it is mapped.
             max_cloud_percent=100,
             retry=self.night.retry,
+            allow_private_hosts=self.area.allow_private_hosts,
         )
         try:
             return find_scenes(request, self.classifier.contract)

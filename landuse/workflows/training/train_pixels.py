@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.errors import OutputError, UsageError
-from landuse.model.checkpoint import model_path
+from landuse.errors import ModelError, OutputError, UsageError
+from landuse.model.checkpoint import load_pixel_checkpoint, model_path
 from landuse.model.devices import resolve_device
 from landuse.model.pixel_network import NAME
 from landuse.model.predict import file_sha256
 from landuse.model.training.datasets import class_names, load_patches
+from landuse.model.training.pixels.measure import cover_reliability
 from landuse.model.training.pixels.sources import read_pixel_patches
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED, train_pixels
 from landuse.workflows.training.train import split_names
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from landuse.model.training.datasets import PatchSource
     from landuse.model.training.pixels.config import PixelTrainConfig
+    from landuse.model.training.pixels.measure import Reliability
     from landuse.model.training.pixels.sources import PixelPatches
     from landuse.model.training.pixels.train import PixelProgress, PixelRun
 
@@ -127,6 +129,52 @@ def train_pixel_model(
         on_step=stepped,
         on_saved=saved,
     )
+
+
+def evaluate_pixels(model: str, folders: Sequence[Path], device: str = "auto") -> dict[str, Reliability]:
+    """How reliable the cover's confidence is on pixel labels, by folder; of several, of ``all`` too.
+
+    Where a folder has a ``val.txt``, the patches that it names are scored, else all.
+
+    Args:
+        model: name of a shipped model, or path of a checkpoint; one of pixels.
+        folders: of patches with pixel labels.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+
+    Raises:
+        UsageError: a folder cannot be used or lacks a band that the model needs.
+        ModelError: the model cannot be used, or has other covers or levels than a folder.
+    """
+    target = resolve_device(device)
+    network, contract = load_pixel_checkpoint(model_path(model))
+    network = network.to(target)
+    covers = () if contract.pixels is None else contract.pixels.covers
+    found: dict[str, Reliability] = {}
+    for folder in folders:
+        patches = read_pixel_patches(folder, contract.patch_classes, contract.bands)
+        missing = [band for band in contract.required_bands if band not in patches.bands]
+        if missing:
+            raise UsageError(
+                f"--pixels {folder} lacks {', '.join(missing)}, which model {contract.name} needs. Add the "
+                "bands, or choose another --model."
+            )
+        if patches.covers != covers or contract.level_input(patches.level) is None:
+            levels = " and ".join(entry.level for entry in contract.levels)
+            raise ModelError(
+                f"Model {contract.name} knows the covers {', '.join(covers)} of {levels}; --pixels {folder} "
+                f"labels {', '.join(patches.covers)} of {patches.level}. Use a model trained on such labels."
+            )
+        if (folder / VAL_FILE).exists():
+            named = _named(folder / VAL_FILE, patches)
+            patches = patches.subset([i for i, name in enumerate(patches.names) if name in named])
+            if not patches.labelled_pixels:
+                raise UsageError(
+                    f"{folder / VAL_FILE} names patches of which no pixel is labelled. Name others."
+                )
+        found[str(folder)] = cover_reliability(network, contract, patches)
+    if len(found) > 1:
+        found["all"] = sum(list(found.values())[1:], start=found[str(folders[0])])
+    return found
 
 
 def _held_out(

@@ -197,20 +197,10 @@ def test_fewer_bands_are_read_where_fewer_are_asked_for(tmp_path, inn, model):
     assert {asset for scene in run["scenes"] for asset in scene["assets"]} == set(VISIBLE)
 
 
-def two_bands(path, red, infrared):
-    """A raster of B04 and B08 at the place of ``red_raster``."""
-    red_raster(path, red)
-    with rasterio.open(path) as file:
-        profile = {**file.profile, "count": 2}
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(np.stack([red, infrared]))
-        file.descriptions = ("B04", "B08")
-    return path
-
-
 def test_what_one_scene_lacks_no_scene_is_read_in(tmp_path):
     values = np.full((60, 70), 3000, np.uint16)
-    catalog_of(tmp_path, two_bands(tmp_path / "both.tif", values, values))
+    two = red_raster(tmp_path / "both.tif", np.stack([values, values]), bands=("B04", "B08"))
+    catalog_of(tmp_path, two)
     late = red_raster(tmp_path / "red.tif", values)
     classifier = RedPixels()
     one = map_area(

@@ -401,7 +401,7 @@ def folders(world):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"stride_px": 8}, "stride_px 16 -> 8"),
+        ({"cell_m": 80}, "stride_px 16 -> 8"),
         ({"composite": "median"}, "composite best -> median"),
         ({"max_cloud": 55}, "max_cloud 40.0 -> 55.0"),
         ({"window_days": 3}, "window_days 1 -> 3"),
@@ -463,7 +463,7 @@ def test_settings_changed_in_a_gap_lose_nothing_in_the_end(world):
     one, two = world.scene(1), world.scene(2)
     world.publish(one, two)
     world.one(2)
-    world.configure(window_days=3, composite="median", stride_px=8)
+    world.configure(window_days=3, composite="median", cell_m=80)
     world.publish(two)
     world.one(3)
     world.publish(one, two)

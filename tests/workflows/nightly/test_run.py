@@ -281,10 +281,10 @@ def test_a_failed_read_is_read_another_night(world):
 class Faulty(Cells):
     """Fails in a way that nobody foresaw, on bright ground."""
 
-    def cell_probabilities(self, dn, level, cells):
+    def pixel_scores(self, dn, bands, level):
         if dn.max() > 5000:
             raise ZeroDivisionError("by bright ground")
-        return super().cell_probabilities(dn, level, cells)
+        return super().pixel_scores(dn, bands, level)
 
 
 def test_one_failure_stops_neither_the_next_period_nor_the_next_area(world):
@@ -323,9 +323,9 @@ class Interfering(Cells):
         super().__init__()
         self.act = act
 
-    def cell_probabilities(self, dn, level, cells):
+    def pixel_scores(self, dn, bands, level):
         self.act()
-        return super().cell_probabilities(dn, level, cells)
+        return super().pixel_scores(dn, bands, level)
 
 
 def test_who_lost_the_lease_enters_and_publishes_nothing(world):
@@ -476,7 +476,7 @@ def test_a_later_map_confirms_a_change_or_contradicts_it(world):
 def test_maps_that_do_not_suit_each_other_are_told_of_once(world):
     world.publish(world.scene(1))
     world.one(1)
-    world.configure(stride_px=8, look_back_days=3)  # the map of day 1 is too old to be made anew
+    world.configure(cell_m=80, look_back_days=3)  # the map of day 1 is too old to be made anew
     world.publish(world.scene(1), world.scene(9))
     assert len(world.one(9).changes) == 1
     folder = world.out / "valley" / "changes" / f"{period(1)}_{period(9)}"
@@ -576,7 +576,7 @@ def test_the_config_names_its_metrics_file_and_the_command_its_exit_codes(world,
     item["assets"] |= dict.fromkeys(("B02", "B03"), item["assets"]["B04"])
     item["properties"]["datetime"] = f"{datetime.now(UTC) - timedelta(days=2):%Y-%m-%dT10:10:31Z}"
     world.publish({**item, "id": "recent"})
-    world.configure(model="balanced-fast-rgb", metrics_file="landuse.prom")
+    world.configure(model="balanced-pixel", metrics_file="landuse.prom")
     ran = run("nightly", "run", world.config, "--dry-run")
     assert ran.code == 0
     assert "  due     " in ran.out

@@ -60,6 +60,26 @@ def plan_of(area, scenes, **options) -> RunPlan:
     return make_plan(area, scenes, CONTRACT, **values)
 
 
+@pytest.mark.parametrize(
+    ("width_m", "options", "said"),
+    [
+        (
+            1_900_000,
+            {},
+            r"has 3\d\.\d thousand million pixels of 10 m .* at most 20\. Map it in parts",
+        ),
+        (600_000, {"block_px": 16}, r"takes 1\d{7} blocks of 16 px, .* larger --block-px, such as 1024"),
+    ],
+)
+def test_a_map_that_would_cost_too_much_is_refused_before_anything_is_made(
+    monkeypatch, width_m, options, said
+):
+    monkeypatch.setattr("landuse.pipeline.blocks.plan.cut_into_blocks", lambda *_: pytest.fail("too late"))
+    area = utm_area("EPSG:32633", 500_000 - width_m / 2, 1e6, 500_000 + width_m / 2, 1e6 + width_m)
+    with pytest.raises(UsageError, match=said):
+        plan_of(area, [scene(area, "EPSG:32633")], crs="EPSG:32633", **options)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     left=st.integers(300_000, 700_000),
