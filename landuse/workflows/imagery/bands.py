@@ -408,7 +408,8 @@ def shows_no_offset(stored: NDArray[Any], nodata: float, scale: float = 1 / DN_P
         nodata: the value that does not count.
         scale: reflectance of one stored unit.
     """
-    valid = stored[(stored != nodata) & (stored > 0)]
+    values = stored.astype(np.float64)
+    valid = values[(values != nodata) & (values > 0)]
     least = 0.9 * STORED_OFFSET_DN / DN_PER_REFLECTANCE
     return valid.size > 0 and bool((valid * scale < least).mean() >= 0.01)
 
