@@ -127,7 +127,8 @@ class PixelPredictor:
         x, present = self._input(dn, tuple(bands), level)
         with full_float32():
             covers, uses = self.logits(x, present)
-            classes, of_cover = combine(covers, uses, self.contract)
+            visible_only = not bool(present.any())
+            classes, of_cover = combine(covers, uses, self.contract, visible_only=visible_only)
         return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy())
 
     def logits(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
