@@ -336,8 +336,9 @@ class Ledger:
         """
         with self.database.writing() as connection:
             now_there = rows.read_maps(connection, rows.of_current(row.area) & (MAPS.c.map_id == row.map_id))
-            busy = connection.execute(_leased(row.area, now_utc)).scalars().all()
-            if row.period in busy or [entry.created_utc for entry in now_there] != [row.created_utc]:
+            busy = _leased(row.area, now_utc).where(LEASES.c.period == row.period)
+            is_busy = connection.execute(busy).scalar() is not None
+            if is_busy or [entry.created_utc for entry in now_there] != [row.created_utc]:
                 return
             own = sa.and_(
                 SCENES.c.area == row.area,
