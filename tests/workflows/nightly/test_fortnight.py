@@ -87,7 +87,7 @@ LEDGER_LOST, LOST = 14, "ledger lost"
 OTHER_SETTINGS = 14
 """Night on which the plain lets more cloud pass, which none of its scenes has."""
 
-DAMAGED, GONE, CUT = 16, ("valley", 4), ("hill", 6)
+DAMAGED, GONE, CUT = 16, ("valley", 10), ("hill", 6)
 """Night before which the map of an area's day is deleted, and another is cut short."""
 
 KILLS, KILLED_FROM = 3, (3, 7, 10, 12, 13)
