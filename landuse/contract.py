@@ -85,7 +85,6 @@ class PixelOutputs:
                 f"uses_of_covers {self.uses_of_covers}: each cover needs a class, and where it has several, "
                 f"the use head must tell them apart: {self.uses}"
             )
-        _check_names("cover", self.covers)
         _check_within("temperature", (self.cover_temperature, self.use_temperature), TEMPERATURE)
         if self.visible_cover_bias:
             if len(self.visible_cover_bias) != len(self.covers):
@@ -155,9 +154,17 @@ class ModelContract:
             if named != set(self.classes):
                 raise ValueError(f"the covers' classes {sorted(named)} are not the classes {self.classes}")
 
-    def _check_ranges(self) -> None:
+    def check_names(self) -> None:
+        """Refuse names that no file may bring: they become parts of paths, tables and pages.
+
+        Raises:
+            ValueError: a name of the model, of a class or of a cover is none.
+        """
         _check_names("model", (self.name,))
         _check_names("class", self.classes)
+        _check_names("cover", () if self.pixels is None else self.pixels.covers)
+
+    def _check_ranges(self) -> None:
         unknown = [band[:20] for band in self.bands if band not in BANDS]
         if unknown:
             raise ValueError(f"bands {unknown} are not among {', '.join(BANDS)}")

@@ -64,7 +64,7 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
     unknown = values.keys() - {field.name for field in fields(ModelContract)} - {"shared_features"}
     if unknown:
         raise ValueError(f"unknown keys {sorted(unknown)}")
-    return ModelContract(
+    contract = ModelContract(
         name=_text(values["name"]),
         bands=_texts(values["bands"]),
         levels=tuple(
@@ -86,6 +86,8 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         optional_bands=_texts(values.get("optional_bands", [])),
         pixels=_pixel_outputs(values.get("pixels")),
     )
+    contract.check_names()
+    return contract
 
 
 def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:

@@ -88,7 +88,7 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_a_contract_is_checked_at_birth(values, message):
     with pytest.raises(ValueError, match=message):
-        replace(CONTRACT, **values)
+        replace(CONTRACT, **values).check_names()
 
 
 def test_a_contract_knows_its_levels():

@@ -59,6 +59,7 @@ def make_contract(name: str, patches: LabelledPatches) -> ModelContract:
             patch_size_px=int(patches.images.shape[2]),
             resolution_m=10.0,
         )
+        draft.check_names()
     except ValueError as error:
         raise UsageError(
             f"--data cannot be trained on: {error}. Rename its folders or cut it anew."

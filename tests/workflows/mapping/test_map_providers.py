@@ -18,7 +18,7 @@ from landuse.errors import IncompleteError, NothingFoundError, ProviderError, Re
 from landuse.model.predict_pixels import PixelPredictor
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.search.area import parse_bbox
+from landuse.pipeline.search.area import parse_bbox, parse_dates
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
@@ -67,7 +67,7 @@ def request(source, out, **wanted):
         **{
             "source": source,
             "area": AREA,
-            "dates": None,
+            "dates": parse_dates("2015-06-23/.."),
             "out": out,
             "retry": HASTY,
             "block_px": 128,

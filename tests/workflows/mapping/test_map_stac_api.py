@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.warp import transform_bounds
 
 from landuse.model.predict import Predictor
+from landuse.pipeline.search.area import parse_dates
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import map_area
@@ -31,7 +32,9 @@ AREA = area_of(360_000, 5_349_600, 361_000, 5_350_100)
 
 
 def map_of(out, source, predictor, area=AREA):
-    return map_area(MapRequest(source=source, area=area, dates=None, out=out), predictor)
+    return map_area(
+        MapRequest(source=source, area=area, dates=parse_dates("2015-06-23/.."), out=out), predictor
+    )
 
 
 def catalogue(raster, out, baseline):
