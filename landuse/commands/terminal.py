@@ -327,7 +327,7 @@ def print_report(report: MapReport) -> None:
         typer.echo(f"cover   {told}")
     _print_bands(report.plan)
     typer.echo(
-        f"cells   {cover.cells}: {_percent(cover.valid)} classified, {_percent(cover.cloudy)} cloudy, "
+        f"cells   {cover.cells}: {_percent(cover.valid)} classified, {cover.cloud_told.replace(' %', '%')}, "
         f"{_percent(cover.failed)} failed, {_percent(cover.nodata)} nodata"
     )
     _print_failures(report)

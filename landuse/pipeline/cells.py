@@ -188,7 +188,7 @@ class ClassArea:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cover:
-    """What became of the area's cells; the four shares add up to 1.
+    """What became of the area's cells; the shares add up to 1.
 
     Of a map of pixels they are shares of the pixels inside the area.
     """
@@ -197,9 +197,20 @@ class Cover:
     """Cells of the area."""
     valid: float
     """Share that got a class, 0..1."""
-    cloudy: float
-    """Share seen, but under cloud, shadow or snow."""
+    cloudy: float | None
+    """Share seen, but under cloud, shadow or snow; None where no scene had a mask to tell."""
     failed: float
     """Share without a class under a scene that could not be read."""
     nodata: float
     """Share that no scene saw, or too little of for a patch."""
+    unmasked_scenes: int = 0
+    """Scenes in the map without a cloud mask: their clouds are mapped as land."""
+
+    @property
+    def cloud_told(self) -> str:
+        """What is known of clouds, for people: a share, or that nobody looked."""
+        if self.cloudy is None:
+            return "cloud not checked"
+        unmasked = self.unmasked_scenes
+        some = f" (not checked in {unmasked} scene{'s' * (unmasked > 1)})" if unmasked else ""
+        return f"{percent(self.cloudy)} cloudy{some}"

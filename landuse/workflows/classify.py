@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from numbers import Real
 from pathlib import Path
@@ -19,7 +19,7 @@ from landuse.errors import ModelError, UsageError
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
-from landuse.pipeline.maps.to_xarray import map_dataset
+from landuse.pipeline.maps.to_xarray import map_dataset, told_shares
 from landuse.pipeline.read.onto_grid import valid_pixels
 from landuse.pipeline.read.read_block import BlockPixels
 from landuse.pipeline.read.read_scene import image_of
@@ -131,7 +131,7 @@ def classify(
     class_cells, confidence, status = np.zeros((3, plan.rows, plan.cols), np.uint8)
     covers = np.zeros((int(bool(plan.covers)), plan.rows, plan.cols), np.uint8)
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
-    tally = CellTally(plan)
+    tally = CellTally(plan, plan.scenes)
     with ThreadPoolExecutor(1) as reader:
         for block, given in read_ahead(plan.blocks, read, reader):
             content = classify_block(plan, block, classifier, given)
@@ -167,7 +167,7 @@ def classify(
             "level": plan.level,
             "bands": ", ".join(plan.bands),
             "landuse_version": landuse.__version__,
-            **{name: getattr(tally.cover, name) for name in ("valid", "cloudy", "failed", "nodata")},
+            **told_shares(asdict(tally.cover)),
         },
     )
 

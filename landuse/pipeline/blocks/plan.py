@@ -19,7 +19,7 @@ from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.cells import Block
 from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
-from landuse.pipeline.scene import AreaView, BandAsset, Scene, mask_bands
+from landuse.pipeline.scene import AreaView, BandAsset, Scene, is_masked, mask_bands
 from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M
 
@@ -34,6 +34,9 @@ BAND_SETS = {"all": None, "rgb": ("B04", "B03", "B02"), "rgb-nir": ("B04", "B03"
 """What may be asked for by name, of the bands that a model can do without; None: all of them."""
 MAX_CELL_PX = 64
 """Largest side of a cell of averaged pixels."""
+
+CLOUD_TOLD_PERCENT = 15.0
+"""From this estimate on, cloud in scenes without a mask is warned of; see ``cloud_mask.HAZE_REFLECTANCE``."""
 
 PICTURE_PX = 4096
 """Side of the picture of the imagery that goes with a map, unless its cells are finer."""
@@ -169,14 +172,21 @@ class RunPlan:
                 f"Not every scene offers {', '.join(self.missing_bands)}, which {self.model} can do without: "
                 f"it reads {', '.join(self.bands)} alone, and errs more often. Use a source with all bands."
             )
-        unmasked = [scene.id for scene in self.scenes if not mask_bands(scene.level, scene.bands)]
+        unmasked = [scene for scene in self.scenes if not is_masked(scene)]
         if unmasked:
             needed = (
                 "no scene classification (SCL)" if self.level == "L2A" else "not the bands to tell cloud by"
             )
             found.append(
-                f"{len(unmasked)} of {len(self.scenes)} scenes have {needed}, such as {min(unmasked)!r}: "
-                "clouds in them are mapped as land. Use clear scenes, L2A with SCL, or L1C with all bands."
+                f"{len(unmasked)} of {len(self.scenes)} scenes have {needed}, such as "
+                f"{min(scene.id for scene in unmasked)!r}: cloud is not checked, and mapped as land. Use "
+                "clear scenes, L2A with SCL, or L1C with all bands."
+            )
+        first = self.scenes[0]  # with "best" most of the map shows it
+        if first in unmasked and first.view is not None and first.view.cloud_percent >= CLOUD_TOLD_PERCENT:
+            found.append(
+                f"About {first.view.cloud_percent:.0f} % of what {first.id!r} shows of the area looks like "
+                "cloud or snow, by its blue. Look at image.tif, and choose another --date."
             )
         return tuple(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from contextlib import ExitStack
@@ -116,10 +117,7 @@ def open_map(location: Path | str) -> xr.Dataset:
                 if (tag or name) in tags
             },
         }
-        cover = mapping(report.get("cover"))
-        attributes |= {
-            name: number(cover.get(name)) or 0.0 for name in ("valid", "cloudy", "failed", "nodata")
-        }
+        attributes |= told_shares(mapping(report.get("cover")))
         dataset = map_dataset(
             rasters,
             names=names,
@@ -184,6 +182,14 @@ def map_dataset(
         if stored is not None:
             variable.encoding |= {"_FillValue": np.uint8(NODATA_ID), "scale_factor": stored}
     return xr.Dataset(variables, attrs={"Conventions": "CF-1.11", **attributes})
+
+
+def told_shares(cover: Mapping[str, object]) -> dict[str, float]:
+    """What became of the cells, as attributes: NaN where it is not known, as of clouds without a mask."""
+    return {
+        name: math.nan if cover.get(name, 0) is None else number(cover.get(name)) or 0.0
+        for name in ("valid", "cloudy", "failed", "nodata")
+    }
 
 
 def _ids(

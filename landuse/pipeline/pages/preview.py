@@ -241,7 +241,7 @@ def _draw_legend(axes: Axes, view: MapView, *, columns: int) -> None:
     rows += [
         Patch(facecolor=_hex(kind.color), edgecolor=_hex(kind.stripe), hatch="////", label=_gap(kind, share))
         for kind in NO_CLASS
-        if (share := getattr(view.cover, kind.share)) > 0
+        if (share := getattr(view.cover, kind.share)) is None or share > 0
     ]
     axes.set_axis_off()
     legend = axes.legend(
@@ -267,8 +267,8 @@ def _label(title: str, share: float) -> str:
     return f"{cut}  {percent(share)}"
 
 
-def _gap(kind: NoClass, share: float) -> str:
-    return f"{kind.title}  {percent(share)} of the area"
+def _gap(kind: NoClass, share: float | None) -> str:
+    return f"{kind.title}  not checked" if share is None else f"{kind.title}  {percent(share)} of the area"
 
 
 def _hex(color: tuple[int, int, int]) -> str:

@@ -29,7 +29,7 @@ from landuse.pipeline.geometry import (
     surfaces,
 )
 from landuse.pipeline.read.rgb_image import picture_bands
-from landuse.pipeline.scene import mask_bands
+from landuse.pipeline.scene import is_masked
 from landuse.pipeline.stac_json import MAP_LEVEL, PLAN_DIGEST, is_remote
 from landuse.redact import printable, redact_href
 
@@ -250,7 +250,7 @@ def _classified(plan: RunPlan) -> str:
 def _masking(plan: RunPlan, spares_read: bool) -> str:
     """What was left out as cloud, by the masks that there were."""
     used = plan.scenes_used(spares_read)
-    masked = sum(bool(mask_bands(scene.level, scene.bands)) for scene in used)
+    masked = sum(is_masked(scene) for scene in used)
     if not masked:
         return "No cloud mask: clouds are mapped as land"
     kinds = "cloud, shadow and snow (SCL)" if plan.level == "L2A" else "cloud (s2cloudless)"

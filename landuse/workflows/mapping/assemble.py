@@ -17,7 +17,7 @@ from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
-from landuse.pipeline.scene import ReadFailure, Scene
+from landuse.pipeline.scene import ReadFailure, Scene, is_masked
 from landuse.pipeline.write.block_file import read_block
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.vector_layers import LAYERS, VectorOptions, write_vectors
@@ -89,13 +89,15 @@ def assemble(
     """
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
         layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
-        made = _assemble_rasters(plan, work, folder, layers)
+        made = _assemble_rasters(plan, work, folder, layers, spares_read=spares_read)
         names = write_vectors(plan, folder, made.classes, vectors)
     return replace(made, files=(*made.files, *names))
 
 
-def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str, RasterLayer]) -> Assembled:
-    tally = CellTally(plan)
+def _assemble_rasters(
+    plan: RunPlan, work: Store, folder: Path, layers: dict[str, RasterLayer], *, spares_read: bool
+) -> Assembled:
+    tally = CellTally(plan, plan.scenes_used(spares_read))
     failures: list[ReadFailure] = []
     observed = False
     per_cell = plan.stride_px // plan.picture_step_px
@@ -212,6 +214,7 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "engine": plan.engine,
         "composite": plan.composite,
         "level": plan.level,
+        "cloud_mask": ", ".join(sorted({"yes" if is_masked(scene) else "no" for scene in used})),
         "bands": ", ".join(plan.bands),
         "plan_sha256": plan.digest,
         "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in used})),
@@ -222,8 +225,10 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
 class CellTally:
     """Cells and areas of a map's classes, covers and statuses, added up block by block."""
 
-    def __init__(self, plan: RunPlan) -> None:
+    def __init__(self, plan: RunPlan, used: Sequence[Scene]) -> None:
         self._plan = plan
+        self._scenes = len(used)
+        self._unmasked = sum(not is_masked(scene) for scene in used)
         self._cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
         self._cells_of_cover = np.zeros(NODATA_ID + 1, np.int64)
         self._cells_of_status = np.zeros(len(CellStatus), np.int64)
@@ -259,9 +264,10 @@ class CellTally:
         return Cover(
             cells=int(self._cells_of_status.sum() - self._cells_of_status[CellStatus.OUTSIDE]),
             valid=pixels[CellStatus.CLASSIFIED] / total,
-            cloudy=pixels[CellStatus.CLOUDY] / total,
+            cloudy=None if self._unmasked == self._scenes else pixels[CellStatus.CLOUDY] / total,
             failed=pixels[CellStatus.FAILED] / total,
             nodata=pixels[CellStatus.UNSEEN] / total,
+            unmasked_scenes=self._unmasked,
         )
 
     def _areas(

@@ -352,7 +352,7 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
         raise IncompleteError(
             report=report.to_dict(),
             message=f"Only {cover.valid:.1%} of {cover.cells} cells could be classified, below --min-valid "
-            f"{request.min_valid_percent:g} % (cloudy {cover.cloudy:.1%}, failed {cover.failed:.1%}, nodata "
+            f"{request.min_valid_percent:g} % ({cover.cloud_told}, failed {cover.failed:.1%}, nodata "
             f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
             "--max-cloud.",
         )

@@ -236,13 +236,14 @@ def _scene_entry(scene: Scene) -> dict[str, object]:
     }
 
 
-def _area_entry(scene: Scene) -> dict[str, float] | None:
+def _area_entry(scene: Scene) -> dict[str, float | bool] | None:
     if scene.view is None:
         return None
     return {
         "seen_percent": round(100 * scene.view.seen, 2),
         "clear_percent": round(100 * scene.view.clear, 2),
         "cloud_percent": round(scene.view.cloud_percent, 2),
+        "estimated": scene.view.estimated,
     }
 
 

@@ -133,10 +133,10 @@ function fillCover(data) {
     const piece = element("span");
     piece.style.background = entry.background;
     piece.style.flexGrow = entry.share;
-    piece.hidden = entry.share === 0;
+    piece.hidden = !entry.share;
     document.getElementById("cover-bar").append(piece);
     const line = element("li");
-    line.append(named(entry.background, entry.title), element("span", `${percent(entry.share)} %`));
+    line.append(named(entry.background, entry.title), element("span", entry.share === null ? "not checked" : `${percent(entry.share)} %`));
     document.getElementById("cover").append(line);
   }
 }
