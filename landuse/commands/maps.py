@@ -150,6 +150,13 @@ def map_command(
             help="Move outlines by up to so many metres to simplify them, without gaps; rasters stay."
         ),
     ] = 0.0,
+    min_confidence: Annotated[
+        float,
+        typer.Option(
+            help="Leave cells unknown whose confidence, 0 to 1, is below this; of a model of pixels the "
+            "confidence times what doubt leaves of it. 0.5, say. Doubt is told by models of pixels only."
+        ),
+    ] = 0.0,
     min_valid: Annotated[
         float,
         typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
@@ -194,6 +201,7 @@ def map_command(
         vectors=requested_vectors(
             vector_format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
         ),
+        min_confidence=min_confidence,
         min_valid_percent=min_valid,
         overwrite=overwrite,
         block_px=block_px,

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from landuse.contract import LevelInput, ModelContract, PixelOutputs
+from landuse.contract import KnownSpectra, LevelInput, ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
@@ -82,9 +82,23 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=int(values["patch_size_px"]),
         resolution_m=float(values["resolution_m"]),
         temperature=float(values["temperature"]),
-        # Older checkpoints do not name these two.
+        # Older checkpoints do not name these three.
         optional_bands=tuple(map(str, values.get("optional_bands", ()))),
         pixels=_pixel_outputs(values.get("pixels")),
+        spectra=_known_spectra(values.get("spectra")),
+    )
+
+
+def _known_spectra(values: dict[str, Any] | None) -> KnownSpectra | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(KnownSpectra)}:
+        raise ValueError("spectra is no mixture")
+    return KnownSpectra(
+        weights=tuple(map(float, values["weights"])),
+        means=tuple(tuple(map(float, mean)) for mean in values["means"]),
+        factors=tuple(tuple(tuple(map(float, row)) for row in factor) for factor in values["factors"]),
+        rare=float(values["rare"]),
     )
 
 

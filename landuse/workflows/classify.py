@@ -63,7 +63,8 @@ def classify(
     """Classify Sentinel-2 imagery that is held already: the same map as ``landuse map`` makes of it.
 
     The imagery may be larger than memory: it is read block by block, so give it dask-backed or lazy. The
-    map is in memory: 6 bytes a cell, or 7 with land cover, and 4 for each class with ``probabilities``.
+    map is in memory: 6 bytes a cell, or 11 with land cover and doubt, and 4 for each class with
+    ``probabilities``.
 
     Args:
         data: one acquisition, or one composite, on pixels of 10 m of a UTM zone, north-up, with corners on
@@ -130,6 +131,7 @@ def classify(
     # What the files of a map hold, as they hold it.
     class_cells, confidence, status = np.zeros((3, plan.rows, plan.cols), np.uint8)
     covers = np.zeros((int(bool(plan.covers)), plan.rows, plan.cols), np.uint8)
+    doubt = np.zeros((int(plan.tells_doubt), plan.rows, plan.cols), np.uint8)
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
     tally = CellTally(plan, plan.scenes)
     with ThreadPoolExecutor(1) as reader:
@@ -140,12 +142,15 @@ def classify(
             confidence[cells] = content.rasters.confidence
             status[cells] = content.rasters.status
             covers[:, *cells] = content.rasters.cover
+            doubt[:, *cells] = content.rasters.doubt
             if probabilities:
                 shares[:, *cells] = content.rasters.probabilities
             tally.add(content.rasters, content.counts)
     rasters = {"class": class_cells[None], "confidence": confidence[None], "status": status[None]}
     if plan.covers:
         rasters["cover"] = covers
+    if plan.tells_doubt:
+        rasters["doubt"] = doubt
     if probabilities:
         rasters["probabilities"] = shares
     coordinates = odc.geo.xr.xr_coords(plan.cell_geobox)

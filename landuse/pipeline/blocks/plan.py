@@ -103,6 +103,10 @@ class RunPlan:
     """Class names; the index is the id."""
     covers: tuple[str, ...]
     """Names of the land covers; the index is the id. Empty for a model that tells none."""
+    tells_doubt: bool = False
+    """Whether the model says where the imagery is unlike what it was trained on."""
+    min_confidence: float = 0.0
+    """Cells whose confidence, times what doubt leaves of it, is below this have no class."""
     probabilities: bool
     """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
@@ -201,8 +205,9 @@ class RunPlan:
         values = self.to_dict()
         for name in ("blocks", "probabilities", "missing_bands"):
             del values[name]
-        if not self.covers:
-            del values["covers"]
+        for name in ("covers", "tells_doubt", "min_confidence"):
+            if not values[name]:
+                del values[name]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -465,6 +470,7 @@ def make_plan(
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
+    min_confidence: float = 0.0,
     block_px: int | None = None,
     crs: str | None = None,
 ) -> RunPlan:
@@ -481,6 +487,7 @@ def make_plan(
         position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
+        min_confidence: below it, times what doubt leaves of it, a cell has no class.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
@@ -532,6 +539,8 @@ def make_plan(
         weights_sha256=weights_sha256,
         classes=contract.classes,
         covers=() if contract.pixels is None else contract.pixels.covers,
+        tells_doubt=contract.tells_doubt,
+        min_confidence=min_confidence,
         probabilities=probabilities,
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )

@@ -39,6 +39,7 @@ OUTPUTS = (
     "cover.tif.aux.xml",
     "confidence.tif",
     "second.tif",
+    "doubt.tif",
     "probabilities.tif",
     "status.tif",
     "status.tif.aux.xml",
@@ -117,6 +118,8 @@ def _assemble_rasters(
             if plan.covers:
                 put["cover.tif"](*corner, rasters.cover)
                 put["second.tif"](*corner, rasters.second)
+            if plan.tells_doubt:
+                put["doubt.tif"](*corner, rasters.doubt[0])
             if "probabilities.tif" in layers:
                 put["probabilities.tif"](*corner, rasters.probabilities)
             tally.add(rasters, content.counts)
@@ -196,6 +199,8 @@ def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
             units=("class id", "1"),
             scale=(1.0, 1 / SHARE_STEPS),
         )
+    if plan.tells_doubt:
+        layers["doubt.tif"] = replace(share, descriptions=("how unlike what the model was trained on",))
     if plan.probabilities:
         layers["probabilities.tif"] = replace(share, descriptions=plan.classes)
     return layers
@@ -235,6 +240,7 @@ class CellTally:
         self._pixels_of_class = np.zeros(len(plan.classes), np.int64)
         self._pixels_of_cover = np.zeros(len(plan.covers), np.int64)
         self._pixels_of_status = np.zeros(len(CellStatus), np.int64)
+        self._pixels_of_doubt = np.zeros(2, np.int64)
 
     def add(self, rasters: BlockRasters, counts: PixelCounts) -> None:
         """One more block."""
@@ -244,6 +250,7 @@ class CellTally:
         self._pixels_of_class += counts.of_class
         self._pixels_of_cover += counts.of_cover
         self._pixels_of_status += counts.of_status
+        self._pixels_of_doubt += counts.of_doubt
 
     @property
     def classes(self) -> tuple[ClassArea, ...]:
@@ -259,6 +266,7 @@ class CellTally:
     def cover(self) -> Cover:
         """What became of the area's cells."""
         pixels = dict(zip(CellStatus, self._pixels_of_status.tolist(), strict=True))
+        known, doubtful = self._pixels_of_doubt.tolist()
         # A small area of a map of pixels may lie between their centres.
         total = max(sum(pixels.values()) - pixels[CellStatus.OUTSIDE], 1)
         return Cover(
@@ -267,6 +275,8 @@ class CellTally:
             cloudy=None if self._unmasked == self._scenes else pixels[CellStatus.CLOUDY] / total,
             failed=pixels[CellStatus.FAILED] / total,
             nodata=pixels[CellStatus.UNSEEN] / total,
+            unknown=pixels[CellStatus.UNKNOWN] / total,
+            doubtful=doubtful / max(known, 1) if self._plan.tells_doubt else None,
             unmasked_scenes=self._unmasked,
         )
 

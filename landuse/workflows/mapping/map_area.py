@@ -159,6 +159,7 @@ def plan_map(
         stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
         bands=request.bands,
         probabilities=request.probabilities,
+        min_confidence=request.min_confidence,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
         block_px=request.block_px,
@@ -257,6 +258,8 @@ def map_area(
             )
             publish(report, folder, classifier)
         _settle(out, request, made)
+    for warning in report.warnings[len(plan.warnings) :]:
+        log.warning("%s", warning)
     _check_complete(report, request)
     return report
 

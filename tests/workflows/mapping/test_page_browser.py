@@ -542,6 +542,13 @@ def test_clouds_that_nobody_checked_are_not_told_as_none(shown):
     view = small_view()
     page = shown(replace(view, cover=replace(view.cover, cloudy=None)))
     assert "Cloud, shadow or snow\nnot checked" in text(page, "cover")
+    assert text(page, "doubt") == ""
+
+
+def test_the_share_that_is_unlike_the_training_is_told(shown):
+    view = small_view()
+    page = shown(replace(view, cover=replace(view.cover, doubtful=0.416)))
+    assert text(page, "doubt").startswith("41.6 % of what is mapped is unlike")
 
 
 def test_no_request_leaves_the_page(shown):
