@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from scipy.special import expit
 from scipy.stats import multivariate_normal
@@ -125,6 +126,48 @@ def test_a_model_carries_its_spectra_and_an_older_one_tells_no_doubt(contract, t
         told.pixel_scores(dn, BANDS, "L2A").doubt, doubt_of(contract, torch.tensor(dn[None].astype(float)))
     )
     assert "spectra" in asdict(told.contract)
+
+
+def test_real_land_ice_and_cloud(data_dir):
+    """A mixture of real patches of both levels; scenes that it was not fitted to, in red, green and blue."""
+
+    folder = data_dir / "cover" / "l2a_patches"
+    fine, coarse = (np.load(folder / f"{name}.npz")[name] for name in ("bands_10m", "bands_20m"))
+
+    def l2a(rows):
+        codes = np.concatenate([fine[rows], coarse[rows].repeat(2, 2).repeat(2, 3)], 1)
+        held = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12")
+        return torch.tensor((codes * 1.3 / 255) ** 2 * 10_000)[:, [held.index(band) for band in BANDS]]
+
+    def l1c(path):
+        with rasterio.open(path) as file:  # EuroSAT's B8A comes last
+            order = [f"B{n:02}" for n in range(1, 13)]
+            order = [*order, "B8A"] if "EuroSAT" in str(path) else file.descriptions
+            return file.read([order.index(band) + 1 for band in BANDS]).astype(float)
+
+    def share(contract, dn, level):
+        rows, cols = (side // 4 * 4 for side in dn.shape[1:])
+        whole = torch.tensor(dn[None, :, :rows, :cols]).float()
+        doubt = DoubtMeter(contract, VISIBLE, CPU)(bring_to_input(whole, contract, level))
+        return float((doubt >= 0.5).float().mean())
+
+    plain = pixel_contract()
+    patches = np.stack([l1c(path) for path in sorted((data_dir / "eurosat/EuroSAT_MS").glob("*/*.tif"))[::4]])
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in (("PATCHES_A_LEVEL", 300), ("CELLS", 6000), ("ROUNDS", 15)):
+            patched.setattr(known_spectra, name, value)
+        parts = [(l2a(np.s_[:900:3]), BANDS, "L2A"), (torch.tensor(patches), BANDS, "L1C")]
+        contract = replace(plain, spectra=fit_known_spectra(parts, plain))
+    scenes = data_dir / "scenes"
+    assert share(contract, l1c(scenes / "orihuela_es_L1C_20190918_13b_utm30n.tif"), "L1C") < 0.05
+    assert share(contract, l1c(scenes / "slovenia_L1C_20150830_13b_utm33n.tif"), "L1C") < 0.05
+    assert share(contract, l1c(scenes / "slovenia_L1C_20150820_cloudy_13b_utm33n.tif"), "L1C") > 0.6
+    held_back = torch.cat(list(l2a(np.s_[2000::100])), -1).numpy()
+    assert share(contract, held_back, "L2A") < 0.05
+    ice = data_dir / "cover/terramesh/S2L1C/609U_541L_3_0.tif"
+    with rasterio.open(ice) as file:
+        stored = file.read([4, 3, 2]).astype(float) - 1000  # its offset
+    assert share(contract, np.concatenate([stored, np.zeros((7, *stored.shape[1:]))]), "L1C") > 0.9
 
 
 def test_patches_without_all_bands_tell_no_spectra():
