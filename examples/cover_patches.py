@@ -9,8 +9,9 @@ From 13-band patches of EuroSAT and an ``.npz`` of their labels (``label``, ``na
     python examples/cover_patches.py eurosat cover/eurosat_ms_labels.npz EuroSAT_MS --out pixels/eurosat
 
 A label's weight is the teacher's confidence, times ``--disagreement`` where its two views differ; where no
-confidence is known, ``--confidence``. Snow is given no weight: dark sea and clouds are often called so. Bands
-of 20 m are brought to 10 m by cubic convolution, as maps read them. ``--limit`` takes the first patches only.
+confidence is known, ``--confidence``. ``--labels`` takes other labels, see ``examples/teach_covers.py``. Snow
+is given no weight: dark sea and clouds are often called so. Bands of 20 m are brought to 10 m by cubic
+convolution, as maps read them. ``--limit`` takes the first patches only.
 """
 
 from __future__ import annotations
@@ -79,39 +80,68 @@ def weight_of(label: NDArray[np.uint8], confidence: NDArray[np.float32]) -> NDAr
     return np.where(np.isin(label, ignored), 0, confidence).astype(np.float32)
 
 
-def array_patches(
-    folder: Path, disagreement: float, limit: int | None
-) -> Iterator[tuple[str, NDArray[np.uint16], NDArray[np.uint8], NDArray[np.float32]]]:
-    """Name, DN of ``BANDS``, labels and weights of each patch of a folder of arrays."""
-    names = ("bands_10m", "bands_20m", "label", "label_half_path", "confidence_16")
-    arrays: dict[str, Any] = {}
-    for name in names:
+def stored_arrays(folder: Path, limit: int | None) -> Iterator[NDArray[np.uint16]]:
+    """DN of ``BANDS`` of each patch of a folder of arrays, 20 m bands brought to 10 m."""
+    bands: dict[str, Any] = {}
+    for name in ("bands_10m", "bands_20m"):
         with np.load(folder / f"{name}.npz") as file:
-            arrays[name] = file[name][:limit]
+            bands[name] = file[name][:limit]
+    _check_lengths(folder, bands)
+    for fine_codes, coarse_codes in zip(*bands.values(), strict=True):
+        fine = dn_of(fine_codes)
+        coarse = finer(dn_of(coarse_codes), fine.shape[1])
+        both = dict(zip(FINE + COARSE, (*fine, *coarse), strict=True))
+        yield np.stack([both[band] for band in BANDS])
+
+
+def array_patches(
+    folder: Path, labels: Path, disagreement: float, limit: int | None
+) -> Iterator[tuple[str, NDArray[np.uint16], NDArray[np.uint8], NDArray[np.float32]]]:
+    """Name, DN of ``BANDS``, labels and weights of each patch of a folder of arrays.
+
+    ``labels`` holds ``label.npz``, ``confidence_16.npz`` and perhaps a second view, ``label_half_path.npz``.
+    """
+    names = ["label", "confidence_16"]
+    names += ["label_half_path"] if (labels / "label_half_path.npz").exists() else []
+    told: dict[str, Any] = {}
+    for name in names:
+        with np.load(labels / f"{name}.npz") as file:
+            told[name] = file[name][:limit]
+    images = list(stored_arrays(folder, limit))
+    _check_lengths(folder, told | {"bands": images})
+    for row, image in enumerate(images):
+        label = told["label"][row]
+        agreed = 1.0
+        if "label_half_path" in told:
+            agreed = np.where(label == told["label_half_path"][row], 1, disagreement)
+        weight = weight_of(label, (told["confidence_16"][row] / 16 * agreed).astype(np.float32))
+        yield f"{folder.name}_{row:05d}", image, label, weight
+
+
+def _check_lengths(folder: Path, arrays: dict[str, Any]) -> None:
     if len({len(array) for array in arrays.values()}) != 1:
         sizes = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
         raise ValueError(f"the arrays of {folder} hold different numbers of patches: {sizes}")
-    for row in range(len(arrays["label"])):
-        fine = dn_of(arrays["bands_10m"][row])
-        coarse = finer(dn_of(arrays["bands_20m"][row]), fine.shape[1])
-        both = dict(zip(FINE + COARSE, (*fine, *coarse), strict=True))
-        label = arrays["label"][row]
-        agreed = np.where(label == arrays["label_half_path"][row], 1, disagreement)
-        weight = weight_of(label, (arrays["confidence_16"][row] / 16 * agreed).astype(np.float32))
-        yield f"{folder.name}_{row:05d}", np.stack([both[band] for band in BANDS]), label, weight
 
 
 def eurosat_patches(
-    labels: Path, roots: list[Path], confidence: float, limit: int | None
+    labels: Path, roots: list[Path], confidence: float, limit: int | None, taught: Path | None = None
 ) -> Iterator[tuple[str, str, NDArray[np.uint16], NDArray[np.uint8], NDArray[np.float32]]]:
-    """Name, use, DN of ``BANDS``, labels and weights of each labelled patch of EuroSAT."""
+    """Name, use, DN of ``BANDS``, labels and weights of each labelled patch of EuroSAT.
+
+    ``taught`` holds other labels of the same patches, ``label.npz``, and their ``confidence_16.npz``.
+    """
     with np.load(labels) as file:
         values, names = file["label"][:limit], file["name"][:limit].tolist()
         covers = tuple(map(str, file["classes"]))
+    confidences: list[Any] = [confidence] * len(names)
+    if taught is not None:
+        with np.load(taught / "label.npz") as file, np.load(taught / "confidence_16.npz") as second:
+            values, confidences = file["label"][:limit], list(second["confidence_16"][:limit] / 16)
     if covers != TEACHER:
         raise ValueError(f"{labels} names the covers {', '.join(covers)}; wanted are {', '.join(TEACHER)}")
     rows = [EUROSAT_TIFF.index(band) for band in BANDS]
-    for name, label in zip(names, values, strict=True):
+    for name, label, believed in zip(names, values, confidences, strict=True):
         stem = Path(name).stem
         use = stem.rpartition("_")[0]
         found = [path for root in roots if (path := root / use / f"{stem}.tif").is_file()]
@@ -121,7 +151,7 @@ def eurosat_patches(
             if file.count != len(EUROSAT_TIFF):
                 raise ValueError(f"{found[0]} has {file.count} bands; EuroSAT's have {len(EUROSAT_TIFF)}")
             dn = file.read()[rows]
-        yield stem, use, dn, label, weight_of(label, np.full(label.shape, confidence, np.float32))
+        yield stem, use, dn, label, weight_of(label, np.broadcast_to(believed, label.shape))
 
 
 def write(path: Path, values: NDArray[Any], names: tuple[str, ...] = ()) -> None:
@@ -149,6 +179,9 @@ def main() -> None:
     eurosat.add_argument("--confidence", type=float, default=0.8, help="weight of every label")
     for command in (arrays, eurosat):
         command.add_argument("--out", type=Path, required=True, help="a new folder")
+        command.add_argument(
+            "--labels", type=Path, dest="taught", help="folder of other labels, see teach_covers.py"
+        )
         command.add_argument("--limit", type=int, help="only the first patches")
     options = parser.parse_args()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # patches of arrays lie nowhere
@@ -162,10 +195,13 @@ def main() -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         if options.command == "arrays":
-            patches = array_patches(options.folder, options.disagreement, options.limit)
+            told = options.taught or options.folder
+            patches = array_patches(options.folder, told, options.disagreement, options.limit)
             level = "L2A"
         else:
-            found = eurosat_patches(options.labels, options.roots, options.confidence, options.limit)
+            found = eurosat_patches(
+                options.labels, options.roots, options.confidence, options.limit, options.taught
+            )
             level = "L1C"
 
             def named() -> Iterator[tuple[str, NDArray[np.uint16], NDArray[np.uint8], NDArray[np.float32]]]:
@@ -185,8 +221,8 @@ def main() -> None:
     except (OSError, KeyError, ValueError, RasterioError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         sys.exit(f"Error: {error}")
-    told = f"{labelled / count:.1%} of their pixels labelled"
-    print(f"wrote {out}: {count} patches of {', '.join(BANDS)} ({level}), {told}")
+    share = f"{labelled / count:.1%} of their pixels labelled"
+    print(f"wrote {out}: {count} patches of {', '.join(BANDS)} ({level}), {share}")
 
 
 if __name__ == "__main__":

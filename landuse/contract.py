@@ -32,6 +32,8 @@ class PixelOutputs:
     """The cover's logits are divided by this before the softmax."""
     use_temperature: float = 1.0
     """The use's logits of a pixel are divided by this before the softmax over a cover's uses."""
+    visible_cover_bias: tuple[float, ...] = ()
+    """Added to the logits of each cover where all optional bands are missing; empty adds nothing."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.covers) <= 255 or len(set(self.covers)) != len(self.covers):
@@ -47,6 +49,9 @@ class PixelOutputs:
         for value in (self.cover_temperature, self.use_temperature):
             if not isfinite(value) or value <= 0:
                 raise ValueError(f"temperature {value} must be finite and above 0")
+        bias = self.visible_cover_bias
+        if bias and (len(bias) != len(self.covers) or not all(isfinite(value) for value in bias)):
+            raise ValueError(f"visible_cover_bias {bias} needs a finite number for each cover")
 
 
 MAX_SPECTRA = 64

@@ -5,6 +5,9 @@ from __future__ import annotations
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Every band of the MSI, in order of wavelength."""
 
+B8A_LAST = (*BANDS[:8], "B09", "B10", "B11", "B12", "B8A")
+"""Every band in the order that some files have them, EuroSAT's 13-band TIFFs among them."""
+
 SCL = "SCL"
 """The scene classification of L2A, handled like a band."""
 

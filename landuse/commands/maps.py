@@ -27,8 +27,17 @@ from landuse.commands.terminal import (
 from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
 
+IMAGE_PANEL = "An image of your own, as of landuse catalog"
+
 
 def map_command(
+    rasters: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGE]...",
+            help="Your own Sentinel-2 image instead of a source: one multi-band GeoTIFF, or one file a band.",
+        ),
+    ] = None,
     bbox: Annotated[
         str | None,
         typer.Option(metavar="W,S,E,N", help="Area as west, south, east, north in degrees (WGS 84)."),
@@ -77,7 +86,8 @@ def map_command(
         str,
         typer.Option(
             help="Which bands to read of those that the model can do without: `all` that every scene offers, "
-            "`rgb`, or `rgb-nir` (red, green, blue, near infrared). Fewer bands are fewer bytes to fetch.",
+            "`rgb`, or `rgb-nir` (red, green, blue, near infrared). Fewer bands are fewer bytes to fetch. "
+            "Of an IMAGE also the names of its bands in their order: B04,B03,-,B02 leaves out the third.",
             autocompletion=one_of("all", "rgb", "rgb-nir"),
         ),
     ] = "all",
@@ -168,6 +178,41 @@ def map_command(
             "of a model that classifies each pixel, 1024 of one that classifies patches."
         ),
     ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Processing level of an IMAGE: L1C or L2A.",
+            autocompletion=one_of("L1C", "L2A"),
+            rich_help_panel=IMAGE_PANEL,
+        ),
+    ] = None,
+    acquired: Annotated[
+        str | None,
+        typer.Option("--datetime", help="When an IMAGE was acquired, ISO 8601.", rich_help_panel=IMAGE_PANEL),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Processing baseline of an IMAGE, NN.NN.", rich_help_panel=IMAGE_PANEL)
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an IMAGE: reflectance = scale x stored + offset; default: tags, else 0.0001.",
+            rich_help_panel=IMAGE_PANEL,
+        ),
+    ] = None,
+    offset: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an IMAGE, in reflectance; default: tags, else baseline.", rich_help_panel=IMAGE_PANEL
+        ),
+    ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an IMAGE: stored value that means nodata; default: tags, else 0 (NaN for floats).",
+            rich_help_panel=IMAGE_PANEL,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and mapped; read no pixel.")
     ] = False,
@@ -176,6 +221,7 @@ def map_command(
     quiet: QuietOption = False,
 ) -> None:
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
+    from landuse.workflows.imagery.one_step import ImageFacts, requested_source
     from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
     from landuse.workflows.mapping.request import (
         MapRequest,
@@ -185,8 +231,17 @@ def map_command(
     )
 
     cluster = requested_cluster(scheduler, workers, model, device)
+    facts = ImageFacts(
+        level=level,
+        acquired=acquired,
+        baseline=baseline,
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+    )
+    source_or_image, bands = requested_source(source, tuple(rasters or ()), facts, bands)
     request = MapRequest(
-        source=source,
+        source=source_or_image,
         area=requested_area(bbox, aoi),
         dates=requested_dates(date),
         out=out,
@@ -303,7 +358,8 @@ def catalog_command(
     bands: Annotated[
         str | None,
         typer.Option(
-            metavar="B04,B03,B02", help="Band names in file order; default: descriptions, file names."
+            metavar="B04,B03,B02",
+            help="Band names in file order, - for a band to leave out; default: descriptions, file names.",
         ),
     ] = None,
     item_id: Annotated[str | None, typer.Option("--id", help="Item id; default: from the file name.")] = None,
@@ -313,6 +369,7 @@ def catalog_command(
     """Make local rasters a STAC catalogue of COGs that `landuse map --source` reads."""
     from landuse.workflows.imagery.bands import CatalogRequest
     from landuse.workflows.imagery.catalog import catalog_rasters, parse_acquired_utc
+    from landuse.workflows.imagery.next_step import next_step
 
     result = catalog_rasters(
         CatalogRequest(
@@ -338,4 +395,4 @@ def catalog_command(
     west, south, east, north = result.bounds_lonlat
     typer.echo(f"bbox     {west:.6f},{south:.6f},{east:.6f},{north:.6f}")
     typer.echo(f"catalog  {result.catalog}")
-    typer.echo(f"next     landuse map --source {result.catalog} --out MAP")
+    typer.echo(f"next     {next_step(result)}")

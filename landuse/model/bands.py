@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from landuse.sentinel2 import BANDS
+from landuse.sentinel2 import B8A_LAST, BANDS
 
 ALL = BANDS
 """Every band, in order of wavelength: ``--bands all``; L1C only, since L2A has no B10."""
@@ -13,7 +13,7 @@ NO_B10 = tuple(band for band in BANDS if band != "B10")
 RGB = ("B04", "B03", "B02")
 """Red, green, blue: the order of EuroSAT's JPEGs and of every RGB network here."""
 
-EUROSAT_TIFF = (*BANDS[:8], "B09", "B10", "B11", "B12", "B8A")
+EUROSAT_TIFF = B8A_LAST
 """Band order of EuroSAT's 13-band TIFFs: B8A comes last."""
 
 BAND_SETS = {"rgb": RGB, "all": ALL, "no-b10": NO_B10}

@@ -116,6 +116,7 @@ def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
         uses=tuple(map(str, values["uses"])),
         cover_temperature=float(values["cover_temperature"]),
         use_temperature=float(values["use_temperature"]),
+        visible_cover_bias=tuple(map(float, values.get("visible_cover_bias", ()))),  # older ones have none
     )
 
 

@@ -29,13 +29,16 @@ _CELL_PX = 4
 """The averages are made of cells of so many pixels, which changes them little and costs a sixteenth."""
 
 
-def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
+def combine(
+    cover_logits: Tensor, use_logits: Tensor, contract: ModelContract, *, visible_only: bool = False
+) -> tuple[Tensor, Tensor]:
     """The probability of each class and of each cover.
 
     Args:
         cover_logits: (B, covers, H, W); H and W are multiples of 4.
         use_logits: (B, uses, H, W).
         contract: of a model that classifies pixels: classes, covers, their uses and the temperatures.
+        visible_only: whether all optional bands were missing.
 
     Returns:
         (B, classes, H, W) and (B, covers, H, W), each summing to 1 over the second axis.
@@ -43,7 +46,10 @@ def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -
     outputs = contract.pixels
     if outputs is None:
         raise ValueError(f"model {contract.name} classifies patches, not pixels")
-    covers = (cover_logits.float() / outputs.cover_temperature).softmax(1)
+    logits = cover_logits.float()
+    if visible_only and outputs.visible_cover_bias:
+        logits = logits + logits.new_tensor(outputs.visible_cover_bias)[:, None, None]
+    covers = (logits / outputs.cover_temperature).softmax(1)
     scaled = use_logits.float() / outputs.use_temperature
     classes = covers.new_zeros((covers.shape[0], len(contract.classes), *covers.shape[2:]))
     for index, uses in enumerate(outputs.uses_of_covers):

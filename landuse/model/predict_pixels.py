@@ -132,7 +132,8 @@ class PixelPredictor:
         input_dn, present = self._input_dn(dn, tuple(bands), level)
         with full_float32():
             covers, uses = self.logits(self._standardized(input_dn), present)
-            classes, of_cover = combine(covers, uses, self.contract)
+            visible_only = not bool(present.any())
+            classes, of_cover = combine(covers, uses, self.contract, visible_only=visible_only)
             doubt = self._meter(tuple(bands))(input_dn).cpu().numpy() if self.contract.tells_doubt else None
         return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy(), doubt=doubt)
 

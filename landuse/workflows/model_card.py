@@ -637,6 +637,9 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
             data_type=DataType.FLOAT32,
         )
 
+    cover_formula = "p(cover) = softmax(cover_logits / cover_temperature)"
+    if outputs.visible_cover_bias:
+        cover_formula += ", visible_cover_bias added to cover_logits where all optional bands are missing"
     landuse_output = ModelOutput.create(
         name="landuse",
         tasks=tasks,
@@ -651,7 +654,7 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
             format=COMBINATION_FORMAT,
             expression={
                 "formula": (
-                    "p(cover) = softmax(cover_logits / cover_temperature); p(use | cover) = softmax over the "
+                    f"{cover_formula}; p(use | cover) = softmax over the "
                     "uses of the cover of use_logits / use_temperature. Of a cover of several uses, those "
                     "that are not decided at each pixel are averaged over use_around_px around it, weighted "
                     "by p(cover)."
@@ -660,6 +663,7 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
                 "uses_of_covers": uses,
                 "cover_temperature": outputs.cover_temperature,
                 "use_temperature": outputs.use_temperature,
+                "visible_cover_bias": list(outputs.visible_cover_bias),
                 "use_around_px": USE_AROUND_PX,
                 "decided_at_each_pixel": [name for name in LINES if name in outputs.uses],
             },
@@ -669,13 +673,14 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
         name="cover",
         tasks=tasks,
         result=result(len(outputs.covers)),
-        description="Probabilities of each pixel's land cover: softmax(logits / temperature).",
+        description="Probabilities of each pixel's land cover, which post-processing makes of the logits.",
         classes=[_class(value, name, LAND_COVER) for value, name in enumerate(outputs.covers)],
         post_processing_function=ProcessingExpression.create(
-            format=SOFTMAX_FORMAT,
+            format=COMBINATION_FORMAT,
             expression={
-                "formula": "softmax(logits / temperature)",
-                "temperature": outputs.cover_temperature,
+                "formula": cover_formula,
+                "cover_temperature": outputs.cover_temperature,
+                "visible_cover_bias": list(outputs.visible_cover_bias),
             },
         ),
     )

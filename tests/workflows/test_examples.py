@@ -158,6 +158,10 @@ def test_adjust_pixel_model(tmp_path, refusal):
         "--bias",
         "Highway=-2.5",
         "River=0.5",
+        "--cover-bias",
+        "Grass=0.25",
+        "--visible-cover-bias",
+        "Water=-1.5",
         "--cover-temperature",
         "1.4",
         "--out",
@@ -165,15 +169,21 @@ def test_adjust_pixel_model(tmp_path, refusal):
     )
     assert run("adjust_pixel_model.py", weights, *options, cwd=tmp_path) == "wrote other.safetensors\n"
     before, after = load_contract(weights), load_contract(tmp_path / "other.safetensors")
-    assert after == replace(before, pixels=replace(before.pixels, cover_temperature=1.4))
+    visible = (-1.5, *[0.0] * 8)
+    outputs = replace(before.pixels, cover_temperature=1.4, visible_cover_bias=visible)
+    assert after == replace(before, pixels=outputs)
     tensors, changed = load_file(weights), load_file(tmp_path / "other.safetensors")
     added = changed.pop("uses.bias") - tensors.pop("uses.bias")
     expected = {"Highway": -2.5, "River": 0.5}
     for use, value in zip(before.pixels.uses, added.tolist(), strict=True):
         assert value == pytest.approx(expected.get(use, 0), abs=1e-6)
+    added = changed.pop("covers.bias") - tensors.pop("covers.bias")
+    grass = before.pixels.covers.index("Grass")
+    assert added.view(9, 4)[grass].tolist() == pytest.approx([0.25] * 4)
+    assert float(added.abs().sum()) == pytest.approx(1)
     assert all((changed[name] == value).all() for name, value in tensors.items())
     assert "names Sea" in refusal("adjust_pixel_model.py", weights, "--bias", "Sea=1", "--out", "x")
-    assert "is not USE=NUMBER" in refusal("adjust_pixel_model.py", weights, "--bias", "River", "--out", "x")
+    assert "is not NAME=NUMBER" in refusal("adjust_pixel_model.py", weights, "--bias", "River", "--out", "x")
 
 
 def test_fit_doubt_takes_over_what_another_model_knows(tmp_path, refusal):
@@ -313,6 +323,15 @@ def test_cover_patches(data_dir, tmp_path, refusal):
     weight = np.where(arrays["label"] == 8, 0, arrays["confidence_16"] / 16 * agreed)
     np.testing.assert_allclose(found.weight.numpy(), weight * 255, atol=0.51)
 
+    taught = tmp_path / "taught"
+    taught.mkdir()
+    np.savez(taught / "label.npz", label=(arrays["label"] + 1) % 8)
+    np.savez(taught / "confidence_16.npz", confidence_16=np.full_like(arrays["label"], 12))
+    run("cover_patches.py", *options, "--labels", taught, "--out", "other_labels", cwd=tmp_path)
+    found = read_pixel_patches(tmp_path / "other_labels", EUROSAT_NAMES)
+    assert np.array_equal(found.label.numpy(), (arrays["label"] + 1) % 8)
+    assert set(found.weight.unique().tolist()) == {191}
+
     roots = (data_dir / "eurosat" / "EuroSAT_MS", data_dir / "eurosat" / "EuroSAT_MS_2")
     options = ("eurosat", cover / "eurosat_ms_labels.npz", *roots, "--limit", 3)
     run("cover_patches.py", *options, "--out", "ms", cwd=tmp_path)
@@ -338,6 +357,25 @@ def test_cover_patches(data_dir, tmp_path, refusal):
     )
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / ".other.part").exists()
+
+
+def test_a_teacher_is_asked_in_every_view(monkeypatch):
+    """A teacher that looks at each pixel alone says of the mean what it says of each view."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import teach_covers
+
+    dn = np.random.default_rng(0).integers(100, 3000, (2, 10, 8, 8)).astype(np.uint16)
+
+    def teacher(x):
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    plain = teacher(teach_covers.seen(dn, 0.0))
+    np.testing.assert_allclose(teach_covers.averaged(teacher, dn, "L1C"), plain, rtol=1e-5)
+    whole, most = (teacher(teach_covers.seen(dn, share)) for share in (1.0, 0.75))
+    np.testing.assert_allclose(teach_covers.averaged(teacher, dn, "L2A"), (2 * whole + most) / 3, rtol=1e-5)
+    # The first band of the teacher is B02, the third of the patches; log, scale and logistic by hand.
+    value = np.exp((np.log(dn[0, 2, 3, 4] * 0.005 + 1) - 1.7417) / 2.0233 * 5 - 1)
+    np.testing.assert_allclose(teach_covers.seen(dn, 0.0)[0, 3, 4, 0], value / (value + 1), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -374,7 +374,7 @@ def test_what_a_model_of_pixels_gives_follows_from_its_card(tmp_path):
         return np.exp(values) / np.exp(values).sum()
 
     told = landuse["post_processing_function"]["expression"]
-    assert cover["post_processing_function"]["expression"]["temperature"] == told["cover_temperature"]
+    assert cover["post_processing_function"]["expression"]["cover_temperature"] == told["cover_temperature"]
     p_cover = softmax(logits[0] / told["cover_temperature"])
     by_class = {}
     for share, (_, uses) in zip(p_cover, told["uses_of_covers"].items(), strict=True):
@@ -649,6 +649,7 @@ def test_every_shipped_weight_has_a_card_that_agrees_with_it(name):
     else:
         assert told["cover_temperature"] == contract.pixels.cover_temperature
         assert told["use_temperature"] == contract.pixels.use_temperature
+        assert told["visible_cover_bias"] == list(contract.pixels.visible_cover_bias)
     dn = np.random.default_rng(0).integers(1, 9000, (2, len(contract.bands), side, side), dtype=np.uint16)
     for entry in contract.levels:
         tensor = torch.from_numpy(dn.astype(np.float32))

@@ -49,29 +49,34 @@ def random_shift(images: Tensor, margin_px: int, rng: torch.Generator) -> Tensor
     return random_crop(padded, images.shape[2], images.shape[3], rng)
 
 
-def atmosphere(input_dn: Tensor, path_dn: Tensor, spread: float, rng: torch.Generator) -> Tensor:
+def atmosphere(
+    input_dn: Tensor, path_dn: Tensor, spread: float, rng: torch.Generator, deviation: float = 0.12
+) -> Tensor:
     """Each image under another atmosphere: path radiance added or taken away.
 
     Args:
         input_dn: (B, C, H, W) input DN, see ``normalize.bring_to_input``.
         path_dn: (C,) path radiance that separates L1C from L2A.
         spread: the common amount is uniform in ``-spread..spread`` of ``path_dn``; each band
-            deviates from it by a normal 12 % of its own.
+            deviates from it by a normal ``deviation`` of its own.
         rng: source of randomness.
+        deviation: see ``spread``.
     """
     count, channels = input_dn.shape[:2]
     device = input_dn.device
     amount = (torch.rand((count, 1), generator=rng, device=device) * 2 - 1) * spread
-    amount = amount + 0.12 * torch.randn((count, channels), generator=rng, device=device)
+    amount = amount + deviation * torch.randn((count, channels), generator=rng, device=device)
     return input_dn + (amount * path_dn)[:, :, None, None]
 
 
-def brightness(input_dn: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """Each image's brightness and contrast scaled by ``1 +- strength``, its bands by a third of it."""
+def brightness(input_dn: Tensor, strength: float, rng: torch.Generator, band_share: float = 1 / 3) -> Tensor:
+    """Each image's brightness and contrast scaled by ``1 +- strength``, its bands by ``band_share`` of it."""
     count, channels = input_dn.shape[:2]
     device = input_dn.device
     gain = 1 + strength * (torch.rand((count, 1), generator=rng, device=device) * 2 - 1)
-    gain = gain * (1 + strength / 3 * (torch.rand((count, channels), generator=rng, device=device) * 2 - 1))
+    gain = gain * (
+        1 + strength * band_share * (torch.rand((count, channels), generator=rng, device=device) * 2 - 1)
+    )
     contrast = 1 + strength * (torch.rand((count, 1, 1, 1), generator=rng, device=device) * 2 - 1)
     scaled = input_dn * gain[:, :, None, None]
     mean = scaled.mean((2, 3), keepdim=True)

@@ -16,6 +16,7 @@ import torch
 
 from landuse.errors import UsageError
 from landuse.model.bands import EUROSAT_JPEG_MAX_DN, EUROSAT_TIFF, RGB
+from landuse.plausible import cirrus_fault
 from landuse.sentinel2 import BANDS, LEVELS
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 
 MAX_STORED_DN = 32_767
 """DN are kept as int16; every network's input saturates far below."""
-
-MAX_CIRRUS_MEAN_DN = 100
-"""Mean of B10 over a data set of clear L1C patches stays far below (EuroSAT: 12)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,15 +354,12 @@ class _TiffReader:
         Raises:
             UsageError: another band is, or B10 is bright.
         """
-        if "B10" not in self.order:
-            return
         means = dict(zip(self.order, np.mean(self._means, 0).tolist(), strict=True))
-        darkest = min(means, key=lambda band: means[band])
-        if darkest != "B10" or means["B10"] > MAX_CIRRUS_MEAN_DN:
+        fault = cirrus_fault(means, clear=True)
+        if fault is not None:
             raise UsageError(
-                f"The bands of {self._source.root} are not in the order {','.join(self.order)}: what "
-                f"should be B10 (cirrus, nearly black in L1C) has a mean of {means['B10']:.0f} DN, and the "
-                f"darkest is {darkest} with {means[darkest]:.0f}. Say the files' order with --band-order."
+                f"The bands of {self._source.root} are not in the order {','.join(self.order)}: {fault}. Say "
+                "the files' order with --band-order."
             )
 
 

@@ -225,14 +225,14 @@ def _read_asset(scene: Scene, asset: BandAsset, geobox: GeoBox, remote: Remote) 
     """Stored values and validity ``(y, x)`` of one asset on the grid."""
     try:
         if "://" not in asset.href:
-            with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=_driver(asset)) as source:
+            with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=driver_of(asset)) as source:
                 _check(source, asset, scene.id)
                 return read_onto(source, asset, geobox)
         with remote.opened(asset.href, scene.provider) as opened:
             try:
                 with (
                     rasterio.Env(**GDAL_OPTIONS),
-                    rasterio.open(opened.name, driver=_driver(asset), opener=opened.opener) as source,
+                    rasterio.open(opened.name, driver=driver_of(asset), opener=opened.opener) as source,
                 ):
                     _check(source, asset, scene.id)
                     opened.fetch(ranges_onto(source, asset, geobox))
@@ -262,7 +262,7 @@ def _unreadable(scene: Scene, asset: BandAsset, reason: str) -> AssetError:
     )
 
 
-def _driver(asset: BandAsset) -> str:
+def driver_of(asset: BandAsset) -> str:
     """The one GDAL driver that may open an asset.
 
     GDAL would try them all, VRT among them, with which a file from the web could name local ones.

@@ -196,8 +196,16 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
             f"{where}: no {lacking} is stated and no processing baseline to derive it from. Give the asset "
             '"raster:scale" and "raster:offset", or the item "s2:processing_baseline".'
         )
-    if scale <= 0:
-        raise UsageError(f"{where}: scale {scale:g} must be above 0.")
+    if not 0 < scale <= 1 or abs(offset) > 1:
+        raise UsageError(
+            f"{where}: scale {scale:g} has to be above 0 and at most 1, and offset {offset:g}, which is in "
+            "reflectance, within -1..1: ESA's +1000 is scale 0.0001 and offset -0.1. Mend its metadata."
+        )
+    if scale == 1 and offset != 0 and not _data_type(entry).startswith("float"):
+        raise UsageError(
+            f"{where}: with scale 1 and offset {offset:g} whole numbers are no reflectance. State their "
+            'scale (0.0001 with an offset of -0.1), or "data_type": "float32" where they have decimals.'
+        )
     believed = by_rule is None or applied or provider.radiometry != "checked"
     if by_rule is not None and not believed and not _same((scale, offset), by_rule):
         raise UsageError(
@@ -205,6 +213,13 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
             f"{baseline} means {by_rule[0]:g} and {by_rule[1]:g}. One of them is wrong; use another source."
         )
     return scale, offset
+
+
+def _data_type(entry: BandEntry) -> str:
+    """Type of the stored values, where the item states it; else empty."""
+    band, raster_band = _described(entry)
+    holders = (band, raster_band, entry.asset)
+    return next((text(holder["data_type"]) for holder in holders if "data_type" in holder), "")
 
 
 def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PRODUCT_LEVELS = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
 """ESA's product types and the processing levels they mean."""
+
+CLOCK_TOLERANCE = timedelta(days=1)
+"""A clock that is wrong by less does not make an acquisition one of the future."""
 
 _BASELINE = re.compile(r"\d{2}\.\d{2}", re.ASCII)
 _NAME = re.compile(
@@ -48,12 +51,17 @@ def acquired_utc(item: Json) -> datetime:
     """Acquisition time: ``datetime``, else ``start_datetime``; a time without offset is UTC.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or it is in the future.
     """
     properties = mapping(item.get("properties"))
     for key in ("datetime", "start_datetime"):
         moment = moment_utc(properties.get(key))
         if moment is not None:
+            if moment > datetime.now(UTC) + CLOCK_TOLERANCE:
+                raise UsageError(
+                    f"{item_name(item)} states the acquisition time {moment:%Y-%m-%dT%H:%M:%SZ}, which is in "
+                    "the future. Mend its metadata, or this machine's clock."
+                )
             return moment
     raise UsageError(f"{item_name(item)} states no acquisition time. Give it a datetime.")
 

@@ -40,6 +40,9 @@ MAX_DOCUMENTS = 20_000
 ROOT_NAMES = ("catalog.json", "collection.json")
 """What the top document of a catalogue's folder is called."""
 
+RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
+"""What a file of pixels is called."""
+
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 
 
@@ -242,6 +245,11 @@ def _failure(location: str, reason: str) -> LanduseError:
         return ProviderError(
             f"{redact_href(location)} cannot be read as STAC: {reason}. Check the address, or try "
             "again later."
+        )
+    if location.lower().endswith(RASTER_SUFFIXES):
+        return UsageError(
+            f"{location} is an image, not STAC. Map it with landuse map {Path(location).name}, or make a "
+            "catalogue of it with landuse catalog."
         )
     return UsageError(
         f"{location} cannot be read as STAC: {reason}. Give a STAC item, ItemCollection, catalogue or "

@@ -6,13 +6,16 @@ Nothing about the pixels is guessed. What counts, in this order:
   and offset, where they are not the identity (1, 0), which GDAL also reports where nothing is set;
   else, for uint16 and int16 only, Sentinel-2's DN: scale 1/10000 and, as ESA's format
   specification has it, offset -0.1 from processing baseline 04.00 on and 0 before. Without a stated
-  baseline, offset 0 where the pixels prove it (``shows_no_offset``) and an error where not. A tagged
-  offset of 0 beside a tagged scale says nothing: GDAL writes it where only a scale was set.
+  baseline, offset 0 where the pixels prove it (``shows_no_offset``) and an error where not; so with a
+  scale that the request states. A tagged offset of 0 beside a tagged scale says nothing: GDAL writes it
+  where only a scale was set.
 * baseline: the request; else the dataset tag ``PROCESSING_BASELINE`` (as GDAL's SENTINEL2 driver
   sets it).
 * nodata: the request; else the file's nodata; else 0 for integers (ESA: DN 0 is nodata) and NaN
   for floats. The scene classification (SCL) has nodata 0 and neither scale nor offset.
 * level and time: the request alone.
+
+What was stated is held against the pixels (``check_pixels``), and refused where they contradict it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import math
 import re
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,11 +35,13 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps only some of them
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import array_bounds
 
 from landuse.errors import ReadError, UsageError
+from landuse.pipeline.read.check_pixels import contradiction, look
 from landuse.pipeline.scene import BandAsset
 from landuse.sentinel2 import (
     BANDS,
@@ -67,6 +73,9 @@ GDAL_TYPES = {
 """Pixel types that are read, with the names GDAL's VRT gives them."""
 
 
+LEFT_OUT = "-"
+"""In the place of a name: the band is no band of Sentinel-2, or is not wanted."""
+
 MAX_ID_LENGTH = 100
 """Characters of an item id."""
 
@@ -94,7 +103,7 @@ class CatalogRequest:
     level: str
     """``"L1C"`` or ``"L2A"``."""
     acquired_utc: datetime
-    """Acquisition time, timezone-aware UTC; see ``parse_acquired_utc``."""
+    """Acquisition time, timezone-aware UTC, not in the future; see ``parse_acquired_utc``."""
     out: Path
     """Folder of the catalogue; an existing catalogue there gains an item."""
     baseline: str | None = None
@@ -106,7 +115,8 @@ class CatalogRequest:
     nodata: float | None = None
     """Stored value that means nodata, for every band but SCL."""
     bands: tuple[str, ...] | None = None
-    """Band names in the order of files and of bands within a file, instead of their descriptions."""
+    """Band names in the order of files and of bands within a file, instead of their descriptions;
+    ``LEFT_OUT`` for a band that is not taken."""
     item_id: str | None = None
     """Id of the item; None derives it from the file names."""
     cloud_percent: float | None = None
@@ -122,6 +132,12 @@ class CatalogRequest:
         if self.acquired_utc.utcoffset() != UTC.utcoffset(None):
             raise UsageError(
                 f"--datetime {self.acquired_utc} is not in UTC. Give it as 2024-06-01T10:20:31Z."
+            )
+        now = datetime.now(UTC)
+        if self.acquired_utc > now:
+            raise UsageError(
+                f"--datetime {self.acquired_utc:%Y-%m-%dT%H:%M:%SZ} is in the future: it is {now:%Y-%m-%d}. "
+                "State when the scene was acquired."
             )
         if self.baseline is not None:
             _check_baseline(self.baseline, "--baseline")
@@ -288,8 +304,10 @@ def _named(
                 f"--bands names {len(request.bands)} bands ({', '.join(request.bands)}); the rasters hold "
                 f"{len(bands)}. Name each, in the order of the files and of the bands in them."
             )
-        names = [parse_band_name(text) for text in request.bands]
-        found = [repr(text) for text in request.bands]
+        kept = [index for index, text in enumerate(request.bands) if text != LEFT_OUT]
+        bands = [bands[index] for index in kept]
+        names = [parse_band_name(request.bands[index]) for index in kept]
+        found = [repr(request.bands[index]) for index in kept]
     else:
         single = Counter(band.path for band in bands)
         names, found = [], []
@@ -300,10 +318,13 @@ def _named(
             else:
                 names.append(None if text is None else parse_band_name(text))
                 found.append("no description" if text is None else repr(text))
+    if not names:
+        raise UsageError(f"--bands {','.join(request.bands or ())} leaves every band out. Name at least one.")
     if None in names:
         raise UsageError(
-            f"Not every band's name is understood. Found: {', '.join(found)}. Name them in this order, for "
-            "example --bands B04,B03,B02 (B01..B12, B8A, SCL)."
+            f"Not every band's name is understood. Found: {', '.join(found)}. Name them in this order, "
+            f"with {LEFT_OUT} for each that is to be left out, such as an index or a mask: --bands "
+            f"{','.join(name or LEFT_OUT for name in names)}, say (B01..B12, B8A, SCL)."
         )
     named = tuple(replace(band, name=name) for band, name in zip(bands, names, strict=True) if name)
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -370,26 +391,31 @@ def _scale(band: RasterBand, request: CatalogRequest) -> float:
     return 1 / DN_PER_REFLECTANCE
 
 
-def shows_no_offset(dn: NDArray[np.uint16 | np.int16], nodata: float) -> bool:
-    """Whether stored DN prove that they carry no +1000.
+def shows_no_offset(
+    stored: NDArray[np.generic], nodata: float, scale: float = 1 / DN_PER_REFLECTANCE
+) -> bool:
+    """Whether stored values prove that they carry no +1000, or what that is in their units.
 
-    With it, a value below 1000 would be a negative reflectance, and no product holds a hundredth of
+    With it, a DN below 1000 would be a negative reflectance, and no product holds a hundredth of
     its pixels at less than -0.01. So a hundredth below 900 is proof of the contrary; its absence
     proves nothing. Values of 0 and less are fill as often as not, whatever nodata is tagged, and do
     not count.
 
     Args:
-        dn: stored values of one band, any shape.
+        stored: values of one band, any shape.
         nodata: the value that does not count.
+        scale: reflectance of one stored unit.
     """
-    valid = dn[(dn != nodata) & (dn > 0)]
-    return valid.size > 0 and bool((valid < 0.9 * STORED_OFFSET_DN).mean() >= 0.01)
+    valid = stored[(stored != nodata) & (stored > 0)]
+    least = 0.9 * STORED_OFFSET_DN / DN_PER_REFLECTANCE
+    return valid.size > 0 and bool((valid * scale < least).mean() >= 0.01)
 
 
 def bands_show_no_offset(bands: tuple[RasterBand, ...], request: CatalogRequest) -> bool:
     """Whether any band of the rasters, thinned to about a million pixels, proves it for all."""
     for band in bands:
-        if band.name == SCL or band.dtype not in ("uint16", "int16") or band.offset_tag != 0:
+        is_dn = band.dtype in ("uint16", "int16")
+        if band.name == SCL or band.offset_tag != 0 or not (is_dn or request.scale is not None):
             continue
         nodata = request.nodata if request.nodata is not None else band.nodata_tag
         try:
@@ -397,7 +423,7 @@ def bands_show_no_offset(bands: tuple[RasterBand, ...], request: CatalogRequest)
                 thinned = dataset.read(band.index, out_shape=(min(band.height, 1024), min(band.width, 1024)))
         except RasterioError as error:
             raise unreadable(band, error) from error
-        if shows_no_offset(thinned, 0 if nodata is None else nodata):
+        if shows_no_offset(thinned, 0 if nodata is None else nodata, _scale(band, request)):
             return True
     return False
 
@@ -413,13 +439,13 @@ def _offset(
                 f"{band.label} is tagged with offset {band.offset_tag}, not in reflectance. Give --offset."
             )
         return band.offset_tag
+    if offset_free:
+        return 0.0
     if band.dtype not in ("uint16", "int16") or not math.isclose(scale, 1 / DN_PER_REFLECTANCE, rel_tol=1e-6):
         raise UsageError(
             f"{band.label} ({band.dtype}, scale {scale:g}) states no offset. Give --offset; 0 where "
             "there is none."
         )
-    if offset_free:
-        return 0.0
     if baseline is None:
         raise UsageError(
             f"{band.label}: from baseline 04.00 on, Sentinel-2 DN carry +1000; neither baseline nor offset "
@@ -435,6 +461,51 @@ def _offset(
             "Give --offset -0.1 for DN that carry +1000, or --offset 0 where it is taken off already."
         )
     return esa_offset
+
+
+def check_pixels(
+    bands: tuple[RasterBand, ...],
+    assets: tuple[BandAsset, ...],
+    request: CatalogRequest,
+    baseline: str | None,
+) -> None:
+    """Look coarsely at all bands together.
+
+    Raises:
+        UsageError: the pixels contradict the units or the order of the bands.
+        ReadError: a band cannot be read.
+    """
+    with ExitStack() as held:
+        files = {band.path: held.enter_context(rasterio.open(band.path)) for band in bands}
+        sources = [
+            (files[band.path], replace(asset, index=band.index))
+            for band, asset in zip(bands, assets, strict=True)
+            if band.name != SCL
+        ]
+        try:
+            found = contradiction(look(sources), assets, request.level) if sources else None
+        except (RasterioError, CPLE_BaseError) as error:
+            raise unreadable(bands[0], error) from error
+    if found is None:
+        return
+    names = ", ".join(dict.fromkeys(band.path.name for band in bands))
+    stated = f" (baseline {baseline})" if baseline is not None and request.offset is None else ""
+    fits = f"--bands {','.join(_all_names(bands, request, found.order))}" if found.order else found.fits
+    mend = f"With {fits} they are plausible." if fits else "State what they are."
+    text = f"{names}{stated}: {found.told} {mend}"
+    if found.certain:
+        raise UsageError(text)
+    log.warning("%s", text)
+
+
+def _all_names(bands: tuple[RasterBand, ...], request: CatalogRequest, order: tuple[str, ...]) -> list[str]:
+    """Names as ``--bands`` takes them, of other names for all bands but SCL."""
+    spectral = iter(order)
+    kept = [SCL if band.name == SCL else next(spectral) for band in bands]
+    if request.bands is None:
+        return kept
+    names = iter(kept)
+    return [text if text == LEFT_OUT else next(names) for text in request.bands]
 
 
 def crs_text(crs: CRS) -> str:

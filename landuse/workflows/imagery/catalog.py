@@ -33,6 +33,7 @@ from landuse.pipeline.write.stac_catalog import CATALOG_NAME, linked, lists, rea
 from landuse.sentinel2 import (
     CENTER_WAVELENGTH_UM,
     COMMON_NAMES,
+    DN_PER_REFLECTANCE,
     RESOLUTION_M,
     SCL,
     STORED_OFFSET_DN,
@@ -43,6 +44,7 @@ from landuse.workflows.imagery.bands import (
     CatalogRequest,
     RasterBand,
     bands_show_no_offset,
+    check_pixels,
     crs_text,
     decoding,
     describe_bands,
@@ -64,8 +66,8 @@ SENTINEL2_EXTENSION = "https://stac-extensions.github.io/sentinel-2/v1.0.0/schem
 
 
 OFFSET_EVIDENCE = (
-    f"dark pixels: no baseline or offset was stated, and values below {STORED_OFFSET_DN} show that the "
-    f"stored values carry no +{STORED_OFFSET_DN}"
+    "dark pixels: no baseline or offset was stated, and values of a reflectance below "
+    f"{STORED_OFFSET_DN / DN_PER_REFLECTANCE} show that the stored values carry no +{STORED_OFFSET_DN}"
 )
 """``landuse:offset_evidence`` of an item whose offset 0 was shown by its pixels alone."""
 
@@ -85,6 +87,8 @@ class CatalogResult:
     """The item's id, also the name of its folder."""
     assets: tuple[BandAsset, ...]
     """The COGs, with the scale, offset and nodata that the item states; of SCL only the href counts."""
+    level: str
+    """``"L1C"`` or ``"L2A"``."""
     crs: str
     """``AUTHORITY:CODE``, or WKT2 where the CRS has no code."""
     bounds_lonlat: tuple[float, float, float, float]
@@ -109,7 +113,7 @@ class CatalogResult:
                     "href": asset.href,
                     "scale": asset.scale,
                     "offset": asset.offset,
-                    "nodata": _json_nodata(asset.nodata),
+                    "nodata": json_nodata(asset.nodata),
                 }
                 for asset in self.assets
             ],
@@ -140,16 +144,10 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         OutputError: the folder cannot be written.
     """
     with rasterio.Env(GDAL_CACHEMAX=256):
-        bands, baseline = describe_bands(request)
-        offset_free = baseline is None and request.offset is None and bands_show_no_offset(bands, request)
-        if offset_free:
-            log.warning(
-                "no --baseline or --offset is given; dark pixels below %d show that values carry no +1000",
-                STORED_OFFSET_DN,
-            )
-        assets = tuple(decoding(band, request, baseline, offset_free) for band in bands)
+        described = describe(request)
+        bands, assets = described.bands, described.assets
+        check_pixels(bands, assets, request, described.baseline)
         item_id = request.item_id or _derive_id(request)
-        footprint = _footprint_lonlat(bands)
         path, target = request.out / CATALOG_NAME, request.out / item_id
         catalog = read_catalog(
             path,
@@ -158,9 +156,9 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
             description="Local Sentinel-2 rasters, one COG per band.",
         )
         _check_target(request, catalog, target)
-        item = _item(request, item_id, footprint, bands, assets, baseline)
-        if offset_free:
-            item.properties["landuse:offset_evidence"] = OFFSET_EVIDENCE
+        item = new_item(request, described, item_id)
+        for band, asset in zip(bands, assets, strict=True):
+            item.add_asset(band.name, _stac_asset(band, asset))
         document = target / f"{item_id}.json"
         catalog, values = linked(catalog, path, item.to_dict(include_self_link=False), document, {})
         try:
@@ -181,8 +179,50 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         item=document,
         item_id=item_id,
         assets=tuple(replace(asset, href=str(target / f"{asset.band}.tif")) for asset in assets),
+        level=request.level,
         crs=crs_text(bands[0].crs),
-        bounds_lonlat=_bounds(footprint),
+        bounds_lonlat=_bounds(described.footprint),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DescribedRasters:
+    """What rasters hold, as far as it is stated or proven."""
+
+    bands: tuple[RasterBand, ...]
+    """In order of input, without those that are left out."""
+    assets: tuple[BandAsset, ...]
+    """What the values of each mean; without hrefs."""
+    baseline: str | None
+    """Processing baseline, where it is known."""
+    offset_free: bool
+    """Whether dark pixels alone showed that there is no offset."""
+    footprint: tuple[tuple[float, float], ...]
+    """Closed ring of (longitude, latitude) round all bands."""
+
+
+def describe(request: CatalogRequest) -> DescribedRasters:
+    """Open the rasters of a request and find out what they hold.
+
+    Raises:
+        UsageError: an input does not fit the request, or something is unstated.
+        ReadError: an input's pixels cannot be read.
+    """
+    bands, baseline = describe_bands(request)
+    offset_free = baseline is None and request.offset is None and bands_show_no_offset(bands, request)
+    if offset_free:
+        log.warning(
+            "no --baseline or --offset is given; dark pixels of a reflectance below %g show that values "
+            "carry no +%d",
+            STORED_OFFSET_DN / DN_PER_REFLECTANCE,
+            STORED_OFFSET_DN,
+        )
+    return DescribedRasters(
+        bands=bands,
+        assets=tuple(decoding(band, request, baseline, offset_free) for band in bands),
+        baseline=baseline,
+        offset_free=offset_free,
+        footprint=_footprint_lonlat(bands),
     )
 
 
@@ -231,14 +271,9 @@ def _bounds(ring: tuple[tuple[float, float], ...]) -> tuple[float, float, float,
     return min(lons), min(lats), max(lons), max(lats)
 
 
-def _item(
-    request: CatalogRequest,
-    item_id: str,
-    footprint: tuple[tuple[float, float], ...],
-    bands: tuple[RasterBand, ...],
-    assets: tuple[BandAsset, ...],
-    baseline: str | None,
-) -> pystac.Item:
+def new_item(request: CatalogRequest, described: DescribedRasters, item_id: str | None = None) -> pystac.Item:
+    """The STAC item of the rasters, without assets."""
+    bands, baseline, footprint = described.bands, described.baseline, described.footprint
     crs = crs_text(bands[0].crs)
     properties: dict[str, object] = {
         "constellation": "sentinel-2",
@@ -253,24 +288,23 @@ def _item(
         extensions.append(SENTINEL2_EXTENSION)
     if request.cloud_percent is not None:
         properties["eo:cloud_cover"] = request.cloud_percent
-    item = pystac.Item(
-        id=item_id,
+    if described.offset_free:
+        properties["landuse:offset_evidence"] = OFFSET_EVIDENCE
+    return pystac.Item(
+        id=item_id or _derive_id(request),
         geometry={"type": "Polygon", "coordinates": [[list(point) for point in footprint]]},
         bbox=list(_bounds(footprint)),
         datetime=request.acquired_utc,
         properties=properties,
         stac_extensions=extensions,
     )
-    for band, asset in zip(bands, assets, strict=True):
-        item.add_asset(band.name, _stac_asset(band, asset))
-    return item
 
 
 def _stac_asset(band: RasterBand, asset: BandAsset) -> pystac.Asset:
     fields: dict[str, object] = {
         "gsd": RESOLUTION_M.get(band.name, SCL_RESOLUTION_M),
         "data_type": band.dtype,
-        "nodata": _json_nodata(asset.nodata),
+        "nodata": json_nodata(asset.nodata),
         "proj:shape": [band.height, band.width],
         "proj:transform": [*band.transform][:6],
     }
@@ -298,7 +332,7 @@ def _stac_asset(band: RasterBand, asset: BandAsset) -> pystac.Asset:
     )
 
 
-def _json_nodata(value: float | None) -> float | int | str | None:
+def json_nodata(value: float | None) -> float | int | str | None:
     """Nodata as STAC spells it: whole numbers without their point, NaN as text."""
     if value is None:
         return None

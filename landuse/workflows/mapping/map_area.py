@@ -21,6 +21,7 @@ import shapely
 from landuse.errors import IncompleteError, OutputError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
 from landuse.pipeline.geometry import footprint_of
+from landuse.pipeline.read.check_pixels import check_scenes
 from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
@@ -217,6 +218,7 @@ def map_area(
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
+            check_scenes(surveyed.scenes, area_of(request, found.scenes))
             plan = plan_map(request, classifier, surveyed.scenes, crs)
             work = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()

@@ -47,6 +47,20 @@ def test_the_cover_is_the_softmax_at_its_temperature():
     torch.testing.assert_close(combine(cover, use, warm)[1], (cover / 2.5).softmax(1))
 
 
+def test_without_infrared_the_covers_bias_is_added():
+    cover, use = logits()
+    bias = tuple(float(n - 4) / 2 for n in range(9))
+    biased = replace(
+        CONTRACT, pixels=replace(CONTRACT.pixels, visible_cover_bias=bias, cover_temperature=2.0)
+    )
+    shifted = cover + torch.tensor(bias)[:, None, None]
+    for got, expected in zip(
+        combine(cover, use, biased, visible_only=True), combine(shifted, use, biased), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+    assert torch.equal(combine(cover, use, biased)[1], (cover / 2.0).softmax(1))
+
+
 def test_a_flat_field_shares_its_cover_as_the_uses_softmax():
     cover, use = (torch.randn(1, n, 1, 1).expand(1, n, 64, 64) for n in (9, 10))
     warm = replace(CONTRACT, pixels=replace(CONTRACT.pixels, use_temperature=1.7))

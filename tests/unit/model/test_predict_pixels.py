@@ -1,5 +1,7 @@
 """Blocks of pixels to probabilities. Oracle: the checkpoint's own network and ``combine``, with its norms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,19 @@ def test_scores_are_those_of_the_network_itself(weights, predictor, bands, level
     for values in (scores.landuse, scores.cover):
         np.testing.assert_allclose(values.sum(0), 1, atol=1e-5)
         assert values.min() >= 0
+
+
+@pytest.mark.parametrize("bands", [VISIBLE, (*VISIBLE, "B12")])
+def test_the_bias_of_the_visible_bands_is_added_where_they_are_alone(weights, predictor, tmp_path, bands):
+    network, contract = load_pixel_checkpoint(weights)
+    bias = (-20.0, *[0.0] * 8)
+    outputs = replace(contract.pixels, visible_cover_bias=bias)
+    save_checkpoint(tmp_path / "biased.safetensors", network, replace(contract, pixels=outputs))
+    biased = PixelPredictor.load(str(tmp_path / "biased.safetensors"), "cpu", "fp32")
+    assert biased.contract.pixels.visible_cover_bias == bias
+    before, after = (p.pixel_scores(scene(bands), bands, "L1C").cover[0] for p in (predictor, biased))
+    assert before.max() > 1e-3
+    assert (after.max() < 1e-6) == (bands == VISIBLE)
 
 
 def test_one_block_has_one_answer(weights, predictor):

@@ -30,6 +30,10 @@ MIXED = 0.5
 NOISE_DN = 12.0
 """Deviation of the noise that is added to each pixel."""
 
+OF_ONE_BAND = 0.04
+"""How far a band's light deviates from that of the image, as a share. With more, woods and water could
+not be told apart by their colour in the visible bands."""
+
 MOSAIC_PATCHES = 3
 """Patches of a mosaic."""
 
@@ -205,9 +209,13 @@ class Batches:
     def _spoilt(self, dn: Tensor, *, infrared: bool, rng: torch.Generator) -> Tensor:
         """Input DN as another sensor, sun and atmosphere would have it."""
         config, bands = self.config, self.contract.bands
-        dn = spectra.gains(dn, bands, config.visible_gain, config.infrared_gain if infrared else 0.0, rng)
-        dn = augment.brightness(dn, config.brightness, rng)
-        dn = augment.atmosphere(dn, self.path_dn, config.atmosphere, rng)
+        # A gain is of the ground. What the atmosphere adds, half of it in the middle of the levels, varies
+        # below and in all bands together: woods and water differ by less.
+        base = (self.path_dn / 2)[:, None, None]
+        infrared_gain = config.infrared_gain if infrared else 0.0
+        dn = base + spectra.gains(dn - base, bands, config.visible_gain, infrared_gain, rng)
+        dn = augment.brightness(dn, config.brightness, rng, OF_ONE_BAND)
+        dn = augment.atmosphere(dn, self.path_dn, config.atmosphere, rng, OF_ONE_BAND)
         return dn + NOISE_DN * torch.randn(dn.shape, generator=rng, device=dn.device)
 
     def _flooded(

@@ -83,8 +83,8 @@ def _varied(dn: Tensor, contract: ModelContract, level: str) -> NDArray[np.float
     order = torch.randperm(len(dn), generator=rng)
     rows = order.repeat(-(-PATCHES_A_LEVEL // len(dn)))[:PATCHES_A_LEVEL]
     found = []
-    for some in rows.split(100):  # for memory
-        input_dn = bring_to_input(dn[some].float(), contract, level)
+    for first in range(0, len(rows), 100):  # for memory
+        input_dn = bring_to_input(dn[rows[first : first + 100]].float(), contract, level)
         path = torch.tensor(path_dn(contract.bands))
         lit = augment.brightness(
             augment.atmosphere(input_dn, path, ATMOSPHERE, rng).clamp(min=0), BRIGHTNESS, rng
@@ -104,8 +104,8 @@ def _mixture(
         far = np.min([np.square(cells - mean).sum(1) for mean in means], axis=0) + 1e-12
         means = np.concatenate([means, cells[[rng.choice(count, p=far / far.sum())]]])
     parts = len(means)
-    weights = np.full(parts, 1 / parts)
-    covariances = np.repeat((np.cov(cells.T) / parts + floor)[None], parts, 0)
+    weights: NDArray[np.float64] = np.full(parts, 1 / parts)
+    covariances: NDArray[np.float64] = np.repeat((np.cov(cells.T) / parts + floor)[None], parts, 0)
     for _ in range(ROUNDS):
         factors = np.linalg.cholesky(covariances)
         told = np.stack(
@@ -122,4 +122,5 @@ def _mixture(
         for index, (share, mean) in enumerate(zip(shares, means, strict=True)):
             away = cells - mean
             covariances[index] = (share[:, None] * away).T @ away / sums[index] + floor
-    return weights, means, np.linalg.cholesky(covariances)
+    factors = np.linalg.cholesky(covariances)
+    return weights, means, factors

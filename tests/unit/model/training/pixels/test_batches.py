@@ -113,6 +113,19 @@ def test_patches_keep_their_label_and_their_plain_view(patches, sets):
     assert not late.is_mixed  # the last fifth is of whole patches
 
 
+def test_gains_are_of_the_ground_and_not_of_the_atmosphere(patches, sets):
+    """Ground without any light of its own looks the same under every gain."""
+    batches = made(replace(PLAIN, visible_gain=0.5, infrared_gain=0.5), patches, sets)
+    base = (batches.path_dn / 2)[None, :, None, None]
+    black = base.expand(200, -1, SIDE, SIDE)
+    rng = torch.Generator().manual_seed(0)
+    drift = (batches._spoilt(black, infrared=True, rng=rng) - base).mean((2, 3))
+    # What is left is a band's own atmosphere, 4 % of the path radiance.
+    assert torch.allclose(drift.std(0), 0.04 * batches.path_dn, rtol=0.25, atol=1.0)
+    white = batches._spoilt(black + 1000, infrared=True, rng=rng)
+    assert float(((white - base) / 1000).mean((2, 3)).log().std()) > 0.3
+
+
 def test_pixel_labels_stay_on_their_pixels(patches, sets):
     """Each labelled pixel still has the spectrum of its cover, wherever it was turned or laid."""
     batches = made(PLAIN, patches, sets[:1])

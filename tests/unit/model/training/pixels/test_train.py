@@ -72,7 +72,7 @@ def test_the_seed_decides(tmp_path, run):
 
 def test_training_lowers_the_loss_and_writes_what_it_measured(tmp_path, run):
     told = []
-    config = replace(RECIPE, steps=50, peak_rate=0.05, save_every=50, ema=0.9, cutmix=0.0, season=0, flood=0)
+    config = replace(RECIPE, steps=50, peak_rate=0.1, save_every=50, ema=0.9, cutmix=0.0, season=0, flood=0)
     result = run(config, tmp_path, on_step=told.append)
     assert [(p.step, p.steps) for p in told] == [(25, 50), (50, 50)]
     assert told[-1].seconds_left == 0
