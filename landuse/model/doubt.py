@@ -147,4 +147,5 @@ def draw(known: KnownSpectra, count: int) -> NDArray[np.float64]:
     parts = rng.choice(len(weights), count, p=weights / weights.sum())
     noise = rng.standard_normal((count, len(known.means[0])))
     drawn: NDArray[np.float64] = np.array(known.means)[parts]
-    return drawn + np.einsum("nij,nj->ni", factors_of(known)[parts], noise)
+    drawn += np.einsum("nij,nj->ni", factors_of(known)[parts], noise)
+    return drawn

@@ -122,5 +122,4 @@ def _mixture(
         for index, (share, mean) in enumerate(zip(shares, means, strict=True)):
             away = cells - mean
             covariances[index] = (share[:, None] * away).T @ away / sums[index] + floor
-    factors = np.linalg.cholesky(covariances)
-    return weights, means, factors
+    return weights, means, np.linalg.cholesky(covariances).astype(np.float64)
