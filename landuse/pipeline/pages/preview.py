@@ -244,7 +244,7 @@ def _draw_legend(axes: Axes, view: MapView, *, columns: int) -> None:
         if (share := getattr(view.cover, kind.share)) is None or share > 0
     ]
     if view.cover.doubtful is not None:
-        told = f"Unlike the training's imagery  {percent(view.cover.doubtful)} of what is mapped"
+        told = f"Doubtful  {percent(view.cover.doubtful)} of what is mapped"
         rows.append(Patch(facecolor="none", label=told))
     axes.set_axis_off()
     legend = axes.legend(

@@ -322,7 +322,7 @@ def test_doubt_is_told_and_what_is_too_doubtful_is_unknown(tmp_path, capsys):
     print_report(plain)
     assert f"doubt   {100 * share:.1f}% of what is mapped is unlike" in capsys.readouterr().out
     drawn = draw_preview(map_view(plain, plain.out)).findobj(Text)
-    told = f"Unlike the training's imagery  {100 * share:.1f} % of what is mapped"
+    told = f"Doubtful  {100 * share:.1f} % of what is mapped"
     assert told in [text.get_text() for text in drawn]
     with open_map(plain.out) as opened:
         np.testing.assert_allclose(opened["doubt"], doubt, atol=0.0021)
