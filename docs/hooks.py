@@ -68,10 +68,17 @@ def cli_reference() -> str:
     parts = ["# Command line\n\nMade from the commands themselves when the documentation is built.\n"]
     parts.append(f"## landuse\n\n{_prose(root.help)}\n\n{_table(root)}\n")
     parts.extend(
-        f"## {name}\n\n```text\n{_usage(name, command)}\n```\n\n{_prose(command.help)}\n\n{_table(command)}\n"
+        f"## {name}\n\n```text\n{_usage(name, command)}\n```\n\n{_prose(command.help)}\n\n"
+        f"{_examples(command)}{_table(command)}\n"
         for name, command in commands()
     )
     return "\n".join(parts)
+
+
+def _examples(command: TyperCommand | TyperGroup) -> str:
+    """What ``--help`` ends with, as it stands there; nothing where it ends with its options."""
+    text = inspect.cleandoc(command.epilog or "").removeprefix("\b").strip("\n")
+    return f"```text\n{text}\n```\n\n" if text else ""
 
 
 def _usage(name: str, command: TyperCommand | TyperGroup) -> str:

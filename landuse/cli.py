@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
-from typing import Annotated, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
@@ -12,23 +15,95 @@ from typer.core import TyperGroup
 import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
-from landuse.commands.maps import catalog_command, demo_command, map_command
+from landuse.commands.maps import (
+    MAP_EXAMPLES,
+    MAP_PANELS,
+    catalog_command,
+    demo_command,
+    map_command,
+)
 from landuse.commands.nightly import nightly_app
-from landuse.commands.options import QuietOption, Terminated
+from landuse.commands.options import QuietOption, Terminated, grouped
+from landuse.commands.terminal import print_error
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
-from landuse.errors import LanduseError, UsageError
+from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.redact import printable, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_MEMORY = (
+    "Cannot allocate memory",  # the system
+    "failed to map segment",  # the loader of shared libraries
+    "can't allocate memory",  # torch
+    "can't start new thread",  # Python
+    "bad_alloc",  # C++
+)
+"""What is said where memory ran out, by those who raise no MemoryError."""
+
+
+class _Stdout:
+    """Stdout. What cannot be written to it is an error of ours: a full disk, or nobody who reads on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the stream has
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Python would try again at its end what it holds back of the text.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+            raise OutputError(
+                f"Stdout cannot be written ({error.strerror}). What the command made is kept; send its "
+                "output where there is room and somebody reads it."
+            ) from error
 
 
 class _Group(TyperGroup):
-    """Turns an error of ours into its message and exit code; anything else keeps its traceback."""
+    """Turns an error of ours into its message and exit code; anything else keeps its traceback.
+
+    Errors of ours are also a stdout that takes nothing and memory that ran out.
+    """
+
+    def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # click's own signature
+        stdout = sys.stdout
+        if stdout is None:
+            _fail("Stdout is closed. Send it to a file or to /dev/null.")
+        sys.stdout = cast("TextIO", _Stdout(stdout))
+        try:
+            return super().main(*args, **options)
+        except LanduseError as error:  # from before any command, as of `--version`
+            _fail(error, error.exit_code)
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            _fail(
+                f"Memory ran out ({error or type(error).__name__}). End other programs or raise the limit "
+                "(ulimit -v), or map a smaller area; finished blocks are kept."
+            )
+        finally:
+            sys.stdout = stdout
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # click's own signature
         try:
             return super().invoke(ctx)
         except LanduseError as error:
-            # One line: a reason of GDAL's may have several, and a name in it anything.
-            typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+            print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as stop:
             told = f": {stop}" if str(stop) else ""
@@ -36,10 +111,28 @@ class _Group(TyperGroup):
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
+def _fail(problem: object, code: int = 1) -> NoReturn:
+    print_error(problem)
+    sys.exit(code)
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether that is what an error, or one that led to it, is about."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if any(words in str(error) for words in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class _LogHandler(logging.Handler):
     """Writes to what stderr is at that moment: while a progress bar is shown, to the lines above it."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # closed: print would write to stdout
+            return
         try:
             print(self.format(record), file=sys.stderr, flush=True)
         except (OSError, ValueError):  # nobody listens
@@ -92,7 +185,7 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get da
 data_app.command("eurosat")(eurosat_command)
 
 # In the order in which help lists them: maps, what they are worth, networks.
-app.command("map")(map_command)
+app.command("map", cls=grouped(MAP_PANELS), epilog=MAP_EXAMPLES)(map_command)
 app.command("demo")(demo_command)
 app.command("catalog")(catalog_command)
 app.command("sample")(sample_command)

@@ -2,8 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
+
+from landuse.sentinel2 import BANDS, LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# A contract comes with a file of weights, which anyone may have made: it must neither take all memory nor
+# turn every pixel into the same.
+MAX_PATCH_PX = 512
+"""Side of the largest patch: a batch of them has to fit into memory."""
+PIXEL_M = (1.0, 1000.0)
+"""Least and largest pixel size that a model may be trained at."""
+GAIN = (1e-3, 1e3)
+"""Least and largest gain of a band. Stored values are brought to one scale before it."""
+MAX_DN = 1e5
+"""Largest saturation, and size of an offset, in DN: reflectance is at most some 20 000."""
+TEMPERATURE = (1e-2, 1e2)
+"""Least and largest temperature."""
+
+_NAME = re.compile(r"[^\W_][\w .,&+()'-]{0,79}")
+"""A name of a model, class or cover: it may become part of a path, of a table or of a page."""
+
+
+def _check_names(what: str, names: Iterable[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name) or name != name.strip():
+            raise ValueError(
+                f"{what} {name[:80]!r} is no name: 1 to 80 letters, digits, blanks and _.,&+()'-, the first "
+                "a letter or a digit"
+            )
+
+
+def _check_within(what: str, values: Iterable[float], limits: tuple[float, float]) -> None:
+    low, high = limits
+    for value in values:
+        if not low <= value <= high:  # NaN is not either
+            raise ValueError(f"{what} {value:g} is not in {low:g} to {high:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +85,14 @@ class PixelOutputs:
                 f"uses_of_covers {self.uses_of_covers}: each cover needs a class, and where it has several, "
                 f"the use head must tell them apart: {self.uses}"
             )
-        for value in (self.cover_temperature, self.use_temperature):
-            if not isfinite(value) or value <= 0:
-                raise ValueError(f"temperature {value} must be finite and above 0")
-        bias = self.visible_cover_bias
-        if bias and (len(bias) != len(self.covers) or not all(isfinite(value) for value in bias)):
-            raise ValueError(f"visible_cover_bias {bias} needs a finite number for each cover")
+        _check_names("cover", self.covers)
+        _check_within("temperature", (self.cover_temperature, self.use_temperature), TEMPERATURE)
+        if self.visible_cover_bias:
+            if len(self.visible_cover_bias) != len(self.covers):
+                raise ValueError(
+                    f"visible_cover_bias {self.visible_cover_bias} needs a number for each cover"
+                )
+            _check_within("visible_cover_bias", self.visible_cover_bias, (-100.0, 100.0))
 
 
 MAX_SPECTRA = 64
@@ -144,8 +185,9 @@ class ModelContract:
             raise ValueError("a contract names at least one processing level")
         if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"{len(self.classes)} classes; a class raster holds 2 to 255 different ones")
-        if self.patch_size_px < 1 or self.resolution_m <= 0:
-            raise ValueError(f"patch {self.patch_size_px} px at {self.resolution_m} m is not a patch")
+        if not 1 <= self.patch_size_px <= MAX_PATCH_PX:
+            raise ValueError(f"patch_size_px {self.patch_size_px!s:.20} is not in 1 to {MAX_PATCH_PX} px")
+        self._check_ranges()
         if not set(self.optional_bands) < set(self.bands):
             raise ValueError(f"optional_bands {self.optional_bands} must be some, not all, of {self.bands}")
         if self.spectra is not None and len(self.spectra.means[0]) != count:
@@ -154,6 +196,24 @@ class ModelContract:
             named = {name for row in self.pixels.uses_of_covers for name in row}
             if named != set(self.classes):
                 raise ValueError(f"the covers' classes {sorted(named)} are not the classes {self.classes}")
+
+    def _check_ranges(self) -> None:
+        _check_names("model", (self.name,))
+        _check_names("class", self.classes)
+        unknown = [band[:20] for band in self.bands if band not in BANDS]
+        if unknown:
+            raise ValueError(f"bands {unknown} are not among {', '.join(BANDS)}")
+        levels = [entry.level for entry in self.levels]
+        if not set(levels) <= set(LEVELS) or len(set(levels)) != len(levels):
+            raise ValueError(f"levels {levels} must be different ones of {', '.join(LEVELS)}")
+        for entry in self.levels:
+            _check_within(f"gain of {entry.level}", entry.gain, GAIN)
+            _check_within(f"offset_dn of {entry.level}", entry.offset_dn, (-MAX_DN, MAX_DN))
+        _check_within("saturation_dn", self.saturation_dn, (1.0, MAX_DN))
+        _check_within("mean", self.mean, (0.0, 1.0))
+        _check_within("std", self.std, (1e-6, 1.0))
+        _check_within("temperature", (self.temperature,), TEMPERATURE)
+        _check_within("resolution_m", (self.resolution_m,), PIXEL_M)
 
     @property
     def required_bands(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class NothingFoundError(LanduseError):
 
 
 class IncompleteError(LanduseError):
-    """The map is written, but too much of it is nodata."""
+    """The map is written, but too much of it is nodata, or some of it could not be read."""
 
     exit_code = 4
 

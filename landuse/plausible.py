@@ -77,10 +77,12 @@ def unit_fault(reflectance: Pixels, level: str) -> str | None:
     blue = float(middle[names.index("B02")]) if "B02" in names else None
     if level == "L1C" and blue is not None and blue < 0.045:
         return f"too dark (half of B02 is below {blue:.3g}, and the air of L1C alone has 0.05)"
-    visible = [high[names.index(band)] for band in VISIBLE if band in names]
+    if not set(VISIBLE) <= set(names):
+        return _carried_offset(reflectance, level)
+    visible = [high[names.index(band)] for band in VISIBLE]
     infrared = [high[names.index(band)] for band in INFRARED if band in names]
     # Water may be as dark, but not darker in the visible than in the infrared.
-    is_land = bool(visible and infrared) and max(infrared) > 1.3 * max(visible)
+    is_land = max(infrared, default=0.0) > 1.3 * max(visible)
     if high.max() < (0.055 if is_land else 0.02):
         return f"too dark ({brightest} is below {high.max():.3g} in 95 % of pixels)"
     return _carried_offset(reflectance, level)
@@ -156,7 +158,7 @@ def cirrus_fault(dn: Mapping[str, float], *, clear: bool = False) -> str | None:
         return None
     return (
         f"what should be B10 (cirrus, nearly black in L1C) has a mean of {dn['B10']:.0f} DN, and the darkest "
-        f"other band is {darkest} with {others[darkest]:.0f}"
+        f"is {darkest} with {others[darkest]:.0f}"
     )
 
 

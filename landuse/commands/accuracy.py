@@ -69,7 +69,9 @@ def area_command(
     map_: MapArgument,
     samples: Annotated[Path, typer.Option(help="Labelled points, in any vector format and CRS.")],
     layer: Annotated[str | None, typer.Option(help="Layer of the points; default: samples.")] = None,
-    column: Annotated[str, typer.Option(help="Column with the class on the ground.")] = "reference",
+    column: Annotated[
+        str, typer.Option(help="Column with the class on the ground, by name or id.")
+    ] = "reference",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write what --json prints to a file.")
     ] = None,

@@ -27,6 +27,22 @@ from landuse.commands.terminal import (
 from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
 
+MAP_PANELS = {
+    "Where and when": ("rasters", "bbox", "aoi", "aoi_layer", "date", "source", "allow_private_hosts"),
+    "Imagery and model": ("model", "bands", "cell_m", "stride_px", "max_cloud", "composite"),
+    "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
+    "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
+    "The run": ("dry_run", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
+}
+"""Options of ``landuse map`` as its help groups them."""
+
+MAP_EXAMPLES = """\b
+Examples:
+  landuse map --bbox 13.10,48.27,13.18,48.31 --date 2024-06 --out map
+  landuse map --aoi fields.gpkg --date 2024-06-01/2024-06-30 --max-cloud 20
+  landuse map --source own/catalog.json --bands rgb-nir --probabilities
+  landuse map --source earth-search,cdse --bbox=-4.1,52.3,-3.9,52.5 --date 2024-06 --dry-run
+"""
 IMAGE_PANEL = "An image of your own, as of landuse catalog"
 
 
@@ -44,7 +60,14 @@ def map_command(
     ] = None,
     aoi: Annotated[
         Path | None,
-        typer.Option(help="Area as the polygons of a vector file in any CRS; the map is cut to them."),
+        typer.Option(
+            help="Area as the polygons of a GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile in any "
+            "CRS; the map is cut to them."
+        ),
+    ] = None,
+    aoi_layer: Annotated[
+        str | None,
+        typer.Option(help="Layer of the GeoPackage in --aoi; default: its only one of polygons."),
     ] = None,
     date: Annotated[
         str | None,
@@ -101,6 +124,14 @@ def map_command(
             autocompletion=one_of("best", "median"),
         ),
     ] = "best",
+    allow_private_hosts: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-hosts",
+            help="Let a source on the web lead to addresses of this machine and of private networks, also "
+            "other than its own.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     scheduler: Annotated[
         str | None,
@@ -167,10 +198,25 @@ def map_command(
             "confidence times what doubt leaves of it. 0.5, say. Doubt is told by models of pixels only."
         ),
     ] = 0.0,
+    whole_cells: Annotated[
+        bool,
+        typer.Option(
+            "--whole-cells",
+            help="Leave polygons as their cells are; else they are cut to the area, and to the scenes.",
+        ),
+    ] = False,
     min_valid: Annotated[
         float,
         typer.Option(help="Exit with code 4 when less than this share of cells got a class, in percent."),
     ] = 10.0,
+    allow_failed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failed",
+            help="Exit with code 0 also where something could not be read and the map is empty there; "
+            "without it that is code 4.",
+        ),
+    ] = False,
     block_px: Annotated[
         int | None,
         typer.Option(
@@ -242,7 +288,7 @@ def map_command(
     source_or_image, bands = requested_source(source, tuple(rasters or ()), facts, bands)
     request = MapRequest(
         source=source_or_image,
-        area=requested_area(bbox, aoi),
+        area=requested_area(bbox, aoi, aoi_layer),
         dates=requested_dates(date),
         out=out,
         catalog=catalog,
@@ -254,12 +300,18 @@ def map_command(
         composite=composite,
         probabilities=probabilities,
         vectors=requested_vectors(
-            vector_format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m
+            vector_format=vector_format,
+            cells=cells,
+            min_area_ha=min_area_ha,
+            simplify_m=simplify_m,
+            whole_cells=whole_cells,
         ),
         min_confidence=min_confidence,
         min_valid_percent=min_valid,
+        allow_failed=allow_failed,
         overwrite=overwrite,
         block_px=block_px,
+        allow_private_hosts=allow_private_hosts,
     )
     # On a cluster the workers compute: this process only asks the model what it needs.
     classifier = load_classifier(model, device if cluster is None else "cpu")

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landuse.commands.options import DeviceOption, JsonOption, QuietOption, terminable
-from landuse.commands.terminal import print_error, print_health, print_json, print_night, tell_area
+from landuse.commands.terminal import (
+    print_error,
+    print_health,
+    print_json,
+    print_night,
+    print_rebuilt,
+    tell_area,
+)
 from landuse.errors import LanduseError
 
 if TYPE_CHECKING:
@@ -57,13 +64,15 @@ def run_command(
     night = Night(since=requested_day(since), dry_run=dry_run, device=device, tell=tell_area(quiet=quiet))
     with terminable():
         report = run_nightly(settings, night, area or ())
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        print_night(report)
     with _ending(report.exit_code):
-        if not dry_run:
-            write_own_metrics(settings)
+        try:
+            if as_json:
+                print_json(report.to_dict())
+            else:
+                print_night(report)
+        finally:
+            if not dry_run:
+                write_own_metrics(settings)
 
 
 @nightly_app.command("status")
@@ -82,20 +91,42 @@ def status_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each area's last map, its age, scenes by state, and failures with their reasons."""
+    """Show each area's last map, its age, scenes by state, damaged maps, and failures with their reasons."""
     from datetime import UTC, datetime
 
     from landuse.workflows.nightly.config import load_config
     from landuse.workflows.nightly.status import STALE_CODE, nightly_status, write_metrics
 
     areas = nightly_status(load_config(config), datetime.now(UTC), max_age_days)
-    if as_json:
-        print_json({"areas": [area.to_dict() for area in areas]})
-    else:
-        print_health(areas)
     with _ending(STALE_CODE if any(area.stale for area in areas) else 0):
+        if as_json:
+            print_json({"areas": [area.to_dict() for area in areas]})
+        else:
+            print_health(areas)
         if metrics is not None:
             write_metrics(metrics, areas)
+
+
+@nightly_app.command("rebuild")
+def rebuild_command(
+    config: ConfigArgument,
+    area: Annotated[
+        list[str] | None, typer.Option(help="Do this area alone. May be given several times.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restore a ledger that was lost, or is older than the maps, from the published maps in `out`.
+
+    What the ledger knows stays as it is. Let no other run be at work meanwhile.
+    """
+    from landuse.workflows.nightly.config import load_config
+    from landuse.workflows.nightly.rebuild import rebuild_ledger
+
+    areas = rebuild_ledger(load_config(config), area or ())
+    if as_json:
+        print_json({"areas": [entry.to_dict() for entry in areas]})
+    else:
+        print_rebuilt(areas)
 
 
 @contextmanager

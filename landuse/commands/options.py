@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from landuse.model import shipped_models
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
 
@@ -48,6 +49,36 @@ ModelOption = Annotated[
         autocompletion=shipped_models,
     ),
 ]
+
+
+def grouped(panels: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
+    """A command whose help lists its parameters under headings.
+
+    Args:
+        panels: parameters' names by heading, in the order of the help. What is in none goes under its own
+            ``rich_help_panel``, or under the last one.
+    """
+
+    class Grouped(TyperCommand):
+        def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # click's own signature
+            records = {
+                parameter.name: record
+                for parameter in self.get_params(ctx)
+                if (record := parameter.get_help_record(ctx)) is not None
+            }
+            all_panels = {title: list(names) for title, names in panels.items()}
+            listed_names = {name for names in panels.values() for name in names}
+            last = list(panels)[-1]
+            for parameter in self.get_params(ctx):
+                if parameter.name not in listed_names:
+                    own = getattr(parameter, "rich_help_panel", None) or last
+                    all_panels.setdefault(own, []).append(parameter.name)
+            for title, names in all_panels.items():
+                listed = [records[name] for name in names if name in records]
+                with formatter.section(title):
+                    formatter.write_dl(listed)
+
+    return Grouped
 
 
 class Terminated(KeyboardInterrupt):

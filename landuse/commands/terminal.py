@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-    from landuse.errors import LanduseError
     from landuse.model.training.config import EpochMetrics, StepProgress
     from landuse.model.training.pixels.train import PixelProgress
     from landuse.pipeline.blocks.plan import RunPlan
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from landuse.workflows.mapping.dry_run import RunEstimate
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
+    from landuse.workflows.nightly.rebuild import AreaRebuilt
     from landuse.workflows.nightly.report import NightReport
     from landuse.workflows.nightly.status import AreaHealth
     from landuse.workflows.training.eurosat import Transfer
@@ -442,8 +442,8 @@ def tell_area(*, quiet: bool) -> Callable[[str, str], None]:
     return tell
 
 
-def print_error(error: LanduseError) -> None:
-    """What went wrong beside what the exit code tells, on stderr."""
+def print_error(error: object) -> None:
+    """What went wrong, on stderr, in one line: a reason of GDAL's may have several, a name in it anything."""
     typer.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
 
 
@@ -468,6 +468,16 @@ def print_night(report: NightReport) -> None:
             typer.echo(f"  failed  {printable(area.error)}")
 
 
+def print_rebuilt(areas: Iterable[AreaRebuilt]) -> None:
+    """What of each area was entered in the ledger again, on stdout."""
+    for area in areas:
+        typer.echo(f"{area.area:20} {area.maps} maps entered")
+        for name in area.unread:
+            typer.echo(
+                f"  left    {name}: its item holds no JSON; its scenes are mapped again if still listed"
+            )
+
+
 def print_health(areas: Iterable[AreaHealth]) -> None:
     """How the areas fare, on stdout."""
     states = ("found", "mapped", "skipped", "failed", "parked")
@@ -479,6 +489,8 @@ def print_health(areas: Iterable[AreaHealth]) -> None:
         counts = " ".join(f"{count:7}" for count in area.scenes.values())
         stale = "  STALE" if area.stale else ""
         typer.echo(f"{area.area:20} {period:10} {made:16} {age:>6} {counts}{stale}")
+        for warning in area.warnings:
+            typer.echo(f"  warning {printable(warning)}")
         for row in area.failures:
             typer.echo(
                 f"  {row.state.value:7} {row.period}  {printable(row.scene_id)} {printable(row.baseline)} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,12 +60,13 @@ def train_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder for weights and state; a run in it is resumed.")],
     split: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="paper, spatial or another NAME of splits/NAME-train.txt and -val.txt near --data, or "
-            "TRAIN.txt,VAL.txt."
+            help="paper, spatial or another NAME of splits/NAME-train.txt and -val.txt near --data; "
+            "TRAIN.txt,VAL.txt; or random, which measures on a fifth of each class, drawn by --seed. "
+            "Default: paper where its lists are there, else random."
         ),
-    ] = "paper",
+    ] = None,
     network: Annotated[
         str,
         typer.Option(
@@ -104,9 +105,18 @@ def train_command(
         str | None, typer.Option(help="Name of the model in its contract; default: NETWORK-BANDS.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Patches a step, over all processes.")] = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Patches a step, over all processes. Default: 128, or as many as give an epoch 8 steps."
+        ),
+    ] = None,
     peak_rate: Annotated[
-        float, typer.Option(help="Learning rate after warm-up, for this batch size.")
+        float,
+        typer.Option(
+            help="Learning rate after warm-up, for --batch-size; for 128 where that is not given, and lower "
+            "where the batch is."
+        ),
     ] = 0.15,
     warmup_epochs: Annotated[float, typer.Option(help="Epochs of warm-up before the cosine.")] = 2.0,
     weight_decay: Annotated[float, typer.Option(help="On convolution and linear weights.")] = 5e-4,
@@ -199,10 +209,11 @@ def train_command(
         name=name or f"{network}-{bands}",
         init=init,
         device=device,
+        fits_batch=batch_size is None,
         config=TrainConfig(
             network=network,
             epochs=epochs,
-            batch_size=batch_size,
+            batch_size=128 if batch_size is None else batch_size,
             peak_rate=peak_rate,
             warmup_epochs=warmup_epochs,
             weight_decay=weight_decay,
@@ -245,8 +256,15 @@ def _refuse_options_of_patches(context: typer.Context) -> None:
 
 def evaluate_command(
     data: Annotated[
-        Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
-    ],
+        Path | None, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
+    ] = None,
+    pixels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Of a model of pixels: folder of patches with pixel labels, such as one for each scene; may "
+            "be given several times. Those that its val.txt names are scored, else all."
+        ),
+    ] = None,
     model: ModelOption = DEFAULT_MODEL,
     split: Annotated[str, typer.Option(help="`all`, or a file with one Class/file.jpg a line.")] = "all",
     tta: Annotated[
@@ -265,34 +283,69 @@ def evaluate_command(
     confusion: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Also draw the confusion matrix.")
     ] = None,
+    reliability: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Also draw how much of what --pixels is said to be with a confidence is right.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on labelled patches; of a model of pixels, its head that classifies patches."""
+    """Score a model on labelled patches (--data), and a model of pixels on pixel labels too (--pixels).
+
+    Of patches a model of pixels is scored by its head that classifies patches, of pixels by its land cover.
+    """
     from landuse.model.checkpoint import load_contract, model_path
     from landuse.workflows.training.train import evaluate_model, patch_source
 
-    if confusion is not None:
+    for figure, of, given in (("--confusion", "--data", data), ("--reliability", "--pixels", pixels)):
+        if (confusion if figure == "--confusion" else reliability) is not None and not given:
+            raise UsageError(f"{figure} draws the scores of {of}, which is not given. Give it too.")
+    if data is None and not pixels:
+        raise UsageError("There is nothing to score on. Give --data, --pixels or both.")
+    if confusion is not None or reliability is not None:
         from landuse.workflows.training.figures import (  # not needed for the scores alone
             check_png,
             draw_confusion,
+            draw_reliability,
         )
 
-        check_png(confusion)  # before minutes of scoring
-    scores = evaluate_model(
-        patch_source(data, level, band_order), model, split=split, tta=tta, l2a_error=l2a_error, device=device
-    )
-    if confusion is not None:
-        draw_confusion(scores, load_contract(model_path(model)).patch_classes, confusion)
+        for path in (confusion, reliability):
+            if path is not None:
+                check_png(path)  # before minutes of scoring
+    told: dict[str, Any] = {}
+    lines: list[str] = []
+    if data is not None:
+        patches = patch_source(data, level, band_order)
+        scores = evaluate_model(patches, model, split=split, tta=tta, l2a_error=l2a_error, device=device)
+        if confusion is not None:
+            draw_confusion(scores, load_contract(model_path(model)).patch_classes, confusion)
+        told |= asdict(scores)
+        low, high = scores.interval
+        lines += [
+            f"patches {scores.n}  accuracy {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})",
+            f"kappa {scores.kappa:.4f}  macro F1 {scores.macro_f1:.4f}  ECE {scores.ece:.2%}",
+            *(f"  {printable(name):22} {recall:.2%}" for name, recall in scores.per_class.items()),
+        ]
+    if pixels:
+        from landuse.workflows.training.train_pixels import evaluate_pixels
+
+        sets = evaluate_pixels(model, pixels, device)
+        if reliability is not None:
+            draw_reliability(sets, reliability)
+        told["pixels"] = {
+            name: {"accuracy": one.accuracy, "ece": one.ece, **asdict(one)} for name, one in sets.items()
+        }
+        lines.append("pixels  share of labels met by the land cover, and how far its confidence is off")
+        lines += [
+            f"  {one.accuracy:7.2%}  ECE {one.ece:6.2%}  {printable(name)}" for name, one in sets.items()
+        ]
     if as_json:
-        print_json(asdict(scores))
+        print_json(told)
         return
-    low, high = scores.interval
-    typer.echo(f"patches {scores.n}  accuracy {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})")
-    typer.echo(f"kappa {scores.kappa:.4f}  macro F1 {scores.macro_f1:.4f}  ECE {scores.ece:.2%}")
-    for class_name, recall in scores.per_class.items():
-        typer.echo(f"  {printable(class_name):22} {recall:.2%}")
-    if confusion is not None:
-        typer.echo(f"wrote   {confusion}")
+    lines += [f"wrote   {path}" for path in (confusion, reliability) if path is not None]
+    typer.echo("\n".join(lines))
 
 
 def models_command(as_json: JsonOption = False) -> None:

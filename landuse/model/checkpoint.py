@@ -23,7 +23,7 @@ from landuse.model.pixel_network import NAME as PIXEL_NETWORK
 from landuse.model.pixel_network import PixelNet, PixelNetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -65,25 +65,25 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
     if unknown:
         raise ValueError(f"unknown keys {sorted(unknown)}")
     return ModelContract(
-        name=str(values["name"]),
-        bands=tuple(map(str, values["bands"])),
+        name=_text(values["name"]),
+        bands=_texts(values["bands"]),
         levels=tuple(
             LevelInput(
-                level=str(entry["level"]),
-                gain=tuple(map(float, entry["gain"])),
-                offset_dn=tuple(map(float, entry["offset_dn"])),
+                level=_text(entry["level"]),
+                gain=_numbers(entry["gain"]),
+                offset_dn=_numbers(entry["offset_dn"]),
             )
-            for entry in values["levels"]
+            for entry in _list(values["levels"])
         ),
-        saturation_dn=tuple(map(float, values["saturation_dn"])),
-        mean=tuple(map(float, values["mean"])),
-        std=tuple(map(float, values["std"])),
-        classes=tuple(map(str, values["classes"])),
-        patch_size_px=int(values["patch_size_px"]),
-        resolution_m=float(values["resolution_m"]),
-        temperature=float(values["temperature"]),
+        saturation_dn=_numbers(values["saturation_dn"]),
+        mean=_numbers(values["mean"]),
+        std=_numbers(values["std"]),
+        classes=_texts(values["classes"]),
+        patch_size_px=_whole(values["patch_size_px"]),
+        resolution_m=_number(values["resolution_m"]),
+        temperature=_number(values["temperature"]),
         # Older checkpoints do not name these three.
-        optional_bands=tuple(map(str, values.get("optional_bands", ()))),
+        optional_bands=_texts(values.get("optional_bands", [])),
         pixels=_pixel_outputs(values.get("pixels")),
         spectra=_known_spectra(values.get("spectra")),
     )
@@ -95,10 +95,10 @@ def _known_spectra(values: dict[str, Any] | None) -> KnownSpectra | None:
     if not isinstance(values, dict) or values.keys() != {field.name for field in fields(KnownSpectra)}:
         raise ValueError("spectra is no mixture")
     return KnownSpectra(
-        weights=tuple(map(float, values["weights"])),
-        means=tuple(tuple(map(float, mean)) for mean in values["means"]),
-        factors=tuple(tuple(tuple(map(float, row)) for row in factor) for factor in values["factors"]),
-        rare=float(values["rare"]),
+        weights=_numbers(values["weights"]),
+        means=tuple(map(_numbers, values["means"])),
+        factors=tuple(tuple(map(_numbers, factor)) for factor in values["factors"]),
+        rare=_number(values["rare"]),
     )
 
 
@@ -111,13 +111,45 @@ def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
     if unknown:
         raise ValueError(f"unknown keys {sorted(unknown)} of pixels")
     return PixelOutputs(
-        covers=tuple(map(str, values["covers"])),
-        uses_of_covers=tuple(tuple(map(str, row)) for row in values["uses_of_covers"]),
-        uses=tuple(map(str, values["uses"])),
-        cover_temperature=float(values["cover_temperature"]),
-        use_temperature=float(values["use_temperature"]),
-        visible_cover_bias=tuple(map(float, values.get("visible_cover_bias", ()))),  # older ones have none
+        covers=_texts(values["covers"]),
+        uses_of_covers=tuple(map(_texts, _list(values["uses_of_covers"]))),
+        uses=_texts(values["uses"]),
+        cover_temperature=_number(values["cover_temperature"]),
+        use_temperature=_number(values["use_temperature"]),
+        visible_cover_bias=_numbers(values.get("visible_cover_bias", [])),  # older ones have none
     )
+
+
+def _list(value: object) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{value!r:.60} is no list")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} is no text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(_text, _list(value)))
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.60} is no number")
+    return float(value)
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    return tuple(map(_number, _list(value)))
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.60} is no whole number")
+    return value
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:

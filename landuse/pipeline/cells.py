@@ -22,6 +22,8 @@ DOUBTFUL = 0.5
 
 WARN_DOUBTFUL = 1 / 3
 """Beyond this share of doubtful area a map warns of itself."""
+AREA_STEPS = 10_000
+"""Areas are counted in steps of 1/10000 of a pixel: sums of whole numbers are exact, whatever the blocks."""
 
 CHANGE_THRESHOLD = 0.7
 """Share of a cell's probability that has to move for a change of class to count; see
@@ -175,14 +177,17 @@ class BlockRasters:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PixelCounts:
-    """How many pixels of the area a block has, by what became of them. Areas are counted from these."""
+    """How many pixels of the area a block has, by what became of them. Areas are counted from these.
+
+    Of a pixel on the area's outline the part inside counts: all are in steps of 1/``AREA_STEPS`` of a pixel.
+    """
 
     of_class: NDArray[np.int64]
-    """(class,), pixels inside the area in cells of each class."""
+    """(class,), pixels inside the area and on the imagery in cells of each class."""
     of_cover: NDArray[np.int64]
     """(cover,), those in cells of each cover."""
     of_status: NDArray[np.int64]
-    """(``CellStatus``,), those of each status."""
+    """(``CellStatus``,), pixels inside the area of each status."""
     of_doubt: NDArray[np.int64]
     """(2,), those of cells whose doubt is known, and of them the doubtful ones."""
 
@@ -198,7 +203,7 @@ class ClassArea:
     cells: int
     """Cells of the class."""
     area_m2: float
-    """Their area; of a map of pixels, of their pixels inside the area and the imagery."""
+    """Their area, as far as it lies inside the area asked for and on the imagery."""
     share: float
     """Their share of the classified area, 0..1."""
 
@@ -210,10 +215,7 @@ class ClassArea:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cover:
-    """What became of the area's cells; the shares add up to 1.
-
-    Of a map of pixels they are shares of the pixels inside the area.
-    """
+    """What became of the area's cells; the shares are of the land inside the area and add up to 1."""
 
     cells: int
     """Cells of the area."""

@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from landuse.pipeline.scene import Scene
 
 
+MAX_CROSSINGS = 1000
+"""How often an outline may cross itself: an error of drawing does it a few times."""
+
 EDGE_PIECES = 100
 """Into how many pieces an edge as long as a shape is cut before it is projected: straight lines bend."""
+
+METRES_A_DEGREE = 111_320.0
+"""Length of a degree of latitude, about."""
 
 
 def surfaces(geometry: Geometry) -> Polygon | MultiPolygon:
@@ -35,6 +41,25 @@ def surfaces(geometry: Geometry) -> Polygon | MultiPolygon:
     parts = [part for part in shapely.get_parts(_flat(geometry)) if isinstance(part, Polygon)]
     merged = shapely.union_all(parts)
     return merged if isinstance(merged, (Polygon, MultiPolygon)) else Polygon()
+
+
+def make_valid(geometry: Geometry) -> Geometry:
+    """``shapely.make_valid`` for a shape that anyone may have drawn.
+
+    Raises:
+        ValueError: it crosses itself so often that the repair would take minutes and all memory.
+    """
+    if shapely.is_valid(geometry):
+        return geometry
+    corners = shapely.get_coordinates(geometry)
+    edges = shapely.linestrings(np.stack([corners[:-1], corners[1:]], axis=1))
+    tree, crossings = shapely.STRtree(edges), 0
+    for start in range(0, len(edges), 100):
+        crossings += tree.query(edges[start : start + 100], predicate="crosses").shape[1] // 2
+        if crossings > MAX_CROSSINGS:
+            raise ValueError(f"crosses itself more than {MAX_CROSSINGS} times")
+    with np.errstate(all="ignore"):  # of coordinates such as 1e300, which the caller refuses
+        return shapely.make_valid(geometry)
 
 
 def _flat(geometry: Geometry) -> Geometry:

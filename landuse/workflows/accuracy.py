@@ -26,6 +26,7 @@ from landuse.pipeline.write.qgis import label_form, outlined
 from landuse.redact import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -74,12 +75,12 @@ class AreaReport:
 
     @property
     def total_ha(self) -> float:
-        """Area of all classified cells, in hectares."""
-        return float(self.matrix.mapped_cells.sum()) * self.source.cell_ha
+        """Area of all that is classified, in hectares."""
+        return float(self.source.area_ha.sum())
 
     def mapped_ha(self, class_id: int) -> float:
         """What is mapped as the class, in hectares."""
-        return float(self.matrix.mapped_cells[class_id]) * self.source.cell_ha
+        return float(self.source.area_ha[class_id])
 
     def area_ha(self, class_id: int) -> Estimate:
         """What of the map is the class on the ground, in hectares."""
@@ -143,13 +144,13 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     """
     source = counted_map(path)
     frame = read_points(samples, layer, column)
-    labels = texts(frame[column])
+    labels = _as_named(texts(frame[column]), source.names)
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
         raise UsageError(
             f"{samples} names classes in column {column} that the map does not know: "
             f"{', '.join(repr(printable(label)) for label in unknown[:5])}. The map's are "
-            f"{', '.join(source.names)}."
+            f"{', '.join(f'{i} {name}' for i, name in enumerate(source.names))}; name or id will do."
         )
     own = set(texts(frame[MAP_COLUMN])) == {source.sha256} if MAP_COLUMN in frame.columns else None
     cells = _cells_of(frame, source, samples)  # (point, 2)
@@ -170,7 +171,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     kept = _one_a_cell(cells[usable], reference, samples)
     counts = np.zeros((len(source.names), len(source.names)), np.int64)
     np.add.at(counts, (mapped[usable[kept]], reference[kept]), 1)
-    matrix = ErrorMatrix(classes=source.names, mapped_cells=source.cells, counts=counts)
+    matrix = ErrorMatrix(classes=source.names, mapped_cells=source.cells, areas=source.area_ha, counts=counts)
     points = PointCounts(
         given=len(labels),
         used=len(kept),
@@ -185,8 +186,22 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
         points=points,
         matrix=matrix,
         accuracy=estimate(matrix),
-        warnings=(*_origin_caveats(own), *_caveats(points, matrix)),
+        warnings=(*_origin_caveats(own), *_area_caveats(source), *_caveats(points, matrix)),
     )
+
+
+def _as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well."""
+    folded = [name.casefold() for name in names]
+    # Of two names that differ in their case alone each is meant by itself alone.
+    in_any_case = {key: name for key, name in zip(folded, names, strict=True) if folded.count(key) == 1}
+    ids = {str(i): name for i, name in enumerate(names)}
+
+    def meant(label: str) -> str:
+        by_id = ids.get(label.removesuffix(".0"), label)
+        return label if label in names else in_any_case.get(label.casefold(), by_id)
+
+    return [meant(label) for label in labels]
 
 
 def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:
@@ -252,6 +267,16 @@ def _origin_caveats(own: bool | None) -> list[str]:
     return [
         "The points were drawn from another map. Within the classes of this one they are not equally likely, "
         "so areas and accuracy may be biased. Draw a sample of this map."
+    ]
+
+
+def _area_caveats(source: ClassMap) -> list[str]:
+    """What to know of the areas."""
+    if not source.of_whole_cells:
+        return []
+    return [
+        f"No run.json of this map lies beside {source.path.name}: its cells are counted whole, also where "
+        "they reach beyond the area or the imagery. Give the folder that `landuse map` wrote."
     ]
 
 

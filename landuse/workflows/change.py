@@ -36,7 +36,7 @@ from landuse.pipeline.write.folder import prepare_folder, staged, write_json
 from landuse.pipeline.write.geopackage import geopackage_writer
 from landuse.pipeline.write.polygons import polygonize
 from landuse.pipeline.write.qgis import StyleEntry, categorized
-from landuse.workflows.mapping.assemble import GDAL_CACHE_MB
+from landuse.workflows.mapping.assemble import GDAL_CACHE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +113,7 @@ def compare_maps(request: ChangeRequest) -> ChangeReport:
             f"{request.out} already holds {there[0]}. Use --overwrite to replace it, or another --out."
         )
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES))
         paths = (request.before, request.after, *request.later)
         overlap = overlap_of([stack.enter_context(opened_map(path)) for path in paths])
         check_order(overlap.maps)

@@ -199,10 +199,10 @@ class _Held:
         work = work_of(plan, block)
         if work is None:
             return None
-        placed, inside = work
+        placed, land = work
         grid = plan.pixel_geobox(placed.rows_px, placed.cols_px)
         pixels = image_of(self.scene, plan.bands, grid, self.stored)
-        return BlockInput(placed=placed, inside=inside, read=BlockPixels(pixels=pixels, failures=(), lost=()))
+        return BlockInput(placed=placed, land=land, read=BlockPixels(pixels=pixels, failures=(), lost=()))
 
     def stored(self, names: Sequence[str], grid: GeoBox) -> dict[str, Stored]:
         """Stored values and validity of bands on a grid, which may reach beyond the imagery."""

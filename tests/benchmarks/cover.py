@@ -3,9 +3,10 @@
 ``LANDUSE_TEST_DATA=... python -m tests.benchmarks.cover --model PATH.safetensors [--d4] [--today]`` scores a
 model that classifies each pixel in the visible bands, with near infrared, and in all bands that a reference
 has; ``--today`` adds the shipped patch model at strides 16 and 8. ``--map FOLDER`` scores a finished map on
-the references that lie on it. ``... cover score MAP REFERENCE [--legend FILE.json]`` scores any map against
-any points, polygons or raster; ``... cover terramesh`` shows what is known of TerraMesh's offsets and legend.
-One core needs a minute or less for a column of a model of pixels.
+the references that lie on it. ``--reliability FILE.png`` also draws, a picture a column, how much is right of
+what is said with each confidence. ``... cover score MAP REFERENCE [--legend FILE.json]`` scores any map
+against any points, polygons or raster; ``... cover terramesh`` shows what is known of TerraMesh's offsets
+and legend. One core needs a minute or less for a column of a model of pixels.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import time
 from pathlib import Path
 
 import rasterio
+import torch
 
 from landuse.errors import LanduseError
 from landuse.model import DEFAULT_MODEL
+from landuse.model.training.pixels.measure import Reliability
+from landuse.workflows.training.figures import check_png, draw_reliability
 from tests.benchmarks.cover_maps import Legend, read_map, score_map
 from tests.benchmarks.cover_models import Scorer, patch_scorer, pixel_scorer, symmetric
 from tests.benchmarks.cover_references import (
@@ -32,7 +36,7 @@ from tests.benchmarks.cover_references import (
     terramesh_evidence,
     water_mask,
 )
-from tests.benchmarks.cover_scores import iou
+from tests.benchmarks.cover_scores import iou, pooled
 
 TODAY_STRIDES = (16, 8)
 
@@ -62,6 +66,32 @@ def table(columns: dict[str, Findings]) -> str:
         values = (one.rows.get(name) for one in columns.values())
         cells = "".join(f"{'-' if value is None else f'{value:.3f}':>14}" for value in values)
         lines.append(f"{name:{width}}{cells}")
+    return "\n".join(lines)
+
+
+def reliability(findings: Findings) -> dict[str, Reliability]:
+    """How reliable a column's confidence is, on each reference and on all, each of the same weight."""
+    judged = findings.calibration | {"each alike": pooled(list(findings.calibration.values()))}
+    return {
+        name: Reliability.of(*map(torch.from_numpy, (one.confidence, one.right, one.weight)))
+        for name, one in judged.items()
+    }
+
+
+def reliability_table(sets: dict[str, Reliability]) -> str:
+    """A row for each bin of confidence that has pixels: each set's share in it, and what of that is right."""
+    lines = [f"{'confidence':12}" + "".join(f"{name[:24]:>26}" for name in sets)]
+    bins = len(next(iter(sets.values())).weight)
+    for index in range(bins):
+        cells = [
+            f"{one.weight[index] / sum(one.weight):8.1%}, right {one.right[index] / one.weight[index]:6.1%}"
+            if one.weight[index]
+            else "-"
+            for one in sets.values()
+        ]
+        if set(cells) != {"-"}:
+            at = f"{index / bins:.2f} to {(index + 1) / bins:.2f}"
+            lines.append(f"{at:12}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -126,7 +156,12 @@ def score_models(words: list[str]) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", help="of a model of pixels: fp32 or bf16")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--reliability", type=Path, metavar="FILE.png", help="also draw and print reliability"
+    )
     given = parser.parse_args(words)
+    if given.reliability:
+        check_png(given.reliability)  # before minutes of scoring
     data = Path(os.environ["LANDUSE_TEST_DATA"])
     if given.map:
         score_folder(given.map, data)
@@ -142,6 +177,12 @@ def score_models(words: list[str]) -> None:
         scorers |= {name: (symmetric(scorer) if given.d4 else scorer, name) for name in given.bands}
     columns = run(scorers, data, tuple(given.only))
     print(f"{table(columns)}\n\n{NOTES}")
+    for title, findings in columns.items():
+        if given.reliability and findings.calibration:
+            sets = reliability(findings)
+            path = given.reliability
+            draw_reliability(sets, path.with_stem(f"{path.stem}-{title.replace(' ', '-')}"))
+            print(f"\n{title}\n{reliability_table(sets)}")
     if given.json:
         given.json.write_text(json.dumps({title: one.rows for title, one in columns.items()}, indent=1))
 

@@ -4,41 +4,35 @@ import os
 import signal
 import time
 
-from tests.workflows.small_maps import BrightnessClassifier
+from landuse.model.predict_pixels import PixelPredictor
 
 
-class Deadly(BrightnessClassifier):
+class Deadly(PixelPredictor):
     """Its process dies at the brightest ground, as if the system had taken it for its memory."""
 
-    def cell_probabilities(self, dn, level, cells):
+    def pixel_scores(self, dn, bands, level):
         if dn.max() > 8_000:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().cell_probabilities(dn, level, cells)
+        return super().pixel_scores(dn, bands, level)
 
 
-class OtherWeights(BrightnessClassifier):
-    weights_sha256 = "1" * 64
+class Slow(PixelPredictor):
+    """Takes its time, so that there is a moment in which to interfere."""
 
-
-def brightness(model, device):
-    return BrightnessClassifier(64)
+    def pixel_scores(self, dn, bands, level):
+        time.sleep(0.2)
+        return super().pixel_scores(dn, bands, level)
 
 
 def deadly(model, device):
-    return Deadly(64)
-
-
-def other_weights(model, device):
-    return OtherWeights(64)
-
-
-class Slow(BrightnessClassifier):
-    """Takes its time, so that there is a moment in which to interfere."""
-
-    def cell_probabilities(self, dn, level, cells):
-        time.sleep(0.3)
-        return super().cell_probabilities(dn, level, cells)
+    return Deadly.load(model, device)
 
 
 def slow(model, device):
-    return Slow(64)
+    return Slow.load(model, device)
+
+
+def other_weights(model, device):
+    predictor = PixelPredictor.load(model, device)
+    predictor.weights_sha256 = "1" * 64
+    return predictor

@@ -12,6 +12,7 @@ from landuse.model.bands import INPUT_MAX_DN
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.normalize import level_inputs
 from landuse.model.pixel_network import PixelNet, PixelNetConfig
+from tests.workflows.small_maps import catalog_of, red_raster
 
 # Written out: tests of band orders must not take them from what they test.
 VISIBLE = ("B04", "B03", "B02")
@@ -102,6 +103,24 @@ class RedPixels:
         lit = (dn[0] / 10_000).astype(np.float32)
         glaring = lit * lit
         return Scores(landuse=np.stack([1 - lit, lit - glaring, glaring]), cover=np.stack([1 - lit, lit]))
+
+
+BLOCKS = 12
+"""Of ``small_scene``, cut into those of ``BLOCK_PX``."""
+BLOCK_PX = 64
+
+
+def small_scene(folder: Path) -> tuple[str, str]:
+    """A catalogue of fields of 100 m, 180 x 250 px in four bands, one of them glaring; and a model for it."""
+    rng = np.random.default_rng(5)
+    dn = np.kron(rng.integers(300, 6000, (4, 18, 25)), np.ones((10, 10))) + rng.integers(
+        0, 300, (4, 180, 250)
+    )
+    dn[:, 140:160, 140:160] = 9000
+    raster = red_raster(
+        folder / "fields.tif", dn.astype(np.uint16), bands=(*VISIBLE, "B08"), left=512_320, top=5_310_080
+    )
+    return catalog_of(folder, raster), str(save_pixel_model(folder / "random-pixel.safetensors"))
 
 
 def red_pixels(model, device):

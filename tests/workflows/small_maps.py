@@ -45,21 +45,22 @@ class BrightnessClassifier:
         return np.tile(np.stack([1 - bright, bright], 1)[:, :, None, None], (1, 1, cells, cells))
 
 
-def red_raster(path, values, *, left=512_340, top=5_310_070, crs="EPSG:32633"):
+def red_raster(path, values, *, bands=("B04",), left=512_340, top=5_310_070, crs="EPSG:32633"):
+    """A raster of (y, x) DN of red, or of (band, y, x) DN of ``bands``."""
     with rasterio.open(
         path,
         "w",
         driver="GTiff",
-        height=values.shape[0],
-        width=values.shape[1],
-        count=1,
+        height=values.shape[-2],
+        width=values.shape[-1],
+        count=len(bands),
         dtype="uint16",
         crs=crs,
         transform=Affine(10, 0, left, 0, -10, top),
         nodata=0,
     ) as file:
-        file.write(values, 1)
-        file.set_band_description(1, "B04")
+        file.write(values.reshape(len(bands), *values.shape[-2:]))
+        file.descriptions = bands
     return path
 
 
@@ -102,13 +103,17 @@ def files_of(folder):
     created = re.compile(rb"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
     for name in ("index.html", "model.json"):
         content[name] = created.sub(b"", content[name])
-    # Where the scenes are, seen from here, and the sums of files that hold a time differ too.
+    # Where scenes and weights are, seen from here, and the sums of files that hold a time differ too.
     item = json.loads(created.sub(b"", content["item.json"]))
     del item["links"]
     for asset in item["assets"].values():
         if asset["href"].endswith((".gpkg", ".html", ".json")):
             del asset["file:checksum"], asset["file:size"]
     content["item.json"] = json.dumps(item).encode()
+    model = json.loads(content["model.json"])
+    for asset in model["assets"].values():
+        asset["href"] = asset["href"].rpartition("/")[2]
+    content["model.json"] = json.dumps(model).encode()
     return content, run
 
 

@@ -77,7 +77,8 @@ def test_a_map_is_counted_at_full_resolution(folder, ids):
         file.build_overviews([2, 4], Resampling.nearest)
     source = counted_map(folder)
     assert source.cells.tolist() == [(ids == i).sum() for i in range(4)]
-    assert (source.names, source.cell_ha, source.shape) == (NAMES, CELL_HA, (37, 61))
+    assert (source.names, source.shape, source.of_whole_cells) == (NAMES, (37, 61), True)
+    assert source.area_ha == pytest.approx([(ids == i).sum() * CELL_HA for i in range(4)])
     assert counted_map(folder / "landuse.tif").sha256 == source.sha256
 
 
@@ -179,7 +180,8 @@ def test_every_cell_labelled_gives_the_truth_itself(tmp_path, folder, ids, truth
             assert report.accuracy.users[i].value == pytest.approx(both / (ids == i).sum())
     assert report.accuracy.users[3] is None
     assert report.accuracy.overall.value == pytest.approx((ids == truth)[there].mean())
-    assert report.warnings == ()
+    (warning,) = report.warnings
+    assert "cells are counted whole" in warning  # no report lies beside the raster
 
 
 def test_a_sample_comes_close_to_the_truth(tmp_path, folder, ids, truth):
@@ -272,8 +274,47 @@ def test_a_map_taller_than_a_strip(tmp_path):
 def test_unknown_names_are_told_with_the_known(tmp_path, folder, truth):
     frame = labelled(folder, tmp_path / "points.gpkg", truth)
     frame.loc[5, "reference"] = "Forrest\x07"
-    with pytest.raises(UsageError, match=r"'Forrest\?'.*AnnualCrop, Forest, SeaLake, River"):
+    with pytest.raises(UsageError, match=r"'Forrest\?'.*0 AnnualCrop, 1 Forest, 2 SeaLake, 3 River"):
         assess_map(folder, save(frame, tmp_path / "labelled.geojson"))
+
+
+def test_classes_are_known_by_name_in_any_case_and_by_id(tmp_path, folder, truth):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth)
+    expected = assess_map(folder, save(frame, tmp_path / "named.gpkg")).matrix.counts
+    spelt = [
+        (name.lower(), name.upper(), str(NAMES.index(name)))[n % 3]
+        for n, name in enumerate(frame["reference"])
+    ]
+    report = assess_map(folder, save(frame.assign(reference=spelt), tmp_path / "spelt.gpkg"))
+    np.testing.assert_array_equal(report.matrix.counts, expected)
+    ids = [
+        float(NAMES.index(name)) for name in frame["reference"]
+    ]  # as a table with gaps holds whole numbers
+    report = assess_map(folder, save(frame.assign(reference=ids), tmp_path / "ids.gpkg"))
+    np.testing.assert_array_equal(report.matrix.counts, expected)
+    frame.loc[0, "reference"] = "4"
+    with pytest.raises(UsageError, match=r"'4'. The map's are 0 AnnualCrop, 1 Forest.*name or id"):
+        assess_map(folder, save(frame, tmp_path / "beyond.gpkg"))
+
+
+def test_two_classes_that_differ_in_case_alone_keep_their_labels(tmp_path, ids, truth):
+    folder = write_map(tmp_path / "cased", ids, names=("Crop", "crop", "SeaLake", "River"))
+    drawn(folder, tmp_path / "points.gpkg")
+    frame = gpd.read_file(tmp_path / "points.gpkg", layer="samples").assign(reference="crop")
+    report = assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+    assert report.matrix.counts[:, 1].sum() == len(frame)
+    with pytest.raises(UsageError, match="'CROP'"):
+        assess_map(folder, save(frame.assign(reference="CROP"), tmp_path / "which.gpkg"))
+
+
+def test_too_few_points_say_how_many_are_lacking(tmp_path, folder):
+    with pytest.raises(
+        UsageError, match=r"--n 60 .* lacking. Give --n \d+ or more, or --min-per-class 20 or"
+    ):
+        drawn(folder, tmp_path / "points.gpkg", total=60)
+    assert drawn(folder, tmp_path / "points.gpkg", total=60, min_per_class=20).points == 60
+    with pytest.raises(UsageError, match=r"Give --n \d+ or more\.$"):
+        drawn(folder, tmp_path / "none.gpkg", total=5)
 
 
 def test_a_class_that_nobody_labelled_is_told(tmp_path, folder, truth, ids):

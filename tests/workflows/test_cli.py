@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -117,6 +118,25 @@ def test_help_of_a_command_documents_every_option_and_default(run, monkeypatch, 
         assert "".join(option.help.split()) in text
         if option.default not in (None, "") and not option.is_flag:
             assert f"[default:{option.default}]" in text
+
+
+def test_the_help_of_map_groups_its_options_and_ends_with_examples(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = run("map", "--help").out
+    heads = ["Where and when:", "Imagery and model:", "Results:", "Vector layers:", "The run:", "Examples:"]
+    assert sorted(heads, key=text.index) == heads
+    assert "Options:" not in text
+    for option in options_of("map"):  # each under one head
+        assert len(re.findall(rf"^  (-\w, )?{option.opts[0]}\b(?!-)", text, re.MULTILINE)) == 1, option.name
+    assert text.index("Where and when:") < text.index("--aoi") < text.index("Imagery and model:")
+    assert text.index("Vector layers:") < text.index("--whole-cells") < text.index("The run:")
+    examples = [
+        shlex.split(line) for line in text[text.index("Examples:") :].splitlines()[1:] if line.strip()
+    ]
+    assert len(examples) >= 3
+    for program, command, *arguments in examples:
+        assert (program, command) == ("landuse", "map")
+        typer.main.get_command(app).commands["map"].make_context("map", arguments)  # refuses what is unknown
 
 
 def test_each_number_of_map_names_its_unit():
@@ -281,6 +301,60 @@ def test_what_cannot_be_written_is_said_before_the_work(run, small, tmp_path):
     assert f"{tmp_path / 'map'} cannot be replaced" in shown.error
     assert [path.name for path in tmp_path.rglob("*")].count("landuse.gpkg") == 0
     assert in_the_way.read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_the_search(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    nowhere = f"http://127.0.0.1:{free_port()}"  # who asks there is told so, with code 5
+    for out in (tmp_path / "file", tmp_path / "file" / "map"):
+        shown = run("map", "--source", nowhere, "--bbox", "1,2,3,4", "--out", out)
+        assert shown.code == 1
+        assert f"{out} cannot be written, since {tmp_path / 'file'} is a file" in shown.error
+
+
+def test_a_map_of_which_some_could_not_be_read_exits_with_4_unless_that_is_allowed(run, pixels, tmp_path):
+    catalogue(write_raster(tmp_path / "west.tif", pixels), tmp_path / "catalog")
+    source = catalogue(write_raster(tmp_path / "east.tif", pixels, left=LEFT_M + 1440), tmp_path / "catalog")
+    (source / "east" / "B03.tif").write_bytes(b"nothing")
+    shown = run("map", "--source", source, "--out", tmp_path / "map", "--json")
+    assert shown.code == 4
+    assert "B03 of 'east'" in shown.err
+    assert "--allow-failed" in shown.err
+    assert json.loads(shown.out) == json.loads((tmp_path / "map" / "run.json").read_text())
+    assert json.loads(shown.out)["cover"]["failed"] == pytest.approx(1 / 2)
+    shown = run("map", "--source", source, "--out", tmp_path / "map", "--overwrite", "--allow-failed")
+    assert shown.code == 0, shown.err
+
+
+def test_small_and_coarse_imagery_is_warned_of_in_every_file_also_where_quiet(run, pixels, tmp_path):
+    raster = write_raster(tmp_path / "small.tif", pixels[:, :50, :50])
+    with rasterio.open(raster, "r+") as file:
+        file.transform = Affine(30, 0, LEFT_M, 0, -30, TOP_M)
+    source = catalogue(raster, tmp_path / "catalog")
+    item = source / "small" / "small.json"
+    document = json.loads(item.read_text())
+    for asset in document["assets"].values():  # not every item says how large its pixels are
+        del asset["proj:transform"], asset["raster:spatial_resolution"]
+    document["properties"] = {k: v for k, v in document["properties"].items() if k != "proj:transform"}
+    item.write_text(json.dumps(document))
+    few = lonlat_box(LEFT_M, TOP_M - 1500, LEFT_M + 1500, TOP_M)
+    shown = run("map", "--source", source, "--bbox", few, "--out", tmp_path / "map", "--quiet")
+    assert (shown.code, shown.err) == (0, "")
+    warnings = json.loads((tmp_path / "map" / "run.json").read_text())["warnings"]
+    assert any("1 of 1 scenes have pixels of up to 30 m" in warning for warning in warnings)
+    page = (tmp_path / "map" / "index.html").read_text()
+    assert "pixels of up to 30 m" in page
+    raster = write_raster(tmp_path / "tiny.tif", pixels[:, :50, :60])
+    source = catalogue(raster, tmp_path / "tiny")
+    shown = run("map", "--source", source, "--out", tmp_path / "tiny-map", "--quiet")
+    assert (shown.code, shown.err) == (0, "")
+    (warning,) = [
+        told
+        for told in json.loads((tmp_path / "tiny-map" / "run.json").read_text())["warnings"]
+        if "60 x 50" in told
+    ]
+    assert "smaller than the 64 x 64" in warning
+    assert warning[:60] in (tmp_path / "tiny-map" / "index.html").read_text()
 
 
 def test_an_unreadable_asset(run, small, tmp_path):

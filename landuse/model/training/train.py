@@ -47,17 +47,22 @@ SIMULATED_L2A = 0.5
 def make_contract(name: str, patches: LabelledPatches) -> ModelContract:
     """The contract of a network trained on ``patches``; mean and std are measured on them."""
     bands = patches.bands
-    draft = ModelContract(
-        name=name,
-        bands=bands,
-        levels=level_inputs(bands),
-        saturation_dn=tuple(INPUT_MAX_DN[band] for band in bands),
-        mean=tuple(0.0 for _ in bands),
-        std=tuple(1.0 for _ in bands),
-        classes=patches.classes,
-        patch_size_px=int(patches.images.shape[2]),
-        resolution_m=10.0,
-    )
+    try:
+        draft = ModelContract(
+            name=name,
+            bands=bands,
+            levels=level_inputs(bands),
+            saturation_dn=tuple(INPUT_MAX_DN[band] for band in bands),
+            mean=tuple(0.0 for _ in bands),
+            std=tuple(1.0 for _ in bands),
+            classes=patches.classes,
+            patch_size_px=int(patches.images.shape[2]),
+            resolution_m=10.0,
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"--data cannot be trained on: {error}. Rename its folders or cut it anew."
+        ) from None
     total, squares, count = torch.zeros(len(bands)), torch.zeros(len(bands)), 0
     for start in range(0, len(patches), 1024):
         dn = patches.dn(slice(start, start + 1024))

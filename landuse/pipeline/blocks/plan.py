@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+import shapely
+
 import landuse
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
@@ -44,6 +46,12 @@ PICTURE_PX = 4096
 BLOCK_PX = {"windows": 1024, "pixels": 2048}
 """Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
 the block."""
+
+MAX_PIXELS = 20_000_000_000
+"""Most pixels of one map: at 10 m some 1400 km a side, more than any country of Europe but one."""
+
+MAX_BLOCKS = 200_000
+"""Most blocks of one map; each is a file, and a line of the plan."""
 
 MIN_BLOCK_PX = 64
 """Smallest side of a block whose pixels are classified."""
@@ -83,8 +91,11 @@ class RunPlan:
     """First and one past the last pixel row, from the grid's top, where scenes have pixels."""
     data_cols_px: tuple[int, int]
     """First and one past the last pixel column, from the grid's left, where scenes have pixels."""
-    clip_wkt: str | None
-    """Area in the map's CRS beyond which cells stay nodata, or None to fill the grid."""
+    area_wkt: str | None
+    """Area asked for, in the map's CRS: its land is counted, and polygons are cut to it. None: all of the
+    scenes."""
+    is_clipped: bool
+    """Whether cells beyond the area stay nodata; False fills the grid."""
     bands: tuple[str, ...]
     """Bands to read, in the model's order."""
     missing_bands: tuple[str, ...]
@@ -116,6 +127,17 @@ class RunPlan:
     def cell_m(self) -> float:
         """Side of a map cell in metres."""
         return self.stride_px * self.pixel_m
+
+    @property
+    def clip_wkt(self) -> str | None:
+        """Area in the map's CRS beyond which cells stay nodata, or None where the grid is filled."""
+        return self.area_wkt if self.is_clipped else None
+
+    @property
+    def land(self) -> BaseGeometry:
+        """What of the area lies within the scenes, in the map's CRS; without an area all of them."""
+        seen = shapely.union_all([footprint_in(scene, self.crs) for scene in self.scenes])
+        return seen if self.area_wkt is None else shapely.intersection(shapely.from_wkt(self.area_wkt), seen)
 
     def scenes_used(self, spares_read: bool) -> tuple[Scene, ...]:
         """The scenes that may have pixels in the map, in order of preference.
@@ -171,6 +193,13 @@ class RunPlan:
                 f"{max(coarse.values()):.3g} m, such as {min(coarse)!r}; {self.model} was trained at "
                 f"{self.pixel_m:g} m and reads blurred land badly. Use imagery of the sensor's resolution."
             )
+        rows_px, cols_px = (last - first for first, last in (self.data_rows_px, self.data_cols_px))
+        if min(rows_px, cols_px) < self.patch_px:
+            found.append(
+                f"The imagery is {cols_px} x {rows_px} pixels, smaller than the {self.patch_px} x "
+                f"{self.patch_px} that {self.model} learned from: it does not know the surroundings and errs "
+                "more often. Use a larger part of the scene."
+            )
         if self.missing_bands:
             found.append(
                 f"Not every scene offers {', '.join(self.missing_bands)}, which {self.model} can do without: "
@@ -198,13 +227,15 @@ class RunPlan:
     def digest(self) -> str:
         """Digest of all that decides the pixels.
 
-        Not in it: the blocks, and what else they keep; bands that are not read; queries of hrefs, which may
-        be signatures; when local files were written; what only ranked the scenes or estimates from them; how
-        their source was named; where their items are; and their mirrors, which show the same.
+        Not in it: an area that the map is not cut to; the blocks, and what else they keep; bands that are not
+        read; queries of hrefs, which may be signatures; when local files were written; what only ranked the
+        scenes or estimates from them; how their source was named; where their items are; and their mirrors,
+        which show the same.
         """
         values = self.to_dict()
-        for name in ("blocks", "probabilities", "missing_bands"):
+        for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
             del values[name]
+        values["clip_wkt"] = self.clip_wkt
         for name in ("covers", "tells_doubt", "min_confidence"):
             if not values[name]:
                 del values[name]
@@ -219,9 +250,9 @@ class RunPlan:
 
     @property
     def blocks_key(self) -> str:
-        """What finished blocks are kept under: the digest, and the versions of the local files read."""
+        """What finished blocks are kept under: digest, the area they count, versions of the local files."""
         versions = [asset.fingerprint for scene in self.scenes for asset in scene.assets]
-        return hashlib.sha256(json.dumps([self.digest, versions]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.digest, self.area_wkt, versions]).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -336,7 +367,9 @@ def cell_px(contract: ModelContract, *, cell_m: float | None, stride_px: int | N
                 f"{contract.patch_size_px} px. Give --stride-px 16 for cells of {16 * pixel_m:g} m, or "
                 "choose another --model."
             )
-        return STRIDE_PX["windows"] if stride_px is None else stride_px
+        stride_px = STRIDE_PX["windows"] if stride_px is None else stride_px
+        _check_stride(contract, stride_px)
+        return stride_px
     if stride_px is not None:
         raise UsageError(
             f"--stride-px {stride_px} is for models of patches; {contract.name} classifies each pixel. Give "
@@ -351,6 +384,15 @@ def cell_px(contract: ModelContract, *, cell_m: float | None, stride_px: int | N
             f"{MAX_CELL_PX * pixel_m:g}. Use {pixel_m:g}, {2 * pixel_m:g} or {4 * pixel_m:g}, say."
         )
     return side
+
+
+def _check_stride(contract: ModelContract, stride_px: int) -> None:
+    patch_px = contract.patch_size_px
+    if contract.pixels is None and (stride_px < 1 or patch_px % stride_px):
+        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
+        raise UsageError(
+            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
+        )
 
 
 def bands_to_read(
@@ -408,12 +450,7 @@ def check_fit(
         UsageError: the stride, composite, bands or block size does not fit, or the scenes mix levels.
         ModelError: the scenes lack a band or level that the model needs.
     """
-    patch_px = contract.patch_size_px
-    if contract.pixels is None and (stride_px < 1 or patch_px % stride_px):
-        fits = ", ".join(str(s) for s in range(1, patch_px + 1) if patch_px % s == 0)
-        raise UsageError(
-            f"--stride-px {stride_px} does not divide the {patch_px} px patch. Use one of {fits}."
-        )
+    _check_stride(contract, stride_px)
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
     engine = engine_of(contract)
@@ -448,6 +485,45 @@ def suitable_crs(area: BaseGeometry, scenes: Sequence[Scene]) -> str:
     return crs
 
 
+def planned_extent(
+    area: BaseGeometry, crs: str, contract: ModelContract, *, stride_px: int, block_px: int | None
+) -> tuple[int, int, int, int]:
+    """Where the map's grid lies, once it is certain that a map of that size can be made.
+
+    Args:
+        area: in longitude and latitude.
+        crs: UTM zone of the map.
+        contract: the model's.
+        stride_px: cell size in pixels.
+        block_px: as of ``make_plan``.
+
+    Returns:
+        First and one past the last row, counted downwards, and column of the cells of the zone.
+
+    Raises:
+        UsageError: the area is too wide for one zone, or holds too many pixels or blocks.
+    """
+    west, south, east, north = _projected(area, crs).bounds
+    cell_m = stride_px * contract.resolution_m
+    cols = snap(west, east, cell_m)
+    row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
+    pixels = (row_stop - row_start) * (cols[1] - cols[0]) * stride_px**2
+    if pixels > MAX_PIXELS:
+        raise UsageError(
+            f"The area has {pixels / 1e9:.1f} thousand million pixels of {contract.resolution_m:g} m "
+            f"({(east - west) / 1000:.0f} x {(north - south) / 1000:.0f} km), and a map has at most "
+            f"{MAX_PIXELS / 1e9:g}. Map it in parts."
+        )
+    side_px = max(block_px or BLOCK_PX[engine_of(contract)], stride_px)
+    blocks = pixels / side_px**2
+    if blocks > MAX_BLOCKS:
+        raise UsageError(
+            f"The area takes {blocks:.0f} blocks of {side_px} px, and a map has at most {MAX_BLOCKS}. Give a "
+            f"larger --block-px, such as {BLOCK_PX[engine_of(contract)]}."
+        )
+    return row_start, row_stop, *cols
+
+
 def _projected(area: BaseGeometry, crs: str) -> BaseGeometry:
     projected = project(area, "EPSG:4326", crs)
     west, _, east, _ = projected.bounds
@@ -467,6 +543,7 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
+    asked: bool = False,
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
@@ -484,6 +561,7 @@ def make_plan(
         stride_px: cell size in pixels; of a model of patches it must divide the patch size.
         composite: ``"best"`` or ``"median"``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
+        asked: True counts the area's land alone, also where the grid is filled. An area that clips always is.
         position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
@@ -493,7 +571,7 @@ def make_plan(
 
     Raises:
         UsageError: the stride, composite, bands or block size does not fit, or the area is too wide
-            for one zone.
+            for one zone or too large.
         ModelError: the scenes lack a band or level that the model needs.
     """
     check_fit(
@@ -507,11 +585,10 @@ def make_plan(
     engine = engine_of(contract)
     read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
-    projected = _projected(area, crs)
-    west, south, east, north = projected.bounds
+    row_start, row_stop, col_start, col_stop = planned_extent(
+        area, crs, contract, stride_px=stride_px, block_px=block_px
+    )
     cell_m = stride_px * contract.resolution_m
-    col_start, col_stop = snap(west, east, cell_m)
-    row_stop, row_start = (-edge for edge in snap(south, north, cell_m))
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
     data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
@@ -529,7 +606,8 @@ def make_plan(
         position_px=1 if engine == "windows" else position_px,
         data_rows_px=data_rows,
         data_cols_px=data_cols,
-        clip_wkt=projected.wkt if clip else None,
+        area_wkt=_projected(area, crs).wkt if clip or asked else None,
+        is_clipped=clip,
         bands=read,
         missing_bands=missing,
         level=scenes[0].level,

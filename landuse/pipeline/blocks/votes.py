@@ -151,18 +151,18 @@ def _cell_means(
     return means
 
 
-def count_in_cells(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-    """True pixels in each cell of ``size`` pixels, ``(row, col)``."""
+def count_in_cells(values: NDArray[np.bool_] | NDArray[np.uint16], size: int) -> NDArray[np.int64]:
+    """True pixels, or the sum of all, in each cell of ``size`` pixels, ``(row, col)``."""
     if size == 1:
-        return mask.astype(np.int64)
-    rows, cols = (side // size for side in mask.shape)
-    counts: NDArray[np.int64] = mask.reshape(rows, size, cols, size).sum((1, 3))
+        return values.astype(np.int64)
+    rows, cols = (side // size for side in values.shape)
+    counts: NDArray[np.int64] = values.reshape(rows, size, cols, size).sum((1, 3), dtype=np.int64)
     return counts
 
 
 def count_pixels(
     rasters: BlockRasters,
-    pixels_inside: NDArray[np.bool_],
+    shares: NDArray[np.uint16],
     observed: NDArray[np.bool_],
     lost: NDArray[np.bool_],
     *,
@@ -176,17 +176,17 @@ def count_pixels(
 
     Args:
         rasters: of the block.
-        pixels_inside: (y, x), True where a pixel's centre lies inside the area.
+        shares: (y, x), how much of a pixel lies inside the area, in whatever steps are to be counted.
         observed: (y, x), True where a scene saw the pixel.
         lost: (y, x), True where a scene has a pixel that could not be read.
         classes: how many there are.
         covers: how many there are.
         cell_px: side of a cell in pixels.
     """
-    counted = count_in_cells(pixels_inside & observed, cell_px)
+    counted = count_in_cells(np.where(observed, shares, np.uint16(0)), cell_px)
     of_status = np.bincount(rasters.status.ravel(), counted.ravel(), len(CellStatus))
-    unobserved = pixels_inside & ~observed
-    failed = int((unobserved & lost).sum())
+    unobserved = np.where(observed, np.uint16(0), shares)
+    failed = int(unobserved[lost].sum())
     of_status[CellStatus.FAILED] += failed
     of_status[CellStatus.UNSEEN] += int(unobserved.sum()) - failed
     known = counted[(rasters.doubt != NODATA_ID).any(0)]

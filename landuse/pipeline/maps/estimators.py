@@ -42,6 +42,9 @@ class ErrorMatrix:
     """Class names by id."""
     mapped_cells: NDArray[np.int64]
     """(class,), cells of the whole map by the class they were given: the strata."""
+    areas: NDArray[np.float64] | None = None
+    """(class,), their area, by which the strata are weighed: cells at the edge of an area count in part. None
+    where each cell counts alike."""
     counts: NDArray[np.int64]
     """(mapped class, reference class), labelled points."""
 
@@ -54,6 +57,10 @@ class ErrorMatrix:
             )
         if self.mapped_cells.min() < 0 or self.counts.min() < 0 or self.mapped_cells.sum() == 0:
             raise ValueError("mapped_cells and counts must not be negative, and some cell must be mapped")
+        if self.areas is not None and not (
+            self.areas.shape == (size,) and self.areas.min() >= 0 and self.areas.sum() > 0
+        ):
+            raise ValueError(f"areas {self.areas} must be one for each of {size} classes, and some above 0")
         if (self.points > self.mapped_cells).any():
             raise ValueError(f"more points {self.points} than cells {self.mapped_cells} in some class")
 
@@ -114,7 +121,8 @@ def estimate(matrix: ErrorMatrix) -> Accuracy:
     """
     _check_points(matrix)
     points = matrix.points
-    weights = matrix.mapped_cells / matrix.mapped_cells.sum()  # (mapped,), W_i
+    areas_mapped = matrix.mapped_cells if matrix.areas is None else matrix.areas
+    weights = areas_mapped / areas_mapped.sum()  # (mapped,), W_i
     shares = matrix.counts / np.maximum(points, 1)[:, None]  # (mapped, reference), n_ij / n_i.
     proportions = weights[:, None] * shares  # (mapped, reference), p_ij of eq. 4
     vary = (points >= MIN_POINTS) & ~matrix.complete

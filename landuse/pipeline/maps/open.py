@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from landuse.errors import ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.moved_probability import MapCells, to_steps
+from landuse.pipeline.stac_json import mapping, number, sequence
 from landuse.redact import printable
 
 if TYPE_CHECKING:
@@ -362,8 +363,11 @@ class ClassMap:
     """From (col, row) to coordinates in ``crs``."""
     crs: CRS
     """Projected."""
-    cell_ha: float
-    """Area of a cell."""
+    area_ha: NDArray[np.float64]
+    """(class,), area of each: of the cells' parts inside the area and on the imagery, as the map's report has
+    it, else of whole cells."""
+    of_whole_cells: bool
+    """Whether it is of whole cells."""
     sha256: str
     """Digest of grid, class names and class ids: the same map has the same, however it is stored."""
 
@@ -410,6 +414,7 @@ def counted_map(path: Path) -> ClassMap:
                     f"has one of uint8 with nodata {NODATA_ID}. Give the landuse.tif of `landuse map`."
                 )
             names = class_names(raster, file.tags().get("classes"))
+            plan_sha256 = file.tags().get("plan_sha256")
             crs, transform, shape = file.crs, file.transform, file.shape
     except RasterioError as error:
         raise UsageError(f"{raster} cannot be read as a raster ({error}). Give a landuse.tif.") from error
@@ -428,15 +433,40 @@ def counted_map(path: Path) -> ClassMap:
             f"{raster} holds class ids such as {foreign.tolist()[:5]} beyond its {len(names)} classes, or no "
             "class at all. Give the landuse.tif of `landuse map`, or make the map again."
         )
+    cells = cells[: len(names)]
+    whole_ha = cells * abs(transform.determinant) * crs.linear_units_factor[1] ** 2 / 10_000
+    reported_ha = _reported_ha(raster, plan_sha256, cells)
     return ClassMap(
         path=raster,
         names=names,
-        cells=cells[: len(names)],
+        cells=cells,
         shape=shape,
         transform=transform,
         crs=crs,
-        cell_ha=abs(transform.determinant) * crs.linear_units_factor[1] ** 2 / 10_000,
+        area_ha=whole_ha if reported_ha is None else reported_ha,
+        of_whole_cells=reported_ha is None,
         sha256=digest.hexdigest(),
+    )
+
+
+def _reported_ha(
+    raster: Path, plan_sha256: str | None, cells: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """(class,), hectares by the report beside a map's raster; None where none is of these cells."""
+    try:
+        report = mapping(json.loads(raster.with_name("run.json").read_bytes()))
+    except (OSError, ValueError):
+        return None
+    entries = [mapping(entry) for entry in sequence(report.get("classes"))]
+    told = {number(entry.get("id")): entry for entry in entries}
+    of_class = [mapping(told.get(i)) for i in range(len(cells))]
+    area_ha = np.array([number(entry.get("area_ha")) or 0.0 for entry in of_class])
+    is_of_map = plan_sha256 is not None and report.get("plan_sha256") == plan_sha256
+    counted = [number(entry.get("cells")) or 0 for entry in of_class]
+    return (
+        area_ha
+        if is_of_map and counted == cells.tolist() and (area_ha >= 0).all() and area_ha.any()
+        else None
     )
 
 

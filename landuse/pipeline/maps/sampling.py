@@ -95,8 +95,9 @@ def allocate(cells: NDArray[np.int64], design: SampleDesign) -> NDArray[np.int64
         if total < least.sum():
             raise UsageError(
                 f"--n {total} is less than the {least.sum()} points that --min-per-class "
-                f"{design.min_per_class} asks of {np.count_nonzero(cells)} mapped classes. "
-                "Give a larger --n or a smaller minimum."
+                f"{design.min_per_class} asks of {np.count_nonzero(cells)} mapped classes: "
+                f"{int(least.sum()) - total} are lacking. Give --n {least.sum()} or more"
+                f"{_smaller_minimum(cells, total)}."
             )
     else:
         wanted = sample_size(cells, design.expected_accuracy, design.standard_error or 0.0)
@@ -114,6 +115,14 @@ def allocate(cells: NDArray[np.int64], design: SampleDesign) -> NDArray[np.int64
             points[free] = _whole(shares)
             return points
         fixed[free[short]] = True
+
+
+def _smaller_minimum(cells: NDArray[np.int64], total: int) -> str:
+    """The largest minimum for each class that so many points allow, in words; none where 2 are too many."""
+    for least in range(total // np.count_nonzero(cells) + 1, 1, -1):
+        if np.minimum(cells, least).sum() <= total:
+            return f", or --min-per-class {least} or less"
+    return ""
 
 
 def _whole(shares: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -255,7 +255,7 @@ def _report(folder: str) -> Json:
     """What ``run.json`` holds, which comes last into a map's folder: the map is whole."""
     try:
         if is_remote(folder):
-            found: bytes | str | None = stac_io().request(_file(folder, "run.json"))
+            found: bytes | str | None = stac_io(named=folder).request(_file(folder, "run.json"))
         else:
             found = Store.at(folder).read("run.json")
         report = json.loads(found) if found is not None else None

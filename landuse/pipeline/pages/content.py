@@ -99,3 +99,9 @@ class MapView:
     def shown_m(self) -> float:
         """Side of what is one value in the rasters of cells."""
         return self.cell_m * self.thinned
+
+    @property
+    def area_m2(self) -> float:
+        """Land of the area."""
+        classified = sum(area.area_m2 for area in self.areas)
+        return classified / self.cover.valid if self.cover.valid else self.cover.cells * self.cell_m**2

@@ -1,10 +1,11 @@
-"""A map as one image for a slide: imagery and classes beside each other, with legend, scale and source.
+"""A map as one image for a slide: imagery, classes and cover beside each other, with legends, scale, source.
 
 matplotlib places everything (its constrained layout). pyplot is not used, so that nothing stays open.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,12 @@ from landuse.pipeline.write.folder import atomic_path
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Literal
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.patches import Patch
     from numpy.typing import NDArray
 
     from landuse.pipeline.cells import NoClass
@@ -43,7 +47,13 @@ LABEL_LETTERS = 28
 """Longer titles of classes are cut in the legend."""
 
 WIDE = 2.3
-"""From this ratio of width to height on, the two panels stand one above the other."""
+"""From this ratio of width to height on, the panels stand one above the other."""
+
+NOTES = 3
+"""So many warnings are shown, a line each."""
+
+NOTE_HEIGHT = 0.024
+"""Of a line of them, as a share of the height."""
 
 STRIPE_PX = 5
 """Width of the stripes over cells without a class."""
@@ -77,8 +87,13 @@ def draw_preview(view: MapView) -> Figure:
 
     left, bottom, right, top = view.bounds_m
     is_wide = right - left > WIDE * (top - bottom)
+    shown = {"Land use": view}
+    if view.land_cover is not None:
+        shown["Land cover"] = _of_cover(view, view.land_cover)
     with rc_context({"font.family": FONT, "text.parse_math": False, "text.color": INK}):
-        engine = ConstrainedLayoutEngine(rect=(MARGIN, 0.055, 1 - 2 * MARGIN, 0.82))
+        notes = view.warnings[:NOTES]
+        low = 0.055 + NOTE_HEIGHT * len(notes)
+        engine = ConstrainedLayoutEngine(rect=(MARGIN, low, 1 - 2 * MARGIN, 0.875 - low))
         figure = Figure((WIDTH_PX / DPI, HEIGHT_PX / DPI), DPI, facecolor="white", layout=engine)
         FigureCanvasAgg(figure)
         bands = ", ".join(view.image_bands)
@@ -86,27 +101,44 @@ def draw_preview(view: MapView) -> Figure:
         _line(figure, 0.93, view.title, size=25, weight="bold")
         _line(figure, 0.89, _subtitle(view), size=14, color=QUIET)
         _line(figure, 0.03, footer, size=11.5, color=QUIET)
+        for place, note in enumerate(reversed(notes), start=1):
+            _line(figure, 0.035 + NOTE_HEIGHT * place, f"Note: {note}", size=11.5)
+        # The images are of one size; two legends need more room than one.
+        sizes = (1.0,) * (len(shown) + 1)
         if is_wide:
-            image_axes, map_axes, legend_axes = figure.subplots(3, height_ratios=(1, 1, 0.6))
+            axes_of = figure.subplots(len(sizes) + 1, height_ratios=(*sizes, 1.45 if len(shown) > 1 else 0.6))
         else:
-            image_axes, map_axes, legend_axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.75))
-        classes, cell_m = class_image(view)
-        # Whole squares of cells: the last ones may reach over the map's edge.
-        reach = (left, left + classes.shape[1] * cell_m, top - classes.shape[0] * cell_m, top)
-        for axes, head, pixels, extent in (
-            (image_axes, "Image", small_image(view.image), (left, right, bottom, top)),
-            (map_axes, "Land use", classes, reach),
-        ):
+            axes_of = figure.subplots(
+                1, len(sizes) + 1, width_ratios=(*sizes, 1.1 if len(shown) > 1 else 0.75)
+            )
+        *panels, legend_axes = axes_of
+        drawn = [("Image", small_image(view.image), (left, right, bottom, top))]
+        for head, one in shown.items():
+            classes, cell_m = class_image(one)
+            # Whole squares of cells: the last ones may reach over the map's edge.
+            reach = (left, left + classes.shape[1] * cell_m, top - classes.shape[0] * cell_m, top)
+            drawn.append((head, classes, reach))
+        for axes, (head, pixels, extent) in zip(panels, drawn, strict=True):
             axes.imshow(pixels, extent=extent, interpolation="nearest")
             axes.set(xlim=(left, right), ylim=(bottom, top))
             axes.set_title(head, loc="left", y=1.0, fontsize=13, fontweight="bold")
             axes.set_anchor("NW")
             axes.set_axis_off()
+        image_axes = panels[0]
         _draw_scale(image_axes, (right - left) / 3, (top - bottom) / 100)
         _draw_north(image_axes)
-        _draw_legend(legend_axes, view, columns=4 if is_wide else 1)
+        _draw_legends(legend_axes, shown, is_wide=is_wide)
         figure.draw_without_rendering()  # settles the layout
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            # The layout's last digits depend on the order in memory, and equal maps have equal previews.
+            axes.set_position(np.round(axes.get_position(original=True).bounds, 5), which="original")
     return figure
+
+
+def _of_cover(view: MapView, land_cover: NDArray[np.uint8]) -> MapView:
+    """The view with its land cover in place of its classes."""
+    return replace(view, classes=land_cover, legend=view.cover_legend, areas=view.cover_areas)
 
 
 def plain(text: str) -> str:
@@ -135,7 +167,7 @@ def _subtitle(view: MapView) -> str:
     used = [scene for scene in view.scenes if not scene.spare] or list(view.scenes)
     days = sorted({f"{scene.acquired_utc:%Y-%m-%d}" for scene in used})
     when = ", ".join(days) if len(days) <= 3 else f"{days[0]} to {days[-1]} ({len(days)} days)"
-    area_m2 = view.cover.cells * view.cell_m**2
+    area_m2 = view.area_m2
     area = f"{area_m2 / 1e6:,.1f} km²" if area_m2 >= 1e6 else f"{area_m2 / 1e4:,.1f} ha"
     return " · ".join(part for part in (when, area, f"cells of {view.cell_m:g} m", view.crs) if part)
 
@@ -225,8 +257,34 @@ def _draw_north(axes: Axes) -> None:
     arrow.set_in_layout(False)
 
 
-def _draw_legend(axes: Axes, view: MapView, *, columns: int) -> None:
-    """Classes by their area, then what became of the cells without one."""
+def _draw_legends(axes: Axes, shown: dict[str, MapView], *, is_wide: bool) -> None:
+    """Classes by their area and what became of cells without one; then the land cover, where it is told."""
+    from matplotlib.patches import Patch
+
+    axes.set_axis_off()
+    (_, uses), *covers = shown.items()
+    gaps = [
+        Patch(facecolor=_hex(kind.color), edgecolor=_hex(kind.stripe), hatch="////", label=_gap(kind, share))
+        for kind in NO_CLASS
+        if (share := getattr(uses.cover, kind.share)) is None or share > 0
+    ]
+    if uses.cover.doubtful is not None:
+        told = f"Doubtful  {percent(uses.cover.doubtful)} of what is mapped"
+        gaps.append(Patch(facecolor="none", label=told))
+    title = f"Share of what is classified\n({percent(uses.cover.valid)} of the area)"
+    columns = (3 if covers else 4) if is_wide else 1
+    first = _draw_legend(axes, _rows_of(uses) + gaps, title, "upper left", columns)
+    for head, view in covers:
+        second, title = _rows_of(view), f"{head} of the same"
+        if is_wide:
+            _draw_legend(axes, second, title, "upper right", 2)
+        else:
+            _draw_legend(axes, second, title, "lower left", 1)
+        axes.add_artist(first)  # a second legend takes the place of the first
+
+
+def _rows_of(view: MapView) -> list[Patch]:
+    """A row of the legend for each class that occurs, by area; the smallest of many are summed up."""
     from matplotlib.patches import Patch
 
     entries = {entry.id: entry for entry in view.legend}
@@ -238,30 +296,34 @@ def _draw_legend(axes: Axes, view: MapView, *, columns: int) -> None:
     if rest := areas[LEGEND_ROWS:]:
         share = sum(area.share for area in rest)
         rows.append(Patch(facecolor="none", label=_label(f"{len(rest)} more classes", share)))
-    rows += [
-        Patch(facecolor=_hex(kind.color), edgecolor=_hex(kind.stripe), hatch="////", label=_gap(kind, share))
-        for kind in NO_CLASS
-        if (share := getattr(view.cover, kind.share)) is None or share > 0
-    ]
-    if view.cover.doubtful is not None:
-        told = f"Doubtful  {percent(view.cover.doubtful)} of what is mapped"
-        rows.append(Patch(facecolor="none", label=told))
-    axes.set_axis_off()
+    return rows
+
+
+def _draw_legend(
+    axes: Axes,
+    rows: list[Patch],
+    title: str,
+    place: Literal["upper left", "upper right", "lower left"],
+    columns: int,
+) -> Legend:
+    from matplotlib.font_manager import FontProperties
+
     legend = axes.legend(
         handles=rows,
-        title=f"Share of what is classified\n({percent(view.cover.valid)} of the area)",
-        loc="upper left",
+        title=title,
+        loc=place,
         ncols=columns,
         borderaxespad=0,
         handlelength=1.5,
         fontsize=12,
-        title_fontproperties={"family": FONT, "size": 13, "weight": "bold"},
+        title_fontproperties=FontProperties(family=FONT, size=13, weight="bold"),
         frameon=False,
         alignment="left",
     )
     legend.set_in_layout(False)
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return legend
 
 
 def _label(title: str, share: float) -> str:

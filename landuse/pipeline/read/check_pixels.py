@@ -77,7 +77,7 @@ class Contradiction:
     fits: str = ""
     """Options of ``landuse catalog`` with which the pixels would be plausible; empty where none is known."""
     order: tuple[str, ...] = ()
-    """Where the order is wrong: names of the bands, but for SCL, that would be plausible, if any are known."""
+    """Where the order is wrong: names of the bands, without SCL, that would be plausible; else empty."""
     certain: bool
     """False where haze, say, could look the same."""
 

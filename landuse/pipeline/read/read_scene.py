@@ -11,6 +11,7 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps on
 from rasterio.errors import RasterioError
 
 from landuse.errors import AssetError, ProviderError, ReadError
+from landuse.pipeline.geometry import METRES_A_DEGREE
 from landuse.pipeline.pixels import pixel_block
 from landuse.pipeline.read.cloud_mask import (
     MASK_LATTICE_PX,
@@ -260,6 +261,16 @@ def _unreadable(scene: Scene, asset: BandAsset, reason: str) -> AssetError:
         band=asset.band,
         href=href,
     )
+
+
+def pixel_m_of(asset: BandAsset) -> float | None:
+    """Pixel size of a local file in metres; None where it cannot be opened: who reads it says why."""
+    try:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href, driver=driver_of(asset)) as source:
+            in_degrees = source.crs is not None and source.crs.is_geographic
+            return float(source.res[1]) * (METRES_A_DEGREE if in_degrees else 1)
+    except (RasterioError, CPLE_BaseError, OSError):
+        return None
 
 
 def driver_of(asset: BandAsset) -> str:

@@ -31,6 +31,7 @@ from landuse.pipeline.remote.ranges import (
 from landuse.pipeline.remote.retry import ExhaustedError, Outages, Patience, RetryPolicy
 from landuse.pipeline.remote.signing import NoSigner, Signer, signer_of
 from landuse.pipeline.remote.sparse_copy import RemoteFile, SparseStore
+from landuse.pipeline.stac_json import is_remote
 from landuse.redact import printable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from requests import Session
 
     from landuse.pipeline.providers import Provider
+    from landuse.pipeline.remote.hosts import Hosts
 
 FAILED_HOST_AFTER = 2
 """After so many reads in a row that a host did not answer, it is left alone for a while."""
@@ -141,6 +143,7 @@ class Remote:
         providers: Iterable[Provider] = (),
         threads: int = 16,
         folder: Path | None = None,
+        any_host: bool = False,
     ) -> None:
         """Nothing is asked for yet.
 
@@ -149,6 +152,7 @@ class Remote:
             providers: beside the known ones, to be found by their names.
             threads: requests side by side.
             folder: where the copies lie; the system's temporary folder by default.
+            any_host: whether what comes from the web may lead to private hosts that the user did not name.
 
         Raises:
             OutputError: nothing can be kept there.
@@ -166,7 +170,9 @@ class Remote:
         self._files: dict[tuple[str, str], RemoteFile] = {}
         self._signers: dict[str, Signer] = {}
         self._clients: dict[S3Access, Any] = {}
-        self._session: Session | None = None
+        self._any_host = any_host
+        self._sessions: dict[str, Session] = {}
+        """By provider: which hosts may be asked depends on it."""
         self._names = itertools.count()
         self._requests = 0
         self._bytes = 0
@@ -180,8 +186,8 @@ class Remote:
         self.stop()
         # Requests that wait for an answer are waited for, at most until their timeout.
         self._pool.shutdown(cancel_futures=True)
-        if self._session is not None:
-            self._session.close()
+        for session in self._sessions.values():
+            session.close()
         for client in self._clients.values():
             client.close()
         self._store.close()
@@ -261,9 +267,18 @@ class Remote:
         if known is not None and provider not in self._signers:
             self._signers[provider] = signer_of(known, self._policy, self._stopped)
         signer = self._signers.get(provider, NoSigner())
-        if self._session is None:
-            self._session = http_session(self._threads)
-        return HttpSource(href, self._session, signer, self._policy)
+        if provider not in self._sessions:
+            self._sessions[provider] = http_session(self._threads, self._hosts_of(provider))
+        return HttpSource(href, self._sessions[provider], signer, self._policy)
+
+    def _hosts_of(self, provider: str) -> Hosts:
+        """What a provider's files may lead to: a source on this machine may name any host."""
+        # Imported here: it takes a while, and only what is remote needs it.
+        from landuse.pipeline.remote.hosts import Hosts
+
+        known = self._providers.get(provider)
+        named = provider if known is None else known.endpoint
+        return Hosts([named], any_host=self._any_host or not is_remote(named))
 
     def side_by_side(
         self, get: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from landuse.pipeline.providers import S3Access
+    from landuse.pipeline.remote.hosts import Hosts
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.remote.signing import Signer
 
@@ -191,10 +192,11 @@ def _abort(raw: BaseHTTPResponse) -> None:
         raw.shutdown()
 
 
-def http_session(connections: int) -> requests.Session:
+def http_session(connections: int, hosts: Hosts) -> requests.Session:
     """A session that keeps so many connections to a host open; it repeats nothing by itself."""
     import requests
-    from requests.adapters import HTTPAdapter
+
+    from landuse.pipeline.remote.hosts import HostAdapter
 
     def without_body(answer: requests.Response, **_: object) -> None:
         # requests would take it in whole before it follows, however long that lasts.
@@ -204,7 +206,7 @@ def http_session(connections: int) -> requests.Session:
     session = requests.Session()
     session.hooks["response"].append(without_body)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=connections, pool_maxsize=connections))
+        session.mount(scheme, HostAdapter(hosts, pool_connections=connections, pool_maxsize=connections))
     return session
 
 

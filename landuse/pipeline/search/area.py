@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import shapely
@@ -18,12 +18,19 @@ from landuse.pipeline.geometry import (
     crosses_antimeridian,
     cut_at_antimeridian,
     in_one_piece,
+    make_valid,
     surfaces,
 )
+from landuse.pipeline.search.area_file import read_shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import geopandas as gpd
-    from shapely import MultiPolygon, Polygon
+    from shapely import Geometry, MultiPolygon, Polygon
+
+log = logging.getLogger(__name__)
 
 UTM_LATITUDE = (-80.0, 84.0)
 """Latitudes that the UTM grid, and with it Sentinel-2's tiling, covers."""
@@ -176,34 +183,17 @@ def parse_bbox(text: str) -> Area:
     return Area(geometry=box, clip=False, name="bbox")
 
 
-def read_aoi(path: Path) -> Area:
-    """The union of the polygons in any vector file that GDAL reads, as an area to clip to.
+def read_aoi(path: Path, layer: str | None = None) -> Area:
+    """The union of the polygons in a vector file, as an area to clip to.
+
+    Args:
+        path: a file of one of ``area_file.FORMATS``.
+        layer: which layer of a GeoPackage; None: the only one of polygons.
 
     Raises:
         UsageError: Where the file is missing or unreadable, has no CRS, or holds no polygon.
     """
-    # geopandas takes half a second to import; a run with --bbox never needs it.
-    import geopandas
-    import pyogrio
-    from pyogrio.errors import DataLayerError, DataSourceError
-
-    if not path.exists():
-        raise UsageError(f"--aoi {path} does not exist.")
-    try:
-        # A layer without a geometry type is a plain table, such as a GeoPackage's layer_styles.
-        kinds = {str(name): str(kind) for name, kind in pyogrio.list_layers(path) if kind is not None}
-        layers = [name for name, kind in kinds.items() if "Polygon" in kind or kind == "Unknown"]
-        if len(layers) != 1:
-            found = ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no layer with geometry"
-            raise UsageError(
-                f"--aoi {path} has {len(layers)} layers of polygons ({found}). Give a file with exactly one."
-            )
-        frame = geopandas.read_file(path, layer=layers[0], columns=[])
-    except (DataSourceError, DataLayerError) as error:
-        raise UsageError(
-            f"--aoi {path} cannot be read as a vector file ({error}). Give GeoJSON, GeoPackage or Shapefile."
-        ) from error
-    return area_of_shapes(frame.geometry, f"--aoi {path}", path.stem)
+    return area_of_shapes(read_shapes(path, layer), f"--aoi {path}", path.stem)
 
 
 def area_of_shapes(geometry: gpd.GeoSeries, told: str, name: str) -> Area:
@@ -240,16 +230,45 @@ def area_of_shapes(geometry: gpd.GeoSeries, told: str, name: str) -> Area:
         ) from error
     if not all(math.isfinite(edge) for edge in lonlat.total_bounds):
         raise UsageError(f"{told} has coordinates outside its CRS {shapes.crs.name!r}.")
-    polygons = shapely.make_valid(shapely.force_2d(lonlat.to_numpy()))
+    drawn = shapely.force_2d(lonlat.to_numpy())
+    try:
+        polygons = [make_valid(polygon) for polygon in drawn]
+    except ValueError as error:
+        raise UsageError(f"{told} {error}. Draw its outline anew.") from None
+    _warn_of_repair(told, drawn, polygons)
     # Beyond these bounds something else than longitudes was given, which Area refuses with its values.
     turnable = max(map(abs, shapely.total_bounds(polygons)[[0, 2]])) <= 360
-    polygons = surfaces(
+    area = surfaces(
         shapely.union_all([cut_at_antimeridian(polygon) if turnable else polygon for polygon in polygons])
     )
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
-    if polygons.is_empty:
+    if area.is_empty:
         raise UsageError(f"{told} encloses no area. Draw a polygon.")
-    return Area(geometry=polygons, clip=True, name=name or "aoi")
+    return Area(geometry=area, clip=True, name=name or "aoi")
+
+
+def _warn_of_repair(told: str, drawn: Sequence[Geometry], mended: Sequence[Geometry]) -> None:
+    """Say how large the polygons that were not valid are, as drawn and as they are mapped."""
+    broken = [number for number, shape in enumerate(drawn) if not shape.is_valid]
+    if not broken:
+        return
+    from pyproj import Geod
+
+    earth = Geod(ellps="WGS84")
+    before, after = (
+        sum(abs(earth.geometry_area_perimeter(shapes[number])[0]) for number in broken) / 10_000
+        for shapes in (drawn, mended)
+    )
+    log.warning(
+        "%s: the outline of %d of %d polygons is not valid (%s). As drawn it encloses %.4g ha, and as it is "
+        "repaired and mapped %.4g ha. Draw it anew if that is not what you mean.",
+        told,
+        len(broken),
+        len(drawn),
+        shapely.is_valid_reason(drawn[broken[0]]),
+        before,
+        after,
+    )
 
 
 def parse_dates(text: str) -> DateRange:

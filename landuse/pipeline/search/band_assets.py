@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from landuse.errors import ProviderError, UsageError
+from landuse.pipeline.geometry import METRES_A_DEGREE
 from landuse.pipeline.scene import BandAsset
-from landuse.pipeline.search.item_properties import item_name, processing_baseline
+from landuse.pipeline.search.item_properties import item_name, level, processing_baseline
 from landuse.pipeline.stac_json import Json, mapping, number, numbers, resolve_href, sequence, text
 from landuse.sentinel2 import BANDS, COMMON_NAMES, DN_PER_REFLECTANCE, SCL, offset_of_baseline
 
@@ -44,7 +45,11 @@ COARSEST_PIXEL_M = 10_000.0
 """Nobody's pixels of Sentinel-2 are larger."""
 
 APPLIED_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-"""Earth Search's flags, of version 1 and of version 0: the offset is already taken off the pixels."""
+"""Earth Search's flags, of version 1 and of version 0: the offset is already taken off the pixels of its own
+GeoTIFFs of L2A. The JPEG 2000 files beside them are ESA's, as they were."""
+
+ORIGINAL_SUFFIX = "-jp2"
+"""What Earth Search appends to the key of an asset that is ESA's own file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,17 +94,18 @@ def _named_bands(key: str, asset: Json) -> Iterator[BandEntry]:
     if _IMAGE_KEY.match(key) or _IMAGE_ROLES & {text(role) for role in sequence(asset.get("roles"))}:
         return
     described = [mapping(band) for band in sequence(asset.get("bands")) or sequence(asset.get("eo:bands"))]
-    match = _BAND_KEY.fullmatch(key)
+    plain = key.removesuffix(ORIGINAL_SUFFIX)
+    match = _BAND_KEY.fullmatch(plain)
     if match is not None and len(described) <= 1:
         yield BandEntry(band=match[1].upper(), key=key, asset=asset, index=1, rank=0)
         return
-    if not described and key.lower() in BAND_OF_COMMON_NAME:
-        yield BandEntry(band=BAND_OF_COMMON_NAME[key.lower()], key=key, asset=asset, index=1, rank=2)
+    if not described and plain.lower() in BAND_OF_COMMON_NAME:
+        yield BandEntry(band=BAND_OF_COMMON_NAME[plain.lower()], key=key, asset=asset, index=1, rank=2)
     for index, band in enumerate(described, start=1):
         names = [text(band.get(field)) for field in ("name", "eo:common_name", "common_name")]
         match = _BAND_KEY.fullmatch(names[0])
         # An asset of one band may also tell which by its key, as in Earth Search's "rededge1".
-        names += [key] if len(described) == 1 else []
+        names += [plain] if len(described) == 1 else []
         common = next(
             (BAND_OF_COMMON_NAME[name.lower()] for name in names if name.lower() in BAND_OF_COMMON_NAME), None
         )
@@ -166,7 +172,7 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
     - Where the provider states none (Planetary Computer), ESA's rule for the baseline decides: -0.1 from
       04.00 on, else 0. Never the date: old acquisitions are reprocessed.
     - Where a flag says that the offset is already taken off the pixels (Earth Search), it is 0, whatever
-      ``raster:bands`` states: Earth Search leaves -0.1 there.
+      ``raster:bands`` states: Earth Search leaves -0.1 there. ``_is_offset_applied`` says of which assets.
     - Else the item is believed: its ``raster:bands``, ``bands``, asset or properties. What the known
       providers state without such a flag always equals ESA's rule (-0.1 from 04.00 on, 0 before, in every
       item seen). So an item of theirs that says otherwise is damaged in one of the two fields, nobody can
@@ -176,9 +182,8 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
     applied = False
     if provider.radiometry != "baseline":
         stated = [_stated(item, entry, field) for field in ("scale", "offset")]
-        properties = mapping(item.get("properties"))
         # Without a stated scale and offset, as in Earth Search's version 0, the flag counts all the same.
-        applied = any(properties.get(flag) is True for flag in APPLIED_FLAGS)
+        applied = _is_offset_applied(item, entry, provider)
     baseline = processing_baseline(item)
     by_rule = None if baseline is None else (1 / DN_PER_REFLECTANCE, offset_of_baseline(baseline))
     scale, offset = (
@@ -215,6 +220,28 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
     return scale, offset
 
 
+def _is_offset_applied(item: Json, entry: BandEntry, provider: Provider) -> bool:
+    """Whether a flag says that the offset is already taken off this asset's pixels.
+
+    Raises:
+        UsageError: a flag is neither true nor false.
+    """
+    properties = mapping(item.get("properties"))
+    flags = [(flag, properties[flag]) for flag in APPLIED_FLAGS if properties.get(flag) is not None]
+    for flag, stated in flags:
+        if str(stated).lower() not in ("true", "false"):
+            raise UsageError(
+                f"{item_name(item)} states {flag} as {str(stated)[:40]!r}, neither true nor false. Mend its "
+                "metadata."
+            )
+    is_original = entry.key.endswith(ORIGINAL_SUFFIX) or text(entry.asset.get("type")).startswith("image/jp2")
+    return (
+        any(str(stated).lower() == "true" for _, stated in flags)
+        and not is_original
+        and level(item, provider) == "L2A"  # of L1C no offset was ever taken off
+    )
+
+
 def _data_type(entry: BandEntry) -> str:
     """Type of the stored values, where the item states it; else empty."""
     band, raster_band = _described(entry)
@@ -239,8 +266,8 @@ def _nodata(item: Json, entry: BandEntry) -> float | None:
     """The stored value that means nodata: as stated, else 0 in ESA's own products, else none."""
     band, raster_band = _described(entry)
     for holder in (band, raster_band, entry.asset):
-        if "nodata" in holder:
-            stated = holder["nodata"]
+        stated = holder.get("nodata")
+        if stated is not None:  # a null says nothing: ESA's 0 is no reflectance
             return math.nan if stated == "nan" else number(stated)
     return None if processing_baseline(item) is None else 0.0
 
@@ -252,9 +279,10 @@ def _pixel_m(entry: BandEntry) -> float | None:
         if stated is not None and 0 < stated <= COARSEST_PIXEL_M:
             return stated
     transform = sequence(entry.asset.get("proj:transform"))
-    size = number(transform[0]) if transform else None
+    size = abs(number(transform[4]) or 0.0) if len(transform) >= 6 else 0.0
     # In degrees a pixel of Sentinel-2 is far smaller than 1; nobody's metres are.
-    return abs(size) if size is not None and 1 <= abs(size) <= COARSEST_PIXEL_M else None
+    size_m = size if size >= 1 else size * METRES_A_DEGREE
+    return size_m if 0 < size_m <= COARSEST_PIXEL_M else None
 
 
 def _bytes_per_px(entry: BandEntry) -> float | None:

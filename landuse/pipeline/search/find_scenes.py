@@ -10,7 +10,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+import shapely
 
 from landuse.errors import LanduseError, ModelError, NothingFoundError, ProviderError, UsageError
 from landuse.pipeline.geometry import footprint_of
@@ -47,6 +51,11 @@ log = logging.getLogger(__name__)
 MAX_ITEMS = 10_000
 """Items that one search looks at; more is an error, never a silent cut."""
 
+OUTSIDE_AREA = "outside the area"
+
+LOOKED_AT = 200
+"""Items outside the area that a guess at why is made from."""
+
 CLOUD_TOLERANCE_PERCENT = 5.0
 """By so much a tile's stated cloud cover may exceed what the mask over the area will find."""
 
@@ -80,7 +89,9 @@ def source_name(source: Source) -> str:
     return printable(redact_href(source)) if isinstance(source, str) else source.name
 
 
-def search(source: Source, query: SceneQuery, policy: RetryPolicy | None = None) -> tuple[Scene, ...]:
+def search(
+    source: Source, query: SceneQuery, policy: RetryPolicy | None = None, *, any_host: bool = False
+) -> tuple[Scene, ...]:
     """The scenes of ``source`` that fit: clearest first, then newest, then by id.
 
     Of several copies of one acquisition the one with the newest processing baseline is taken.
@@ -90,6 +101,7 @@ def search(source: Source, query: SceneQuery, policy: RetryPolicy | None = None)
             catalogue; path of a STAC item, ItemCollection, catalogue or stac-geoparquet file; items.
         query: which scenes are wanted.
         policy: patience with the source; its deadline is that of the whole search, every page included.
+        any_host: whether what the source says may lead to private hosts other than its own.
 
     Raises:
         UsageError: The source is unknown; a local one is not STAC or an item of it lacks what is needed;
@@ -103,9 +115,15 @@ def search(source: Source, query: SceneQuery, policy: RetryPolicy | None = None)
         provider, location, found = Provider(name=source.name, endpoint=""), "", source.items
     else:
         provider, location = find_provider(source)
-        io = stac_io(policy)
+        io = stac_io(policy, location, any_host=any_host)
         remote = is_remote(location)
-        found = _remote_items(provider, location, query, io) if remote else read_items(location, io)
+        if remote and provider.collections:
+            _check_limits(provider, query)
+        found = (
+            _remote_items(provider, location, query, io)
+            if remote
+            else read_items(location, io, most_items=MAX_ITEMS)
+        )
     candidates = _fitting(found, provider, location, query)
     scenes = _one_level(_usable(newest_copies(candidates), query))
     log.info("%d scenes of %s fit", len(scenes), provider.name)
@@ -127,19 +145,30 @@ def _remote_items(provider: Provider, endpoint: str, query: SceneQuery, io: Stac
     if link is None:
         yield from read_items(endpoint, io, root)
         return
-    if query.area is None:
-        raise UsageError(f"{provider.name} holds the whole world. Say where, with --bbox or --aoi.")
+    boxes = _check_limits(provider, query).boxes
     known: set[tuple[str, str]] = set()
-    for box in query.area.boxes:
+    for box in boxes:
         for item in _search_api(link, collections, box, query, provider, io):
             collection, key = text(item.get("collection")), text(item.get("id"))
             if collections and collection and collection not in collections:
                 continue  # a server that does not know the filter answers with everything
             # What lies on both sides of the 180th meridian is found from either.
-            if len(query.area.boxes) == 1 or (collection, key) not in known:
+            if len(boxes) == 1 or (collection, key) not in known:
                 known.add((collection, key))
                 own = self_address(item)
                 yield FoundItem(item=item, location=own or link[0], item_href=own)
+
+
+def _check_limits(provider: Provider, query: SceneQuery) -> Area:
+    """The area to search; UsageError where that, or the time, is without limit."""
+    if query.area is None:
+        raise UsageError(f"{provider.name} holds the whole world. Say where, with --bbox or --aoi.")
+    if query.dates is None:
+        raise UsageError(
+            f"{provider.name} would be searched for all that it has, from 2015 to today. Say when, with "
+            "--date, such as --date 2024-06; --date 2015-06-23/.. is really all."
+        )
+    return query.area
 
 
 def _search_api(
@@ -211,7 +240,16 @@ def _fitting(
     clearest = 100.0
     faults: list[LanduseError] = []
     candidates: list[Candidate] = []
+    outside: list[Json] = []
     seen = 0
+    if not is_remote(location):
+        # To read items takes far less time than to understand them.
+        found = list(islice(found, MAX_ITEMS + 1))
+        if len(found) > MAX_ITEMS:
+            raise UsageError(
+                f"{provider.name} holds more than {MAX_ITEMS} items. Name a part of it as --source, such as "
+                "one of its collections."
+            )
     for seen, entry in enumerate(found, start=1):
         if seen > MAX_ITEMS:
             raise UsageError(
@@ -221,7 +259,7 @@ def _fitting(
         try:
             reason = _misfit(entry.item, query)
             if reason is None:
-                known = described_by(entry.item, provider)
+                known = _from_the_web(described_by(entry.item, provider), entry)
                 scene = scene_from_item(entry.item, known, entry.location, entry.item_href)
         except LanduseError as error:
             # One's own catalogue can be mended; a stranger's faulty item must not stop the night's run.
@@ -238,6 +276,8 @@ def _fitting(
             clearest = min(clearest, cloud)
             reason = f"cloudier than {query.max_cloud_percent:g} %"
         removed[reason] += 1
+        if reason == OUTSIDE_AREA and len(outside) < LOOKED_AT:
+            outside.append(entry.item)
     if candidates:
         return candidates
     if faults and removed.total() == len(faults):
@@ -245,7 +285,17 @@ def _fitting(
             f"None of the {seen} items of {provider.name} can be used; choose another source. The first: "
             f"{faults[0]}"
         )
-    raise NothingFoundError(_nothing(provider, query, seen, removed, clearest))
+    raise NothingFoundError(
+        _nothing(provider, query, seen, removed, clearest) + _order_hint(query.area, outside)
+    )
+
+
+def _from_the_web(provider: Provider, entry: FoundItem) -> Provider:
+    """A source on this machine may lead to an item on the web: what that names is not the user's word."""
+    if is_remote(entry.location) and not is_remote(provider.endpoint):
+        parts = urlsplit(redact_href(entry.location))
+        return replace(provider, name=f"{parts.scheme}://{parts.netloc}")
+    return provider
 
 
 def _misfit(item: Json, query: SceneQuery) -> str | None:
@@ -254,7 +304,7 @@ def _misfit(item: Json, query: SceneQuery) -> str | None:
         shown = footprint(item)
         wanted = query.area.geometry
         if not shown.intersects(wanted) or shown.touches(wanted):
-            return "outside the area"
+            return OUTSIDE_AREA
     if query.dates is not None and acquired_utc(item) not in query.dates:
         return "outside the dates"
     return None
@@ -288,7 +338,7 @@ def _nothing(provider: Provider, query: SceneQuery, seen: int, removed: Counter[
             f"{provider.name} has no Sentinel-2 scene{where}{when}. Widen --date, or check the order of "
             "--bbox (W,S,E,N)."
         )
-    mends = {"outside the area": "move --bbox or --aoi", "outside the dates": "widen --date"}
+    mends = {OUTSIDE_AREA: "move --bbox or --aoi", "outside the dates": "widen --date"}
     advice = [mend for reason, mend in mends.items() if removed[reason]]
     if any(reason.startswith("cloudier") for reason in removed):
         advice.append(f"raise --max-cloud (the clearest has {clearest:.1f} % or more)")
@@ -335,6 +385,17 @@ def _preference(scene: Scene) -> tuple[float, float, str]:
     return cloud, -scene.acquired_utc.timestamp(), scene.id
 
 
+def _order_hint(area: Area | None, outside: Sequence[Json]) -> str:
+    """A guess, where items lie in the area once its longitudes are taken for latitudes."""
+    if area is None or not outside:
+        return ""
+    turned = shapely.transform(area.geometry, lambda lonlat: lonlat[:, ::-1])
+    if not any(footprint(item).intersects(turned) for item in outside):
+        return ""
+    box = ",".join(f"{edge:.6g}" for edge in turned.bounds)
+    return f" Latitude and longitude are probably swapped: with W,S,E,N there is imagery, as in --bbox {box}."
+
+
 State = Literal["used", "standby", "nothing", "failed", "unfit"]
 
 
@@ -363,13 +424,16 @@ class Found:
     """One each, in the user's order."""
 
 
-def search_sources(sources: Sequence[Source], query: SceneQuery, policy: RetryPolicy) -> Found:
+def search_sources(
+    sources: Sequence[Source], query: SceneQuery, policy: RetryPolicy, *, any_host: bool = False
+) -> Found:
     """Search every source; the first that has scenes is used.
 
     Args:
         sources: in order of preference, at least one.
         query: which scenes are wanted.
         policy: patience with each source.
+        any_host: as of ``search``.
 
     Raises:
         UsageError: one of the sources is none, which is seen before any is searched; or a local one is to
@@ -385,7 +449,8 @@ def search_sources(sources: Sequence[Source], query: SceneQuery, policy: RetryPo
         name = source_name(source)
         try:
             # The same acquisition at another level is other pixels.
-            scenes = search(source, replace(query, levels=(used[0].level,)) if used else query, policy)
+            wanted = replace(query, levels=(used[0].level,)) if used else query
+            scenes = search(source, wanted, policy, any_host=any_host)
         except LanduseError as error:
             # One's own files are to be mended; what a stranger serves must not stop the night's run.
             if not from_the_web and not isinstance(error, (NothingFoundError, ProviderError, ModelError)):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
-from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of_bounds, outer_rings
+from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of_bounds, make_valid, outer_rings
 from landuse.pipeline.scene import Scene
 from landuse.pipeline.search.band_assets import band_asset, band_entries, projection
 from landuse.pipeline.search.item_properties import (
@@ -94,17 +94,23 @@ def footprint(item: Json) -> Geometry:
             geometry = shapely.force_2d(shapely.from_geojson(json.dumps(item["geometry"])))
         else:
             geometry = _box(item)
-        geometry = shapely.make_valid(geometry)
+        if _in_range(geometry):
+            geometry = make_valid(geometry)
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:
         raise UsageError(
             f"{item_name(item)} states no usable geometry ({error}). Mend its metadata."
         ) from error
-    west, south, east, north = geometry.bounds if not geometry.is_empty else (math.nan,) * 4
-    if not (geometry.area > 0 and west >= -360 and east <= 360 and south >= -90 and north <= 90):
+    if not (geometry.area > 0 and _in_range(geometry)):
         raise UsageError(
             f"{item_name(item)} has a geometry without an area in longitude and latitude. Mend its metadata."
         )
     return cut_at_antimeridian(geometry)
+
+
+def _in_range(geometry: Geometry) -> bool:
+    """Whether it has coordinates, and all of them may be longitude and latitude; NaN is neither."""
+    west, south, east, north = geometry.bounds if not geometry.is_empty else (math.nan,) * 4
+    return west >= -360 and east <= 360 and south >= -90 and north <= 90
 
 
 def _box(item: Json) -> Geometry:

@@ -26,7 +26,7 @@ from landuse.pipeline.stac_json import (
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.search.stac_http import StacHttp
@@ -58,12 +58,19 @@ class FoundItem:
     """Where it can be read again by itself; None where nothing holds it alone."""
 
 
-def stac_io(policy: RetryPolicy | None = None) -> StacHttp:
-    """HTTP for one search; the clock of the policy's deadline starts now."""
+def stac_io(policy: RetryPolicy | None = None, named: str = "", *, any_host: bool = False) -> StacHttp:
+    """HTTP for one search; the clock of the policy's deadline starts now.
+
+    Args:
+        policy: patience.
+        named: what the user named: if that is a URL, its host may be asked though it be private.
+        any_host: whether every private host may be asked.
+    """
     # Imported here: it takes half a second, and only searches need it.
+    from landuse.pipeline.remote.hosts import Hosts
     from landuse.pipeline.search.stac_http import StacHttp
 
-    return StacHttp(policy)
+    return StacHttp(policy, Hosts([named], any_host=any_host))
 
 
 def exists(path: str) -> bool:
@@ -91,24 +98,50 @@ def local_document(path: Path) -> Path:
     )
 
 
-def read_items(location: str, io: StacHttp, document: Json | None = None) -> Iterator[FoundItem]:
+def read_items(
+    location: str, io: StacHttp, document: Json | None = None, most_items: int = MAX_DOCUMENTS
+) -> Iterator[FoundItem]:
     """Every item of the document at ``location`` and of those it links to, depth first.
+
+    Of a catalogue on the web what a bad link leads to is left out, with a warning.
 
     Args:
         location: URL, or absolute local path.
         io: reads what is on the web.
         document: what is at ``location``, where that was read already.
+        most_items: a catalogue that links to more is refused before they are read.
 
     Raises:
-        UsageError: A local document is missing or no STAC.
-        ProviderError: A document on the web cannot be had or is no STAC.
+        UsageError: A local document is missing or no STAC, or there are too many.
+        ProviderError: A document on the web cannot be had or is no STAC, and it is the first, a page of a
+            list, or as bad as all others; or the time for the search is used up.
     """
     waiting = [location]
     known = {location}
     given: set[str] = set()
+    pages: set[str] = set()
+    faults: list[LanduseError] = []
+    tolerant = is_remote(location)
+    linked_items = 0
+    gave = False
+
+    def left_out(error: LanduseError) -> None:
+        log.warning("left out: %s", error)
+        faults.append(error)
 
     def follow(document: Json, relations: tuple[str, ...], here: str) -> None:
-        links = _linked(document, relations, here)
+        nonlocal linked_items
+        linked_items += sum(mapping(link).get("rel") == "item" for link in sequence(document.get("links")))
+        if linked_items > most_items:
+            raise UsageError(
+                f"{redact_href(location)} links to more than {most_items} items. Name a part of it, such "
+                "as one of its collections."
+            )
+        # One's own catalogue can be mended; a stranger's bad link costs what it leads to.
+        lenient = tolerant and relations != ("next",)
+        links = _linked(document, relations, here, left_out if lenient else None)
+        if not is_remote(here):
+            io.hosts.name(links)
         fresh = [link for link in dict.fromkeys(links) if link not in known]
         known.update(fresh)
         waiting.extend(reversed(fresh))
@@ -123,37 +156,78 @@ def read_items(location: str, io: StacHttp, document: Json | None = None) -> Ite
                 "or a stac-geoparquet file."
             )
         if document is None or here != location:
-            document = read_document(here, io)
+            try:
+                document = read_document(here, io)
+            except ProviderError as error:
+                if not tolerant or here == location or here in pages or io.time_is_up:
+                    raise
+                left_out(error)
+                continue
         kind = document.get("type")
         if kind == "Feature" and is_land_use_map(document):
-            for scene in _scenes_of(document, here, io, given):
-                known.add(scene.location)
-                yield scene
+            try:
+                scenes = list(_scenes_of(document, here, io, given))
+            except ProviderError as error:
+                if not tolerant or here == location or io.time_is_up:
+                    raise
+                left_out(error)
+                continue
+            gave = True
+            known.update(scene.location for scene in scenes)
+            yield from scenes
         elif kind == "Feature":
             given.add(here)
+            gave = True
             yield FoundItem(item=document, location=here, item_href=here)
         elif kind == "FeatureCollection":
+            gave = True
             for feature in map(mapping, sequence(document.get("features"))):
                 yield FoundItem(item=feature, location=here, item_href=self_address(feature))
-            # What an API lists comes in pages.
+            # What an API lists comes in pages, none of which may be missing.
+            before = set(known)
             follow(document, ("next",), here)
+            pages |= known - before
         elif kind in ("Catalog", "Collection") or "stac_version" in document:
             follow(document, ("item", "child"), here)
         else:
-            raise _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
+            fault = _failure(here, "it is no STAC item, ItemCollection, collection or catalogue")
+            if not tolerant or here == location:
+                raise fault
+            left_out(fault)
+    if faults and not gave:
+        raise ProviderError(
+            f"Nothing that {redact_href(location)} links to can be read; choose another source. The first: "
+            f"{faults[0]}"
+        )
 
 
-def _linked(document: Json, relations: tuple[str, ...], here: str) -> list[str]:
+def _linked(
+    document: Json,
+    relations: tuple[str, ...],
+    here: str,
+    left_out: Callable[[LanduseError], None] | None = None,
+) -> list[str]:
     """Where the document's links of these relations lead.
+
+    Args:
+        document: that has the links.
+        relations: of the links.
+        here: where the document is.
+        left_out: told of each link that must not be followed from there; None: it is an error.
 
     Raises:
         ProviderError: One must not be followed from there.
     """
-    return [
-        resolve_href(text(link.get("href")), here)
-        for link in map(mapping, sequence(document.get("links")))
-        if link.get("rel") in relations
-    ]
+    found = []
+    for link in map(mapping, sequence(document.get("links"))):
+        if link.get("rel") in relations:
+            try:
+                found.append(resolve_href(text(link.get("href")), here))
+            except ProviderError as error:
+                if left_out is None:
+                    raise
+                left_out(error)
+    return found
 
 
 def self_address(item: Json) -> str | None:
@@ -176,7 +250,10 @@ def _scenes_of(land_use_map: Json, here: str, io: StacHttp, given: set[str]) -> 
         ProviderError: The same on the web; or a link must not be followed from there.
     """
     readable, reason = 0, "it names none"
-    for link in dict.fromkeys(_linked(land_use_map, ("derived_from",), here)):
+    links = dict.fromkeys(_linked(land_use_map, ("derived_from",), here))
+    if not is_remote(here):
+        io.hosts.name(links)
+    for link in links:
         if link in given:
             readable += 1
             continue

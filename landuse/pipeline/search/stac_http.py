@@ -11,7 +11,8 @@ import urllib3
 from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from landuse.errors import ProviderError
+from landuse.errors import ProviderError, ReadError
+from landuse.pipeline.remote.hosts import HostAdapter, Hosts
 from landuse.pipeline.remote.retry import (
     BUSY_STATUS,
     ExhaustedError,
@@ -52,10 +53,18 @@ class StacHttp(StacApiIO):
     which may quote a token.
     """
 
-    def __init__(self, policy: RetryPolicy | None = None) -> None:
-        """The clock of the policy's deadline starts."""
+    def __init__(self, policy: RetryPolicy | None = None, hosts: Hosts | None = None) -> None:
+        """The clock of the policy's deadline starts.
+
+        Args:
+            policy: patience.
+            hosts: which may be asked; by default public ones.
+        """
         # Without retries of urllib3's: two patient layers would multiply.
         super().__init__(max_retries=None)
+        self.hosts = hosts or Hosts()
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, HostAdapter(self.hosts))
         self._policy = policy or RetryPolicy()
         self._patience = Patience(self._policy)
 
@@ -119,13 +128,20 @@ class StacHttp(StacApiIO):
                 f"{redact_href(href)} did not answer: {error}. Check the network and the address, narrow "
                 "--date or --bbox, or try again later."
             ) from None
+        except ReadError as error:
+            raise ProviderError(f"{redact_href(href)} is not followed: {error}.") from None
         except (requests.RequestException, ValueError) as error:
             raise ProviderError(
                 f"{redact_href(href)} cannot be asked ({type(error).__name__}). Check the address."
             ) from None
 
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the deadline is over: whatever is asked for now fails, however good it is."""
+        return self._patience.left_s <= 0
+
     def _check_time(self) -> None:
-        if self._patience.left_s <= 0:
+        if self.time_is_up:
             raise ExhaustedError(f"the time of {self._policy.deadline_s:g} s is used up")
 
     def _body(self, answer: requests.Response) -> str:

@@ -218,12 +218,13 @@ def _refusal(out: Store, other: Store, finished: int, plan: RunPlan) -> str:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In what two plans differ, in words; what one difference brings about is not told as well."""
-    told = [
+    cells = [plan["stride_px"] * plan["pixel_m"] for plan in (before, now)]
+    told = [f"cells of {cells[0]:g} m, now {cells[1]:g} m"] if cells[0] != cells[1] else []
+    told += [
         f"{name} {before[key]}, now {now[key]}"
         for key, name in (
             ("version", "landuse"),
             ("model", "model"),
-            ("stride_px", "stride"),
             ("engine", "engine"),
             ("composite", "composite"),
         )
@@ -233,7 +234,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         told.append(f"bands {', '.join(before['bands'])}, now {', '.join(now['bands'])}")
     if before["model"] == now["model"] and before["weights_sha256"] != now["weights_sha256"]:
         told.append(f"other weights of {now['model']}")
-    grid = ("crs", "left_m", "top_m", "rows", "cols", "clip_wkt")
+    grid = ("crs", "left_m", "top_m", "rows", "cols", "area_wkt", "is_clipped")
     if before["stride_px"] == now["stride_px"] and any(before[key] != now[key] for key in grid):
         told.append("another area")
     scenes = [[scene["id"] for scene in plan["scenes"]] for plan in (before, now)]

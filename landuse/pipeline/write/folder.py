@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 _HIDDEN = ".partial-"
 """What the names of hidden folders begin with."""
+
+ROOM_BYTES = 64 << 20
+"""What has to find room where files are to be written: more than most maps take."""
 
 _WRITE_ERRORS = (OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError)
 
@@ -61,6 +67,22 @@ def _hidden_folder(parent: Path) -> Path:
         ) from error
 
 
+def keep(path: Path) -> None:
+    """See that a file's content, or the names in a folder, outlast a loss of power.
+
+    Raises:
+        OSError: they could not be kept.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot say when it is done
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def clear_staged(parent: Path) -> None:
     """Remove what runs that were killed left of their hidden folders; none may be at work there."""
     for folder in parent.glob(f"{_HIDDEN}*"):
@@ -78,7 +100,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         partial = folder / target.name
         yield partial
+        stays = not target.parent.name.startswith(_HIDDEN)  # else `staged` sees to it
+        if stays:
+            keep(partial)
         partial.replace(target)
+        if stays:
+            keep(target.parent)
     except _WRITE_ERRORS as error:
         raise OutputError(
             f"{target} cannot be written ({error}). Is the disk full or the folder read-only? "
@@ -108,9 +135,15 @@ def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
             raise IsADirectoryError(0, f"{in_the_way[0]} is a folder there")
         for name in names:
             if (folder / name).exists():
+                keep(folder / name)
+        for name in names:
+            if name == names[-1]:  # it tells that the others are whole
+                keep(out)
+            if (folder / name).exists():
                 (folder / name).replace(out / name)
             else:
                 (out / name).unlink(missing_ok=True)
+        keep(out)
     except OSError as error:
         raise OutputError(
             f"The files in {out} cannot be replaced ({error.strerror or error}). Move them away, or choose "
@@ -203,7 +236,7 @@ class Store:
         Raises:
             OutputError: it cannot be looked into.
         """
-        try:
+        with self._readable():
             if self.path is not None:
                 return sorted(entry.name for entry in self.path.iterdir())
             with self._elsewhere("read") as there:
@@ -211,12 +244,7 @@ class Store:
                 return sorted(
                     entry.rstrip("/").rpartition("/")[2] for entry in there.ls(self.root, detail=False)
                 )
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:  # a name too long, a folder that may not be looked into
-            raise OutputError(
-                f"Output folder {self} cannot be read ({error.strerror or error}). Choose another --out."
-            ) from error
+        return []
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None where there is no such file.
@@ -230,12 +258,65 @@ class Store:
             with self._elsewhere("read") as there:
                 content: bytes = there.cat_file(f"{self.root}/{name}")
                 return content
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise OutputError(
                 f"{self}/{name} cannot be read ({error.strerror or error}). Move it away, or choose another "
                 "--out."
+            ) from error
+
+    def sizes(self) -> dict[str, int]:
+        """The size in bytes of each file in the folder, by name; none where there is no folder.
+
+        Raises:
+            OutputError: it cannot be looked into.
+        """
+        with self._readable():
+            if self.path is not None:
+                return {entry.name: entry.stat().st_size for entry in self.path.iterdir() if entry.is_file()}
+            with self._elsewhere("read") as there:
+                there.invalidate_cache()
+                return {
+                    entry["name"].rpartition("/")[2]: entry["size"]
+                    for entry in there.ls(self.root, detail=True)
+                    if entry["type"] == "file"
+                }
+        return {}
+
+    def sha256(self, name: str) -> str:
+        """The digest of a file's content, in hex.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        try:
+            if self.path is not None:
+                with (self.path / name).open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+            with self._elsewhere("read") as there, there.open(f"{self.root}/{name}") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise OutputError(f"{self}/{name} cannot be read ({error.strerror or error}).") from error
+
+    def check_room(self) -> None:
+        """See that files of some size can be written to the folder.
+
+        Raises:
+            OutputError: they cannot.
+        """
+        if self.path is None:
+            name = f"{_HIDDEN}{uuid.uuid4().hex}"
+            self.write(name, b" ")
+            with self._elsewhere("written") as there:
+                there.rm_file(f"{self.root}/{name}")
+            return
+        try:
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+        except OSError as error:
+            raise OutputError(
+                f"{self} has no room ({error.strerror or error}). Free space, or choose another --out."
             ) from error
 
     def fetch(self, name: str, target: Path) -> None:
@@ -325,6 +406,18 @@ class Store:
             yield
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """For a look into the folder; it ends early where there is none."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # a name too long, a folder that may not be looked into
+            raise OutputError(
+                f"Output folder {self} cannot be read ({error.strerror or error}). Choose another --out."
+            ) from error
 
     @contextmanager
     def _elsewhere(self, doing: str) -> Iterator[AbstractFileSystem]:

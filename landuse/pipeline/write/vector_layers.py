@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea
@@ -39,6 +40,9 @@ LAYERS = ("landuse", "cells", "scenes", "summary")
 
 PIXELS_MIN_AREA_HA = 0.5
 """Smallest polygon of a map of pixels where none is asked for: of a few pixels there would be millions."""
+
+SLIVER_M2 = 0.01
+"""A cut polygon below this is what rounding left."""
 
 STRIP_CELLS = 2**18
 """Cells whose polygons are made at once. Where each cell is a polygon, that takes some 400 MB."""
@@ -57,6 +61,8 @@ class VectorOptions:
     else 0."""
     simplify_m: float = 0.0
     """How far outlines may be moved to make them simpler; neighbours stay neighbours."""
+    whole_cells: bool = False
+    """Leave polygons as their cells are, also beyond the area asked for and the scenes; else they are cut."""
 
     def __post_init__(self) -> None:
         check_vector_format(self.format)
@@ -91,9 +97,11 @@ def write_vectors(
     ]
     if options.cells:
         styles.append(categorized("cells", "class_id", entries, f"Cells by {plan.model}"))
+    land = plan.land
+    shapely.prepare(land)
     with geopackage_writer(folder / GEOPACKAGE, styles) as put:
         for polygons in _polygons(plan, folder, options):
-            put("landuse", polygons)
+            put("landuse", polygons if options.whole_cells else _cut(polygons, land))
         put("scenes", _scenes(plan))
         put("summary", _summary(areas))
         if options.cells:
@@ -123,6 +131,19 @@ def _polygons(plan: RunPlan, folder: Path, options: VectorOptions) -> Iterator[g
     polygons["geometry"] = shapely.coverage_simplify(dense, options.simplify_m)
     polygons["area_ha"] = polygons.geometry.area / 10_000
     yield polygons
+
+
+def _cut(polygons: gpd.GeoDataFrame, land: BaseGeometry) -> gpd.GeoDataFrame:
+    """The parts of polygons that lie on some land, each with its own area."""
+    shapes = polygons.geometry.to_numpy()
+    beyond = ~shapely.covers(land, shapes)
+    if not beyond.any():
+        return polygons
+    shapes[beyond] = shapely.intersection(shapes[beyond], land)
+    parts = polygons.set_geometry(gpd.GeoSeries(shapes, crs=polygons.crs)).explode(ignore_index=True)
+    parts["area_ha"] = parts.geometry.area / 10_000
+    # Where outlines meet, cuts leave lines, points and slivers.
+    return parts[(parts.geom_type == "Polygon") & (parts.area_ha > SLIVER_M2 / 10_000)]
 
 
 def _strips(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:

@@ -29,7 +29,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -72,6 +72,10 @@ GDAL_TYPES = {
 }
 """Pixel types that are read, with the names GDAL's VRT gives them."""
 
+
+CACHE_BYTES = 256 * 1024**2
+"""Memory for decoded pixels while rasters are read band by band: a row of tiles with all bands fits. rasterio
+takes the number for bytes, where GDAL's own option takes a small one for megabytes."""
 
 LEFT_OUT = "-"
 """In the place of a name: the band is no band of Sentinel-2, or is not wanted."""
@@ -391,9 +395,7 @@ def _scale(band: RasterBand, request: CatalogRequest) -> float:
     return 1 / DN_PER_REFLECTANCE
 
 
-def shows_no_offset(
-    stored: NDArray[np.generic], nodata: float, scale: float = 1 / DN_PER_REFLECTANCE
-) -> bool:
+def shows_no_offset(stored: NDArray[Any], nodata: float, scale: float = 1 / DN_PER_REFLECTANCE) -> bool:
     """Whether stored values prove that they carry no +1000, or what that is in their units.
 
     With it, a DN below 1000 would be a negative reflectance, and no product holds a hundredth of
@@ -406,7 +408,8 @@ def shows_no_offset(
         nodata: the value that does not count.
         scale: reflectance of one stored unit.
     """
-    valid = stored[(stored != nodata) & (stored > 0)]
+    values = stored.astype(np.float64)
+    valid = values[(values != nodata) & (values > 0)]
     least = 0.9 * STORED_OFFSET_DN / DN_PER_REFLECTANCE
     return valid.size > 0 and bool((valid * scale < least).mean() >= 0.01)
 

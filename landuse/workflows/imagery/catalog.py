@@ -39,6 +39,7 @@ from landuse.sentinel2 import (
     STORED_OFFSET_DN,
 )
 from landuse.workflows.imagery.bands import (
+    CACHE_BYTES,
     GDAL_TYPES,
     MAX_ID_LENGTH,
     CatalogRequest,
@@ -143,7 +144,7 @@ def catalog_rasters(request: CatalogRequest) -> CatalogResult:
         ReadError: an input's pixels cannot be read.
         OutputError: the folder cannot be written.
     """
-    with rasterio.Env(GDAL_CACHEMAX=256):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         described = describe(request)
         bands, assets = described.bands, described.assets
         check_pixels(bands, assets, request, described.baseline)

@@ -16,7 +16,7 @@ from landuse.pipeline.search.source import HeldItems
 from landuse.pipeline.search.stac_files import FoundItem
 from landuse.redact import printable
 from landuse.sentinel2 import SCL
-from landuse.workflows.imagery.bands import CatalogRequest, check_pixels, parse_band_name
+from landuse.workflows.imagery.bands import CACHE_BYTES, CatalogRequest, check_pixels, parse_band_name
 from landuse.workflows.imagery.catalog import describe, json_nodata, new_item, parse_acquired_utc
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def held_rasters(rasters: tuple[Path, ...], facts: ImageFacts) -> HeldItems:
         bands=facts.bands,
     )
     names = ", ".join(path.name for path in rasters)
-    with rasterio.Env(GDAL_CACHEMAX=256):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:
             described = describe(request)
         except UsageError as error:

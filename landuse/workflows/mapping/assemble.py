@@ -15,7 +15,15 @@ import landuse
 from landuse import classes as class_table
 from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import RunPlan
-from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, STATUS_COLORS, CellStatus, ClassArea, Cover
+from landuse.pipeline.cells import (
+    AREA_STEPS,
+    NODATA_ID,
+    SHARE_STEPS,
+    STATUS_COLORS,
+    CellStatus,
+    ClassArea,
+    Cover,
+)
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
 from landuse.pipeline.scene import ReadFailure, Scene, is_masked
 from landuse.pipeline.write.block_file import read_block
@@ -54,8 +62,9 @@ OUTPUTS = (
 )
 """Every file that a run may write. The last one tells that the others are whole."""
 
-GDAL_CACHE_MB = 256
-"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's."""
+GDAL_CACHE_BYTES = 32 * 1024**2
+"""Memory for blocks of the rasters at work; GDAL would take a share of the machine's. rasterio takes the
+number for bytes, where GDAL's own option takes a small one for megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +97,7 @@ def assemble(
         ReadError: a block is gone, or nothing could be read at all.
         OutputError: a file cannot be written.
     """
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
         made = _assemble_rasters(plan, work, folder, layers, spares_read=spares_read)
         names = write_vectors(plan, folder, made.classes, vectors)
@@ -267,7 +276,6 @@ class CellTally:
         """What became of the area's cells."""
         pixels = dict(zip(CellStatus, self._pixels_of_status.tolist(), strict=True))
         known, doubtful = self._pixels_of_doubt.tolist()
-        # A small area of a map of pixels may lie between their centres.
         total = max(sum(pixels.values()) - pixels[CellStatus.OUTSIDE], 1)
         return Cover(
             cells=int(self._cells_of_status.sum() - self._cells_of_status[CellStatus.OUTSIDE]),
@@ -289,7 +297,7 @@ class CellTally:
                 id=i,
                 name=name,
                 cells=int(cells[i]),
-                area_m2=int(pixels[i]) * self._plan.pixel_m**2,
+                area_m2=int(pixels[i]) * self._plan.pixel_m**2 / AREA_STEPS,
                 share=int(pixels[i]) / total,
             )
             for i, name in enumerate(names)

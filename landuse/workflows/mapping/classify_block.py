@@ -12,7 +12,8 @@ from rasterio.features import geometry_mask
 from landuse.pipeline.blocks import patches, votes
 from landuse.pipeline.blocks.context import BlockContext, block_context, filled, own_pixels
 from landuse.pipeline.blocks.plan import RunPlan
-from landuse.pipeline.cells import Block, BlockRasters, CellScores, PixelCounts
+from landuse.pipeline.cells import AREA_STEPS, Block, BlockRasters, CellScores, PixelCounts
+from landuse.pipeline.geometry import surfaces
 from landuse.pipeline.pixels import cut_out
 from landuse.pipeline.read.read_block import BlockPixels, Imagery, footprints_in, read_pixels
 from landuse.pipeline.read.rgb_image import draw_picture
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
     from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+    from shapely import Polygon
     from shapely.geometry.base import BaseGeometry
 
     from landuse.contract import ModelContract
@@ -92,13 +95,23 @@ Placed: TypeAlias = patches.BlockPatches | BlockContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Land:
+    """What of a block's land belongs to the area."""
+
+    cells: NDArray[np.bool_]
+    """(row, col), True where a cell belongs to the map: where it has land of the area, or anywhere."""
+    shares: NDArray[np.uint16]
+    """(y, x), how much of a pixel lies inside the area, in steps of 1/``AREA_STEPS``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockInput:
     """What a block is classified from."""
 
     placed: Placed
     """Where its patches lie, or what is read around it."""
-    inside: NDArray[np.bool_]
-    """(row, col), True where a cell belongs to the area."""
+    land: Land
+    """What of it belongs to the area."""
     read: BlockPixels
     """Its pixels, and what could not be read of them."""
 
@@ -113,11 +126,11 @@ def read_input(plan: RunPlan, block: Block, remote: Remote) -> BlockInput | None
     work = work_of(plan, block)
     if work is None:
         return None
-    placed, inside = work
+    placed, land = work
     read = read_pixels(
         imagery_of(plan), plan.pixel_geobox(placed.rows_px, placed.cols_px), remote, block.name
     )
-    return BlockInput(placed=placed, inside=inside, read=read)
+    return BlockInput(placed=placed, land=land, read=read)
 
 
 def classify_block(
@@ -132,14 +145,14 @@ def classify_block(
     else:
         scores, patch_count = score_block(plan, block, classifier, given)
         picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
-    inside = cells_inside(plan, block) if given is None else given.inside
+    land = land_of(plan, block) if given is None else given.land
     rasters = votes.block_rasters(
-        scores, inside, probabilities=plan.probabilities, min_confidence=plan.min_confidence
+        scores, land.cells, probabilities=plan.probabilities, min_confidence=plan.min_confidence
     )
     placed = given.placed if given is not None else None
     return BlockFile(
         rasters=rasters,
-        counts=_count_pixels(plan, block, rasters, given),
+        counts=_count_pixels(plan, block, rasters, land, given),
         picture=picture,
         observed=bool(scores.observed.any()),
         failures=() if given is None else given.read.failures,
@@ -149,32 +162,13 @@ def classify_block(
 
 
 def _count_pixels(
-    plan: RunPlan, block: Block, rasters: BlockRasters, given: BlockInput | None
+    plan: RunPlan, block: Block, rasters: BlockRasters, land: Land, given: BlockInput | None
 ) -> PixelCounts:
-    """The area's pixels in a block; of a model of patches those of whole cells that touch the area."""
-    if plan.engine != "pixels":
-        cells = np.ones(block.shape, np.bool_)
-        counts = votes.count_pixels(
-            rasters,
-            cells,
-            cells,
-            ~cells,
-            classes=len(plan.classes),
-            covers=len(plan.covers),
-            cell_px=1,
-        )
-        pixels = plan.stride_px**2
-        return PixelCounts(
-            of_class=counts.of_class * pixels,
-            of_cover=counts.of_cover * pixels,
-            of_status=counts.of_status * pixels,
-            of_doubt=counts.of_doubt * pixels,
-        )
-    inside = pixels_inside(plan, block)
-    nothing = np.zeros(inside.shape, np.bool_)
+    """The area's pixels in a block, by what became of them."""
+    nothing = np.zeros(land.shares.shape, np.bool_)
     return votes.count_pixels(
         rasters,
-        inside,
+        land.shares,
         nothing if given is None else _pixels_of_cells(plan, block, given).observed.values,
         nothing if given is None else _lost_pixels(plan, block, given),
         classes=len(plan.classes),
@@ -193,7 +187,7 @@ def score_block(
         # The engine follows from the contract of this model: it is one of pixels.
         landuse, cover, doubt = _own_scores(plan, block, cast("PixelClassifier", classifier), given)
         scores = votes.settle_pixels(
-            landuse, cover, doubt, own, cell_px=plan.stride_px, inside=given.inside, lost=lost
+            landuse, cover, doubt, own, cell_px=plan.stride_px, inside=given.land.cells, lost=lost
         )
         return scores, 0
     blend = votes.Blend(block, classes=len(plan.classes))
@@ -201,7 +195,7 @@ def score_block(
     scores = blend.settle(
         own,
         stride_px=plan.stride_px,
-        inside=given.inside,
+        inside=given.land.cells,
         lost=cells_touching(footprints_in(given.read.lost, plan.crs), plan, block),
     )
     return scores, count
@@ -234,7 +228,7 @@ def _own_scores(
 
 def _lost_pixels(plan: RunPlan, block: Block, given: BlockInput) -> NDArray[np.bool_]:
     """(y, x), True where a scene has pixels, by its footprint, that could not be read."""
-    return _centres_in(footprints_in(given.read.lost, plan.crs), plan, block)
+    return _centres_in(footprints_in(given.read.lost, plan.crs), plan.pixel_geobox(*own_pixels(plan, block)))
 
 
 def _pixels_of_cells(plan: RunPlan, block: Block, given: BlockInput) -> xr.Dataset:
@@ -259,11 +253,11 @@ def _patches_of(given: BlockInput) -> patches.BlockPatches:
     raise TypeError("a block of pixels has no patches")
 
 
-def work_of(plan: RunPlan, block: Block) -> tuple[Placed, NDArray[np.bool_]] | None:
-    """What to read for a block, and which cells are part of the area; None where there is nothing to map."""
-    inside = cells_inside(plan, block)
+def work_of(plan: RunPlan, block: Block) -> tuple[Placed, Land] | None:
+    """What to read for a block, and what of it is part of the area; None where there is nothing to map."""
+    land = land_of(plan, block)
     placed = block_context(plan, block) if plan.engine == "pixels" else patches.block_patches(plan, block)
-    return None if placed is None or not inside.any() else (placed, inside)
+    return None if placed is None or not land.cells.any() else (placed, land)
 
 
 def no_scores(plan: RunPlan, block: Block) -> CellScores:
@@ -280,28 +274,42 @@ def no_scores(plan: RunPlan, block: Block) -> CellScores:
     )
 
 
-def cells_inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
-    """(row, col), True where a cell touches the area; of a map of pixels, where it holds one inside."""
-    if plan.engine == "pixels":
-        return votes.count_in_cells(pixels_inside(plan, block), plan.stride_px) > 0
-    if plan.clip_wkt is None:
-        return np.ones(block.shape, np.bool_)
-    return cells_touching(shapely.from_wkt(plan.clip_wkt), plan, block)
+def land_of(plan: RunPlan, block: Block) -> Land:
+    """What of a block's land belongs to the area."""
+    area = plan.land if plan.area_wkt is None else shapely.from_wkt(plan.area_wkt)
+    shares = _shares_in(area, plan.pixel_geobox(*own_pixels(plan, block)))
+    cells = np.ones(block.shape, np.bool_)
+    if plan.is_clipped:
+        cells = votes.count_in_cells(shares, plan.stride_px) > 0
+    return Land(cells=cells, shares=shares)
 
 
-def pixels_inside(plan: RunPlan, block: Block) -> NDArray[np.bool_]:
-    """(y, x), True where the centre of one of the block's pixels lies inside the area."""
-    if plan.clip_wkt is None:
-        (top, bottom), (left, right) = own_pixels(plan, block)
-        return np.ones((bottom - top, right - left), np.bool_)
-    return _centres_in(shapely.from_wkt(plan.clip_wkt), plan, block)
+def _shares_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.uint16]:
+    """(y, x), how much of each pixel of a grid lies in a geometry in its CRS, as ``Land.shares`` has it."""
+    inside = _centres_in(geometry, grid)
+    shares = np.where(inside, np.uint16(AREA_STEPS), np.uint16(0))
+    near = surfaces(shapely.intersection(shapely.make_valid(geometry), _around(grid)))
+    if near.is_empty:
+        return shares
+    # Centres tell of every pixel but those that the outline goes through.
+    cut = geometry_mask([near.boundary], grid.shape, grid.affine, all_touched=True, invert=True)
+    rows, cols = np.nonzero(cut)
+    size = grid.affine.a
+    left, top = grid.affine.c + cols * size, grid.affine.f - rows * size
+    pixels = shapely.box(left, top - size, left + size, top)
+    parts = shapely.area(shapely.intersection(pixels, near)) / size**2
+    shares[rows, cols] = np.rint(parts * AREA_STEPS)
+    return shares
 
 
-def _centres_in(geometry: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:
-    """(y, x), True where the centre of one of the block's pixels lies in a geometry in the map's CRS."""
-    grid = plan.pixel_geobox(*own_pixels(plan, block))
-    # Only what is near: an area may have many more corners than a block sees.
-    near = shapely.clip_by_rect(geometry, *shapely.box(*grid.boundingbox.bbox).buffer(plan.pixel_m).bounds)
+def _around(grid: GeoBox) -> Polygon:
+    """A grid's rectangle and a pixel more: an area may have many more corners than a block sees."""
+    return shapely.box(*shapely.box(*grid.boundingbox.bbox).buffer(grid.affine.a).bounds)
+
+
+def _centres_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
+    """(y, x), True where the centre of a pixel of a grid lies in a geometry in its CRS."""
+    near = shapely.clip_by_rect(geometry, *_around(grid).bounds)
     if near.is_empty:
         return np.zeros(grid.shape, np.bool_)
     inside: NDArray[np.bool_] = geometry_mask([near], grid.shape, grid.affine, invert=True)

@@ -20,13 +20,18 @@ from landuse.workflows.mapping.map_area import area_of, find_scenes, plan_map
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.scene import BandAsset, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
-    from landuse.workflows.mapping.classify_block import Classifier, PatchClassifier, PixelClassifier, Placed
+    from landuse.workflows.mapping.classify_block import (
+        Classifier,
+        Land,
+        PatchClassifier,
+        PixelClassifier,
+        Placed,
+    )
     from landuse.workflows.mapping.request import MapRequest
 
 CHUNK_PX = 512
@@ -186,9 +191,7 @@ def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
     )
 
 
-def _network_seconds(
-    plan: RunPlan, classifier: Classifier, work: Sequence[tuple[Placed, NDArray[np.bool_]]]
-) -> float:
+def _network_seconds(plan: RunPlan, classifier: Classifier, work: Sequence[tuple[Placed, Land]]) -> float:
     """Timed on noise: what a patch shows does not matter to how long it takes."""
     pixels = sum(math.prod(high - low for low, high in (w.rows_px, w.cols_px)) for w, _ in work)
 

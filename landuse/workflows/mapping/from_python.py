@@ -14,11 +14,18 @@ import shapely
 
 from landuse.errors import IncompleteError, UsageError
 from landuse.model import MAP_MODEL
+from landuse.pipeline.cells import percent
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.providers import Provider
 from landuse.pipeline.search.area import Area, area_of_shapes, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.search.source import held_items
-from landuse.workflows.mapping.map_area import find_scenes, load_classifier, map_area, plan_map
+from landuse.workflows.mapping.map_area import (
+    find_scenes,
+    is_missing,
+    load_classifier,
+    map_area,
+    plan_map,
+)
 from landuse.workflows.mapping.request import MapRequest
 
 if TYPE_CHECKING:
@@ -63,7 +70,9 @@ def map(
     probabilities: bool = ...,
     min_confidence: float = ...,
     min_valid_percent: float = ...,
+    allow_failed: bool = ...,
     device: str = ...,
+    allow_private_hosts: bool = ...,
 ) -> xr.Dataset: ...
 
 
@@ -83,9 +92,11 @@ def map(
     probabilities: bool = ...,
     min_confidence: float = ...,
     min_valid_percent: float = ...,
+    allow_failed: bool = ...,
     device: str = ...,
     title: str = ...,
     overwrite: bool = ...,
+    allow_private_hosts: bool = ...,
 ) -> MapReport: ...
 
 
@@ -104,9 +115,11 @@ def map(
     probabilities: bool = False,
     min_confidence: float = 0.0,
     min_valid_percent: float = 10.0,
+    allow_failed: bool = False,
     device: str = "auto",
     title: str = "",
     overwrite: bool = False,
+    allow_private_hosts: bool = False,
 ) -> xr.Dataset | MapReport:
     """Map an area as ``landuse map`` does.
 
@@ -132,9 +145,12 @@ def map(
         probabilities: also give every class's probability.
         min_confidence: leave cells unknown whose confidence, times what doubt leaves of it, is below this.
         min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
+        allow_failed: do not raise ``IncompleteError`` where some of the map could not be read.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         title: what the map in ``out`` is called.
         overwrite: replace the map that is in ``out``.
+        allow_private_hosts: let a source on the web lead to addresses of this machine and of private
+            networks, also other than its own.
 
     Returns:
         With ``out`` the ``MapReport`` of the run, whose ``to_xarray()`` opens the map; without it the map
@@ -142,7 +158,7 @@ def map(
 
     Raises:
         UsageError: an argument is wrong; the message says how to mend it.
-        IncompleteError: too few cells got a class.
+        IncompleteError: too few cells got a class, or some could not be read.
         LanduseError: nothing found, nothing readable, nothing writable.
 
     Example:
@@ -162,8 +178,10 @@ def map(
         ("composite", composite, str),
         ("device", device, str),
         ("title", title, str),
+        ("allow_failed", allow_failed, bool),
         ("probabilities", probabilities, bool),
         ("overwrite", overwrite, bool),
+        ("allow_private_hosts", allow_private_hosts, bool),
     ):
         if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
             raise UsageError(f"{name} {given!r:.60} is {type(given).__name__}. See help(landuse.map).")
@@ -180,8 +198,10 @@ def map(
         probabilities=probabilities,
         min_confidence=min_confidence,
         min_valid_percent=min_valid_percent,
+        allow_failed=allow_failed,
         title=title,
         overwrite=overwrite,
+        allow_private_hosts=allow_private_hosts,
     )
     classifier = load_classifier(str(model), device)
     if out is not None:
@@ -199,7 +219,7 @@ def map(
             "out=, a folder, and open it with landuse.open_map; or a smaller area or larger cells."
         )
     with tempfile.TemporaryDirectory(prefix="landuse-") as folder:
-        held = replace(request, out=Path(folder) / "map", min_valid_percent=0.0)
+        held = replace(request, out=Path(folder) / "map", min_valid_percent=0.0, allow_failed=True)
         report = map_area(held, classifier, found=found)
         with open_map(Path(folder) / "map") as opened:
             dataset = opened.load()
@@ -209,6 +229,13 @@ def map(
             message=f"Only {report.cover.valid:.1%} of {report.cover.cells} cells could be classified, below "
             f"min_valid_percent {min_valid_percent:g}, and nothing was kept. Widen date, raise "
             "max_cloud_percent, or lower min_valid_percent to see it.",
+        )
+    if report.cover.failed and not allow_failed:
+        lost = next(failure for failure in report.failures if is_missing(failure))
+        raise IncompleteError(
+            report=report.to_dict(),
+            message=f"{percent(report.cover.failed)} of the map could not be read, and nothing was kept "
+            f"({lost.reason.rstrip('.')}). Run again, or see it with allow_failed=True.",
         )
     return dataset
 

@@ -19,10 +19,19 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
-from landuse.pipeline.blocks.plan import RunPlan, cell_px, check_fit, make_plan, suitable_crs
+from landuse.pipeline.blocks.plan import (
+    RunPlan,
+    cell_px,
+    check_fit,
+    make_plan,
+    planned_extent,
+    suitable_crs,
+)
+from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.check_pixels import check_scenes
 from landuse.pipeline.read.cloud_survey import Survey, survey
+from landuse.pipeline.read.read_scene import pixel_m_of
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
 from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
@@ -99,8 +108,11 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
     """The scenes to choose from; no pixel is read.
 
     Raises:
+        UsageError: no map can be made of the area, which is seen before anything is asked.
         LanduseError: as ``search_sources`` does.
     """
+    if request.area is not None:
+        _check_extent(request, contract, suitable_crs(request.area.geometry, ()), ())
     query = SceneQuery(
         area=request.area,
         dates=request.dates,
@@ -108,7 +120,7 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
         bands=contract.required_bands,
         levels=tuple(entry.level for entry in contract.levels),
     )
-    found = search_sources(request.sources, query, request.retry)
+    found = search_sources(request.sources, query, request.retry, any_host=request.allow_private_hosts)
     return replace(found, scenes=tuple(_with_fingerprints(scene) for scene in found.scenes))
 
 
@@ -128,7 +140,7 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
     map to another zone.
 
     Raises:
-        LanduseError: as ``check_fit`` and ``suitable_crs`` do.
+        LanduseError: as ``check_fit``, ``suitable_crs`` and ``planned_extent`` do.
     """
     contract = classifier.contract
     check_fit(
@@ -139,7 +151,20 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
         bands=request.bands,
         block_px=request.block_px,
     )
-    return suitable_crs(area_of(request, scenes), scenes)
+    crs = suitable_crs(area_of(request, scenes), scenes)
+    _check_extent(request, contract, crs, scenes)
+    return crs
+
+
+def _check_extent(request: MapRequest, contract: ModelContract, crs: str, scenes: Sequence[Scene]) -> None:
+    """Refuse an area of which the model makes no map in this zone: one that is too wide or too large."""
+    planned_extent(
+        area_of(request, scenes),
+        crs,
+        contract,
+        stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
+        block_px=request.block_px,
+    )
 
 
 def plan_map(
@@ -163,6 +188,7 @@ def plan_map(
         min_confidence=request.min_confidence,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
+        asked=request.area is not None,
         block_px=request.block_px,
         crs=crs,
     )
@@ -200,7 +226,8 @@ def map_area(
     Raises:
         UsageError: the folder holds a map, or blocks of another, and ``overwrite`` is not asked for; or the
             request is wrong.
-        IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified.
+        IncompleteError: the map is written, but less of it than ``min_valid_percent`` is classified, or some
+            of it could not be read and ``allow_failed`` is not asked for.
         LanduseError: nothing found, nothing readable, nothing writable, no worker.
         KeyboardInterrupt: again, saying how many blocks are finished.
     """
@@ -213,11 +240,17 @@ def map_area(
     scratch = _scratch_folder(out)
     with ExitStack() as held:  # the folder stays locked until the map is in place
         with (
-            Remote(request.retry, providers=request.providers, folder=scratch) as remote,
+            Remote(
+                request.retry,
+                providers=request.providers,
+                folder=scratch,
+                any_host=request.allow_private_hosts,
+            ) as remote,
             _block_runner(request, classifier, cluster, remote, scratch) as run_blocks,
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
+            plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             check_scenes(surveyed.scenes, area_of(request, found.scenes))
             plan = plan_map(request, classifier, surveyed.scenes, crs)
             work = held.enter_context(_claimed(out, plan, request, tally))
@@ -266,14 +299,32 @@ def map_area(
     return report
 
 
+def _measured(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+    """The scenes with the pixel sizes of local files, where their items state none: coarse ones are told."""
+
+    def measured(asset: BandAsset) -> BandAsset:
+        if asset.pixel_m is not None or "://" in asset.href:
+            return asset
+        return replace(asset, pixel_m=pixel_m_of(asset))
+
+    return tuple(replace(scene, assets=tuple(map(measured, scene.assets))) for scene in scenes)
+
+
 def _destination(request: MapRequest, classifier: Classifier) -> Store:
     """Where the results go; a place that cannot take them is refused before anything is searched.
 
     Raises:
         UsageError: a map is there already, or the catalogue cannot list one there.
+        OutputError: it is a file, or below one.
     """
     out = Store.at(request.folder(classifier.weights_sha256))
     _refuse_map(out, request)
+    if out.path is not None:
+        there = next(path for path in (out.path, *out.path.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise OutputError(
+                f"Output folder {out} cannot be written, since {there} is a file. Choose another --out."
+            )
     if request.catalog is not None and out.path is not None:
         check_catalog(request.catalog, out.path)
     return out
@@ -351,7 +402,11 @@ def _settle(out: Store, request: MapRequest, made: Assembled) -> None:
 
 
 def _check_complete(report: MapReport, request: MapRequest) -> None:
-    """Refuse a map of which too little is classified; its files are written all the same."""
+    """Refuse a map of which too little is classified or some could not be read.
+
+    Raises:
+        IncompleteError: it is such a map; its files are written all the same.
+    """
     cover = report.cover
     if cover.valid * 100 < request.min_valid_percent:
         raise IncompleteError(
@@ -360,6 +415,15 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
             f"{request.min_valid_percent:g} % ({cover.cloud_told}, failed {cover.failed:.1%}, nodata "
             f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
             "--max-cloud.",
+        )
+    if cover.failed and not request.allow_failed:
+        lost = next(failure for failure in report.failures if is_missing(failure))
+        raise IncompleteError(
+            report=report.to_dict(),
+            message=f"{percent(cover.failed)} of the map is empty, since {lost.band} of "
+            f"{lost.scene_id!r} and perhaps more could not be read ({lost.reason.rstrip('.')}). The map and "
+            f"its run.json, with every read that failed, are in {report.out}. Run again with --overwrite, "
+            "which reads what is missing, or accept such maps with --allow-failed.",
         )
 
 
@@ -395,7 +459,13 @@ def _block_runner(
         return
     from landuse.workflows.mapping.on_dask import workers  # dask takes a while to import
 
-    with workers(cluster, policy=request.retry, providers=request.providers, scratch=scratch) as those:
+    with workers(
+        cluster,
+        policy=request.retry,
+        providers=request.providers,
+        scratch=scratch,
+        any_host=request.allow_private_hosts,
+    ) as those:
         yield those.run
 
 

@@ -78,6 +78,8 @@ class Job:
     """Patience with imagery."""
     providers: tuple[Provider, ...]
     """Beside the known ones."""
+    any_host: bool
+    """Whether what comes from the web may lead to private hosts."""
     scratch: Path | None = None
     """Folder for what is fetched; None takes the worker's own."""
     threads: int | None = None
@@ -133,7 +135,9 @@ class Site:
                 self._check()
                 job = self.job
                 scratch = job.scratch or Path(get_worker().local_directory)
-                self._remote = Remote(job.policy, providers=job.providers, folder=scratch)
+                self._remote = Remote(
+                    job.policy, providers=job.providers, folder=scratch, any_host=job.any_host
+                )
                 weakref.finalize(self, self._remote.__exit__, None, None, None)
             return self._remote
 
@@ -193,7 +197,12 @@ def _do(site: Site, number: int) -> Told:
 
 @contextmanager
 def workers(
-    cluster: Cluster, *, policy: RetryPolicy, providers: Sequence[Provider], scratch: Path | None
+    cluster: Cluster,
+    *,
+    policy: RetryPolicy,
+    providers: Sequence[Provider],
+    scratch: Path | None,
+    any_host: bool = False,
 ) -> Iterator[Workers]:
     """The workers of a scheduler, or workers of our own, which end with the context.
 
@@ -202,11 +211,12 @@ def workers(
         policy: patience with imagery.
         providers: beside the known ones.
         scratch: folder for what workers of our own fetch.
+        any_host: whether what comes from the web may lead to private hosts.
 
     Raises:
         ClusterError: they cannot be reached or started.
     """
-    job = partial(Job, cluster=cluster, policy=policy, providers=tuple(providers))
+    job = partial(Job, cluster=cluster, policy=policy, providers=tuple(providers), any_host=any_host)
     with _quiet():
         if cluster.scheduler is None:
             with _own_workers(cluster.workers) as own, _client(own, own.scheduler_address) as client:

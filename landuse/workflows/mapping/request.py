@@ -56,6 +56,8 @@ class MapRequest:
     """Cells whose confidence, times what doubt leaves of it, is below this share become unknown, 0..1."""
     min_valid_percent: float = 10.0
     """Below this share of classified cells the map counts as incomplete."""
+    allow_failed: bool = False
+    """Whether a map counts as complete of which something could not be read."""
     title: str = ""
     """What the map is called; empty names it after the days of its scenes. May hold anything printable."""
     vectors: VectorOptions = field(default_factory=VectorOptions)
@@ -66,6 +68,8 @@ class MapRequest:
     """Side of a block; decides memory, not results. None: what suits the model."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """Patience with catalogues and imagery."""
+    allow_private_hosts: bool = False
+    """Whether a source on the web may lead to hosts of this machine or a private network besides its own."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -127,17 +131,19 @@ class MapRequest:
             )
 
 
-def requested_area(bbox: str | None, aoi: Path | None) -> Area | None:
-    """The area that ``--bbox`` or ``--aoi`` names; None without either.
+def requested_area(bbox: str | None, aoi: Path | None, aoi_layer: str | None = None) -> Area | None:
+    """The area that ``--bbox``, or ``--aoi`` and ``--aoi-layer`` name; None without any.
 
     Raises:
         UsageError: both are given, or the one given is malformed.
     """
+    if aoi is None and aoi_layer is not None:
+        raise UsageError(f"--aoi-layer {aoi_layer!r} is given without --aoi. Give the file, too.")
     if bbox is not None and aoi is not None:
         raise UsageError("--bbox and --aoi are both given. Give one.")
     if bbox is not None:
         return parse_bbox(bbox)
-    return read_aoi(aoi) if aoi is not None else None
+    return read_aoi(aoi, aoi_layer) if aoi is not None else None
 
 
 def requested_dates(date: str | None) -> DateRange | None:
@@ -150,11 +156,17 @@ def requested_dates(date: str | None) -> DateRange | None:
 
 
 def requested_vectors(
-    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float
+    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float, whole_cells: bool
 ) -> VectorOptions:
     """How the options name the vector layers.
 
     Raises:
         UsageError: the format is unknown, or a size is negative or not finite.
     """
-    return VectorOptions(format=vector_format, cells=cells, min_area_ha=min_area_ha, simplify_m=simplify_m)
+    return VectorOptions(
+        format=vector_format,
+        cells=cells,
+        min_area_ha=min_area_ha,
+        simplify_m=simplify_m,
+        whole_cells=whole_cells,
+    )

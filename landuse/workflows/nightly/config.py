@@ -117,6 +117,8 @@ class AreaSettings(Settings):
     """Cell size of the maps in pixels of 10 m, of a model that classifies patches; None: 16."""
     bands: Literal["all", "rgb", "rgb-nir"] = Field(default="all", description="all, rgb or rgb-nir")
     """Which bands to read of those that the model can do without."""
+    allow_private_hosts: bool = Field(default=False, description="true or false")
+    """Whether sources on the web may lead to private hosts other than their own."""
     composite: Literal["best", "median"] = Field(default="best", description="best or median")
     """How several scenes become one image."""
     max_cloud: Percent = Field(default=40.0, description="percent, 0 to 100")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -35,6 +34,7 @@ from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.nightly.ledger.recognise import is_outdated
 from landuse.workflows.nightly.ledger.records import NewMap, SceneState
+from landuse.workflows.nightly.published import MAP_FOLDER, damage, is_published, read_json
 from landuse.workflows.nightly.report import PeriodReport
 
 if TYPE_CHECKING:
@@ -60,9 +60,6 @@ RENEWALS = 4
 
 RUN_NAME = "run.json"
 """The report of a map, written when the map's other files are complete."""
-
-MAP_FOLDER = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}")
-"""Names of the maps' folders: the first day of the period, and a digest."""
 
 _TAKEN = "Another run has it."
 _UNLISTED = "The source does not list it any more."
@@ -225,7 +222,11 @@ class PeriodWork:
         self.mapped = [row for row in rows.values() if row.state is SceneState.MAPPED]
         self.unlisted = [row for row in self.due if row.key not in listed]
         self.outdated = {row.sighting: _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
-        self.lost = [row for row in self.mapped if row.key not in listed and not is_outdated(row, self.seen)]
+        # What is due though it is in a map is to be mapped again, since that map's files are damaged.
+        self.again = [row for row in self.due if row.map_id is not None]
+        lost = [row for row in self.mapped + self.again if row.key not in listed]
+        self.lost = [row for row in lost if not is_outdated(row, self.seen)]
+        self.last_try = max(row.attempts for row in self.due) >= context.attempts
         self.map_id = _map_id(lease, self.seen)
 
     def settle(self) -> PeriodReport:
@@ -235,9 +236,11 @@ class PeriodWork:
             ReadError: the source does not list all scenes of the period's map, or something cannot be read.
             LeaseLostError: another run may have the period.
         """
-        if self.lost:
-            raise ReadError(_LOST.format(self.lost[0].scene_id))
-        if not self.seen or self.map_id in self._known_maps():
+        lost = [row for row in self.lost if row in self.mapped or not self.last_try]
+        if lost:
+            raise ReadError(_LOST.format(lost[0].scene_id))
+        done = self._known_maps() - {row.map_id for row in self.again}
+        if not self.seen or self.map_id in done:
             # What is listed is in its map. Catalogues have gaps: what is not is waited for.
             if len(self.outdated) < len(self.unlisted) or not self.unlisted:
                 raise ReadError(_UNLISTED)
@@ -286,15 +289,15 @@ class PeriodWork:
             ReadError: something could not be read, and there is another night to try it. On the last try
                 it is raised only if the period's present map has what is missing.
         """
-        report = _read(self.context.folder.child(self.map_id), RUN_NAME) or {}
-        if not report or _missing(report):
+        folder = self.context.folder.child(self.map_id)
+        report = read_json(folder, RUN_NAME) or {}
+        if not report or _missing(report) or damage(folder, digests=True):
             report = self._mapped()
         missing = _missing(report)
-        last_try = max(row.attempts for row in self.due) >= self.context.attempts
         mapped = {row.key for row in self.mapped}
         in_map = {one.scene.id for one in self.seen if one.sighting.key in mapped}
         lost = [entry for entry in missing if text(entry.get("scene_id")) in in_map]
-        if lost or (missing and not last_try):
+        if lost or (missing and not self.last_try):
             first = (lost or missing)[0]
             raise ReadError(
                 f"{len(missing)} reads failed, such as {text(first.get('band'))} of "
@@ -321,6 +324,7 @@ class PeriodWork:
             title=f"Land use of {context.area.name}, {_days(self.lease)}",
             overwrite=True,  # what is there is of a run that died, or lacks pixels
             retry=context.retry,
+            allow_private_hosts=context.area.allow_private_hosts,
         )
 
         def on_progress(progress: Progress) -> None:
@@ -365,7 +369,7 @@ class PeriodWork:
         for name in self.context.folder.names():
             is_ours = MAP_FOLDER.fullmatch(name) and name.startswith(self.lease.on.first_day)
             folder = self.context.folder.child(name)
-            if not is_ours or name in known or not folder.names() or _is_published(folder):
+            if not is_ours or name in known or not folder.names() or _may_be_published(folder):
                 continue
             with suppress(BusyError), folder.locked():  # else a run whose lease has lapsed is still at it
                 folder.remove()
@@ -385,19 +389,10 @@ def _map_id(lease: Lease, seen: list[Seen]) -> str:
     return f"{lease.on.first_day}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
 
 
-def _read(folder: Store, name: str) -> Json | None:
-    """A JSON document; empty if the file holds no JSON, as after a full disk; None if there is no file."""
-    content = folder.read(name)
-    try:
-        return None if content is None else mapping(json.loads(content))
-    except ValueError:
-        return {}
-
-
-def _is_published(folder: Store) -> bool:
+def _may_be_published(folder: Store) -> bool:
     """Whether a map's item was given a version, or cannot be read."""
-    item = _read(folder, ITEM_NAME)
-    return item is not None and (not item or "version" in mapping(item.get("properties")))
+    item = read_json(folder, ITEM_NAME)
+    return item is not None and (not item or is_published(item))
 
 
 def _missing(report: Json) -> list[Json]:

@@ -6,11 +6,13 @@ same time, the next run corrects them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ from landuse.pipeline.write.stac_catalog import CATALOG_NAME
 from landuse.pipeline.write.stac_item import ITEM_NAME
 from landuse.redact import printable, redact
 from landuse.workflows.change import OUTPUTS, ChangeRequest, compare_maps
+from landuse.workflows.nightly.published import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.write.folder import Store
     from landuse.workflows.nightly.config import AreaConfig, ChangeConfig
     from landuse.workflows.nightly.ledger.ledger import Ledger
-    from landuse.workflows.nightly.ledger.records import MapRow
+    from landuse.workflows.nightly.ledger.records import MapRecord, MapRow
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 
@@ -59,19 +62,21 @@ def publish_area(ledger: Ledger, root: Store, area: str) -> None:
         LedgerError: the ledger cannot be read.
     """
     folder = root.child(area)
-    while rows := ledger.all_maps(area):
-        _write_area(folder, area, rows)
+    while records := ledger.records(area):
+        _write_area(folder, area, records)
         _write_root(ledger, root)
-        if ledger.all_maps(area) == rows:  # else another run has settled a map since, and may be done
+        if ledger.records(area) == records:  # else another run has settled a map since, and may be done
             break
 
 
-def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
+def _write_area(folder: Store, area: str, records: Sequence[MapRecord]) -> None:
+    rows = [record.map for record in records]
+    kept = {record.map.map_id: record.to_dict() for record in records}
     links = [_link(rel, f"../{CATALOG_NAME}") for rel in ("root", "parent")]
     before = _read(folder, CATALOG_NAME)
     listed = [mapping(link) for link in sequence(before.get("links"))]
     superseded_by = {row.map_id: row.superseded_by for row in rows}
-    for _, group in groupby(rows, key=lambda row: row.period):
+    for _, group in groupby(sorted(rows, key=_span), key=_span):
         # The map that most others came after is the first. Times do not tell: clocks differ.
         chain = sorted(group, key=lambda row: -len(_successors(row.map_id, superseded_by)))
         for index, row in enumerate(chain):
@@ -84,8 +89,11 @@ def _write_area(folder: Store, area: str, rows: Sequence[MapRow]) -> None:
                 "title": f"{area}, {row.period}" + (", superseded" if row.superseded_by else ""),
                 # The map's item is made from these: while they stay the same, so does the item.
                 "landuse:versions": versions,
+                RECORD: hashlib.sha256(_encoded(kept[row.map_id])).hexdigest(),
             }
-            if link in listed or _write_item(folder.child(row.map_id), versions):
+            if link in listed or _write_item(
+                folder.child(row.map_id), row.map_id, versions, kept[row.map_id]
+            ):
                 links.append(link)
     for row in rows:
         for path in row.change_paths:
@@ -111,8 +119,17 @@ def _successors(map_id: str, superseded_by: Mapping[str, str | None]) -> list[st
     return found
 
 
-def _write_item(folder: Store, versions: Mapping[str, str]) -> bool:
-    """Give a map's item its place in the catalogue and among the versions; False where there is no item."""
+def _span(row: MapRow) -> tuple[str, int]:
+    """The days of a map's period; those of one length supersede each other."""
+    return row.period, row.window_days
+
+
+def _write_item(folder: Store, map_id: str, versions: Mapping[str, str], record: Json) -> bool:
+    """Give a map's item its place in the catalogue and among the versions; False where there is no item.
+
+    Its id becomes the map's: maps of settings that differ in nothing but what they leave out, such as
+    max_cloud, may be of the same plan.
+    """
     item = _read(folder, ITEM_NAME)
     if not item:  # somebody has removed the map
         return False
@@ -123,11 +140,13 @@ def _write_item(folder: Store, versions: Mapping[str, str]) -> bool:
     extensions = [name for name in sequence(item.get("stac_extensions")) if name != VERSION_EXTENSION]
     made = {
         **item,
+        "id": map_id,
         "stac_extensions": [*extensions, VERSION_EXTENSION],
         "properties": {
             **mapping(item.get("properties")),
             "version": versions["version"],
             "deprecated": "successor-version" in versions,
+            RECORD: record,
         },
         "links": [*links, *kept],
     }
@@ -250,7 +269,11 @@ def _pairs(ledger: Ledger, area: AreaConfig, change: ChangeConfig) -> list[_Pair
     for index in range(len(maps) - 1):
         before, after, *later = maps[index : index + 2 + change.confirm]
         of_model = [row for row in later if row.model_sha256 == after.model_sha256]
-        if before.model_sha256 == after.model_sha256:
+        # A map of many days stays beside those of its days until they show all of it.
+        overlap = date.fromisoformat(before.period) + timedelta(before.window_days) > date.fromisoformat(
+            after.period
+        )
+        if before.model_sha256 == after.model_sha256 and not overlap:
             pairs.append(_Pair(before=before, after=after, later=tuple(of_model), threshold=change.threshold))
     return pairs
 

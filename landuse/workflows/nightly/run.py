@@ -36,6 +36,7 @@ from landuse.workflows.nightly.ledger.records import Recipe
 from landuse.workflows.nightly.ledger.rows import NIGHT
 from landuse.workflows.nightly.period import AreaContext, count_try, do_period
 from landuse.workflows.nightly.publish import publish_area, update_changes
+from landuse.workflows.nightly.published import check_known, damaged_maps
 from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport, failed_since
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class _AreaRun:
             root.prepare()  # by default the ledger lies in it
         ledger_url = self.config.ledger.get_secret_value()
         with Ledger.at(ledger_url, create=not self.night.dry_run) as ledger:
+            check_known(ledger, root.child(self.area.name), self.area.name)
+            self._look_after(ledger, root)
             result = self._search(ledger)
             if self.night.dry_run:
                 periods = tuple(
@@ -256,23 +259,43 @@ class _AreaRun:
             error=error,
         )
 
+    def _look_after(self, ledger: Ledger, root: Store) -> None:
+        """See that current maps' files are as they were made; the scenes of those that are not are due."""
+        shift = solar_shift(self.place)
+
+        def first_day(moment_utc: datetime) -> str:
+            return period_of(moment_utc, shift, self.area.window_days).isoformat()
+
+        folder = root.child(self.area.name)
+        for row, wrong in damaged_maps(ledger, folder, self.area.name, self.night.now_utc):
+            self.tell(f"map {row.map_id} is damaged and is to be made again: {wrong}")
+            if not self.night.dry_run:
+                ledger.map_again(row, self.recipe, f"Its map is damaged: {wrong}.", self.clock(), first_day)
+
     def _do_periods(
         self, context: AreaContext, root: Store, due: Sequence[DuePeriod]
     ) -> tuple[list[PeriodReport], str]:
         """The reports of the periods, and what kept some of them from being done at all, else empty."""
         done: list[PeriodReport] = []
         stuck: list[tuple[DuePeriod, str]] = []
+        of_all = False
         for period in due:
             try:
                 done.append(do_period(context, period))
             except (OutputError, ClusterError) as error:  # a full disk, or this period's own trouble
                 stuck.append((period, str(error)))
+                of_all = of_all or isinstance(error, ClusterError)
                 self.tell(f"{period.first_day} cannot be done: {error}")
                 continue
             self.tell(_told(done[-1]))
             if done[-1].state == "mapped":
                 with suppress(OutputError):  # in the end it is tried again, and told
                     publish_area(context.ledger, root, self.area.name)
+                done += [count_try(context, one, reason) for one, reason in stuck]
+                stuck = []
+        if stuck and not of_all:
+            with suppress(OutputError):  # else nothing can be written there, which is no period's own trouble
+                context.folder.check_room()
                 done += [count_try(context, one, reason) for one, reason in stuck]
                 stuck = []
         return sorted(done, key=lambda report: report.first_day), stuck[0][1] if stuck else ""
@@ -291,14 +314,16 @@ class _AreaRun:
             ledger.park_spent(area.name, recipe, self.clock(), self.config.attempts)
         waiting = ledger.periods_to_do(area.name, recipe, self.clock(), self.config.attempts)
         first = _first_period(area, self.night, shift, [period.first_day for period in waiting])
-        found = self._find(period_start_utc(first, shift))
+        start_utc = period_start_utc(first, shift)
+        found = self._find(start_utc)
         known = ledger.scenes(area.name, recipe)
         seen = tuple(recognise(found.scenes, known, shift, area.window_days))
         sightings = [one.sighting for one in seen]
         new = len({sighting.key for sighting in sightings} - {row.key for row in known})
         self.tell(f"{len(seen)} scenes since {first}, {new} of them new")
         if not self.night.dry_run:
-            ledger.note_found(area.name, sightings, recipe, self.clock())
+            listed_before = sum(row.acquired_utc >= start_utc for row in known)
+            ledger.note_found(area.name, sightings, recipe, self.clock(), listed_before=listed_before)
         due = ledger.periods_to_do(area.name, recipe, self.clock(), self.config.attempts, sightings)
         since = "" if self.night.since is None else first.isoformat()
         due_periods = {period.first_day for period in due}
@@ -320,6 +345,7 @@ class _AreaRun:
             # Cloud counts over the area, not over the whole tile: that is seen when it is mapped.
             max_cloud_percent=100,
             retry=self.night.retry,
+            allow_private_hosts=self.area.allow_private_hosts,
         )
         try:
             return find_scenes(request, self.classifier.contract)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from landuse.pipeline.write.folder import atomic_path, prepare_folder
+from landuse.errors import OutputError, UsageError
+from landuse.pipeline.write.folder import Store, atomic_path, prepare_folder
 from landuse.workflows.nightly.ledger.ledger import Ledger
 from landuse.workflows.nightly.ledger.records import AreaStatus
+from landuse.workflows.nightly.published import damaged_maps, told_unknown, unknown_maps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +32,8 @@ class AreaHealth(AreaStatus):
     """How long ago its newest mapped scene was acquired; None: it has none."""
     max_age_days: float | None = None
     """How old it may be; None: any age will do."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with its published maps, or with what its source lists."""
 
     @property
     def stale(self) -> bool:
@@ -57,6 +61,7 @@ class AreaHealth(AreaStatus):
             "stale": self.stale,
             "scenes": dict(self.scenes),
             "running": self.running,
+            "warnings": self.warnings,
             "failures": [
                 {
                     "scene_id": row.scene_id,
@@ -87,6 +92,7 @@ def nightly_status(
     """
     with Ledger.at(config.ledger.get_secret_value(), create=False) as ledger:
         known = {status.area: status for status in ledger.status(now_utc)}
+        warnings = {area.name: _warnings(ledger, config, area.name) for area in config.areas}
     areas = []
     for area in config.areas:
         status = known.get(area.name, AreaStatus(area=area.name))
@@ -96,9 +102,34 @@ def nightly_status(
                 **{entry.name: getattr(status, entry.name) for entry in fields(status)},
                 age_days=None if age is None else age / timedelta(days=1),
                 max_age_days=area.max_age_days if max_age_days is None else max_age_days,
+                warnings=(*_told_search(status), *warnings[area.name]),
             )
         )
     return tuple(areas)
+
+
+def _told_search(status: AreaStatus) -> list[str]:
+    if status.empty_utc is None:
+        return []
+    return [
+        f"the source has listed nothing since {status.empty_utc:%Y-%m-%d %H:%M} UTC; of the same days it "
+        f"listed {status.lost} scenes before"
+    ]
+
+
+def _warnings(ledger: Ledger, config: NightlyConfig, area: str) -> list[str]:
+    """What is wrong with an area's published maps, by the names and sizes of their files."""
+    try:
+        folder = Store.at(config.out.get_secret_value()).child(area)
+        unknown = unknown_maps(ledger, folder, area)
+        damaged = list(damaged_maps(ledger, folder, area))
+    except (OutputError, UsageError) as error:  # whoever watches need not see the maps
+        return [str(error)]
+    told = [told_unknown(ledger, folder, unknown)] if unknown else []
+    return [
+        *told,
+        *(f"map {row.map_id} is damaged, the next run makes it again: {why}" for row, why in damaged),
+    ]
 
 
 def write_own_metrics(config: NightlyConfig) -> None:
@@ -141,6 +172,7 @@ def metrics(areas: Iterable[AreaHealth]) -> bytes:
     newest = gauge("newest_scene_timestamp_seconds", "When the area's newest mapped scene was acquired.")
     stale = gauge("stale", "1 where the newest mapped scene is older than max_age_days allows.")
     scenes = gauge("scenes", "Scenes of the area by state.", ("area", "state"))
+    warnings = gauge("warnings", "What is wrong with the area's maps or its source, as `status` tells.")
     for area in areas:
         moments = {
             searched: area.looked_utc,
@@ -151,6 +183,7 @@ def metrics(areas: Iterable[AreaHealth]) -> bytes:
             if moment_utc is not None:  # else the area has no sample of it
                 timestamp.labels(area.area).set(moment_utc.timestamp())
         stale.labels(area.area).set(area.stale)
+        warnings.labels(area.area).set(len(area.warnings))
         for state, count in area.scenes.items():
             scenes.labels(area.area, state).set(count)
     return generate_latest(registry)

@@ -19,13 +19,14 @@ from landuse.pipeline.write.folder import atomic_path, prepare_folder
 from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from landuse.model.training.evaluate import Scores
+    from landuse.model.training.pixels.measure import Reliability
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,53 @@ def draw_losses(losses_file: Path, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelcolor=DARK)
     axes.set_xlabel("step", color=DARK)
+    _save(figure, path)
+
+
+def draw_reliability(sets: Mapping[str, Reliability], path: Path) -> None:
+    """Draw how much of what is said with each confidence is right, a line a set, over how much is said so.
+
+    Args:
+        sets: by name; bins without pixels are left out.
+        path: the PNG; what is there is replaced.
+
+    Raises:
+        UsageError: ``path`` is not named ``.png``.
+        OutputError: it cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.ticker import PercentFormatter
+
+    check_png(path)
+    figure = _figure(8.5, 6.5)
+    axes: list[Axes] = list(figure.subplots(2, sharex=True, height_ratios=(3, 1)))
+    axes[0].plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+    names = _plain_names([name[-NAME_CHARS:] for name in sets])  # folders: their ends tell them apart
+    for index, (name, told) in enumerate(zip(names, sets.values(), strict=True)):
+        bins = [
+            (sure / weight, right / weight, weight / sum(told.weight))
+            for weight, sure, right in zip(told.weight, told.confidence, told.right, strict=True)
+            if weight
+        ]
+        sure, right, share = zip(*bins, strict=True)
+        color = colormaps["tab20"](index % 20)
+        label = f"{name}: {told.accuracy * 100:.1f} % right, ECE {told.ece * 100:.1f} %"
+        axes[0].plot(sure, right, label=label, color=color, marker="o", markersize=3.5)
+        axes[1].plot(sure, share, color=color, marker="o", markersize=3.5)
+    axes[0].set(xlim=(0, 1), ylim=(0, 1))
+    axes[1].set_ylim(bottom=0)
+    _head(axes[0], "Share that is right of what is said with a confidence; on the dotted line they are equal")
+    _head(axes[1], "Share of the pixels that are in each bin of confidence")
+    legend = axes[0].legend(loc="upper left", frameon=False, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    for panel in axes:
+        panel.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        panel.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        panel.grid(color="#dddddd", linewidth=0.7)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelcolor=DARK)
+    axes[1].set_xlabel("mean confidence of a bin", color=DARK)
     _save(figure, path)
 
 

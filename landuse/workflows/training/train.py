@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from landuse.model.normalize import path_dn
 from landuse.model.predict import file_sha256
 from landuse.model.training.datasets import (
     PatchSource,
+    class_names,
     list_patches,
     load_patches,
     read_split,
@@ -26,10 +28,20 @@ from landuse.model.training.pixels.measure import patch_logits
 from landuse.model.training.train import train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from landuse.model.training.config import EpochMetrics, StepProgress, TrainConfig
+
+
+RANDOM = "random"
+"""The split that is drawn here."""
+
+VAL_SHARE = 5
+"""One patch in so many of each class is measured on in a random split, as in the paper's."""
+
+LEAST_STEPS = 8
+"""Steps of an epoch where the batch is fitted to the data: with fewer the network hardly moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +50,14 @@ class TrainRequest:
 
     data: PatchSource
     """Folder with one folder of patches a class."""
-    split: str
-    """``NAME`` for ``splits/NAME-train.txt`` and ``-val.txt``, or ``TRAIN.txt,VAL.txt``."""
+    split: str | None
+    """As ``split_names`` takes it."""
     out: Path
     """Folder for weights, state and metrics; a run found there is resumed."""
     config: TrainConfig
     """The recipe."""
+    fits_batch: bool = False
+    """Take fewer patches a step, and a lower rate, where an epoch would have fewer than ``LEAST_STEPS``."""
     bands: str = "rgb"
     """Name in ``BAND_SETS``."""
     name: str = DEFAULT_MODEL
@@ -70,35 +84,74 @@ def patch_source(data: Path, level: str, band_order: str | None) -> PatchSource:
     return PatchSource(root=data, level=level, band_order=order)
 
 
-def split_files(data: Path, split: str) -> tuple[Path, Path]:
-    """The training and validation lists of a split.
+def split_files(data: Path, split: str | None) -> tuple[Path, Path] | None:
+    """The training and validation lists of a split; None where it is drawn at random.
 
     Raises:
         UsageError: there are none by that name.
     """
     from pathlib import Path
 
-    if "," in split:
+    if split is not None and "," in split:
         train_file, _, val_file = split.partition(",")
         return Path(train_file), Path(val_file)
+    name = split or "paper"
     folders = [data / "splits", data.parent / "splits"]
     for folder in folders:
-        pair = folder / f"{split}-train.txt", folder / f"{split}-val.txt"
+        pair = folder / f"{name}-train.txt", folder / f"{name}-val.txt"
         if all(path.is_file() for path in pair):
             return pair
+    if split in (None, RANDOM):
+        return None
     raise UsageError(
         f"--split {split!r}: no {split}-train.txt and {split}-val.txt in {folders[0]} or {folders[1]}. "
-        "Give the two lists as --split TRAIN.txt,VAL.txt."
+        f"Give the two lists as --split TRAIN.txt,VAL.txt, or --split {RANDOM}."
     )
 
 
-def split_names(data: Path, split: str) -> tuple[list[str], list[str]]:
+def random_split(data: Path, seed: int) -> tuple[list[str], list[str]]:
+    """``Class/file`` of the patches to learn from and to measure on: one in ``VAL_SHARE`` of each class.
+
+    Raises:
+        UsageError: a class has too few patches for both.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    learned: list[str] = []
+    measured: list[str] = []
+    names = list_patches(data)
+    for label in class_names(data):
+        # Files of one stem, such as a JPEG and a PNG, are one patch.
+        stems = sorted({_stem(name) for name in names if name.partition("/")[0] == label})
+        if len(stems) < 2:
+            raise UsageError(
+                f"--data {data} holds {len(stems)} patches of class {label}, and a random split needs 2 at "
+                "least: one to learn from and one to measure on. Add some, or take the class out."
+            )
+        held = {stems[row] for row in rng.permutation(len(stems))[: max(len(stems) // VAL_SHARE, 1)].tolist()}
+        for name in names:
+            if name.partition("/")[0] == label:
+                (measured if _stem(name) in held else learned).append(name)
+    return learned, measured
+
+
+def split_names(data: Path, split: str | None, seed: int) -> tuple[list[str], list[str]]:
     """``Class/file`` of the patches to learn from, and of those to measure on.
+
+    Args:
+        data: folder with one folder of patches a class.
+        split: ``NAME`` for ``splits/NAME-train.txt`` and ``-val.txt``, ``TRAIN.txt,VAL.txt``, or ``random``.
+            None takes the paper's where its lists are there, else ``random``.
+        seed: of a random split.
 
     Raises:
         UsageError: there is no such split, or a patch is in both of its lists.
     """
-    train_file, val_file = split_files(data, split)
+    files = split_files(data, split)
+    if files is None:
+        return random_split(data, seed)
+    train_file, val_file = files
     train_names, val_names = read_split(train_file), read_split(val_file)
     shared = {_stem(name) for name in train_names} & {_stem(name) for name in val_names}
     if shared:
@@ -107,6 +160,31 @@ def split_names(data: Path, split: str) -> tuple[list[str], list[str]]:
             "Take them out of one: scores on patches that were trained on mean nothing."
         )
     return train_names, val_names
+
+
+def keep_split(out: Path, train_names: Sequence[str], val_names: Sequence[str]) -> None:
+    """Write the lists of a split into the folder of its run, so that it can be evaluated on them.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    from landuse.pipeline.write.folder import atomic_path  # loads GDAL, which the rest can do without
+
+    for name, names in (("train.txt", train_names), ("val.txt", val_names)):
+        with atomic_path(out / name) as partial:
+            partial.write_text("".join(f"{each}\n" for each in names), "utf-8")
+
+
+def fitted(config: TrainConfig, patches: int) -> TrainConfig:
+    """The recipe with a batch of which an epoch has ``LEAST_STEPS``, down to two patches for each process.
+
+    The rate goes down with the batch.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batch = config.batch_size
+    while batch > 2 * processes and batch % (2 * processes) == 0 and patches // batch < LEAST_STEPS:
+        batch //= 2
+    return replace(config, batch_size=batch, peak_rate=config.peak_rate * batch / config.batch_size)
 
 
 def train_model(
@@ -121,12 +199,14 @@ def train_model(
         ModelError: ``out`` holds a run with other settings.
         OutputError: ``out`` cannot be written.
     """
-    train_names, val_names = split_names(request.data.root, request.split)
+    train_names, val_names = split_names(request.data.root, request.split, request.config.seed)
     # Not above: the figures' writer loads GDAL, which neither training nor evaluation needs.
     from landuse.workflows.training.figures import draw_curves
 
     init = None if request.init is None else model_path(request.init)
     config = request.config if init is None else replace(request.config, init_sha256=file_sha256(init))
+    if request.fits_batch:
+        config = fitted(config, len(train_names))
     bands = BAND_SETS[request.bands]
 
     def measured(metrics: EpochMetrics) -> None:
@@ -134,7 +214,7 @@ def train_model(
         if on_epoch is not None:
             on_epoch(metrics)
 
-    return train(
+    weights = train(
         config,
         load_patches(request.data, train_names, bands),
         load_patches(request.data, val_names, bands),
@@ -145,6 +225,9 @@ def train_model(
         on_epoch=measured,
         on_step=on_step,
     )
+    if split_files(request.data.root, request.split) is None:
+        keep_split(request.out, train_names, val_names)
+    return weights
 
 
 def _stem(name: str) -> str:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landuse.errors import OutputError, UsageError
-from landuse.model.checkpoint import model_path
+from landuse.errors import ModelError, OutputError, UsageError
+from landuse.model.checkpoint import load_pixel_checkpoint, model_path
 from landuse.model.devices import resolve_device
 from landuse.model.pixel_network import NAME
 from landuse.model.predict import file_sha256
 from landuse.model.training.datasets import class_names, load_patches
+from landuse.model.training.pixels.measure import cover_reliability
 from landuse.model.training.pixels.sources import read_pixel_patches
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED, train_pixels
-from landuse.workflows.training.train import split_names
+from landuse.workflows.training.train import keep_split, split_files, split_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from landuse.model.training.datasets import PatchSource
     from landuse.model.training.pixels.config import PixelTrainConfig
+    from landuse.model.training.pixels.measure import Reliability
     from landuse.model.training.pixels.sources import PixelPatches
     from landuse.model.training.pixels.train import PixelProgress, PixelRun
 
@@ -44,8 +46,8 @@ class PixelTrainRequest:
 
     data: PatchSource
     """Folder with one folder of patches a class."""
-    split: str
-    """``NAME`` for ``splits/NAME-train.txt`` and ``-val.txt``, or ``TRAIN.txt,VAL.txt``."""
+    split: str | None
+    """As ``split_names`` takes it."""
     pixels: tuple[Path, ...]
     """Folders of patches with pixel labels; none trains on patch labels alone."""
     out: Path
@@ -85,7 +87,7 @@ def train_pixel_model(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(f"--network {NAME} trains in one process. Run it without torchrun.")
     resolve_device(request.device)  # before minutes of reading
-    train_names, val_names = split_names(request.data.root, request.split)
+    train_names, val_names = split_names(request.data.root, request.split, request.config.seed)
     sets = [
         read_pixel_patches(folder, class_names(request.data.root), REQUIRED + OPTIONAL)
         for folder in request.pixels
@@ -114,7 +116,7 @@ def train_pixel_model(
         if losses.exists():  # the first state may be saved before the first losses are told
             draw_losses(losses, request.out / "curves.png")
 
-    return train_pixels(
+    weights = train_pixels(
         config,
         load_patches(request.data, kept, REQUIRED),
         load_patches(request.data, val_names, REQUIRED),
@@ -127,6 +129,55 @@ def train_pixel_model(
         on_step=stepped,
         on_saved=saved,
     )
+    if split_files(request.data.root, request.split) is None:
+        keep_split(request.out, train_names, val_names)
+    return weights
+
+
+def evaluate_pixels(model: str, folders: Sequence[Path], device: str = "auto") -> dict[str, Reliability]:
+    """How reliable the cover's confidence is on pixel labels, by folder; of several, of ``all`` too.
+
+    Where a folder has a ``val.txt``, the patches that it names are scored, else all.
+
+    Args:
+        model: name of a shipped model, or path of a checkpoint; one of pixels.
+        folders: of patches with pixel labels.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+
+    Raises:
+        UsageError: a folder cannot be used or lacks a band that the model needs.
+        ModelError: the model cannot be used, or has other covers or levels than a folder.
+    """
+    target = resolve_device(device)
+    network, contract = load_pixel_checkpoint(model_path(model))
+    network = network.to(target)
+    covers = () if contract.pixels is None else contract.pixels.covers
+    found: dict[str, Reliability] = {}
+    for folder in folders:
+        patches = read_pixel_patches(folder, contract.patch_classes, contract.bands)
+        missing = [band for band in contract.required_bands if band not in patches.bands]
+        if missing:
+            raise UsageError(
+                f"--pixels {folder} lacks {', '.join(missing)}, which model {contract.name} needs. Add the "
+                "bands, or choose another --model."
+            )
+        if patches.covers != covers or contract.level_input(patches.level) is None:
+            levels = " and ".join(entry.level for entry in contract.levels)
+            raise ModelError(
+                f"Model {contract.name} knows the covers {', '.join(covers)} of {levels}; --pixels {folder} "
+                f"labels {', '.join(patches.covers)} of {patches.level}. Use a model trained on such labels."
+            )
+        if (folder / VAL_FILE).exists():
+            named = _named(folder / VAL_FILE, patches)
+            patches = patches.subset([i for i, name in enumerate(patches.names) if name in named])
+            if not patches.labelled_pixels:
+                raise UsageError(
+                    f"{folder / VAL_FILE} names patches of which no pixel is labelled. Name others."
+                )
+        found[str(folder)] = cover_reliability(network, contract, patches)
+    if len(found) > 1:
+        found["all"] = sum(list(found.values())[1:], start=found[str(folders[0])])
+    return found
 
 
 def _held_out(
@@ -144,9 +195,9 @@ def _held_out(
         own = measured & set(entry.names)
         if own:
             log.warning(
-                "%d patches of --pixels %s are in the validation list of --split %s: they are measured on, "
+                "%d patches of --pixels %s are in the validation list of --split%s: they are measured on, "
                 "and not learned from",
-                len(own), folder, request.split,
+                len(own), folder, "" if request.split is None else f" {request.split}",
             )  # fmt: skip
         path = folder / VAL_FILE
         if path.exists():

@@ -8,6 +8,7 @@ import rasterio
 
 from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
 from landuse.model.normalize import PATH_DN, TRANSMITTANCE
+from tests.benchmarks import cover
 from tests.benchmarks.cover import score_folder
 from tests.benchmarks.cover_references import (
     Findings,
@@ -19,7 +20,7 @@ from tests.benchmarks.cover_references import (
     twice_as_fine,
     validation_rows,
 )
-from tests.benchmarks.cover_scores import Scores, ece
+from tests.benchmarks.cover_scores import Scores, ece, judged
 
 
 @pytest.mark.parametrize("first", [0, 1000])
@@ -114,3 +115,22 @@ def test_a_finished_map_scores_as_the_model_that_made_it(data_dir, tmp_path, cap
         assert float(water.split()[4]) == pytest.approx(0.629, abs=0.001)
     whole = tables["Dynamic World's orihuela_dw.tif, cover.tif"].splitlines()
     assert whole[-2].split() == ["all", "196392", "1.000"]
+
+
+def test_the_reliability_of_each_column_is_drawn_and_printed(tmp_path, monkeypatch, capsys):
+    findings = Findings(
+        rows={"points": 0.5},
+        calibration={
+            "points": judged(np.array([0.95, 0.95, 0.3]), np.array([True, False, True])),
+            "mosaics": judged(np.array([0.95]), np.array([True])),
+        },
+    )
+    monkeypatch.setattr(cover, "pixel_scorer", lambda *model: None)
+    monkeypatch.setattr(cover, "run", lambda *asked: {"rgb": findings, "DW": Findings(rows={"points": 0.4})})
+    monkeypatch.setenv("LANDUSE_TEST_DATA", str(tmp_path))
+    cover.score_models(["--model", "any", "--reliability", str(tmp_path / "reliability.png")])
+    assert [path.name for path in tmp_path.iterdir()] == ["reliability-rgb.png"]
+    shown = capsys.readouterr().out.splitlines()
+    (last,) = (line.split() for line in shown if line.startswith("0.93 to 1.00"))
+    # Shares and what is right: two of three points, half right; all of the mosaics; both counted alike.
+    assert last[3:] == ["66.7%,", "right", "50.0%", "100.0%,", "right", "100.0%", "83.3%,", "right", "80.0%"]

@@ -26,6 +26,7 @@ from landuse.model.checkpoint import (
     model_path,
     save_checkpoint,
 )
+from landuse.sentinel2 import BANDS
 from tests.workflows.pixel_models import pixel_contract, save_pixel_model
 
 from .conftest import Trap
@@ -66,31 +67,30 @@ def test_loaded_weights_do_not_depend_on_the_file_any_more(checkpoint):
     assert torch.equal(loaded(x), before)
 
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
-positive = st.floats(min_value=1e-6, max_value=1e9)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,10}[a-z]", fullmatch=True)
 
 
 @st.composite
 def contracts(draw) -> ModelContract:
-    bands = tuple(draw(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=13, unique=True)))
+    bands = tuple(draw(st.lists(st.sampled_from(BANDS), min_size=1, max_size=13, unique=True)))
 
     def each(elements):
         return tuple(draw(st.lists(elements, min_size=len(bands), max_size=len(bands))))
 
     return ModelContract(
-        name=draw(st.text()),
+        name=draw(names),
         bands=bands,
         levels=tuple(
-            LevelInput(level=level, gain=each(numbers), offset_dn=each(numbers))
+            LevelInput(level=level, gain=each(st.floats(1e-3, 1e3)), offset_dn=each(st.floats(-1e5, 1e5)))
             for level in draw(st.lists(st.sampled_from(["L1C", "L2A"]), min_size=1, max_size=2, unique=True))
         ),
-        saturation_dn=tuple(draw(positive) for _ in bands),
-        mean=each(numbers),
-        std=each(positive),
-        classes=tuple(draw(st.lists(st.text(), min_size=2, max_size=12, unique=True))),
+        saturation_dn=each(st.floats(1, 1e5)),
+        mean=each(st.floats(0, 1)),
+        std=each(st.floats(1e-6, 1)),
+        classes=tuple(draw(st.lists(names, min_size=2, max_size=12, unique=True))),
         patch_size_px=draw(st.integers(1, 512)),
-        resolution_m=draw(positive),
-        temperature=draw(positive),
+        resolution_m=draw(st.floats(1, 1000)),
+        temperature=draw(st.floats(1e-2, 1e2)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from affine import Affine
 from rio_cogeo.cogeo import cog_validate
 
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
+from landuse.sentinel2 import BANDS
 from landuse.workflows.imagery.bands import CatalogRequest, band_of_filename, parse_band_name, shows_no_offset
 from landuse.workflows.imagery.catalog import catalog_rasters, parse_acquired_utc
+from landuse.workflows.imagery.next_step import next_step
 
 MOMENT = datetime(2019, 9, 18, 10, 50, 31, tzinfo=UTC)
 ORIHUELA = "scenes/orihuela_es_L1C_20190918_13b_utm30n.tif"
@@ -485,3 +488,79 @@ def test_times_without_a_zone_are_utc():
         parse_acquired_utc("18.9.2019")
     with pytest.raises(UsageError, match="ISO 8601"):
         parse_acquired_utc("0001-01-01T00:00:00+05:00")
+
+
+def falsified(source, path, change, names=None):
+    """The raster with other stored values, and other names of its bands."""
+    with rasterio.open(source) as original:
+        values, profile = change(original.read().astype(float)), original.profile
+        described = names or original.descriptions
+    stored = values.round().astype(profile["dtype"])
+    with rasterio.open(path, "w", **(profile | {"count": len(stored)})) as target:
+        target.write(stored)
+        target.descriptions = described
+    return path
+
+
+def test_units_that_the_pixels_contradict_are_refused(data_dir, tmp_path):
+    thousandths = falsified(data_dir / INN, tmp_path / "thousandths.tif", lambda dn: dn / 10)
+    with pytest.raises(UsageError, match=r"too dark.*With --scale 0\.001 --offset 0 they are plausible"):
+        catalog_rasters(request(tmp_path / "out", thousandths, baseline="03.00"))
+    with pytest.raises(UsageError, match=r"below zero.*With --scale 0\.0001 --offset 0"):
+        catalog_rasters(request(tmp_path / "out", data_dir / INN, baseline="05.11"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stated_scale_is_enough_where_dark_pixels_show_no_offset(data_dir, tmp_path):
+    thousandths = falsified(data_dir / INN, tmp_path / "thousandths.tif", lambda dn: dn / 10)
+    result = catalog_rasters(request(tmp_path / "out", thousandths, scale=0.001))
+    assert {(asset.scale, asset.offset) for asset in result.assets} == {(0.001, 0.0)}
+
+
+def test_a_baseline_that_twelve_bands_contradict_is_not_taken_at_its_word(data_dir, tmp_path):
+    bands = tuple(band for band in BANDS if band != "B10")
+    source = data_dir / "cover/terramesh/S2L2A/433D_629L_3_1.tif"  # stored with +1000
+    with pytest.raises(UsageError, match=r"baseline 03\.00.*carry ESA's \+1000.*--offset -0\.1"):
+        catalog_rasters(request(tmp_path / "out", source, baseline="03.00", bands=bands))
+
+
+def test_a_band_order_that_the_pixels_contradict_is_refused(data_dir, tmp_path):
+    """The file holds B04, B03, B02, B08, and an index that is left out."""
+    source = falsified(
+        data_dir / INN, tmp_path / "five.tif", lambda dn: np.concatenate([dn, dn[:1]]), (None,) * 5
+    )
+    wrong = ("B02", "B03", "B04", "B08", "-")
+    with pytest.raises(UsageError, match=r"B02, B03, B04, B08, but.*With --bands B04,B03,B02,B08,- they are"):
+        catalog_rasters(request(tmp_path / "out", source, offset=0.0, bands=wrong))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_band_is_left_out_where_its_name_is_a_hyphen(tmp_path):
+    source = write(tmp_path / "scene.tif", ("B02", "B03", "ndvi", "B08"))
+    with pytest.raises(UsageError, match=r"'ndvi'.*--bands B02,B03,-,B08"):
+        catalog_rasters(request(tmp_path / "out", source, offset=0.0))
+    result = catalog_rasters(request(tmp_path / "out", source, offset=0.0, bands=("B02", "B03", "-", "B08")))
+    assert result.bands == ("B02", "B03", "B08")
+    assert_same_pixels(result, "B08", source, 4)
+    with pytest.raises(UsageError, match="leaves every band out"):
+        catalog_rasters(request(tmp_path / "none", source, offset=0.0, bands=("-",) * 4))
+
+
+def test_an_acquisition_in_the_future_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"--datetime 2999-01-01T00:00:00Z is in the future"):
+        request(tmp_path, tmp_path / "B04.tif", acquired_utc=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ("B04", "B03", "B02", "B08"),
+            r"landuse map --source .*catalog\.json --out MAP  \(balanced-pixel reads B04",
+        ),
+        (("B04", "B08"), "no model that comes with landuse reads B04, B08 alone"),
+    ],
+)
+def test_a_model_that_reads_the_bands_is_suggested(tmp_path, names, told):
+    result = catalog_rasters(request(tmp_path / "out", write(tmp_path / "scene.tif", names), offset=0.0))
+    assert re.match(told, next_step(result))

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -80,10 +81,13 @@ def test_a_real_scene_end_to_end(scene, real_map):
     polygons = gpd.read_file(out / "landuse.gpkg", layer="landuse")
     assert polygons.geometry.is_valid.all()
     assert polygons.crs == written.crs
-    assert polygons.area.sum() == pytest.approx(classes.size * 160**2, rel=1e-4)
+    with rasterio.open(made.raster) as image:
+        assert polygons.area.sum() == pytest.approx(image.height * image.width * 100, rel=1e-3)
     assert polygons.area_ha.to_numpy() == pytest.approx(polygons.area.to_numpy() / 10_000, rel=1e-9)
     for value, group in polygons.groupby("class_id"):
-        assert group.area.sum() == pytest.approx((classes == value).sum() * 160**2)
+        area_m2 = next(entry.area_m2 for entry in report.classes if entry.id == value)
+        assert group.area.sum() == pytest.approx(area_m2, rel=1e-3)
+        assert area_m2 <= (classes == value).sum() * 160**2
         assert set(group.class_name) == {report.plan.classes[value]}
 
     run = json.loads((out / "run.json").read_text())
@@ -231,7 +235,11 @@ def test_a_scene_that_cannot_be_read_is_reported_and_never_a_class(tmp_path):
     source = catalog_of(tmp_path, east)
     broken = next((tmp_path / "catalog" / "east").glob("B04.tif"))
     broken.write_bytes(broken.read_bytes()[:600])
-    report = map_area(request(tmp_path, source), BrightnessClassifier(64))
+    with pytest.raises(
+        IncompleteError, match=r"50.0 % of the map is empty, since B04 of 'east'.*--allow-failed"
+    ):
+        map_area(request(tmp_path, source), BrightnessClassifier(64))
+    report = map_area(request(tmp_path, source, overwrite=True, allow_failed=True), BrightnessClassifier(64))
     classes = read(tmp_path / "map/landuse.tif")
     assert (classes[:, :20] != 255).all()
     assert (classes[:, 20:] == 255).all()
@@ -369,7 +377,8 @@ def test_a_later_run_mends_what_failed(tmp_path):
     source = catalog_of(tmp_path, red_raster(tmp_path / "east.tif", values, left=515_520, top=5_310_080))
     whole = tmp_path / "catalog" / "east" / "B04.tif"
     away = whole.rename(tmp_path / "away.tif")
-    first = map_area(request(tmp_path, source, block_px=160), BrightnessClassifier(64))
+    asked = {"block_px": 160, "allow_failed": True}
+    first = map_area(request(tmp_path, source, **asked), BrightnessClassifier(64))
     assert first.failures
     away.rename(whole)
     second = map_area(request(tmp_path, source, block_px=160, overwrite=True), BrightnessClassifier(64))
@@ -393,3 +402,24 @@ def test_a_dry_run_foresees_the_disk_that_blocks_and_files_take(data_dir, tmp_pa
     files = sum(path.stat().st_size for path in (tmp_path / "map").iterdir())
     assert max(blocks) > 400_000  # their picture has every pixel of the scene
     assert max(blocks) + files < foreseen < 4 * (max(blocks) + files)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda assets: [asset.update({"raster:scale": 1e-5}) for asset in assets.values()], "too dark"),
+        (
+            lambda assets: assets["B02"].update(href="./B04.tif") or assets["B04"].update(href="./B02.tif"),
+            "stated to be B02, B03, B04, B08.*exchanged",
+        ),
+    ],
+)
+def test_a_scene_whose_pixels_contradict_its_item_is_not_mapped(data_dir, tmp_path, change, told):
+    source = Path(catalog_of(tmp_path, data_dir / SCENES["inn"][0]))
+    (document,) = (path for path in source.parent.rglob("*.json") if path != source)
+    item = json.loads(document.read_text())
+    change(item["assets"])
+    document.write_text(json.dumps(item))
+    with pytest.raises(UsageError, match=rf"Scene .*{told}.*Mend its metadata"):
+        map_area(request(tmp_path, str(source)), BrightnessClassifier(64))
+    assert not (tmp_path / "map").exists()

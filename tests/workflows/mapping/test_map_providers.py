@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from landuse.errors import IncompleteError, NothingFoundError, ProviderError, ReadError
-from landuse.model.predict import Predictor
+from landuse.model.predict_pixels import PixelPredictor
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import parse_bbox
@@ -24,6 +24,7 @@ from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.faults import Storage, Tokens, faulty_api, serving, token_service
 from tests.servers import free_port, stac_api, write_items
+from tests.workflows.pixel_models import save_pixel_model
 from tests.workflows.world import (
     BASELINES,
     SCENES,
@@ -48,8 +49,11 @@ AREA = area_of(359_900, 5_349_400, 362_600, 5_352_000)
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    return Predictor.load("balanced-fast-rgb", "cpu")
+def predictor(tmp_path_factory):
+    """A model of pixels: maps are in cells of 10 m."""
+    return PixelPredictor.load(
+        str(save_pixel_model(tmp_path_factory.mktemp("model") / "a.safetensors")), "cpu"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +345,7 @@ def test_a_dry_run_foresees_without_reading_a_pixel(services, predictor, tmp_pat
     assert [len(scene.mirrors) for scene in estimate.plan.scenes] == [1, 1]
     assert estimate.gaps.percent == 0
     report = map_area(request(sources, tmp_path / "map"), predictor)
-    assert estimate.patches >= report.patches > 0.9 * estimate.patches
+    assert estimate.pixels >= report.pixels > 0.9 * estimate.pixels
     shown = json.dumps(estimate.to_dict())
     for secret in there.secrets():
         assert secret not in shown

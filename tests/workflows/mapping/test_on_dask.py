@@ -1,4 +1,7 @@
-"""Blocks on dask workers, which are real processes. Oracle: the map that this process makes, bit for bit."""
+"""Blocks on dask workers, which are real processes. Oracle: the map that this process makes, bit for bit.
+
+The model is one of pixels, in cells of 10 m.
+"""
 
 import os
 import pickle
@@ -11,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from distributed.protocol import dumps
@@ -24,42 +26,34 @@ from landuse.workflows.mapping.on_dask import worker_device
 from landuse.workflows.mapping.request import MapRequest
 from tests.commands import interruptible, spawn
 from tests.servers import file_server, free_port
-from tests.workflows.loaders import brightness, deadly, other_weights
-from tests.workflows.small_maps import (
-    BrightnessClassifier,
-    assert_same_files,
-    catalog_of,
-    files_of,
-    red_raster,
-)
+from tests.workflows.loaders import deadly, other_weights
+from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, small_scene
+from tests.workflows.small_maps import assert_same_files, catalog_of, files_of
 from tests.workflows.world import assert_same_map
 
 DASK = Path(sys.executable).with_name("dask")
-MODEL = "balanced-fast-rgb"
-BLOCKS = 16
+MODEL = "balanced-pixel"
 
 
-def own(**options):
-    """A cluster whose workers load the classifier that needs no network."""
-    return Cluster(**{"model": "brightness", "device": "cpu", "load": brightness, **options})
+def own(model, **options):
+    """A cluster whose workers load the model themselves."""
+    return Cluster(**{"model": model, "device": "cpu", "load": load_classifier, **options})
 
 
 def request(source, out, **options):
     return MapRequest(
-        **{"source": str(source), "area": None, "dates": None, "out": out, "block_px": 128, **options}
+        **{"source": str(source), "area": None, "dates": None, "out": out, "block_px": BLOCK_PX, **options}
     )
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """A catalogue of noise, 500 x 400 px, and the map of it that this process makes."""
+    """A catalogue, a model of pixels and the map of it that this process makes."""
     folder = tmp_path_factory.mktemp("scene")
-    values = np.random.default_rng(5).integers(1, 7000, (400, 500)).astype(np.uint16)
-    values[300:330, 300:330] = 9000
-    source = catalog_of(folder, red_raster(folder / "red.tif", values, left=512_320, top=5_310_080))
-    report = map_area(request(source, folder / "here"), BrightnessClassifier(64))
-    assert len(report.plan.blocks) == BLOCKS
-    return source, folder / "here"
+    source, model = small_scene(folder)
+    report = map_area(request(source, folder / "here"), load_classifier(model, "cpu"))
+    assert (len(report.plan.blocks), report.plan.engine, report.plan.cell_m) == (BLOCKS, "pixels", 10.0)
+    return source, model, folder / "here"
 
 
 @contextmanager
@@ -132,15 +126,15 @@ def test_the_command_with_two_workers_of_its_own_makes_the_same_map(data_dir, tm
 
 def test_results_go_where_fsspec_leads_and_workers_too(scene, tmp_path):
     """A folder that is no local one to landuse, shared with processes; hrefs of a server, which count."""
-    source, here = scene
+    source, model, here = scene
     url = f"dir::file://{tmp_path}/there"
     out = tmp_path / "there" / str(tmp_path / "there")[1:]  # fsspec takes a path after dir:: for its own too
     out.parent.mkdir(parents=True)
     with file_server(Path(source).parent) as served:
         report = map_area(
             request(f"{served.url}/catalog.json", url),
-            BrightnessClassifier(64),
-            cluster=own(workers=2),
+            load_classifier(model, "cpu"),
+            cluster=own(model, workers=2),
         )
     assert report.traffic.fetched_bytes > 0
     made, run = files_of(out)
@@ -151,7 +145,7 @@ def test_results_go_where_fsspec_leads_and_workers_too(scene, tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_its_blocks_only(scene, tmp_path):
-    source, here = scene
+    source, model, here = scene
     written = {}
 
     def on_progress(progress):
@@ -165,22 +159,25 @@ def test_a_worker_that_is_killed_costs_its_blocks_only(scene, tmp_path):
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
         report = map_area(
-            request(source, tmp_path / "map"), BrightnessClassifier(64), on_progress, own(scheduler=address)
+            request(source, tmp_path / "map"),
+            load_classifier(model, "cpu"),
+            on_progress,
+            own(model, scheduler=address),
         )
     assert len(written) >= BLOCKS - 2
-    assert report.patches > 0
+    assert report.pixels > report.plan.rows * report.plan.cols
     assert_same_files(tmp_path / "map", here)
 
 
 def test_a_lost_scheduler_and_no_worker_are_one_error_each(scene, tmp_path, monkeypatch):
-    source, here = scene
+    source, model, here = scene
     out = tmp_path / "map"
     monkeypatch.setattr(cluster_module, "WORKER_S", 1.0)
     monkeypatch.setattr(cluster_module, "LOOK_S", 0.2)
     with scheduler() as (address, process):
-        there = own(scheduler=address)
+        there = own(model, scheduler=address)
         with pytest.raises(ClusterError, match=f"{address} has had no worker for 1 s.*dask worker"):
-            map_area(request(source, out), BrightnessClassifier(64), cluster=there)
+            map_area(request(source, out), load_classifier(model, "cpu"), cluster=there)
         with worker(address, tmp_path, "one"):
             monkeypatch.setattr(cluster_module, "WORKER_S", 60.0)
 
@@ -189,49 +186,53 @@ def test_a_lost_scheduler_and_no_worker_are_one_error_each(scene, tmp_path, monk
                     process.kill()
 
             with pytest.raises(ClusterError, match=f"{address} was lost.*finished blocks are kept"):
-                map_area(request(source, out), BrightnessClassifier(64), on_progress, there)
+                map_area(request(source, out), load_classifier(model, "cpu"), on_progress, there)
     monkeypatch.setattr(cluster_module, "ANSWER_S", 0.5)
     with pytest.raises(ClusterError, match=f"{address} cannot be reached.*--scheduler"):
-        map_area(request(source, out), BrightnessClassifier(64), cluster=there)
+        map_area(request(source, out), load_classifier(model, "cpu"), cluster=there)
     assert len(list(out.glob(".blocks-*/*.npz"))) >= 2
-    map_area(request(source, out), BrightnessClassifier(64))
+    map_area(request(source, out), load_classifier(model, "cpu"))
     assert_same_files(out, here)
 
 
 @pytest.mark.slow
 def test_a_block_that_kills_its_workers_is_named(scene, tmp_path):
-    source, _ = scene
+    source, model, _ = scene
     with pytest.raises(ClusterError, match=r"r\d+_c\d+ was begun 3 times.*--block-px.*are kept"):
         map_area(
-            request(source, tmp_path / "map"), BrightnessClassifier(64), cluster=own(workers=1, load=deadly)
+            request(source, tmp_path / "map"),
+            load_classifier(model, "cpu"),
+            cluster=own(model, workers=1, load=deadly),
         )
     assert not (tmp_path / "map" / "run.json").exists()
 
 
 def test_workers_with_other_files_are_refused(scene, tmp_path, threads):
-    source, _ = scene
-    with pytest.raises(ModelError, match=r"sha256 111111111111, the plan's has 000000000000.*the same file"):
+    source, model, _ = scene
+    with pytest.raises(
+        ModelError, match=r"sha256 111111111111, the plan's has [0-9a-f]{12}\..*the same file"
+    ):
         map_area(
             request(source, tmp_path / "map"),
-            BrightnessClassifier(64),
-            cluster=own(scheduler=threads, load=other_weights),
+            load_classifier(model, "cpu"),
+            cluster=own(model, scheduler=threads, load=other_weights),
         )
 
 
 def test_threads_of_a_cluster_keep_results_in_memory(scene, tmp_path, threads):
-    source, here = scene
-    there = own(scheduler=threads)
-    map_area(request(source, "memory://somewhere/map"), BrightnessClassifier(64), cluster=there)
+    source, model, here = scene
+    there = own(model, scheduler=threads)
+    map_area(request(source, "memory://somewhere/map"), load_classifier(model, "cpu"), cluster=there)
     memory = fsspec.filesystem("memory")
     with pytest.raises(UsageError, match=r"memory://somewhere/map already holds landuse\.tif"):
-        map_area(request(source, "memory://somewhere/map"), BrightnessClassifier(64), cluster=there)
+        map_area(request(source, "memory://somewhere/map"), load_classifier(model, "cpu"), cluster=there)
     memory.get("/somewhere/map", str(tmp_path / "map"), recursive=True)
     assert_same_files(tmp_path / "map", here)
 
 
 def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
     """Oracle: what the client really sends, as dask puts it on the wire."""
-    source, _ = scene
+    source, model, _ = scene
     sent = []
     send = Client._send_to_scheduler
 
@@ -241,7 +242,11 @@ def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
         return send(self, message)
 
     monkeypatch.setattr(Client, "_send_to_scheduler", counted)
-    map_area(request(source, tmp_path / "map"), BrightnessClassifier(64), cluster=own(scheduler=threads))
+    map_area(
+        request(source, tmp_path / "map"),
+        load_classifier(model, "cpu"),
+        cluster=own(model, scheduler=threads),
+    )
     site, *tasks = sent
     assert len(tasks) == BLOCKS
     assert max(tasks) < 2_000
@@ -304,7 +309,7 @@ def children_of(pid):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     """Ctrl-C reaches the whole group at once; of SIGKILL only the main process dies."""
-    source, here = scene
+    source, model, here = scene
     out = tmp_path / "map"
     code = (
         "from landuse.cli import app\n"
@@ -314,7 +319,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     )
     script = tmp_path / "main.py"
     script.write_text(code)
-    options = ("--source", source, "--out", out, "--block-px", 128, "--workers", 2)
+    options = ("--source", source, "--model", model, "--out", out, "--block-px", BLOCK_PX, "--workers", 2)
     with interruptible(
         [sys.executable, script, "map", *options],
         start_new_session=True,
@@ -334,14 +339,18 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
             f"Interrupted: \\d+ of {BLOCKS} blocks are finished. Run the same command .*", said
         )
     assert not list(out.glob(".blocks-*/.partial*")) or kind == signal.SIGKILL
-    map_area(request(source, out), BrightnessClassifier(64))
+    map_area(request(source, out), load_classifier(model, "cpu"))
     assert_same_files(out, here)
 
 
 def test_a_folder_that_workers_do_not_see_is_refused(scene, tmp_path, threads, monkeypatch):
-    source, _ = scene
+    source, model, _ = scene
     from landuse.pipeline.write.folder import Store
 
     monkeypatch.setattr(Store, "absolute", lambda self: self.child("elsewhere"))
     with pytest.raises(OutputError, match=r"does not see .*map/.*share"):
-        map_area(request(source, tmp_path / "map"), BrightnessClassifier(64), cluster=own(scheduler=threads))
+        map_area(
+            request(source, tmp_path / "map"),
+            load_classifier(model, "cpu"),
+            cluster=own(model, scheduler=threads),
+        )

@@ -308,8 +308,11 @@ def test_view_layer_opacity_and_divider_change_what_is_seen(shown):
 def test_land_cover_is_a_layer_with_areas_of_its_own(shown, packing):
     page = shown(small_view())
     assert not page.find_element("id", "covers-choice").is_displayed()
+    assert page.find_element("id", "ramp-note").get_attribute("hidden")
     view = pixel_view()
     page = shown(view)
+    choose(page, "confidence")
+    assert page.find_element("id", "ramp-note").is_displayed()
     choose(page, "covers")
     kinds = {kind.status: {kind.color, kind.stripe} for kind in NO_CLASS}
     for (row, col), colors in colors_at(page, picture(page)).items():

@@ -6,6 +6,7 @@ maps' own ``run.json``; the ledger's rows as plain SQL has them.
 
 import json
 import random
+import shutil
 import sqlite3
 import time
 from collections import Counter
@@ -19,6 +20,10 @@ import pytest
 import rasterio
 from starlette.responses import PlainTextResponse
 
+from landuse.pipeline.write.folder import Store
+from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.published import damage
+from landuse.workflows.nightly.rebuild import rebuild_ledger
 from tests.postgres import PASSWORD
 from tests.servers import file_server
 from tests.stac_schemas import stac_errors
@@ -76,6 +81,15 @@ MASK_DOWN = {9: 3}
 NEW_MODEL = 15
 """Night from which the hill has another model."""
 
+LEDGER_LOST, LOST = 14, "ledger lost"
+"""Night before which the ledger is lost: a run is refused, and after a rebuild it is a night like others."""
+
+OTHER_SETTINGS = 14
+"""Night on which the plain lets more cloud pass, which none of its scenes has."""
+
+DAMAGED, GONE, CUT = 16, ("valley", 10), ("hill", 6)
+"""Night before which the map of an area's day is deleted, and another is cut short."""
+
 KILLS, KILLED_FROM = 3, (3, 7, 10, 12, 13)
 """Runs to kill, and the nights on which one is tried until there were so many."""
 
@@ -132,7 +146,7 @@ def fortnight(tmp_path_factory):
     for day in REPROCESSED:
         write_scene(images / f"{day}-new", ground(day), baseline="05.12")
     rng = random.Random(20260601)
-    codes, kills = {}, []
+    codes, kills, out = {}, [], folder / "out"
     api = Api(folder)
     with file_server(images) as files:
         for day in range(1, LAST + 1):
@@ -150,7 +164,14 @@ def fortnight(tmp_path_factory):
                 {
                     "valley": (VALLEY, {}),
                     "hill": (HILL, {"model": "second" if day >= NEW_MODEL else "first"}),
-                    "plain": (PLAIN, {"window_days": PLAIN_DAYS, "composite": "median"}),
+                    "plain": (
+                        PLAIN,
+                        {
+                            "window_days": PLAIN_DAYS,
+                            "composite": "median",
+                            "max_cloud": 55 if day == OTHER_SETTINGS else 40,
+                        },
+                    ),
                 },
                 change={"threshold": 0.7, "confirm": 1},
                 attempts=6,
@@ -158,6 +179,17 @@ def fortnight(tmp_path_factory):
             if day == CATALOGUE_DOWN:
                 codes[day] = run_here(config, night(day)).exit_code
                 continue
+            if day == LEDGER_LOST:
+                before = rows(out, "maps")
+                for path in out.glob("ledger.sqlite*"):
+                    path.unlink()
+                codes[LOST] = run_here(config, night(day)).exit_code
+                rebuild_ledger(load_config(config))
+                assert rows(out, "maps") == before
+            if day == DAMAGED:
+                shutil.rmtree(current_map(out, *GONE))
+                with (current_map(out, *CUT) / "landuse.tif").open("r+b") as file:
+                    file.truncate(99)
             with api.serving(published(files.url, day)):
                 if day in KILLED_FROM and len(kills) < KILLS:
                     if killed(config, day, rng):
@@ -165,15 +197,22 @@ def fortnight(tmp_path_factory):
                 else:
                     codes[day] = run_here(config, night(day)).exit_code
     assert len(kills) == KILLS
-    return folder / "out", codes
+    return out, codes
 
 
 def rows(out, table):
     with sqlite3.connect(out / "ledger.sqlite") as connection:
         connection.row_factory = sqlite3.Row
-        found = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+        found = [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]
     connection.close()
     return found
+
+
+def current_map(out, area, day):
+    """The folder of the map in force."""
+    known = [row for row in rows(out, "maps") if (row["area"], row["window"]) == (area, period(day))]
+    (path,) = (row["path"] for row in known if row["superseded_by"] is None)
+    return out / path
 
 
 @pytest.mark.slow
@@ -185,13 +224,15 @@ def test_every_scene_is_mapped_once_for_its_baseline_and_model(fortnight):
     expected = Counter()
     scenes = rows(out, "scenes")
     by_recipe = {row["recipe"]: json.loads(row["settings"])["model_sha256"] for row in rows(out, "recipes")}
-    assert len(by_recipe) == 4  # three places, and the hill with another model
+    assert len(by_recipe) == 5  # three places, the hill with another model, the plain with other settings
     for row in scenes:
         row["model"] = by_recipe[row["recipe"]]
     for name, days in PLAIN_PERIODS.items():
         expected["plain", name, "05.11", first] += len(days)
         if reprocessed := sum(day in REPROCESSED for day in days):
             expected["plain", name, "05.12", first] += reprocessed
+        for day in days:  # other settings see what is there when they come
+            expected["plain", name, "05.12" if day in REPROCESSED else "05.11", first] += 1
     for area in ("valley", "hill"):
         for day in clear:
             expected[area, period(day), "05.11", first] += 1
@@ -209,7 +250,7 @@ def test_every_scene_is_mapped_once_for_its_baseline_and_model(fortnight):
                 (area, period(CLOUDY), sha)
                 for area, sha in (("valley", first), ("hill", first), ("hill", second))
             ),
-            ("plain", period(6), first),
+            *[("plain", period(6), first)] * 2,
         ]
     )
     assert all("cloud" in row["reason"] for row in scenes if row not in mapped)
@@ -255,7 +296,7 @@ def test_nights_without_a_provider_say_so_and_are_made_up_for(fortnight):
     _, codes = fortnight
     failed = {day: code for day, code in codes.items() if code}
     # All three areas, but for the night on which only the plain needed what was not listed.
-    assert failed == {CATALOGUE_DOWN: 13, IMAGERY_DOWN: 13, 8: 11, 9: 13}
+    assert failed == {CATALOGUE_DOWN: 13, IMAGERY_DOWN: 13, 8: 11, 9: 13, LOST: 13}
     assert codes[LAST] == 0
 
 
@@ -274,7 +315,9 @@ def test_the_catalogue_is_valid_and_leads_from_each_map_to_the_one_that_supersed
         "Land-use maps of valley",
     ]
     items = list(catalog.get_items(recursive=True))
+    assert len({item.id for item in items}) == len(items)
     maps = {row["path"]: row for row in rows(out, "maps")}
+    assert {path: damage(Store.at(out / path), digests=True) for path in maps} == dict.fromkeys(maps, "")
     assert {Path(item.self_href).parent.relative_to(out).as_posix() for item in items} == set(maps)
     by_map = {row["map_id"]: row for row in maps.values()}
     for item in items:

@@ -152,7 +152,7 @@ def test_the_status_keeps_its_keys():
     health = AreaHealth(
         area="box", looked_utc=NOW, last_map=last, newest_utc=NOW, age_days=1.5, max_age_days=1.0,
         scenes=AreaHealth(area="box").scenes | {SceneState.MAPPED: 1, SceneState.FAILED: 1},
-        failures=(scene,),
+        failures=(scene,), warnings=("odd",),
     )  # fmt: skip
     assert json.loads(json.dumps(health.to_dict())) == {
         "area": "box",
@@ -169,6 +169,7 @@ def test_the_status_keeps_its_keys():
         "stale": True,
         "scenes": {"found": 0, "mapped": 1, "skipped": 0, "failed": 1, "parked": 0},
         "running": 0,
+        "warnings": ["odd"],
         "failures": [
             {
                 "scene_id": "B",

@@ -13,7 +13,7 @@ import pytest
 
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.nightly import run as nightly_run
-from tests.workflows.nightly.test_run import EAST, Faulty, Interfering, World, told
+from tests.workflows.nightly.test_run import EAST, Faulty, Interfering, World, forget, no_room, told
 from tests.workflows.nightly.world import MODELS, Block, land, night, period, run_here
 
 
@@ -220,20 +220,6 @@ def test_runs_with_other_models_delete_nothing_of_each_other(world, settles_firs
                 assert (path.parent / link["href"]).is_file()
 
 
-def test_a_lost_ledger_deletes_no_published_map(world):
-    world.configure()
-    world.publish(world.scene(1))
-    world.one(1)
-    world.publish(world.scene(1), world.scene(1, "late", tile=EAST))
-    world.one(2)
-    before = world.maps()
-    assert len(before) == 2
-    (world.out / "ledger.sqlite").unlink()
-    world.publish(world.scene(1), *(world.scene(1, "late", tile=tile) for tile in (EAST, "33UYP")))
-    assert told(world.one(3)) == [(period(1), "mapped")]
-    assert set(world.maps()) > set(before)
-
-
 def test_what_was_never_entered_is_cleared_away_when_its_period_is_mapped_otherwise(world):
     world.publish(world.scene(1))
     world.one(1)
@@ -327,7 +313,24 @@ def test_a_period_that_cannot_be_written_stops_no_other_and_is_parked(world):
     assert world.night(4).exit_code == 0
 
 
-def test_where_nothing_can_be_written_the_area_says_so_and_no_try_is_used_up(world):
+def test_a_period_that_alone_cannot_be_written_is_parked_too(world):
+    world.configure(attempts=2)
+    world.publish(world.scene(1))
+    world.one(1)
+    (name,) = world.maps()
+    shutil.rmtree(world.out)
+    (world.out / "valley").mkdir(parents=True)
+    (world.out / "valley" / name).write_text("in the way")
+    for day in (2, 3):
+        report = world.night(day)
+        assert told(report.areas[0]) == [(period(1), "failed")]
+        assert (report.areas[0].error, report.exit_code) == ("", 11)
+    assert world.states() == [(period(1), "parked")]
+    assert world.night(4).exit_code == 0
+
+
+def test_where_nothing_can_be_written_the_area_says_so_and_no_try_is_used_up(world, monkeypatch):
+    no_room(monkeypatch)
     world.configure()
     world.publish(world.scene(1), world.scene(2))
 
@@ -363,9 +366,7 @@ def test_a_catalogue_that_cannot_be_read_keeps_no_period_from_being_mapped(world
 def test_a_report_that_is_cut_off_is_made_anew(world, content):
     world.publish(world.scene(1))
     world.one(1)
-    (name,) = world.maps()
-    (world.out / "ledger.sqlite").unlink()
-    path = world.out / "valley" / name / "run.json"
+    path = world.out / "valley" / forget(world) / "run.json"
     path.write_bytes(content.encode("latin-1"))
     assert told(world.one(2)) == [(PERIOD, "mapped")]
     assert current(world) == {PERIOD: [1]}
@@ -401,7 +402,7 @@ def folders(world):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"stride_px": 8}, "stride_px 16 -> 8"),
+        ({"cell_m": 80}, "stride_px 16 -> 8"),
         ({"composite": "median"}, "composite best -> median"),
         ({"max_cloud": 55}, "max_cloud 40.0 -> 55.0"),
         ({"window_days": 3}, "window_days 1 -> 3"),
@@ -463,7 +464,7 @@ def test_settings_changed_in_a_gap_lose_nothing_in_the_end(world):
     one, two = world.scene(1), world.scene(2)
     world.publish(one, two)
     world.one(2)
-    world.configure(window_days=3, composite="median", stride_px=8)
+    world.configure(window_days=3, composite="median", cell_m=80)
     world.publish(two)
     world.one(3)
     world.publish(one, two)

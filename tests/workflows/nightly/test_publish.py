@@ -59,7 +59,7 @@ def test_a_map_made_otherwise_confirms_nothing_and_takes_nothing(world):
     world.publish(*scenes[:2])
     world.one(2)
     assert world.changed(1, 2) == 4
-    world.configure(**settings, stride_px=8)
+    world.configure(**settings, cell_m=80)
     world.publish(*scenes[:3])
     world.one(20)
     assert world.changed(1, 2) == 4
@@ -243,7 +243,7 @@ def test_what_nobody_foresaw_tells_no_secret_to_a_scheduler(world, monkeypatch, 
 class Telling(Cells):
     """Fails with a URL in its message."""
 
-    def cell_probabilities(self, dn, level, cells):
+    def pixel_scores(self, dn, bands, level):
         raise RuntimeError(SECRET)
 
 
@@ -251,7 +251,7 @@ def test_what_nobody_foresaw_in_a_period_tells_no_secret_to_the_log(world, caplo
     world.publish(world.scene(1))
     assert told(world.one(1, load=lambda model, device: Telling())) == [(period(1), "failed")]
     shown = "".join(map(logging.Formatter().format, caplog.records))
-    assert "cell_probabilities" in shown
+    assert "pixel_scores" in shown
     assert "hunter2" not in shown + json.dumps(world.rows("scenes"))
 
 

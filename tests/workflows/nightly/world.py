@@ -1,7 +1,8 @@
 """A catalogue that changes from night to night, its imagery, and the nightly run as a process of its own.
 
-Land of one tile, seen each day. Its red reflectance is known for every cell and day, and the classifier of
-``small_maps`` turns just that into probabilities: so the right map and the right change are known too.
+Land of one tile, seen each day. Its red reflectance is known for every cell and day, and a model of pixels
+turns just that into probabilities: so the right map and the right change are known too. Cells are of 160 m,
+which keeps the maps small; what lies within one is alike.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
+from landuse.contract import LevelInput, ModelContract, PixelOutputs
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.workflows.nightly.config import load_config
 from landuse.workflows.nightly.run import Night, run_nightly
 from tests.servers import START_SECONDS, free_port, stac_item, write_items
-from tests.workflows.small_maps import BrightnessClassifier
+from tests.workflows.pixel_models import Scores
 
 ROOT = Path(__file__).parents[3]
 CELL_PX = 16
@@ -41,17 +43,35 @@ FIRST = datetime(2026, 6, 1, 10, 10, 31, tzinfo=UTC)
 RETRY = RetryPolicy(attempts=2, first_pause_s=0.01, longest_pause_s=0.02, deadline_s=20, rest_s=0.02)
 
 
-class Cells(BrightnessClassifier):
-    """Sees one cell at a time."""
+class Cells:
+    """Each pixel is as bright as its red DN."""
+
+    weights_path = None
+    position_px = 8
+    contract = ModelContract(
+        name="brightness",
+        bands=("B04",),
+        levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
+        saturation_dn=(10_000.0,),
+        mean=(0.0,),
+        std=(1.0,),
+        classes=("Dark", "Bright"),
+        patch_size_px=64,
+        resolution_m=10.0,
+        pixels=PixelOutputs(
+            covers=("Dim", "Lit"), uses_of_covers=(("Dark",), ("Bright",)), uses=("Dark", "Bright")
+        ),
+    )
 
     def __init__(self, sha="0" * 64, pause_s=0.0):
-        super().__init__(CELL_PX)
         self.weights_sha256 = sha
         self.pause_s = pause_s
 
-    def cell_probabilities(self, dn, level, cells):
+    def pixel_scores(self, dn, bands, level):
         time.sleep(self.pause_s)
-        return super().cell_probabilities(dn, level, cells)
+        bright = (dn[0] / 10_000).astype(np.float32)
+        scores = np.stack([1 - bright, bright])
+        return Scores(landuse=scores, cover=scores)
 
 
 MODELS = {
@@ -189,7 +209,7 @@ class Api:
 
 def write_config(path, source, areas, **values):
     """The config of a run; JSON is YAML too."""
-    top = {"out": "out", "source": source, "model": "first", "stride_px": CELL_PX, **values}
+    top = {"out": "out", "source": source, "model": "first", "cell_m": 10 * CELL_PX, **values}
     named = [{"name": name, "bbox": block.bbox, **own} for name, (block, own) in areas.items()]
     path.write_text(json.dumps(top | {"areas": named}, indent=1), "utf-8")
     return path

@@ -20,8 +20,9 @@ from landuse.cli import app
 from landuse.errors import OutputError, UsageError
 from landuse.model.checkpoint import load_contract, model_path
 from landuse.model.training.evaluate import Scores, score
+from landuse.model.training.pixels.measure import Reliability
 from landuse.workflows.training import figures
-from landuse.workflows.training.figures import draw_confusion, draw_curves, read_metrics
+from landuse.workflows.training.figures import draw_confusion, draw_curves, draw_reliability, read_metrics
 
 CLASSES = ("Brick", "Grass", "Water")
 HOSTILE = ("$x^{2$ \\frac{", "a\nb\x1b[31m\ud800漢", "n" * 300)
@@ -359,3 +360,21 @@ def test_evaluate_refuses_a_bad_name_before_it_scores(tmp_path, capsys):
         app(["evaluate", "--data", str(tmp_path / "none"), "--confusion", "matrix.svg"], prog_name="landuse")
     assert ended.value.code == 2
     assert "'matrix.svg'" in capsys.readouterr().err
+
+
+def test_reliability_is_a_line_a_set_of_what_is_right_in_each_bin(drawn, tmp_path):
+    confidence = torch.tensor([0.96, 0.94, 0.9, 0.3])
+    told = Reliability.of(confidence, torch.tensor([True, False, False, True]), torch.tensor([1.0, 3, 2, 2]))
+    draw_reliability(dict.fromkeys(HOSTILE, told + told), tmp_path / "reliability.png")
+    with Image.open(tmp_path / "reliability.png") as image:
+        assert image.format == "PNG"
+    above, below = drawn[0].axes
+    diagonal, *lines = above.lines
+    np.testing.assert_array_equal(diagonal.get_xydata(), [[0, 0], [1, 1]])
+    assert len(lines) == len(HOSTILE)
+    for line in lines:  # by hand: 0.96 and 0.94 are in the last bin, 0.9 is in the one before it
+        np.testing.assert_allclose(line.get_xydata(), [[0.3, 1], [0.9, 0], [0.945, 0.25]], atol=1e-6)
+    np.testing.assert_allclose(below.lines[0].get_ydata(), [1 / 4, 1 / 4, 1 / 2])
+    first, *_ = (text.get_text() for text in above.get_legend().get_texts())
+    assert told.ece == pytest.approx((2 * 0.7 + 2 * 0.9 + abs(1 - 0.96 - 3 * 0.94)) / 8)
+    assert first == f"$x^{{2$ \\frac{{: 37.5 % right, ECE {told.ece * 100:.1f} %"

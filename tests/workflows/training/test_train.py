@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from landuse.cli import app
 from landuse.model.checkpoint import load_checkpoint, model_path
+from landuse.model.training.config import TrainConfig
+from landuse.workflows.training.train import fitted, split_names
 from tests.commands import Ran
 from tests.patches import EUROSAT, HUES, NATURAL, make_jpegs, make_tiffs, write_split, write_tiff
 from tests.servers import free_port
@@ -336,6 +338,54 @@ def test_learning_and_measuring_on_one_patch_is_refused(refused, folder, tmp_pat
     )
     assert "1 patches are in both" in message
     assert "Grass/Grass_0" in message
+
+
+def test_any_folder_of_folders_is_learned_from(run, tmp_path):
+    data, out = make_jpegs(tmp_path / "data", 11), tmp_path / "run"
+    options = ("train", "--data", data, "--out", out, "--epochs", "1", "--device", "cpu")
+    shown = run(*options)
+    assert shown.code == 0, shown.err
+    learned, measured = ((out / name).read_text().split() for name in ("train.txt", "val.txt"))
+    assert sorted(learned + measured) == sorted(
+        f"{path.parent.name}/{path.name}" for path in data.rglob("*.jpg")
+    )
+    assert [sum(name.startswith(f"{label}/") for name in measured) for label in HUES] == [2, 2, 2]
+    again = tmp_path / "again"
+    assert run(*options[:3], "--out", again, *options[5:], "--split", "random").code == 0
+    assert (again / "val.txt").read_text().split() == measured  # drawn by the seed alone
+    weights, repeated = (load_file(folder / "model.safetensors") for folder in (out, again))
+    assert all(torch.equal(weights[name], repeated[name]) for name in weights)
+    scored = run(
+        "evaluate", "--data", data, "--split", out / "val.txt", "--model", out / "model.safetensors", "--json"
+    )
+    assert json.loads(scored.out)["n"] == 6
+
+
+def test_a_class_of_one_patch_cannot_be_parted(refused, tmp_path):
+    data = make_jpegs(tmp_path / "data", 2)
+    (data / "Grass" / "Grass_1.jpg").unlink()
+    message = refused("train", "--data", data, "--out", tmp_path / "run")
+    assert "1 patches of class Grass" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_of_one_patch_are_not_parted(tmp_path):
+    data = make_jpegs(tmp_path / "data", 10)
+    for path in sorted(data.rglob("*.jpg")):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+    learned, measured = split_names(data, None, seed=3)
+    assert (len(learned), len(measured)) == (48, 12)
+
+
+@pytest.mark.parametrize(
+    ("patches", "processes", "batch"),
+    [(27_000, 1, 128), (1_024, 1, 128), (1_023, 1, 64), (36, 1, 4), (3, 1, 2), (3, 4, 8), (100, 3, 128)],
+)
+def test_a_batch_fits_a_small_set(monkeypatch, patches, processes, batch):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    config = fitted(TrainConfig(peak_rate=0.16), patches)
+    assert (config.batch_size, config.peak_rate) == (batch, pytest.approx(0.16 * batch / 128))
 
 
 def test_a_missing_split_names_where_it_was_looked_for(refused, folder, tmp_path):

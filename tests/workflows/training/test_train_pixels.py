@@ -19,6 +19,7 @@ from landuse.errors import UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint
 from landuse.model.normalize import path_dn
 from landuse.model.pixel_network import PixelNetConfig
+from landuse.model.predict_pixels import PixelPredictor
 from landuse.model.training.pixels.batches import Batches
 from landuse.model.training.pixels.config import PixelTrainConfig
 from landuse.model.training.pixels.train import PixelRun, make_pixel_contract, step_losses
@@ -256,6 +257,66 @@ def test_evaluate_scores_the_head_of_patches(run, tiffs, model, tmp_path):
     png = tmp_path / "confusion.png"
     assert run("evaluate", "--model", model, "--split", listed, "--data", tiffs, "--confusion", png).code == 0
     assert png.is_file()
+
+
+def test_evaluate_says_how_reliable_the_cover_is_by_folder(run, pixels, model, tmp_path):
+    """Oracle: the predictor of maps, pixel by pixel, and sums in plain Python."""
+    part = make_pixels(tmp_path / "part", ["a", "b", "c"])
+    (part / "val.txt").write_text("b\n")
+    png = tmp_path / "reliability.png"
+    options = ("evaluate", "--model", model, "--device", "cpu", "--pixels", pixels, "--pixels", part)
+    shown = run(*options, "--reliability", png, "--json")
+    assert (shown.code, shown.err) == (0, "")
+    found = json.loads(shown.out)["pixels"]
+    assert list(found) == [str(pixels), str(part), "all"]
+    predictor = PixelPredictor.load(str(model), "cpu")
+    counts = {}
+    for folder, names in ((pixels, [f"patch_{i}" for i in range(20)]), (part, ["b"])):
+        bins = np.zeros((3, 15))  # pixels, their confidence, and those that are right
+        for name in names:
+            with (
+                rasterio.open(folder / f"{name}.tif") as image,
+                rasterio.open(folder / f"{name}.label.tif") as label,
+            ):
+                cover = predictor.pixel_scores(image.read(), BANDS, "L2A").cover
+                right = cover.argmax(0) == label.read(1)
+            for sure, hit in zip(cover.max(0).ravel(), right.ravel(), strict=True):
+                bins[:, min(int(sure * 15), 14)] += (1, sure, hit)
+        counts[str(folder)] = bins
+    counts["all"] = sum(counts.values())
+    for name, bins in counts.items():
+        # A pixel at the edge of a bin may fall to either side.
+        np.testing.assert_allclose(found[name]["weight"], bins[0], atol=3)
+        assert found[name]["accuracy"] == pytest.approx(bins[2].sum() / bins[0].sum(), abs=1e-3)
+        assert found[name]["ece"] == pytest.approx(np.abs(bins[1] - bins[2]).sum() / bins[0].sum(), abs=1e-3)
+    with Image.open(png) as drawn:
+        assert drawn.width > 1000
+    shown = run(*options)
+    assert f"{found['all']['accuracy']:.2%}  ECE {found['all']['ece']:6.2%}  all" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "nothing to score on. Give --data, --pixels or both"),
+        (("--confusion", "a.png", "--pixels", "p"), "--confusion draws the scores of --data"),
+        (("--reliability", "a.png", "--data", "p"), "--reliability draws the scores of --pixels"),
+        (("--model", "balanced-fast-rgb", "--pixels", "p"), "such as balanced-pixel"),
+        (("--reliability", "a.jpg", "--pixels", "p"), "End the name in .png"),
+        (("--pixels", "nowhere"), "--pixels nowhere is not a folder"),
+        (("--pixels", "snow"), "labels Snow, Land of L2A. Use a model trained on such labels"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_message(run, pixels, model, tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p").symlink_to(pixels)
+    (make_pixels(tmp_path / "snow", ["a"]) / "folder.json").write_text(
+        '{"level": "L2A", "covers": ["Snow", "Land"]}'
+    )
+    write_tiff(tmp_path / "snow" / "a.label.tif", np.ones((1, 64, 64), np.uint8))
+    shown = run("evaluate", "--model", model, *options, "--device", "cpu")
+    assert shown.code in (1, 2)
+    assert says in shown.error
 
 
 def test_losses_are_read_as_they_were_written(tmp_path, caplog):

@@ -1,4 +1,7 @@
-"""How well a network that classifies each pixel does on data kept out of training, and its temperatures."""
+"""How well a network that classifies each pixel does on data kept out of training, and its temperatures.
+
+A confidence is reliable where as much is right: of what is said with a confidence of 0.8, eight in ten.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,49 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 128
+
+RELIABILITY_BINS = 15
+"""Of equal width, as for the calibration error of patches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """How much of what is said with a confidence is right: sums over the pixels of each bin of confidence."""
+
+    weight: tuple[float, ...]
+    """Of the pixels, each counted by how far its label is believed."""
+    confidence: tuple[float, ...]
+    """Of their confidence times that."""
+    right: tuple[float, ...]
+    """Of that over those that are right."""
+
+    @classmethod
+    def of(cls, confidence: Tensor, right: Tensor, weight: Tensor) -> Reliability:
+        """Of pixels, (N,): how sure each answer is (0..1), whether it is right, how far its label counts."""
+        bins = (confidence * RELIABILITY_BINS).long().clamp(max=RELIABILITY_BINS - 1)
+
+        def sums(values: Tensor) -> tuple[float, ...]:
+            return tuple(torch.bincount(bins, values.double(), RELIABILITY_BINS).tolist())
+
+        weight = weight.double()
+        return cls(weight=sums(weight), confidence=sums(weight * confidence), right=sums(weight * right))
+
+    def __add__(self, other: Reliability) -> Reliability:
+        def added(name: str) -> tuple[float, ...]:
+            return tuple(a + b for a, b in zip(getattr(self, name), getattr(other, name), strict=True))
+
+        return Reliability(weight=added("weight"), confidence=added("confidence"), right=added("right"))
+
+    @property
+    def accuracy(self) -> float:
+        """Share that is right."""
+        return sum(self.right) / sum(self.weight)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, 0..1."""
+        gaps = (abs(right - sure) for right, sure in zip(self.right, self.confidence, strict=True))
+        return sum(gaps) / sum(self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +188,24 @@ def measure(
             if total[row] > 0
         }
     return PixelMetrics(patch_accuracy=accuracy, cover_accuracy=accuracies, cover_recall=recalls)
+
+
+def cover_reliability(network: PixelNet, contract: ModelContract, patches: PixelPatches) -> Reliability:
+    """The reliability of the cover's probabilities on labelled pixels, with all bands that they have.
+
+    Args:
+        network: in evaluation mode.
+        contract: the network's, of pixels; its temperature of the cover is applied.
+        patches: with pixel labels.
+    """
+    temperature = 1.0 if contract.pixels is None else contract.pixels.cover_temperature
+    told = []
+    for logits, label, weight in cover_logits(
+        network, contract, patches, torch.ones(len(contract.optional_bands))
+    ):
+        confidence, found = (logits / temperature).softmax(1).max(1)
+        told.append(Reliability.of(confidence, found == label, weight))
+    return sum(told[1:], start=told[0])
 
 
 def fit_temperatures(

@@ -455,6 +455,7 @@ function connectControls(map, data, look, repaint) {
   const stops = RAMP.map(rgb).join();
   document.getElementById("ramp-colors").style.background = `linear-gradient(to right, ${stops})`;
   document.getElementById("covers-choice").hidden = !data.layers.covers;
+  document.getElementById("ramp-note").hidden = !data.layers.covers; // a map of patches: calibrated on patches
   form.reset(); // a browser may keep what was chosen before a reload
   fade();
   choose();

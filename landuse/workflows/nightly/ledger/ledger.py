@@ -12,6 +12,7 @@ No method reads a clock: those that need the time take it as ``now_utc``.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -21,13 +22,29 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 
 from landuse.workflows.nightly.ledger import rows
-from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, MapRow, SceneRow, SceneState
-from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, SCENES, Database, open_database
+from landuse.workflows.nightly.ledger.records import (
+    DuePeriod,
+    Lease,
+    MapRecord,
+    MapRow,
+    Recipe,
+    SceneRow,
+    SceneState,
+)
+from landuse.workflows.nightly.ledger.schema import (
+    AREAS,
+    LEASES,
+    MAPS,
+    RECIPES,
+    SCENES,
+    Database,
+    open_database,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from landuse.workflows.nightly.ledger.records import AreaStatus, NewMap, Recipe, Sighting
+    from landuse.workflows.nightly.ledger.records import AreaStatus, NewMap, Sighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +69,34 @@ class Ledger:
         with open_database(url, create=create) as database:
             yield cls(database=database)
 
-    def note_found(self, area: str, sightings: Iterable[Sighting], recipe: Recipe, now_utc: datetime) -> int:
+    def note_found(
+        self,
+        area: str,
+        sightings: Iterable[Sighting],
+        recipe: Recipe,
+        now_utc: datetime,
+        *,
+        listed_before: int = 0,
+    ) -> int:
         """Enter that the area was searched, and the scenes that are new under this recipe.
 
         From now on the recipe is in force: where it has maps, those are the current ones. Known scenes stay
         as they are, so a scene may be noted twice, late or out of order.
 
+        Args:
+            area: name of the area.
+            sightings: what was found.
+            recipe: what its maps are made by.
+            now_utc: the time.
+            listed_before: how many scenes of the days that were searched are known from earlier searches.
+
         Returns:
             How many were new.
         """
+        sightings = tuple(sightings)
         with self.database.writing() as connection:
             rows.look_by(connection, area, recipe, now_utc)
+            rows.note_search(connection, area, len(sightings), listed_before, now_utc)
             return rows.enter_scenes(connection, area, sightings, recipe, now_utc)
 
     def recipe_of(self, area: str) -> Recipe | None:
@@ -202,7 +236,8 @@ class Ledger:
 
         If another recipe has come into force since, its map of the period stays the current one.
 
-        A scene that is already in an earlier map keeps that map's id. A scene of the period that is in
+        A map that is entered already was made again. A scene that is already in an earlier map keeps that
+        map's id. A scene of the period that is in
         neither ``mapped`` nor ``skipped`` stays due.
 
         Args:
@@ -226,14 +261,16 @@ class Ledger:
                 "area": area,
                 "period": lease.on.first_day,
                 "window_days": recipe.window_days,
-                "number": (last.scalar() or 0) + 1,
                 "model_sha256": recipe.model_sha256,
                 "recipe": recipe.digest,
                 "scene_ids": [sighting.scene_id for sighting in by_time],
             }
-            connection.execute(sa.insert(MAPS).values(values))
-            rows.put_in_succession(connection, area)
+            again = sa.update(MAPS).where(MAPS.c.map_id == made.map_id)  # one whose files were damaged
+            if not connection.execute(again.values(values)).rowcount:
+                values["number"] = (last.scalar() or 0) + 1
+                connection.execute(sa.insert(MAPS).values(values))
             rows.enter_scenes(connection, area, mapped, recipe, now_utc)
+            rows.put_in_succession(connection, area)
             keys = [sighting.key for sighting in mapped]
             rows.settle(
                 connection,
@@ -277,6 +314,101 @@ class Ledger:
             keys = lease.on.scenes
             rows.settle(connection, lease, keys, state, reason=reason, now_utc=now_utc, seconds=seconds)
 
+    def map_again(
+        self,
+        row: MapRow,
+        recipe: Recipe,
+        reason: str,
+        now_utc: datetime,
+        period_of: Callable[[datetime], str],
+    ) -> None:
+        """Have a current map made again whose files are damaged: its scenes are due once more.
+
+        Nothing happens if a run is at its period, or has made it again or superseded it since.
+
+        Args:
+            row: the map, as it was when its files were looked at.
+            recipe: what the area's maps are made by now. A map of other settings is not made again as it
+                was: its scenes are entered under these, if they are not there yet.
+            reason: what is wrong with it.
+            now_utc: the time.
+            period_of: the first day of the period that a moment lies in under the recipe.
+        """
+        with self.database.writing() as connection:
+            now_there = rows.read_maps(connection, rows.of_current(row.area) & (MAPS.c.map_id == row.map_id))
+            busy = _leased(row.area, now_utc).where(LEASES.c.period == row.period)
+            is_busy = connection.execute(busy).scalar() is not None
+            if is_busy or [entry.created_utc for entry in now_there] != [row.created_utc]:
+                return
+            own = sa.and_(
+                SCENES.c.area == row.area,
+                SCENES.c.recipe == row.recipe,
+                SCENES.c.period == row.period,
+                SCENES.c.scene_id.in_(row.scene_ids),
+                rows.of_states(SceneState.MAPPED),
+            )
+            if row.recipe == recipe.digest:
+                due = {"state": SceneState.FOUND, "attempts": 0, "map_id": row.map_id}
+                values = {**due, "reason": reason[: rows.MAX_REASON], "updated_utc": now_utc}
+                connection.execute(sa.update(SCENES).where(own).values(**values))
+                return
+            scenes = [scene.sighting for scene in rows.read_scenes(connection, own)]
+            moved = [replace(scene, period=period_of(scene.acquired_utc)) for scene in scenes]
+            rows.enter_scenes(connection, row.area, moved, recipe, now_utc)
+
+    def records(self, area: str) -> tuple[MapRecord, ...]:
+        """All that is needed to enter an area's maps in another ledger, in the order of ``all_maps``."""
+        with self.database.reading() as connection:
+            maps = rows.read_maps(connection, MAPS.c.area == area)
+            scenes = rows.read_scenes(connection, SCENES.c.area == area)
+            turns = rows.read_turns(connection, area)
+            settings = sa.select(RECIPES.c.recipe, RECIPES.c.settings).where(RECIPES.c.area == area)
+            recipes = {row.recipe: Recipe(**row.settings) for row in connection.execute(settings)}
+        last = {(row.recipe, row.period): row.map_id for row in maps}
+        of_map: dict[str | None, list[SceneRow]] = defaultdict(list)
+        for scene in scenes:
+            left_out = scene.map_id is None and scene.state is SceneState.SKIPPED
+            of_map[last.get((scene.recipe, scene.period)) if left_out else scene.map_id].append(scene)
+        return tuple(
+            MapRecord(
+                map=row, recipe=recipes[row.recipe], turn=turns[row.recipe], scenes=tuple(of_map[row.map_id])
+            )
+            for row in maps
+        )
+
+    def restore(self, area: str, records: Sequence[MapRecord]) -> int:
+        """Enter maps and their scenes that the ledger has lost; what it has stays as it is.
+
+        Returns:
+            How many maps were entered.
+        """
+        with self.database.writing() as connection:
+            known = {row.map_id for row in rows.read_maps(connection, MAPS.c.area == area)}
+            lost = [record for record in records if record.map.map_id not in known]
+            turns = rows.read_turns(connection, area)
+            for record in sorted(lost, key=lambda record: record.turn):
+                digest = record.recipe.digest
+                if digest not in turns:
+                    values = {"area": area, "recipe": digest, "settings": asdict(record.recipe)}
+                    connection.execute(sa.insert(RECIPES).values(**values, turn=record.turn))
+                    turns[digest] = record.turn
+                connection.execute(sa.insert(MAPS).values(asdict(replace(record.map, superseded_by=None))))
+                keys = rows.of_keys([scene.key for scene in record.scenes])
+                mapped = rows.of_states(SceneState.MAPPED)
+                own = rows.of_recipe(area, record.recipe) & keys
+                connection.execute(sa.delete(SCENES).where(own, ~mapped))
+                kept = {row.key for row in rows.read_scenes(connection, own)}
+                fresh = [asdict(scene) for scene in record.scenes if scene.key not in kept]
+                if fresh:
+                    connection.execute(sa.insert(SCENES), fresh)
+            if lost and not connection.execute(sa.select(AREAS).where(AREAS.c.area == area)).all():
+                newest = max(lost, key=lambda record: record.turn)
+                looked = max(record.map.created_utc for record in lost)
+                entered = sa.insert(AREAS).values(area=area, recipe=newest.recipe.digest, looked_utc=looked)
+                connection.execute(entered)
+            rows.put_in_succession(connection, area)
+        return len(lost)
+
     def note_changes(self, area: str, paths: Mapping[str, tuple[str, ...]]) -> None:
         """Enter the paths of an area's change layers, by the id of the later map; other maps have none."""
         with self.database.writing() as connection:
@@ -294,7 +426,7 @@ class Ledger:
             return rows.read_scenes(connection, rows.of_recipe(area, recipe))
 
     def latest_maps(self, area: str) -> tuple[MapRow, ...]:
-        """The current maps of an area, at most one for each day, ordered by period."""
+        """The current maps of an area, ordered by period."""
         with self.database.reading() as connection:
             return rows.read_maps(connection, rows.of_current(area))
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from landuse.errors import UsageError
 from landuse.redact import printable
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 MAX_ID = 200
 """Characters of a scene's id; those of Sentinel-2 have some 60. A database's index holds only short keys."""
@@ -38,7 +42,7 @@ class SceneState(StrEnum):
     FOUND = "found"
     """Nothing yet: it waits for a run, or a run is at it."""
     MAPPED = "mapped"
-    """It is in a map. This never changes again."""
+    """It is in a map. This changes only where the map's files are damaged: then it is to be mapped again."""
     SKIPPED = "skipped"
     """It was looked at and is in no map; the reason says why."""
     FAILED = "failed"
@@ -152,7 +156,8 @@ class SceneRow(Sighting):
     seconds: float | None
     """How long the last try of its period took that came to an end."""
     map_id: str | None
-    """The first map that it went into; later maps of the period are found by ``MapRow.superseded_by``."""
+    """The first map that it went into; later maps of the period are found by ``MapRow.superseded_by``. One
+    that is to be made again is here before that."""
 
     @property
     def sighting(self) -> Sighting:
@@ -245,6 +250,50 @@ class MapRow(NewMap):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MapRecord:
+    """All that the ledger holds of one map: enough to enter it again in a ledger that has lost it."""
+
+    map: MapRow
+    """Its row; which map supersedes it follows from the others."""
+    recipe: Recipe
+    """What it was made by."""
+    turn: int
+    """When that came into force last, among the area's recipes: the higher the later."""
+    scenes: tuple[SceneRow, ...]
+    """The scenes that went into it first, and with the last map of its period those that were left out."""
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON."""
+        entered = replace(self, map=replace(self.map, superseded_by=None))
+        values: dict[str, object] = _adapter().dump_python(entered, mode="json")
+        return values
+
+    @staticmethod
+    def from_dict(values: object) -> MapRecord:
+        """What ``to_dict`` wrote.
+
+        Raises:
+            ValueError: it is nothing of the kind, or does not hold together.
+        """
+        record = _adapter().validate_python(values)
+        recipe, row = record.recipe.digest, record.map
+        own = (row.recipe, row.model_sha256, row.window_days)
+        if own != (recipe, record.recipe.model_sha256, record.recipe.window_days):
+            raise ValueError(f"map {row.map_id!r} is of another recipe than its record")
+        foreign = [one for one in record.scenes if (one.area, one.recipe) != (row.area, recipe)]
+        if foreign or any(one.map_id not in (None, row.map_id) for one in record.scenes):
+            raise ValueError(f"map {row.map_id!r} has scenes of another map in its record")
+        return record
+
+
+@cache
+def _adapter() -> TypeAdapter[MapRecord]:
+    from pydantic import TypeAdapter  # takes a while
+
+    return TypeAdapter(MapRecord)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AreaStatus:
     """How an area fares under the recipe that it was last looked at with."""
 
@@ -262,3 +311,7 @@ class AreaStatus:
     """Periods that a run is at."""
     failures: tuple[SceneRow, ...] = ()
     """Its failed and its parked scenes with the reasons, by period."""
+    empty_utc: datetime | None = None
+    """Since when searches find nothing where they found scenes before; None: the last one did."""
+    lost: int = 0
+    """How many scenes of the days searched they found before."""

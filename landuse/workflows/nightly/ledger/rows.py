@@ -1,9 +1,9 @@
 """IO: the queries and statements of the ledger, each within a transaction of the caller's.
 
-Each day of an area has at most one current map: of the maps that show the day, the one whose recipe came
-into force last, and among those of one recipe the one entered last. So if an area goes back to earlier
-settings, the maps made with them become current again. A period that is not mapped again, for instance
-because it is too old to be searched, keeps its map.
+Of the maps that show a day, the one whose recipe came into force last is current, and among those of one
+recipe the one entered last. So if an area goes back to earlier settings, the maps made with them become
+current again. A period that is not mapped again, for instance because it is too old to be searched, keeps its
+map; so does one of which maps of shorter periods show only a part so far.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from landuse.workflows.nightly.ledger.records import (
     SceneRow,
     SceneState,
 )
-from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, RECIPES, SCENES
+from landuse.workflows.nightly.ledger.schema import AREAS, LEASES, MAPS, RECIPES, SCENES, SEARCHES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from landuse.workflows.nightly.ledger.records import DuePeriod, Lease, Sighting
 
@@ -133,6 +133,10 @@ def enter_scenes(
 def look_by(connection: sa.Connection, area: str, recipe: Recipe, now_utc: datetime) -> None:
     """Enter a search of an area and put its recipe in force, unless a later search was entered before."""
     known = connection.execute(sa.select(AREAS).where(AREAS.c.area == area)).one_or_none()
+    own = sa.and_(RECIPES.c.area == area, RECIPES.c.recipe == recipe.digest)
+    if connection.execute(sa.select(RECIPES.c.turn).where(own)).one_or_none() is None:
+        values = {"area": area, "recipe": recipe.digest, "settings": asdict(recipe), "turn": 0}
+        connection.execute(sa.insert(RECIPES).values(**values))
     looked = {"recipe": recipe.digest, "looked_utc": now_utc}
     if known is None:
         connection.execute(sa.insert(AREAS).values(area=area, **looked))
@@ -141,20 +145,31 @@ def look_by(connection: sa.Connection, area: str, recipe: Recipe, now_utc: datet
     else:
         return
     if known is None or known.recipe != recipe.digest:
-        own = sa.and_(RECIPES.c.area == area, RECIPES.c.recipe == recipe.digest)
         last = connection.execute(sa.select(sa.func.max(RECIPES.c.turn)).where(RECIPES.c.area == area))
-        turn = (last.scalar() or 0) + 1
-        if not connection.execute(sa.update(RECIPES).where(own).values(turn=turn)).rowcount:
-            values = {"area": area, "recipe": recipe.digest, "settings": asdict(recipe), "turn": turn}
-            connection.execute(sa.insert(RECIPES).values(**values))
+        connection.execute(sa.update(RECIPES).where(own).values(turn=(last.scalar() or 0) + 1))
         put_in_succession(connection, area)
+
+
+def note_search(connection: sa.Connection, area: str, found: int, lost: int, now_utc: datetime) -> None:
+    """Enter what a search of an area found: nothing, of so many scenes that are lost, or something again."""
+    own = SEARCHES.c.area == area
+    if found:
+        connection.execute(sa.delete(SEARCHES).where(own))
+    elif lost and connection.execute(sa.select(SEARCHES).where(own)).one_or_none() is None:
+        connection.execute(sa.insert(SEARCHES).values(area=area, lost=lost, empty_utc=now_utc))
 
 
 def put_in_succession(connection: sa.Connection, area: str) -> None:
     """Enter for every map of an area which map supersedes it."""
-    turns = connection.execute(sa.select(RECIPES.c.recipe, RECIPES.c.turn).where(RECIPES.c.area == area))
     rows = read_maps(connection, MAPS.c.area == area)
-    successors = succession(rows, {row.recipe: row.turn for row in turns})
+    moments: dict[str, list[datetime]] = {}
+    if len({row.window_days for row in rows}) > 1:
+        scenes = sa.select(SCENES.c.recipe, SCENES.c.scene_id, SCENES.c.acquired_utc)
+        acquired = {row[:2]: row[2] for row in connection.execute(scenes.where(SCENES.c.area == area))}
+        for row in rows:
+            keys = [(row.recipe, name) for name in row.scene_ids]
+            moments[row.map_id] = [acquired[key] for key in keys if key in acquired]
+    successors = succession(rows, read_turns(connection, area), moments)
     for row in rows:
         if row.superseded_by != successors[row.map_id]:
             connection.execute(
@@ -164,15 +179,25 @@ def put_in_succession(connection: sa.Connection, area: str) -> None:
             )
 
 
-def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, str | None]:
+def read_turns(connection: sa.Connection, area: str) -> dict[str, int]:
+    """When each recipe of an area came into force last: the higher the later."""
+    turns = connection.execute(sa.select(RECIPES.c.recipe, RECIPES.c.turn).where(RECIPES.c.area == area))
+    return {row.recipe: row.turn for row in turns}
+
+
+def succession(
+    maps: Iterable[MapRow], turns: Mapping[str, int], moments: Mapping[str, Sequence[datetime]]
+) -> dict[str, str | None]:
     """By each map's id, that of the map which supersedes it; None for those that are current.
 
-    The maps of one period form one chain. Its last one is superseded by the last one of a period that has
-    another length, where that shows some of its days and its recipe came into force later.
+    The maps of one period form one chain. Its last one is superseded by the last ones of periods that have
+    another length and whose recipes came into force later, once those show all of it: every day of its
+    period, or something from each overpass that it shows.
 
     Args:
         maps: all of one area.
         turns: by a recipe's digest, when it came into force last: the higher the later.
+        moments: by a map's id, when its scenes were acquired; of a map without any a part is enough.
     """
 
     def rank(row: MapRow) -> tuple[int, int]:
@@ -193,9 +218,20 @@ def succession(maps: Iterable[MapRow], turns: Mapping[str, int]) -> dict[str, st
         for day in _days(row):
             of_day[day].append(row)
     for row in latest:
-        highest = max((other for day in _days(row) for other in of_day[day]), key=rank)
-        found[row.map_id] = None if highest is row else highest.map_id
+        others = {other.map_id: other for day in _days(row) for other in of_day[day]}.values()
+        later = [other for other in others if rank(other) > rank(row)]
+        whole = any({*_days(row)} <= {*_days(other)} for other in later)
+        shown = [moment for other in later for moment in moments.get(other.map_id, ())]
+        if later and (whole or all(_near(moment, shown) for moment in moments.get(row.map_id, ()))):
+            found[row.map_id] = max(later, key=rank).map_id
+        else:
+            found[row.map_id] = None
     return found
+
+
+def _near(moment: datetime, others: Iterable[datetime]) -> bool:
+    """Whether one of the others is of the same overpass, whatever its scene is called."""
+    return any(abs(moment - other) < NIGHT for other in others)
 
 
 def _days(row: MapRow) -> range:
@@ -244,9 +280,9 @@ def settle(
         .values(
             state=state,
             reason=printable(" ".join(redact(reason).split()))[:MAX_REASON],
-            map_id=map_id,
             updated_utc=now_utc,
             seconds=seconds,
+            **({} if map_id is None else {"map_id": map_id}),
         )
     )
 
@@ -271,6 +307,7 @@ def read_status(
     mapped = sa.and_(SCENES.c.area == area, of_states(SceneState.MAPPED))
     maps = read_maps(connection, of_current(area))
     failed = of_states(SceneState.FAILED, SceneState.PARKED)
+    search = connection.execute(sa.select(SEARCHES).where(SEARCHES.c.area == area)).one_or_none()
     return AreaStatus(
         area=area,
         looked_utc=looked_utc,
@@ -279,4 +316,6 @@ def read_status(
         scenes={state: counts.get(state, 0) for state in SceneState},
         running=connection.execute(leased).scalar_one(),
         failures=read_scenes(connection, of_recipe(area, recipe) & failed),
+        lost=0 if search is None else search.lost,
+        empty_utc=None if search is None else search.empty_utc,
     )

@@ -26,7 +26,7 @@ from landuse.workflows.nightly.ledger.records import SceneState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the tables change."""
 
 URL_FORM = (
@@ -89,6 +89,15 @@ AREAS = sa.Table(
     sa.Column("area", sa.Text, primary_key=True),
     sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("looked_utc", UtcDateTime, nullable=False),
+)
+
+SEARCHES = sa.Table(
+    "searches",
+    METADATA,
+    sa.Column("area", sa.Text, primary_key=True),
+    # Since when searches find nothing, and how many scenes they found before. Only such areas are here.
+    sa.Column("empty_utc", UtcDateTime, nullable=False),
+    sa.Column("lost", sa.Integer, nullable=False),
 )
 
 RECIPES = sa.Table(
@@ -197,17 +206,17 @@ class Database:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
                 yield connection
 
-    def has_tables(self) -> bool:
-        """Whether the ledger's tables are there; False for a database without any.
+    def version(self) -> int:
+        """Which version of the tables is there; 0 for a database without any.
 
         Raises:
             LedgerError: the tables are of something else or of a newer version, or cannot be read.
         """
         with self.reading() as connection:
-            return self._is_ledger(connection)
+            return self._version(connection)
 
     def create_tables(self) -> None:
-        """Make the tables, unless another run has just done so.
+        """Make the tables that are not there, unless another run has just done so.
 
         Raises:
             LedgerError: they cannot be made.
@@ -215,20 +224,21 @@ class Database:
         if self.engine.dialect.name == "sqlite":
             self._use_wal()
         with self.writing() as connection:
-            if not self._is_ledger(connection):
-                METADATA.create_all(connection)
+            if self._version(connection) < SCHEMA_VERSION:
+                METADATA.create_all(connection)  # version 2 has one table more than version 1
+                connection.execute(sa.delete(VERSION))
                 connection.execute(sa.insert(VERSION).values(version=SCHEMA_VERSION))
 
-    def _is_ledger(self, connection: sa.Connection) -> bool:
+    def _version(self, connection: sa.Connection) -> int:
         there = set(sa.inspect(connection).get_table_names())
         if VERSION.name in there:
-            version = connection.execute(sa.select(sa.func.max(VERSION.c.version))).scalar()
-            if version != SCHEMA_VERSION:
+            version = connection.execute(sa.select(sa.func.max(VERSION.c.version))).scalar() or 0
+            if version > SCHEMA_VERSION:
                 raise LedgerError(
                     f"Ledger {self.shown} has version {version}, and this landuse knows {SCHEMA_VERSION}. "
                     "Install the release that wrote it, or name another database as ledger."
                 )
-            return True
+            return version
         # A PostgreSQL database may well be shared; a file with other tables is another program's.
         foreign = there if self.engine.dialect.name == "sqlite" else there & set(METADATA.tables)
         if foreign:
@@ -236,7 +246,7 @@ class Database:
                 f"{self.shown} is no ledger: it holds {', '.join(map(repr, sorted(foreign)[:5]))} of another "
                 "program. Name a database of its own as ledger."
             )
-        return False
+        return 0
 
     def _use_wal(self) -> None:
         """Let readers and a writer not wait for each other. Where a file system cannot, they wait."""
@@ -290,10 +300,15 @@ def open_database(url: str, *, create: bool) -> Iterator[Database]:
         if is_file and not create:
             parsed = _readable(parsed, Path(shown))
         with _connected(parsed, shown) as database:
-            there = database.has_tables()
-            if create and not there:
+            version = database.version()
+            if create and version < SCHEMA_VERSION:
                 database.create_tables()
-            if create or there:
+            elif 0 < version < SCHEMA_VERSION:
+                raise LedgerError(
+                    f"Ledger {shown} has version {version}; this landuse knows {SCHEMA_VERSION}. "
+                    "`landuse nightly run` brings it up to that."
+                )
+            if create or version:
                 yield database
                 return
     with _connected(sa.make_url("sqlite://"), shown, StaticPool) as empty:

@@ -60,6 +60,26 @@ def plan_of(area, scenes, **options) -> RunPlan:
     return make_plan(area, scenes, CONTRACT, **values)
 
 
+@pytest.mark.parametrize(
+    ("width_m", "options", "said"),
+    [
+        (
+            1_900_000,
+            {},
+            r"has 3\d\.\d thousand million pixels of 10 m .* at most 20\. Map it in parts",
+        ),
+        (600_000, {"block_px": 16}, r"takes 1\d{7} blocks of 16 px, .* larger --block-px, such as 1024"),
+    ],
+)
+def test_a_map_that_would_cost_too_much_is_refused_before_anything_is_made(
+    monkeypatch, width_m, options, said
+):
+    monkeypatch.setattr("landuse.pipeline.blocks.plan.cut_into_blocks", lambda *_: pytest.fail("too late"))
+    area = utm_area("EPSG:32633", 500_000 - width_m / 2, 1e6, 500_000 + width_m / 2, 1e6 + width_m)
+    with pytest.raises(UsageError, match=said):
+        plan_of(area, [scene(area, "EPSG:32633")], crs="EPSG:32633", **options)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     left=st.integers(300_000, 700_000),
@@ -194,6 +214,16 @@ def test_blurred_imagery_is_warned_of():
     assert "1 of 2 scenes have pixels of up to 20 m, such as 'blurred'" in warning
 
 
+def test_imagery_smaller_than_a_patch_is_warned_of():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    west, south = 500_000.0, 5_316_200.0
+    small = scene(area, "EPSG:32633", (west, south, west + 630, south + 5_000))
+    (warning,) = plan_of(area, [small]).warnings
+    assert warning.startswith("The imagery is 63 x 500 pixels, smaller than the 64 x 64 that")
+    beside = scene(area, "EPSG:32633", (west + 630, south, west + 640, south + 5_000))
+    assert plan_of(area, [small, beside]).warnings == ()
+
+
 def test_imagery_without_a_cloud_mask_is_warned_of():
     area = shapely.box(13, 48, 13.1, 48.1)
     (warning,) = plan_of(area, [scene(area, bands=RGB)]).warnings
@@ -234,7 +264,7 @@ def test_the_digest_of_a_fixed_plan_stays():
     area = utm_area("EPSG:32633", 380_000, 5_340_000, 384_000, 5_343_000)
     seen = replace(scene(area, "EPSG:32633", (379_980.0, 5_330_000.0, 390_000.0, 5_350_000.0)), id="pinned")
     plan = replace(plan_of(area, [seen], clip=True), version="0.1.0")
-    rounded = replace(plan, clip_wkt=shapely.to_wkt(shapely.from_wkt(plan.clip_wkt), rounding_precision=0))
+    rounded = replace(plan, area_wkt=shapely.to_wkt(shapely.from_wkt(plan.area_wkt), rounding_precision=0))
     fixed = tuple(
         replace(
             each,

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from PIL import Image
 
+from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES
 from landuse.errors import OutputError
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, CellStatus, Cover, percent
 from landuse.pipeline.pages import preview
 from landuse.pipeline.pages.preview import class_image, draw_preview, plain, round_length, write_preview
-from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, small_view
+from tests.views import CELL_M, COLS, LEFT_M, ROWS, TOP_M, hostile_view, pixel_view, small_view
 
 
 def texts(figure):
@@ -61,6 +62,44 @@ def test_the_picture_shows_every_cell_and_pixel_in_its_place(tmp_path):
         bottom - top,
     ]
     assert image_axes.images[0].get_extent() == map_axes.images[0].get_extent()
+
+
+@pytest.mark.parametrize("repeat", [1, 4])
+def test_the_land_cover_is_drawn_beside_the_land_use_or_below_it(repeat):
+    """As many classes and covers as there are, on a map of usual shape and on a wide one."""
+    view = pixel_view()
+
+    def wide(values):
+        return np.tile(values, (1, repeat, *(1,) * (values.ndim - 2)))
+
+    rasters = ("classes", "confidence", "status", "land_cover", "second", "second_share", "image")
+    of_classes, of_covers = (
+        tuple(replace(view.areas[0], id=i, name=name, share=1 / len(names)) for i, name in enumerate(names))
+        for names in (LAND_USE_NAMES, LAND_COVER_NAMES)
+    )
+    view = replace(
+        view,
+        **{name: wide(getattr(view, name)) for name in rasters},
+        bounds_m=(LEFT_M, TOP_M - ROWS * CELL_M, LEFT_M + repeat * COLS * CELL_M, TOP_M),
+        areas=of_classes,
+        cover_areas=of_covers,
+    )
+    figure = draw_preview(view)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    *panels, _ = figure.axes
+    assert [axes.get_title("left") for axes in panels] == ["Image", "Land use", "Land cover"]
+    left, top, right, bottom = box_px(panels[2])
+    for row, col in np.argwhere(view.land_cover != NODATA_ID):
+        y = top + (row + 0.5) * (bottom - top) / ROWS
+        x = left + (col + 0.5) * (right - left) / COLS / repeat
+        assert tuple(pixels[int(y), int(x)]) == view.cover_legend[view.land_cover[row, col]].color
+    said = texts(figure)
+    for entry in view.cover_legend:
+        assert f"{entry.title}  11.1 %" in said
+    boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text()]
+    assert max(box.x1 for box in boxes) <= 1880
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
 
 
 def test_every_cell_is_a_square_of_one_class():
@@ -196,6 +235,14 @@ def test_the_scale_bar_has_a_round_length(most_m):
     assert f"{length:.0e}"[0] in "125"
 
 
+def test_no_digit_of_the_layout_that_another_run_may_change_moves_a_panel():
+    figure = draw_preview(pixel_view())
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        bounds = axes.get_position(original=True).bounds
+        assert bounds == pytest.approx(np.round(bounds, 5), abs=1e-12)
+
+
 def test_equal_maps_make_equal_pictures_whole_or_not_there(tmp_path):
     for name in ("a.png", "b.png"):
         write_preview(tmp_path / name, small_view())
@@ -216,3 +263,22 @@ assert "matplotlib.pyplot" not in sys.modules
 """
     command = [sys.executable, "-W", "error", "-c", code]
     subprocess.run(command, check=True, timeout=120, cwd=pytestconfig.rootpath)
+
+
+def test_warnings_are_told_a_line_each():
+    long = "The imagery is 40 x 40 pixels. " * 20
+    figure = draw_preview(small_view(warnings=("First.", long, "Third.", "Fourth.")))
+    lines = [text for text in figure.texts if text.get_text().startswith("Note: ")]
+    lines.sort(key=lambda text: -text.get_position()[1])
+    first, cut, third = [text.get_text() for text in lines]
+    assert (first, third) == ("Note: First.", "Note: Third.")
+    assert cut.startswith("Note: The imagery is 40 x 40 pixels.")
+    assert cut.endswith("…")
+    assert not any("Note" in text for text in texts(draw_preview(small_view())))
+
+
+def test_the_area_is_that_of_the_land_and_not_of_whole_cells():
+    view = small_view()
+    halved = replace(view, areas=tuple(replace(area, area_m2=area.area_m2 / 2) for area in view.areas))
+    assert halved.area_m2 == pytest.approx(view.area_m2 / 2)
+    assert draw_preview(halved).texts != draw_preview(view).texts

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,8 +19,10 @@ from landuse.errors import UsageError
 from landuse.pipeline.blocks.plan import _data_extent
 from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of, outer_rings, project, utm_crs
 from landuse.pipeline.providers import PLANETARY_COMPUTER
+from landuse.pipeline.search import area_file
 from landuse.pipeline.search.area import DateRange, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.search.item import scene_from_item
+from tests.servers import file_server
 
 
 @pytest.mark.parametrize(
@@ -183,13 +186,92 @@ def test_aoi_is_reprojected_and_merged(tmp_path):
     assert back.area == pytest.approx(left.union(right).area, rel=1e-6)
 
 
-def test_aoi_bow_tie_becomes_its_two_triangles(tmp_path):
+def test_aoi_bow_tie_becomes_its_two_triangles_and_both_areas_are_told(tmp_path, caplog):
     path = tmp_path / "bow.geojson"
     ring = [[10, 50], [11, 51], [11, 50], [10, 51], [10, 50]]
     path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     area = read_aoi(path)
     assert area.geometry.is_valid
     assert area.geometry.area == pytest.approx(0.5)
+    # Two triangles of some 199 000 ha, which turn in opposite directions: as drawn they all but cancel.
+    told = re.search(r"it encloses (\S+) ha, .* repaired and mapped (\S+) ha", caplog.text)
+    drawn, mapped = map(float, told.groups())
+    assert drawn < 1e4
+    assert mapped == pytest.approx(3.94e5, rel=0.01)
+    caplog.clear()
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring[:3] + ring[:1]]}))
+    read_aoi(path)
+    assert not caplog.records
+
+
+def test_an_outline_that_crosses_itself_thousands_of_times_is_refused_at_once(tmp_path):
+    path = tmp_path / "tangle.geojson"
+    corners = np.random.default_rng(1).random((400, 2)).tolist()
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*corners, corners[0]]]}))
+    with pytest.raises(UsageError, match=r"crosses itself more than 1000 times\. Draw its outline anew"):
+        read_aoi(path)
+
+
+def test_every_format_that_aoi_takes_means_the_same(tmp_path):
+    frame = geopandas.GeoDataFrame(
+        {"x": [1]}, geometry=[shapely.box(4e5, 5e6, 4.1e5, 5.02e6)], crs="EPSG:32633"
+    )
+    for name in ("a.gpkg", "a.shp", "a.fgb"):
+        frame.to_file(tmp_path / name)
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_file(tmp_path / "a.geojson", engine="pyogrio", RFC7946="NO")  # with its CRS, as GDAL writes it
+    shapes = [
+        read_aoi(tmp_path / f"a.{kind}").geometry for kind in ("gpkg", "shp", "fgb", "parquet", "geojson")
+    ]
+    for shape in shapes[1:]:
+        assert shape.symmetric_difference(shapes[0]).area < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.geojson", "<OGRWFSDataSource><URL>{url}</URL></OGRWFSDataSource>"),
+        ("x.gpkg", "<OGRVRTDataSource><OGRVRTLayer name='a'><SrcDataSource>{url}/a.geojson</SrcDataSource>"
+         "</OGRVRTLayer></OGRVRTDataSource>"),
+        ("x.shp", "<OGRWFSDataSource><URL>{url}</URL></OGRWFSDataSource>"),
+        ("x.kml", "<kml><NetworkLink><Link><href>{url}/a.kml</href></Link></NetworkLink></kml>"),
+        ("x.json", '{{"type": "Topology", "x": "{url}"}}'),
+    ],
+)  # fmt: skip
+def test_an_aoi_of_another_format_under_a_known_name_is_refused_and_asks_nobody(tmp_path, name, content):
+    path = tmp_path / name
+    with file_server(tmp_path) as server:
+        path.write_text(content.format(url=server.url))
+        with pytest.raises(
+            UsageError, match=r"holds no features|cannot be read as a vector file .*Give GeoPackage"
+        ):
+            read_aoi(path)
+        assert server.log == []
+
+
+def test_a_view_of_a_geopackage_is_not_read_and_a_table_only_for_a_time(tmp_path, monkeypatch):
+    path = tmp_path / "x.gpkg"
+    geopandas.GeoDataFrame(geometry=[shapely.box(1, 2, 3, 4)], crs="EPSG:4326").to_file(path, layer="a")
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE kept AS SELECT * FROM a")
+        for trigger in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f'DROP TRIGGER "{trigger[0]}"')
+        database.execute("DROP TABLE a")
+        database.execute(
+            "CREATE VIEW a AS WITH RECURSIVE n(fid, geom) AS (SELECT 1, NULL UNION ALL SELECT fid + 1, NULL "
+            "FROM n) SELECT fid, geom FROM n"
+        )
+    database.close()
+    with pytest.raises(UsageError, match=r"0 layers of polygons \(tables: none; views are not read\)"):
+        read_aoi(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE gpkg_geometry_columns SET table_name = 'kept'")
+    database.close()
+    assert read_aoi(path).bbox == (1, 2, 3, 4)
+    monkeypatch.setattr(area_file, "LIMIT_S", -1.0)
+    monkeypatch.setattr(area_file, "STEPS", 1)
+    with pytest.raises(UsageError, match="interrupted"):
+        read_aoi(path)
 
 
 def _geojson(*geometries):
@@ -207,7 +289,7 @@ def _geojson(*geometries):
         (None, "does not exist"),
         ("no vector data", "cannot be read"),
         (_geojson(), "Give a file"),
-        (_geojson({"type": "Point", "coordinates": [1, 2]}), "0 layers of polygons"),
+        (_geojson({"type": "Point", "coordinates": [1, 2]}), "holds Point features. Give polygons"),
         (_geojson({"type": "Polygon", "coordinates": [[[1, 2], [2, 3], [3, 4], [1, 2]]]}), "no area"),
         (
             _geojson({"type": "Polygon", "coordinates": [[[5e5, 5e6], [6e5, 5e6], [6e5, 6e6], [5e5, 5e6]]]}),
@@ -240,10 +322,14 @@ def test_aoi_without_a_crs_is_refused(tmp_path):
 
 def test_aoi_with_two_polygon_layers_names_them(tmp_path):
     path = tmp_path / "aoi.gpkg"
-    for layer in ("one", "two"):
-        geopandas.GeoDataFrame(geometry=[shapely.box(1, 2, 3, 4)], crs="EPSG:4326").to_file(path, layer=layer)
-    with pytest.raises(UsageError, match="one: Polygon, two: Polygon"):
+    for west, layer in enumerate(("one", "two"), start=1):
+        box = shapely.box(west, 2, 3, 4)
+        geopandas.GeoDataFrame(geometry=[box], crs="EPSG:4326").to_file(path, layer=layer)
+    with pytest.raises(UsageError, match=r"2 layers of polygons \(tables: one: Polygon, two: Polygon"):
         read_aoi(path)
+    assert read_aoi(path, "two").bbox == (2, 2, 3, 4)
+    with pytest.raises(UsageError, match=r"has no table 'three' of geometries\. It has: one"):
+        read_aoi(path, "three")
 
 
 @pytest.mark.parametrize(

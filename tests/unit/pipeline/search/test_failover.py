@@ -11,13 +11,18 @@ from starlette.responses import PlainTextResponse
 from landuse.errors import ModelError, NothingFoundError, ProviderError, UsageError
 from landuse.pipeline.providers import EARTH_SEARCH, PLANETARY_COMPUTER
 from landuse.pipeline.remote.retry import RetryPolicy
-from landuse.pipeline.search.area import parse_bbox
+from landuse.pipeline.search.area import parse_bbox, parse_dates
 from landuse.pipeline.search.find_scenes import SceneQuery, search_sources
 from landuse.pipeline.search.source import split_sources
 from tests.servers import file_server, free_port, stac_api, stac_item, write_items
 
 HASTY = RetryPolicy(attempts=2, first_pause_s=0.0, deadline_s=20)
-QUERY = SceneQuery(area=parse_bbox("10.2,50.2,10.4,50.4"), levels=("L1C", "L2A"), bands=("B02", "B03"))
+QUERY = SceneQuery(
+    area=parse_bbox("10.2,50.2,10.4,50.4"),
+    dates=parse_dates("2015-06-23/.."),
+    levels=("L1C", "L2A"),
+    bands=("B02", "B03"),
+)
 TILE = {"s2__mgrs_tile": "32UMA", "platform": "Sentinel-2B"}
 BROKEN = {"s2__processing_baseline": None}
 OF_L1C = {"s2__product_type": "S2MSI1C"}

@@ -20,11 +20,12 @@ from tests.servers import file_server, free_port, json_body, stac_item, write_it
 
 INSIDE = parse_bbox("10.2,50.2,10.4,50.4")
 ANYWHERE = SceneQuery(area=None)
+EVER = parse_dates("2015-06-23/..")
 AT_ONCE = RetryPolicy(first_pause_s=0.0)
 
 
 def _query(**wanted):
-    return SceneQuery(**{"area": INSIDE, **wanted})
+    return SceneQuery(**{"area": INSIDE, "dates": EVER, **wanted})
 
 
 def _catalogue(folder, items):
@@ -177,12 +178,25 @@ def test_a_file_that_is_no_stac_is_the_users_to_mend(tmp_path, content, said):
         search(str(path), ANYWHERE)
 
 
+def test_an_image_as_a_source_is_told_how_to_be_mapped(tmp_path):
+    path = tmp_path / "scene.tif"
+    path.write_bytes(b"II*\x00\xff\xfe")
+    with pytest.raises(UsageError, match=r"is an image, not STAC\. Map it with landuse map scene\.tif"):
+        search(str(path), ANYWHERE)
+
+
 @pytest.mark.parametrize(
     "source", ["planetary-computre", "ftp://x.org/stac", "http://[", "nowhere/catalog.json", "x" * 5000]
 )
 def test_an_unknown_source_is_named(source):
     with pytest.raises(UsageError, match="--source"):
         search(source, _query())
+
+
+def test_an_item_of_the_future_is_refused(tmp_path):
+    future = stac_item("future", datetime="2999-01-01T10:00:00Z")
+    with pytest.raises(UsageError, match="2999-01-01T10:00:00Z, which is in the future"):
+        search(str(write_items(tmp_path / "items.json", [future])), ANYWHERE)
 
 
 def test_an_empty_folder_and_a_broken_parquet_are_usage_errors(tmp_path):
@@ -349,6 +363,62 @@ def test_the_world_is_not_searched_without_an_area(tmp_path):
         _api(server, [])
         with pytest.raises(UsageError, match="--bbox"):
             search(server.url, ANYWHERE)
+        with pytest.raises(UsageError, match=r"all that it has, from 2015 to today\. Say when, with --date"):
+            search(server.url, SceneQuery(area=INSIDE))
+        # Of a known service that is known before it is asked.
+        known = replace(EARTH_SEARCH, endpoint=server.url)
+        asked = len(server.log)
+        for query in (ANYWHERE, SceneQuery(area=INSIDE)):
+            with pytest.raises(UsageError, match="Say wh"):
+                search(known, query)
+        assert len(server.log) == asked
+
+
+def test_swapped_latitude_and_longitude_are_guessed_of_local_sources_too(tmp_path):
+    path = write_items(tmp_path / "items.json", [stac_item("a")])
+    with pytest.raises(
+        NothingFoundError, match=r"probably swapped: .* as in --bbox 10\.2,50\.2,10\.4,50\.4\."
+    ):
+        search(str(path), SceneQuery(area=parse_bbox("50.2,10.2,50.4,10.4")))
+    with pytest.raises(NothingFoundError) as caught:
+        search(str(path), SceneQuery(area=parse_bbox("20.2,10.2,20.4,10.4")))
+    assert "probably swapped" not in str(caught.value)
+
+
+def test_a_bad_link_of_a_catalogue_on_the_web_costs_that_link_alone(tmp_path, caplog):
+    (tmp_path / "good.json").write_text(json.dumps(stac_item("good")))
+    (tmp_path / "broken.json").write_text("no json")
+    (tmp_path / "other.json").write_text('{"hello": 1}')
+    bad = ["gone.json", "broken.json", "other.json", "file:///etc/hostname", "ftp://x.org/a.json"]
+    for name, hrefs in (("some.json", [*bad, "good.json"]), ("none.json", bad), ("only.json", ["good.json"])):
+        links = [{"rel": "item", "href": href} for href in hrefs]
+        catalog = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "links": links}
+        (tmp_path / name).write_text(json.dumps(catalog))
+    with file_server(tmp_path) as server:
+        assert [scene.id for scene in search(f"{server.url}/some.json", _query())] == ["good"]
+        assert caplog.text.count("left out: ") == len(bad)
+        with pytest.raises(
+            ProviderError, match=r"Nothing that .*none.json links to can be read; .* The first: "
+        ):
+            search(f"{server.url}/none.json", _query())
+        assert len(search(f"{server.url}/only.json", _query())) == 1
+    # One's own catalogue can be mended.
+    with pytest.raises(LanduseError, match="refused"):
+        search(str(tmp_path / "some.json"), _query())
+
+
+def test_too_many_local_items_are_refused_before_any_is_understood(tmp_path, monkeypatch):
+    understood = []
+    monkeypatch.setattr(module, "scene_from_item", lambda *_: understood.append(1))
+    item = stac_item("a")
+    path = write_items(tmp_path / "many.json", [item] * 12_000)
+    links = [{"rel": "item", "href": f"{number}.json"} for number in range(12_000)]
+    catalog = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "links": links}
+    (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+    for source in (path, tmp_path):  # of the latter not one of the items is there
+        with pytest.raises(UsageError, match=r"more than 10000 items\. Name a part of it"):
+            search(str(source), _query())
+    assert not understood
 
 
 def test_a_query_is_checked_where_it_is_made():
@@ -454,7 +524,7 @@ def test_both_sides_of_the_antimeridian_are_searched_and_nothing_comes_twice(tmp
             return JSONResponse({"features": [east, both] if asked[-1]["bbox"][0] > 0 else [both, west]})
 
         server.interfere = interfere
-        scenes = search(server.url, SceneQuery(area=parse_bbox("178,-18,-178,-16")))
+        scenes = search(server.url, SceneQuery(area=parse_bbox("178,-18,-178,-16"), dates=EVER))
     assert sorted(scene.id for scene in scenes) == ["both", "east", "west"]
     assert [body["bbox"] for body in asked] == [[178, -18, 180, -16], [-180, -18, -178, -16]]
 

@@ -195,6 +195,9 @@ def test_stated_scale_offset_and_nodata_are_believed(tmp_path):
         ({"raster:offset": -0.1}, "no scale"),
         ({"raster:scale": "0.0001", "raster:offset": 0}, "no scale"),
         ({"raster:scale": -1, "raster:offset": 0}, "above 0"),
+        ({"raster:scale": 0.0001, "raster:offset": -1000}, r"offset -1000.*within -1\.\.1"),
+        ({"raster:scale": 10, "raster:offset": 0}, "at most 1"),
+        ({"raster:scale": 1, "raster:offset": -0.1}, "with scale 1 and offset -0.1 whole numbers"),
     ],
 )
 def test_scale_and_offset_are_never_assumed(fields, lacking):
@@ -397,7 +400,10 @@ def test_real_products_decode_to_their_reference_reflectance(data_dir, stem, bas
         ("02.14", -0.1, {}, "means 0.0001 and 0"),
         ("05.11", 0, {}, "means 0.0001 and -0.1"),
         ("05.11", 0, {"earthsearch:boa_offset_applied": False}, "means 0.0001 and -0.1"),
-        ("05.11", 0, {"earthsearch:boa_offset_applied": "true"}, "means 0.0001 and -0.1"),
+        ("05.11", -0.1, {"earthsearch:boa_offset_applied": "true"}, 0),
+        ("05.11", -0.1, {"earthsearch:boa_offset_applied": "False"}, -0.1),
+        ("05.11", -0.1, {"earthsearch:boa_offset_applied": "yes"}, "neither true nor false"),
+        ("05.11", -0.1, {"earthsearch:boa_offset_applied": 1}, "neither true nor false"),
     ],
 )
 def test_a_known_provider_is_not_believed_against_the_baseline(baseline, offset, flags, applied):
@@ -419,6 +425,58 @@ def test_a_known_provider_is_not_believed_against_the_baseline(baseline, offset,
     # One's own catalogue may have taken the offset off, or put it on, and says so.
     if not flags and offset is not None:
         assert scene_from_item(item, LOCAL, "/data/item.json").assets[0].offset == offset
+
+
+def _earth_search_item(*kept, **properties):
+    """A band and the scene classification as Earth Search lists them: its own GeoTIFF and ESA's JPEG 2000."""
+    item = stac_item("x", bands=(), earthsearch__boa_offset_applied=True, **properties)
+    red = {
+        "eo:bands": [{"name": "red", "common_name": "red"}],
+        "raster:bands": [{"nodata": 0, "offset": -0.1}],
+    }
+    item["assets"] = {
+        "red": {"href": "B04.tif", "type": "image/tiff; application=geotiff", **red},
+        "scl": {"href": "SCL.tif", "type": "image/tiff; application=geotiff"},
+        "red-jp2": {"href": "s3://sentinel-s2-l2a/B04.jp2", "type": "image/jp2", **red},
+        "scl-jp2": {"href": "s3://sentinel-s2-l2a/SCL.jp2", "type": "image/jp2"},
+    }
+    item["assets"] = {key: asset for key, asset in item["assets"].items() if key in kept}
+    return item
+
+
+def test_the_offset_of_esas_own_files_is_not_taken_off():
+    both = _earth_search_item("red", "red-jp2", "scl", "scl-jp2")
+    scene = scene_from_item(both, EARTH_SEARCH, WEB_LOCATION)
+    assert [(asset.href[-7:], asset.offset) for asset in scene.assets] == [("B04.tif", 0), ("SCL.tif", 0)]
+    originals = scene_from_item(_earth_search_item("red-jp2", "scl-jp2"), EARTH_SEARCH, WEB_LOCATION)
+    assert [(asset.band, asset.href[-7:], asset.offset, asset.nodata) for asset in originals.assets] == [
+        ("B04", "B04.jp2", -0.1, 0),
+        ("SCL", "SCL.jp2", 0, 0),
+    ]
+
+
+def test_an_l1c_item_has_its_offset_whatever_a_flag_of_l2a_says():
+    item = _earth_search_item("red", s2__product_type="S2MSI1C")
+    assert scene_from_item(item, EARTH_SEARCH_L1C, WEB_LOCATION).asset("B04").offset == -0.1
+
+
+def test_the_size_of_pixels_is_read_in_degrees_too():
+    item = stac_item("x", bands=("B04",))
+    for transform, expected in (
+        ([60, 0, 499_980, 0, -60, 5_200_020], 60),
+        ([0.0008, 0, 13, 0, -0.0005, 48], 55.66),
+        ([0, 0, 0, 0, 0, 0], None),
+        ([60, 0], None),
+    ):
+        item["assets"]["B04"]["proj:transform"] = transform
+        assert scene_from_item(item, WEB, WEB_LOCATION).asset("B04").pixel_m == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("asset", [{"nodata": None}, {"raster:bands": [{"nodata": None}]}])
+def test_a_nodata_of_null_leaves_esas_zero(asset):
+    item = stac_item("x", bands=("B04",))
+    item["assets"]["B04"].update(asset)
+    assert scene_from_item(item, WEB, WEB_LOCATION).asset("B04").nodata == 0
 
 
 @pytest.mark.parametrize("field", ["s2:product_uri", "sentinel:product_id", "id"])

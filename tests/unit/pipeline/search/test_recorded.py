@@ -33,6 +33,7 @@ from landuse.sentinel2 import LEVELS
 from tests.servers import file_server, json_body
 
 AT_ONCE = RetryPolicy(first_pause_s=0.0)
+EVER = parse_dates("2015-06-23/..")
 LANDING = {
     "planetary": "stac-utils+stac-geoparquet__test_smoke[sentinel-2-l2a].exchanges.json",
     "earth": "stac-utils+pystac-client__TestCLISearch.test_filter[inprocess].exchanges.json",
@@ -153,7 +154,7 @@ def test_pages_of_earth_search_as_recorded(raw, tmp_path, provider):
     exchanges = _exchanges(raw, LANDING["earth"])
     ((level, collection),) = provider.collections
     with _replayed(tmp_path, exchanges) as replay:
-        query = SceneQuery(area=parse_bbox("-180,-80,-1,80"), levels=(level,))
+        query = SceneQuery(area=parse_bbox("-180,-80,-1,80"), dates=EVER, levels=(level,))
         scenes = search(replace(provider, endpoint=replay.url + "/v1"), query, AT_ONCE)
     served = [feature for feature in _features(exchanges) if feature["collection"] == collection]
     assert {scene.id for scene in scenes} == _newest(served)
@@ -169,12 +170,12 @@ def test_earth_search_as_an_address_of_many_collections(raw, tmp_path):
     area = parse_bbox("-180,-80,-1,80")
     for level in LEVELS:
         with _replayed(tmp_path, exchanges) as replay:
-            scenes = search(replay.url + "/v1", SceneQuery(area=area, levels=(level,)), AT_ONCE)
+            scenes = search(replay.url + "/v1", SceneQuery(area=area, dates=EVER, levels=(level,)), AT_ONCE)
         served = [f for f in _features(exchanges) if "-2-" in f["collection"]]
         of_level = [f for f in served if ("l1c" in f["collection"]) is (level == "L1C")]
         assert {scene.id for scene in scenes} == _newest(of_level)
     with _replayed(tmp_path, exchanges) as replay, pytest.raises(UsageError, match="L1C and L2A"):
-        search(replay.url + "/v1", SceneQuery(area=area), AT_ONCE)
+        search(replay.url + "/v1", SceneQuery(area=area, dates=EVER), AT_ONCE)
 
 
 def test_a_foreign_satellite_is_left_out_with_a_warning(raw, tmp_path, caplog):
@@ -221,7 +222,7 @@ def test_a_collections_items_are_followed_page_by_page(raw, tmp_path):
     exchanges = _exchanges(raw, LANDING["planetary"])
     with _replayed(tmp_path, exchanges) as replay:
         url = replay.url + "/api/stac/v1/collections/sentinel-2-l2a/items"
-        pages = list(stac_io(AT_ONCE).get_pages(url, "GET", {"limit": 1}))
+        pages = list(stac_io(AT_ONCE, url).get_pages(url, "GET", {"limit": 1}))
         (feature,) = _features(exchanges)
         assert [page["features"][0]["id"] for page in pages] == [feature["id"]]
     with _replayed(tmp_path, exchanges) as replay:

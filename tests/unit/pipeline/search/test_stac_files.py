@@ -15,6 +15,13 @@ from landuse.pipeline.search.stac_files import read_document, stac_io
 from tests.servers import file_server, free_port, json_body
 
 AT_ONCE = RetryPolicy(first_pause_s=0.0)
+
+
+def _io(policy):
+    """Of a user who named this machine."""
+    return stac_io(policy, "http://127.0.0.1")
+
+
 WHOLE = {"type": "Catalog", "id": "x"}
 
 
@@ -34,13 +41,13 @@ def _answering(folder, *answers):
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(tmp_path, status):
     with _answering(tmp_path, *[PlainTextResponse("busy", status)] * 6) as server:
-        assert read_document(server.url, stac_io(AT_ONCE)) == WHOLE
+        assert read_document(server.url, _io(AT_ONCE)) == WHOLE
         assert [entry.status for entry in server.log] == [status] * 6 + [200]
     with (
         _answering(tmp_path, *[PlainTextResponse("busy", status)] * 7) as server,
         pytest.raises(ProviderError, match=rf"HTTP {status} .7 attempts") as caught,
     ):
-        read_document(server.url, stac_io(AT_ONCE))
+        read_document(server.url, _io(AT_ONCE))
     assert caught.value.exit_code == 5
 
 
@@ -48,14 +55,14 @@ def test_a_busy_server_is_asked_again(tmp_path, status):
 def test_a_refusal_is_final(tmp_path, status):
     with _answering(tmp_path, PlainTextResponse("no", status)) as server:
         with pytest.raises(ProviderError, match=f"HTTP {status}"):
-            read_document(server.url, stac_io(AT_ONCE))
+            read_document(server.url, _io(AT_ONCE))
         assert len(server.log) == 1
 
 
 def test_the_pause_that_a_server_asks_for_is_kept(tmp_path):
     with _answering(tmp_path, PlainTextResponse("busy", 429, headers={"Retry-After": "1"})) as server:
         began = time.monotonic()
-        assert read_document(server.url, stac_io(AT_ONCE)) == WHOLE
+        assert read_document(server.url, _io(AT_ONCE)) == WHOLE
         assert time.monotonic() - began >= 1
 
 
@@ -63,13 +70,13 @@ def test_a_pause_beyond_the_deadline_is_not_begun(tmp_path):
     with _answering(tmp_path, PlainTextResponse("busy", 503, headers={"Retry-After": "3600"})) as server:
         began = time.monotonic()
         with pytest.raises(ProviderError, match="the time of 5 s is used up"):
-            read_document(server.url, stac_io(RetryPolicy(deadline_s=5)))
+            read_document(server.url, _io(RetryPolicy(deadline_s=5)))
         assert time.monotonic() - began < 4
 
 
 def test_the_deadline_is_of_all_requests_together(tmp_path):
     with _answering(tmp_path) as server:
-        io = stac_io(RetryPolicy(deadline_s=0.4))
+        io = _io(RetryPolicy(deadline_s=0.4))
         read_document(server.url, io)
         time.sleep(0.5)
         with pytest.raises(ProviderError, match="used up"):
@@ -82,7 +89,7 @@ def test_the_deadline_is_of_all_requests_together(tmp_path):
 )
 def test_a_document_that_broke_off_is_asked_for_again(tmp_path, body):
     with _answering(tmp_path, Response(body, media_type="application/json")) as server:
-        assert read_document(server.url, stac_io(AT_ONCE)) == WHOLE
+        assert read_document(server.url, _io(AT_ONCE)) == WHOLE
         assert len(server.log) == 2
 
 
@@ -92,7 +99,7 @@ def test_a_document_that_broke_off_is_asked_for_again(tmp_path, body):
 def test_a_document_that_is_something_else_is_not(tmp_path, body):
     with _answering(tmp_path, Response(body)) as server:
         with pytest.raises(ProviderError, match="cannot be read as STAC"):
-            read_document(server.url, stac_io(AT_ONCE))
+            read_document(server.url, _io(AT_ONCE))
         assert len(server.log) == 1
 
 
@@ -123,7 +130,7 @@ def _http(body, length):
 def test_a_connection_that_breaks_is_made_again():
     whole = json.dumps(WHOLE)
     with _raw_server([b""], [_http(whole[:9], len(whole))], [_http(whole, len(whole))]) as url:
-        assert read_document(url, stac_io(AT_ONCE)) == WHOLE
+        assert read_document(url, _io(AT_ONCE)) == WHOLE
 
 
 def test_a_trickle_does_not_outlast_the_deadline():
@@ -131,7 +138,7 @@ def test_a_trickle_does_not_outlast_the_deadline():
     with _raw_server(drops) as url:
         began = time.monotonic()
         with pytest.raises(ProviderError, match=r"the time of 0\.5 s is used up"):
-            read_document(url, stac_io(RetryPolicy(deadline_s=0.5, first_pause_s=0)))
+            read_document(url, _io(RetryPolicy(deadline_s=0.5, first_pause_s=0)))
         assert time.monotonic() - began < 1.5
 
 
@@ -139,7 +146,7 @@ def test_a_host_that_refuses_is_soon_given_up():
     began = time.monotonic()
     url = f"http://127.0.0.1:{free_port()}/stac"
     with pytest.raises(ProviderError, match=rf"{url} did not answer: no connection .*3 attempts"):
-        read_document(url, stac_io(RetryPolicy(first_pause_s=0.1)))
+        read_document(url, _io(RetryPolicy(first_pause_s=0.1)))
     assert time.monotonic() - began < 5
 
 
@@ -155,13 +162,11 @@ def test_a_host_that_refuses_is_soon_given_up():
 def test_no_answer_and_no_address_puts_a_secret_into_a_message(tmp_path, answer, caplog):
     caplog.set_level("DEBUG", logger="landuse")
     with _answering(tmp_path, *[answer] * 7) as server, pytest.raises(ProviderError) as caught:
-        read_document(
-            server.url.replace("http://", "http://me:SECRET@") + "/x?token=SECRET", stac_io(AT_ONCE)
-        )
+        read_document(server.url.replace("http://", "http://me:SECRET@") + "/x?token=SECRET", _io(AT_ONCE))
     message = f"{caught.value} {caught.value.__cause__} {caplog.text}"
     assert "SECRET" not in message
     with pytest.raises(ProviderError) as caught:
-        read_document(f"http://me:SECRET@127.0.0.1:{free_port()}/x?token=SECRET", stac_io(AT_ONCE))
+        read_document(f"http://me:SECRET@127.0.0.1:{free_port()}/x?token=SECRET", _io(AT_ONCE))
     assert "SECRET" not in str(caught.value)
 
 
@@ -171,7 +176,7 @@ def test_an_answer_that_points_to_local_files_is_not_followed(tmp_path):
         _answering(tmp_path, RedirectResponse((tmp_path / "secret.json").as_uri())) as server,
         pytest.raises(ProviderError, match="cannot be asked"),
     ):
-        read_document(server.url, stac_io(AT_ONCE))
+        read_document(server.url, _io(AT_ONCE))
 
 
 def _paged(server, pages):
@@ -204,7 +209,7 @@ def test_pages_are_followed_as_planetary_computer_and_earth_search_link_them(tmp
                 _page("d"),
             ],
         )
-        pages = list(stac_io(AT_ONCE).get_pages(url, "POST", first))
+        pages = list(_io(AT_ONCE).get_pages(url, "POST", first))
     assert [page["features"][0]["id"] for page in pages] == ["a", "b", "c", "d"]
     assert asked == [
         ("POST", "/search", first),
@@ -220,7 +225,7 @@ def test_an_empty_page_is_the_last(tmp_path):
             server,
             [_page("a", href="?page=2"), {"features": [], "links": [{"rel": "next", "href": "?page=3"}]}],
         )
-        assert len(list(stac_io(AT_ONCE).get_pages(f"{server.url}/search"))) == 1
+        assert len(list(_io(AT_ONCE).get_pages(f"{server.url}/search"))) == 1
     assert len(asked) == 2
 
 
@@ -234,7 +239,7 @@ def test_pages_in_a_circle_end_with_an_error(tmp_path, method):
     with file_server(tmp_path) as server:
         asked = _paged(server, [_page("a", **link(1)), _page("b", **link(2)), _page("c", **link(1))] * 9)
         with pytest.raises(ProviderError, match="go in a circle"):
-            list(stac_io(AT_ONCE).get_pages(f"{server.url}/search", method, {"limit": 1}))
+            list(_io(AT_ONCE).get_pages(f"{server.url}/search", method, {"limit": 1}))
     assert len(asked) == 3
 
 
@@ -249,7 +254,7 @@ def test_a_next_page_off_the_web_is_refused(tmp_path, href):
             asked.clear()
             server.interfere = None
         with pytest.raises(ProviderError, match=r"refused|404"):
-            list(stac_io(AT_ONCE).get_pages(f"{server.url}/search"))
+            list(_io(AT_ONCE).get_pages(f"{server.url}/search"))
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "HEAD"])
@@ -257,7 +262,7 @@ def test_a_next_page_may_be_asked_for_with_get_and_post_only(tmp_path, method):
     with file_server(tmp_path) as server:
         asked = _paged(server, [_page("a", href="/search", method=method), _page("b")])
         with pytest.raises(ProviderError, match="cannot be asked"):
-            list(stac_io(AT_ONCE).get_pages(f"{server.url}/search"))
+            list(_io(AT_ONCE).get_pages(f"{server.url}/search"))
         assert len(asked) == 1
 
 
@@ -268,4 +273,4 @@ def test_a_page_that_is_none_is_an_error(tmp_path, page):
     with file_server(tmp_path) as server:
         _paged(server, [page])
         with pytest.raises(ProviderError, match="as a STAC API does"):
-            list(stac_io(AT_ONCE).get_pages(f"{server.url}/search"))
+            list(_io(AT_ONCE).get_pages(f"{server.url}/search"))

@@ -129,7 +129,7 @@ def test_nothing_found_says_what_the_server_gave_and_what_to_widen(served):
 def test_a_level_that_the_provider_does_not_serve_is_said_before_anything_is_asked():
     provider = dataclasses.replace(PLANETARY_COMPUTER, endpoint="http://127.0.0.1:1")
     with pytest.raises(ModelError, match="serves L2A; L1C is needed"):
-        search(provider, SceneQuery(area=AREA, levels=("L1C",)))
+        search(provider, SceneQuery(area=AREA, dates=JUNE, levels=("L1C",)))
 
 
 def test_gdal_reads_a_window_of_an_asset_by_range(served, tmp_path):

@@ -66,6 +66,26 @@ def test_a_class_cog_holds_values_colours_names_and_overviews_of_real_classes(tm
     assert vrt.index("Annual") < vrt.index("Highway") < vrt.index("SeaLake")
 
 
+def test_what_waits_to_be_put_together_is_compressed(tmp_path):
+    """Probabilities of a map are much the same over hundreds of cells; a full tile's are 1.7 GB raw."""
+    box = GeoBox((600, 600), Affine(10, 0, 500_000, 0, -10, 5_300_000), "EPSG:32633")
+    values = np.kron(
+        np.random.default_rng(1).integers(0, 250, (14, 30, 30), np.uint8), np.ones((20, 20), np.uint8)
+    )
+    layer = RasterLayer(
+        dtype="uint8", geobox=box, nodata=255, descriptions=("x",) * 14, overview_resampling="AVERAGE"
+    )
+    with cog_writer(tmp_path / "probabilities.tif", layer) as put:
+        for row in range(0, 600, 256):
+            put(row, 0, values[:, row : row + 256])
+        with rasterio.open(next(tmp_path.glob("*/pieces.tif"))) as pieces:
+            assert pieces.compression.name == "deflate"
+            assert pieces.interleaving.name == "band"
+    with rasterio.open(tmp_path / "probabilities.tif") as file:
+        np.testing.assert_array_equal(file.read(), values)
+        assert file.compression.name == "deflate"
+
+
 def test_a_piece_that_fails_leaves_no_file(tmp_path):
     def half() -> None:
         with cog_writer(tmp_path / "landuse.tif", class_layer()) as put:

@@ -1,6 +1,9 @@
 """Where results lie. Oracles: pathlib for folders here, fsspec's own memory file system for elsewhere."""
 
+import errno
+import hashlib
 import multiprocessing
+import os
 import pickle
 from pathlib import Path
 
@@ -133,3 +136,55 @@ def test_a_lock_ends_with_its_process(tmp_path):
     with Store.at(tmp_path).locked():
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_takes_its_place_is_kept_first(tmp_path, monkeypatch):
+    """Oracle: what the system was asked to keep, by inode, at each rename and in the end."""
+    kept, renamed = set(), []
+    replace, fsync = os.replace, os.fsync
+
+    def keeping(descriptor):
+        kept.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def renaming(source, target):
+        assert Path(source).stat().st_ino in kept
+        if Path(target).name == NAMES[-1] and renamed:
+            assert tmp_path.stat().st_ino in kept  # the others' names are, before the last one's
+        kept.discard(tmp_path.stat().st_ino)
+        renamed.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", keeping)
+    monkeypatch.setattr(os, "replace", renaming)
+    store = Store.at(tmp_path)
+    with store.replaced(NAMES) as folder:
+        for name in NAMES:
+            (folder / name).write_bytes(b"1")
+    assert renamed == list(NAMES)
+    assert tmp_path.stat().st_ino in kept
+    store.write("catalog.json", b"{}")
+    assert tmp_path.stat().st_ino in kept
+
+
+def test_sizes_digests_and_room(store, monkeypatch):
+    here, _ = store
+    assert here.sizes() == {}
+    here.prepare()
+    here.write("a.tif", b"one")
+    here.child("below").prepare()
+    here.child("below").write("b.tif", b"four")
+    assert here.sizes() == {"a.tif": 3}
+    assert here.sha256("a.tif") == hashlib.sha256(b"one").hexdigest()
+    with pytest.raises(OutputError, match=r"no\.tif cannot be read"):
+        here.sha256("no.tif")
+    here.check_room()
+    assert here.names() == ["a.tif", "below"]
+    if here.path is not None:
+
+        def full(descriptor, start, size):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OutputError, match="no room"):
+            here.check_room()

@@ -60,3 +60,9 @@ CREATE TABLE scenes (
 	FOREIGN KEY(map_id) REFERENCES maps (map_id)
 )
 CREATE INDEX scenes_by_window ON scenes (area, recipe, "window")
+CREATE TABLE searches (
+	area TEXT NOT NULL,
+	empty_utc TIMESTAMP WITH TIME ZONE NOT NULL,
+	lost INTEGER NOT NULL,
+	PRIMARY KEY (area)
+)

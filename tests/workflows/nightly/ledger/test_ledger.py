@@ -5,6 +5,7 @@ real, and in the property a small model of who may hold what, written out anew.
 """
 
 import hashlib
+import json
 import random
 import sqlite3
 import subprocess
@@ -24,7 +25,15 @@ from hypothesis import strategies as st
 from landuse.errors import LeaseLostError, LedgerError, UsageError
 from landuse.workflows.nightly.ledger import schema
 from landuse.workflows.nightly.ledger.ledger import Ledger
-from landuse.workflows.nightly.ledger.records import DuePeriod, MapRow, NewMap, SceneState, Sighting, kept_id
+from landuse.workflows.nightly.ledger.records import (
+    DuePeriod,
+    MapRecord,
+    MapRow,
+    NewMap,
+    SceneState,
+    Sighting,
+    kept_id,
+)
 from landuse.workflows.nightly.ledger.rows import succession
 from tests.postgres import PASSWORD
 from tests.workflows.nightly.ledger.workers import AREA, ATTEMPTS, RECIPE, many_sightings
@@ -209,6 +218,107 @@ def test_periods_of_another_length_supersede_those_that_they_overlap(ledger):
     assert current(ledger) == {"a1", "a2", "a3", "a7"}
 
 
+def test_a_map_of_many_days_stays_until_those_of_its_days_show_all_of_it(ledger):
+    """What the catalogue calls a scene may change meanwhile."""
+    whole = replace(RECIPE, window_days=30)
+    scenes = [sighting(f"S{day}", day=day, period="2024-06-01") for day in (2, 3, 7)]
+    ledger.note_found(AREA, scenes, whole, NOW)
+    (period,) = due(ledger, recipe=whole)
+    map_it(ledger, take(ledger, period), scenes, made=new_map("whole"))
+    for day, shown in ((2, {"whole", "d2"}), (7, {"whole", "d2", "d7"}), (3, {"d2", "d3", "d7"})):
+        again = sighting(f"again-S{day}", day=day)
+        ledger.note_found(AREA, [again], RECIPE, NOW)
+        (period,) = due(ledger)
+        map_it(ledger, take(ledger, period), [again], made=new_map(f"d{day}"))
+        assert current(ledger) == shown
+    ledger.note_found(AREA, [], whole, NOW)
+    assert current(ledger) == {"whole"}
+
+
+def test_a_damaged_map_is_made_again_under_its_name(ledger):
+    scenes = [sighting(f"S{day}", day=day, period="2024-06-01") for day in (1, 2)]
+    for batch in (scenes[:1], scenes):
+        ledger.note_found(AREA, batch, RECIPE, NOW)
+        made = map_it(ledger, take_first(ledger), batch)
+    old, row = ledger.all_maps(AREA)
+    assert made == row
+
+    def again(row, now_utc=NOW, recipe=RECIPE):
+        ledger.map_again(row, recipe, "cut", now_utc, lambda moment: f"{moment:%Y-%m-%d}")
+        return [(period.first_day, period.scenes) for period in due(ledger, recipe=recipe)]
+
+    assert again(old) == []  # another one shows its scenes
+    held = take_first_of(ledger)
+    assert again(row) == []  # another run is at it
+    ledger.release(held)
+    assert again(replace(row, created_utc=NOW - DAY)) == []  # it was made again since
+    assert again(row) == [("2024-06-01", tuple(scene.key for scene in scenes))]
+    once_more = map_it(ledger, take_first(ledger), scenes, made=new_map(row.map_id, NOW + DAY))
+    assert (once_more.number, once_more.created_utc) == (row.number, NOW + DAY)
+    assert [entry.map_id for entry in ledger.all_maps(AREA)] == [old.map_id, row.map_id]
+    assert due(ledger) == ()
+    # With other settings it is not made as it was.
+    days = replace(RECIPE, window_days=2)
+    assert again(once_more, recipe=days) == [(f"2024-06-0{day}", (scenes[day - 1].key,)) for day in (1, 2)]
+    assert due(ledger) == ()
+
+
+def take_first_of(ledger):
+    """A lease on the period of the first two days, of a run with other settings."""
+    ledger.note_found(AREA, [sighting("X", day=2, period="2024-06-01")], OTHER, NOW)
+    (period,) = due(ledger, recipe=OTHER)
+    held = take(ledger, period)
+    ledger.note_found(AREA, [], RECIPE, NOW)
+    return held
+
+
+def test_what_a_map_records_restores_it(ledger, tmp_path):
+    """Oracle: all rows of the ledger that is lost."""
+    scenes = [sighting(f"S{day}", day=day) for day in (1, 2)]
+    for recipe in (RECIPE, OTHER):
+        ledger.note_found(AREA, scenes, recipe, NOW)
+        first, second = due(ledger, recipe=recipe)
+        map_it(ledger, take(ledger, first), scenes[:1], made=new_map(f"{recipe.model_sha256[0]}1"))
+        cloudy = replace(scenes[1], scene_id="cloudy")
+        name = f"{recipe.model_sha256[0]}2"
+        map_it(ledger, take(ledger, second), scenes[1:], made=new_map(name), skipped={cloudy: "cloud"})
+    ledger.note_found(AREA, [], RECIPE, NOW)
+    ledger.note_changes(AREA, {"m2": ("valley/changes/a",)})
+    records = [MapRecord.from_dict(json.loads(json.dumps(one.to_dict()))) for one in ledger.records(AREA)]
+    with Ledger.at(f"sqlite:///{tmp_path}/other.sqlite") as other:
+        assert other.restore(AREA, records[1:]) == 3
+        assert other.restore(AREA, records) == 1
+        assert other.restore(AREA, records) == 0
+        assert other.all_maps(AREA) == ledger.all_maps(AREA)
+        assert other.records(AREA) == ledger.records(AREA)
+        for recipe in (RECIPE, OTHER):
+            assert other.scenes(AREA, recipe) == ledger.scenes(AREA, recipe)
+            assert due(other, recipe=recipe) == ()
+        assert other.recipe_of(AREA) == RECIPE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["map"].update(path="../../x"),
+        lambda record: record["map"].update(valid="much"),
+        lambda record: record["map"].update(recipe="0" * 64),
+        lambda record: record["recipe"].update(window_days=[]),
+        lambda record: record["scenes"][0].update(map_id="other"),
+        lambda record: record["scenes"][0].update(scene_id=""),
+        lambda record: record.pop("map"),
+    ],
+)
+def test_a_record_that_does_not_hold_together_is_refused(ledger, change):
+    ledger.note_found(AREA, [sighting()], RECIPE, NOW)
+    map_it(ledger, take_first(ledger), [sighting()])
+    (record,) = (one.to_dict() for one in ledger.records(AREA))
+    MapRecord.from_dict(record)
+    change(record)
+    with pytest.raises((ValueError, UsageError)):
+        MapRecord.from_dict(record)
+
+
 @given(
     maps=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 5])), min_size=1, max_size=12),
     turns=st.permutations([1, 2, 5]),
@@ -224,7 +334,7 @@ def test_each_day_has_at_most_one_current_map(maps, turns):
         )
         for number, (day, days) in enumerate(maps)
     ]  # fmt: skip
-    found = succession(rows, {str(days): turn for turn, days in enumerate(turns)})
+    found = succession(rows, {str(days): turn for turn, days in enumerate(turns)}, {})
     latest = [row for row in rows if found[row.map_id] is None]
     for day in range(1, 31):
         shown = [row for row in rows if int(row.period[-2:]) <= day < int(row.period[-2:]) + row.window_days]
@@ -570,11 +680,27 @@ def test_a_newer_ledger_is_refused(url, request):
     with raw(url, request) as other:
         other.execute("UPDATE landuse_ledger SET version = 7")
     with (
-        pytest.raises(LedgerError, match=r"version 7, and this landuse knows 1.*Install") as refused,
+        pytest.raises(LedgerError, match=r"version 7, and this landuse knows 2.*Install") as refused,
         Ledger.at(url),
     ):
         pass
     assert PASSWORD not in str(refused.value)
+
+
+def test_an_older_ledger_is_brought_up_by_a_run(url, request):
+    with Ledger.at(url) as ledger:
+        ledger.note_found(AREA, [sighting()], RECIPE, NOW)
+        kept = ledger.scenes(AREA, RECIPE)
+    with raw(url, request) as other:
+        other.execute("DROP TABLE searches")
+        other.execute("UPDATE landuse_ledger SET version = 1")
+    with pytest.raises(LedgerError, match=r"version 1.*nightly run"), Ledger.at(url, create=False):
+        pass
+    with Ledger.at(url) as ledger:
+        assert ledger.scenes(AREA, RECIPE) == kept
+        for day in (0, 1):
+            ledger.note_found(AREA, [], RECIPE, NOW + day * DAY, listed_before=3)
+            assert [(status.lost, status.empty_utc) for status in ledger.status(NOW)] == [(3, NOW)]
 
 
 def test_tables_of_another_program_are_refused_and_left_alone(url, request):

@@ -27,9 +27,9 @@ def test_the_tables_in_sqlite_are_those_of_the_committed_text(tmp_path):
         made = [
             sql for (sql,) in other.execute("SELECT sql FROM sqlite_master WHERE sql != '' ORDER BY name")
         ]
-        assert other.execute("SELECT version FROM landuse_ledger").fetchall() == [(1,)]
+        assert other.execute("SELECT version FROM landuse_ledger").fetchall() == [(2,)]
     assert lines_of("\n".join(made)) == lines_of((FOLDER / "schema-sqlite.sql").read_text("utf-8"))
-    assert SCHEMA_VERSION == 1
+    assert SCHEMA_VERSION == 2
 
 
 def test_the_tables_in_postgresql_are_those_of_the_committed_text():
