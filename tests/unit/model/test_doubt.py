@@ -1,5 +1,6 @@
 """Doubt: scikit-learn's and scipy's densities are the oracles; and real land against what it is not."""
 
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -190,7 +191,8 @@ def test_patches_without_all_bands_tell_no_spectra():
     ],
 )
 def test_a_hostile_mixture_is_refused(contract, spoil):
-    values = asdict(contract)
+    values = json.loads(json.dumps(asdict(contract)))
+    assert contract_from_dict(values) == contract
     values["spectra"] |= spoil
     with pytest.raises((ValueError, TypeError)):
         contract_from_dict(values)
