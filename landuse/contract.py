@@ -94,6 +94,44 @@ class PixelOutputs:
             _check_within("visible_cover_bias", self.visible_cover_bias, (-100.0, 100.0))
 
 
+MAX_SPECTRA = 64
+"""Parts of a mixture of spectra; more than any here has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSpectra:
+    """Which spectra training has shown: a mixture of normal distributions of the roots of reflectances."""
+
+    weights: tuple[float, ...]
+    """Share of each distribution."""
+    means: tuple[tuple[float, ...], ...]
+    """(part, band), in the contract's band order, of ``model.doubt.spectra_of``."""
+    factors: tuple[tuple[tuple[float, ...], ...], ...]
+    """(part, band, band up to that one): lower triangular factors of the covariances."""
+    rare: float
+    """Share of the mixture whose density is so low that imagery like it counts as doubtful."""
+
+    def __post_init__(self) -> None:
+        bands = len(self.means[0]) if self.means else 0
+        count = len(self.weights)
+        if not (1 <= count <= MAX_SPECTRA and count == len(self.means) == len(self.factors)) or not bands:
+            raise ValueError(
+                f"a mixture of {count} weights, {len(self.means)} means and {len(self.factors)} factors; "
+                f"each of 1 to {MAX_SPECTRA} parts needs one"
+            )
+        if any(len(mean) != bands for mean in self.means) or any(
+            [len(row) for row in factor] != list(range(1, bands + 1)) for factor in self.factors
+        ):
+            raise ValueError(f"every mean and factor of a mixture needs the {bands} bands of the first mean")
+        rows = [row for factor in self.factors for row in factor]
+        if not all(isfinite(v) and abs(v) < 1e3 for row in (*self.means, *rows) for v in row):
+            raise ValueError("every number of a mixture must be finite and below 1000")
+        if min(row[-1] for row in rows) < 1e-4 or not all(0 < weight <= 1 for weight in self.weights):
+            raise ValueError("a mixture's weights must be in 0..1 and its spreads at least 0.0001")
+        if not 0 < self.rare < 0.5:
+            raise ValueError(f"rare {self.rare} is no small share")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelContract:
     """What a network needs to be fed and what its outputs mean. Travels inside the checkpoint."""
@@ -122,6 +160,8 @@ class ModelContract:
     """Those of ``bands`` that the imagery may lack: the network was trained without them too."""
     pixels: PixelOutputs | None = None
     """What a network that classifies each pixel says; None where it classifies patches alone."""
+    spectra: KnownSpectra | None = None
+    """Which spectra training has shown; None where that is not known, and doubt is not told."""
 
     def __post_init__(self) -> None:
         count = len(self.bands)
@@ -149,6 +189,8 @@ class ModelContract:
         self._check_ranges()
         if not set(self.optional_bands) < set(self.bands):
             raise ValueError(f"optional_bands {self.optional_bands} must be some, not all, of {self.bands}")
+        if self.spectra is not None and len(self.spectra.means[0]) != count:
+            raise ValueError(f"the mixture of spectra has {len(self.spectra.means[0])} bands, not {count}")
         if self.pixels is not None:
             named = {name for row in self.pixels.uses_of_covers for name in row}
             if named != set(self.classes):
@@ -184,6 +226,11 @@ class ModelContract:
     def required_bands(self) -> tuple[str, ...]:
         """Those of ``bands`` without which the network says nothing, in input order."""
         return tuple(band for band in self.bands if band not in self.optional_bands)
+
+    @property
+    def tells_doubt(self) -> bool:
+        """Whether a map by the model says where the imagery is unlike what training showed."""
+        return self.pixels is not None and self.spectra is not None
 
     @property
     def patch_classes(self) -> tuple[str, ...]:

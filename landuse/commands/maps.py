@@ -191,6 +191,13 @@ def map_command(
             help="Move outlines by up to so many metres to simplify them, without gaps; rasters stay."
         ),
     ] = 0.0,
+    min_confidence: Annotated[
+        float,
+        typer.Option(
+            help="Leave cells unknown whose confidence, 0 to 1, is below this; of a model of pixels the "
+            "confidence times what doubt leaves of it. 0.5, say. Doubt is told by models of pixels only."
+        ),
+    ] = 0.0,
     whole_cells: Annotated[
         bool,
         typer.Option(
@@ -299,6 +306,7 @@ def map_command(
             simplify_m=simplify_m,
             whole_cells=whole_cells,
         ),
+        min_confidence=min_confidence,
         min_valid_percent=min_valid,
         allow_failed=allow_failed,
         overwrite=overwrite,

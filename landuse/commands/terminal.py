@@ -327,9 +327,15 @@ def print_report(report: MapReport) -> None:
         typer.echo(f"cover   {told}")
     _print_bands(report.plan)
     typer.echo(
-        f"cells   {cover.cells}: {_percent(cover.valid)} classified, {_percent(cover.cloudy)} cloudy, "
+        f"cells   {cover.cells}: {_percent(cover.valid)} classified, {cover.cloud_told.replace(' %', '%')}, "
         f"{_percent(cover.failed)} failed, {_percent(cover.nodata)} nodata"
+        + (f", {_percent(cover.unknown)} unknown" if report.plan.min_confidence else "")
     )
+    if cover.doubtful is not None:
+        typer.echo(
+            f"doubt   {_percent(cover.doubtful)} of what is mapped is unlike the imagery that "
+            f"{printable(report.plan.model)} was trained on"
+        )
     _print_failures(report)
     for name in report.files:
         typer.echo(f"wrote   {report.out}/{name}{_size_of(report, name)}")

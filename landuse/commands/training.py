@@ -354,7 +354,13 @@ def models_command(as_json: JsonOption = False) -> None:
 
     contracts = {name: load_contract(model_path(name)) for name in shipped_models()}
     if as_json:
-        print_json({name: asdict(contract) for name, contract in contracts.items()})
+        print_json(
+            {
+                name: {key: value for key, value in asdict(contract).items() if key != "spectra"}
+                | {"tells_doubt": contract.tells_doubt}
+                for name, contract in contracts.items()
+            }
+        )
         return
     for name, contract in contracts.items():
         levels = " and ".join(entry.level for entry in contract.levels)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from landuse.contract import LevelInput, ModelContract, PixelOutputs
+from landuse.contract import KnownSpectra, LevelInput, ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
@@ -82,9 +82,23 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=_whole(values["patch_size_px"]),
         resolution_m=_number(values["resolution_m"]),
         temperature=_number(values["temperature"]),
-        # Older checkpoints do not name these two.
+        # Older checkpoints do not name these three.
         optional_bands=_texts(values.get("optional_bands", [])),
         pixels=_pixel_outputs(values.get("pixels")),
+        spectra=_known_spectra(values.get("spectra")),
+    )
+
+
+def _known_spectra(values: dict[str, Any] | None) -> KnownSpectra | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(KnownSpectra)}:
+        raise ValueError("spectra is no mixture")
+    return KnownSpectra(
+        weights=_numbers(values["weights"]),
+        means=tuple(map(_numbers, values["means"])),
+        factors=tuple(tuple(map(_numbers, factor)) for factor in values["factors"]),
+        rare=_number(values["rare"]),
     )
     contract.check_names()
     return contract

@@ -16,6 +16,7 @@ from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint, model_path
 from landuse.model.cover_and_use import combine
 from landuse.model.devices import resolve_device
+from landuse.model.doubt import DoubtMeter
 from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.predict import file_sha256, full_float32
@@ -42,6 +43,9 @@ class PixelScores:
     """(class, y, x), probabilities that sum to 1 over the contract's classes."""
     cover: NDArray[np.float32]
     """(cover, y, x), probabilities that sum to 1 over the contract's covers."""
+    doubt: NDArray[np.float32] | None
+    """(y, x), 0..1, how unlike what training showed; from 0.5 on it is doubtful. None of a model that does
+    not tell."""
 
 
 class PixelPredictor:
@@ -75,6 +79,7 @@ class PixelPredictor:
         self.precision = precision
         self.weights_sha256 = weights_sha256
         self.weights_path = weights_path
+        self._meters: dict[tuple[str, ...], DoubtMeter] = {}
         self._network = network.eval().to(device=device, dtype=torch.float32)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
 
@@ -124,12 +129,18 @@ class PixelPredictor:
         Example:
             >>> scores = PixelPredictor.load("balanced-pixel").pixel_scores(dn, ("B04", "B03", "B02"), "L2A")
         """
-        x, present = self._input(dn, tuple(bands), level)
+        input_dn, present = self._input_dn(dn, tuple(bands), level)
         with full_float32():
-            covers, uses = self.logits(x, present)
+            covers, uses = self.logits(self._standardized(input_dn), present)
             visible_only = not bool(present.any())
             classes, of_cover = combine(covers, uses, self.contract, visible_only=visible_only)
-        return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy())
+            doubt = self._meter(tuple(bands))(input_dn).cpu().numpy() if self.contract.tells_doubt else None
+        return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy(), doubt=doubt)
+
+    def _meter(self, bands: tuple[str, ...]) -> DoubtMeter:
+        if bands not in self._meters:
+            self._meters[bands] = DoubtMeter(self.contract, bands, self.device)
+        return self._meters[bands]
 
     def logits(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """The network alone: standardised ``(B, bands, H, W)`` to cover and use logits of each pixel."""
@@ -140,6 +151,14 @@ class PixelPredictor:
 
     def _input(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> tuple[Tensor, Tensor]:
         """(1, bands of the contract, H, W) and which of the optional ones are there, (1, optional)."""
+        input_dn, present = self._input_dn(dn, bands, level)
+        return self._standardized(input_dn), present
+
+    def _standardized(self, input_dn: Tensor) -> Tensor:
+        return standardize(input_dn, self.contract).contiguous(memory_format=torch.channels_last)
+
+    def _input_dn(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> tuple[Tensor, Tensor]:
+        """What ``_input`` makes, in DN that are neither clipped nor standardised."""
         contract = self.contract
         known = [band for band in contract.bands if band in bands]
         missing = [band for band in contract.required_bands if band not in bands]
@@ -165,6 +184,5 @@ class PixelPredictor:
         whole = np.zeros((1, len(contract.bands), *dn.shape[1:]), np.uint16)
         whole[0, [contract.bands.index(band) for band in bands]] = dn
         stored = torch.from_numpy(whole).to(self.device)
-        x = standardize(bring_to_input(stored, contract, level), contract)
         present = torch.tensor([[float(band in bands) for band in contract.optional_bands]])
-        return x.contiguous(memory_format=torch.channels_last), present.to(self.device)
+        return bring_to_input(stored, contract, level), present.to(self.device)

@@ -17,6 +17,11 @@ NODATA_ID = 255
 SHARE_STEPS = 250
 """Confidence and probability rasters hold rounded multiples of 1/250; 255 is nodata there too."""
 
+DOUBTFUL = 0.5
+"""From this doubt on a cell counts as doubtful: it is as rare as the rarest that training showed."""
+
+WARN_DOUBTFUL = 1 / 3
+"""Beyond this share of doubtful area a map warns of itself."""
 AREA_STEPS = 10_000
 """Areas are counted in steps of 1/10000 of a pixel: sums of whole numbers are exact, whatever the blocks."""
 
@@ -37,6 +42,8 @@ class CellStatus(IntEnum):
     """Under a scene that could not be read."""
     UNSEEN = 4
     """No scene saw it, or too little of it for a patch."""
+    UNKNOWN = 5
+    """Seen, but its class is less certain, confidence and doubt together, than was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,13 @@ NO_CLASS = (
         title="No imagery",
         color=(36, 40, 47),
         stripe=(92, 101, 113),
+    ),
+    NoClass(
+        status=CellStatus.UNKNOWN,
+        share="unknown",
+        title="Unknown: too doubtful",
+        color=(226, 214, 240),
+        stripe=(140, 104, 180),
     ),
 )
 """How the page, the preview and the colour table of ``status.tif`` show them."""
@@ -125,6 +139,8 @@ class CellScores:
     """(class, row, col), 0..1, summing to 1 over classes; of no meaning where ``mapped`` is False."""
     cover: NDArray[np.float32]
     """(cover, row, col), likewise; of a model that names no covers there are none."""
+    doubt: NDArray[np.float32]
+    """(1, row, col), 0..1, likewise; of a model that tells no doubt (0, row, col)."""
     mapped: NDArray[np.bool_]
     """(row, col), True where the cell gets a class."""
     observed: NDArray[np.bool_]
@@ -152,6 +168,9 @@ class BlockRasters:
     """(2, row, col), id and probability of the second most probable class; (0, row, col) without covers."""
     cover: NDArray[np.uint8]
     """(1, row, col), id of the most probable cover; (0, row, col) without covers."""
+    doubt: NDArray[np.uint8]
+    """(1, row, col), how unlike what training showed, in steps; of an unknown cell too. (0, row, col) of a
+    model that does not tell."""
     probabilities: NDArray[np.uint8]
     """(class, row, col), every class's probability in steps; (0, row, col) where they are not kept."""
 
@@ -169,6 +188,8 @@ class PixelCounts:
     """(cover,), those in cells of each cover."""
     of_status: NDArray[np.int64]
     """(``CellStatus``,), pixels inside the area of each status."""
+    of_doubt: NDArray[np.int64]
+    """(2,), those of cells whose doubt is known, and of them the doubtful ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,15 +215,31 @@ class ClassArea:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cover:
-    """What became of the area's cells; the four shares are of the land inside the area and add up to 1."""
+    """What became of the area's cells; the shares are of the land inside the area and add up to 1."""
 
     cells: int
     """Cells of the area."""
     valid: float
     """Share that got a class, 0..1."""
-    cloudy: float
-    """Share seen, but under cloud, shadow or snow."""
+    cloudy: float | None
+    """Share seen, but under cloud, shadow or snow; None where no scene had a mask to tell."""
     failed: float
     """Share without a class under a scene that could not be read."""
     nodata: float
     """Share that no scene saw, or too little of for a patch."""
+    unknown: float = 0.0
+    """Share seen whose class is less certain than was asked for (``--min-confidence``)."""
+    doubtful: float | None = None
+    """Share of what is classified or unknown that is unlike what the model was trained on; None of a model
+    that does not tell."""
+    unmasked_scenes: int = 0
+    """Scenes in the map without a cloud mask: their clouds are mapped as land."""
+
+    @property
+    def cloud_told(self) -> str:
+        """What is known of clouds, for people: a share, or that nobody looked."""
+        if self.cloudy is None:
+            return "cloud not checked"
+        unmasked = self.unmasked_scenes
+        some = f" (not checked in {unmasked} scene{'s' * (unmasked > 1)})" if unmasked else ""
+        return f"{percent(self.cloudy)} cloudy{some}"

@@ -55,6 +55,9 @@ class AreaView:
     """Observed, clear or not."""
     clear: float
     """Observed and free of cloud, shadow and snow."""
+    estimated: bool = False
+    """True where no mask told, but how blue the scene is (``ESTIMATE_BANDS``): good enough to rank scenes
+    by, not to leave one out."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.clear <= self.seen <= 1 + 1e-9:
@@ -95,7 +98,7 @@ class Scene:
     tile: str = ""
     """MGRS tile, such as ``"33UUP"``; empty where the item does not say."""
     view: AreaView | None = None
-    """How much of the area the scene shows; None before its mask was looked at, or without one."""
+    """How much of the area the scene shows; None before it was looked at, or where nothing tells."""
     spare: bool = False
     """True where the scenes before it show all that it shows: it is read only where one of them fails."""
     mirrors: tuple[Scene, ...] = ()
@@ -113,7 +116,7 @@ class Scene:
     @property
     def area_cloud_percent(self) -> float | None:
         """Cloud over the area where a mask was looked at, else over the whole scene as its item states."""
-        return self.cloud_percent if self.view is None else self.view.cloud_percent
+        return self.cloud_percent if self.view is None or self.view.estimated else self.view.cloud_percent
 
     def asset(self, band: str) -> BandAsset | None:
         """The asset of ``band``, or None."""
@@ -149,8 +152,17 @@ L1C_CLOUD_BANDS = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11"
 """The bands ``clear_by_spectrum`` reads, in order: those s2cloudless was trained on."""
 
 
+ESTIMATE_BANDS = ("B02", "B04")
+"""What the cloud of a scene without a mask is estimated from."""
+
+
 def mask_bands(level: str, bands: Collection[str]) -> tuple[str, ...]:
     """What a cloud mask is made of in a scene that offers ``bands``; empty where none can be made."""
     if SCL in bands:
         return (SCL,)
     return L1C_CLOUD_BANDS if level == "L1C" and set(L1C_CLOUD_BANDS) <= set(bands) else ()
+
+
+def is_masked(scene: Scene) -> bool:
+    """Whether a cloud mask of the scene can be made: else clouds in it are mapped as land."""
+    return bool(mask_bands(scene.level, scene.bands))

@@ -323,6 +323,10 @@ def _report(overlap: Overlap, counts: _Counts, request: ChangeRequest) -> Change
     cells = dict(zip(Verdict, counts.verdicts.tolist(), strict=True))
     weights = {entry.weights_sha256 for entry in overlap.maps}
     models = ", ".join(sorted({entry.model for entry in overlap.maps}))
+    other_weights = (
+        f"The maps were made with different weights ({models}): some of the change may be theirs. Map both "
+        "with one model."
+    )
     return ChangeReport(
         request=request,
         inputs=tuple(
@@ -349,13 +353,18 @@ def _report(overlap: Overlap, counts: _Counts, request: ChangeRequest) -> Change
             too_small=counts.too_small,
         ),
         matrix=_transitions(overlap, counts),
-        warnings=(
-            f"The maps were made with different weights ({models}): some of the change may be theirs. Map "
-            "both with one model.",
-        )
-        if len(weights) > 1
-        else (),
+        warnings=(*_cloud_warnings(overlap), *([other_weights] if len(weights) > 1 else [])),
     )
+
+
+def _cloud_warnings(overlap: Overlap) -> list[str]:
+    """For each of the two maps whether clouds in it may pass for change."""
+    return [
+        f"{entry.path} {entry.clouds_unknown}: what differs may be cloud. Compare maps of scenes with a "
+        "cloud mask, or look at image.tif first."
+        for entry in overlap.maps[:2]
+        if entry.clouds_unknown
+    ]
 
 
 OUTPUTS = ("change.tif", "change.tif.aux.xml", "difference.tif", "change.gpkg", "change.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from numbers import Real
 from pathlib import Path
@@ -19,7 +19,7 @@ from landuse.errors import ModelError, UsageError
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
-from landuse.pipeline.maps.to_xarray import map_dataset
+from landuse.pipeline.maps.to_xarray import map_dataset, told_shares
 from landuse.pipeline.read.onto_grid import valid_pixels
 from landuse.pipeline.read.read_block import BlockPixels
 from landuse.pipeline.read.read_scene import image_of
@@ -63,7 +63,8 @@ def classify(
     """Classify Sentinel-2 imagery that is held already: the same map as ``landuse map`` makes of it.
 
     The imagery may be larger than memory: it is read block by block, so give it dask-backed or lazy. The
-    map is in memory: 6 bytes a cell, or 7 with land cover, and 4 for each class with ``probabilities``.
+    map is in memory: 6 bytes a cell, or 11 with land cover and doubt, and 4 for each class with
+    ``probabilities``.
 
     Args:
         data: one acquisition, or one composite, on pixels of 10 m of a UTM zone, north-up, with corners on
@@ -130,8 +131,9 @@ def classify(
     # What the files of a map hold, as they hold it.
     class_cells, confidence, status = np.zeros((3, plan.rows, plan.cols), np.uint8)
     covers = np.zeros((int(bool(plan.covers)), plan.rows, plan.cols), np.uint8)
+    doubt = np.zeros((int(plan.tells_doubt), plan.rows, plan.cols), np.uint8)
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
-    tally = CellTally(plan)
+    tally = CellTally(plan, plan.scenes)
     with ThreadPoolExecutor(1) as reader:
         for block, given in read_ahead(plan.blocks, read, reader):
             content = classify_block(plan, block, classifier, given)
@@ -140,12 +142,15 @@ def classify(
             confidence[cells] = content.rasters.confidence
             status[cells] = content.rasters.status
             covers[:, *cells] = content.rasters.cover
+            doubt[:, *cells] = content.rasters.doubt
             if probabilities:
                 shares[:, *cells] = content.rasters.probabilities
             tally.add(content.rasters, content.counts)
     rasters = {"class": class_cells[None], "confidence": confidence[None], "status": status[None]}
     if plan.covers:
         rasters["cover"] = covers
+    if plan.tells_doubt:
+        rasters["doubt"] = doubt
     if probabilities:
         rasters["probabilities"] = shares
     coordinates = odc.geo.xr.xr_coords(plan.cell_geobox)
@@ -167,7 +172,7 @@ def classify(
             "level": plan.level,
             "bands": ", ".join(plan.bands),
             "landuse_version": landuse.__version__,
-            **{name: getattr(tally.cover, name) for name in ("valid", "cloudy", "failed", "nodata")},
+            **told_shares(asdict(tally.cover)),
         },
     )
 

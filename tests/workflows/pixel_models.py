@@ -1,13 +1,13 @@
 """Models of pixels for tests: a network of random weights, and a rule that can be computed by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS
-from landuse.contract import LevelInput, ModelContract, PixelOutputs
+from landuse.contract import KnownSpectra, LevelInput, ModelContract, PixelOutputs
 from landuse.model.bands import INPUT_MAX_DN
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.normalize import level_inputs
@@ -36,7 +36,7 @@ def pixel_contract(name="random-pixel"):
     )
 
 
-def save_pixel_model(path: Path, seed: int = 0) -> Path:
+def save_pixel_model(path: Path, seed: int = 0, spectra: KnownSpectra | None = None) -> Path:
     """A small ``PixelNet`` of random weights, whose answers are as varied as a trained one's."""
     torch.manual_seed(seed)
     config = PixelNetConfig(
@@ -59,7 +59,7 @@ def save_pixel_model(path: Path, seed: int = 0) -> Path:
         of_cover = network.covers.weight.view(9, 4, *network.covers.weight.shape[1:])
         of_cover.copy_(20 * of_cover[:, :1] + 1.5 * of_cover)
         network.uses.weight *= 20
-    save_checkpoint(path, network.eval(), pixel_contract())
+    save_checkpoint(path, network.eval(), replace(pixel_contract(), spectra=spectra))
     return path
 
 
@@ -67,6 +67,7 @@ def save_pixel_model(path: Path, seed: int = 0) -> Path:
 class Scores:
     landuse: np.ndarray
     cover: np.ndarray
+    doubt: np.ndarray | None = None
 
 
 class RedPixels:
@@ -124,3 +125,22 @@ def small_scene(folder: Path) -> tuple[str, str]:
 
 def red_pixels(model, device):
     return RedPixels()
+
+
+def spectra_around(dn, spread=0.04):
+    """Spectra like one, (band,) DN, and no others."""
+    factor = tuple(tuple(spread * (i == j) for j in range(i + 1)) for i in range(len(dn)))
+    mean = tuple(float(value / 10_000) ** 0.5 for value in dn)
+    return KnownSpectra(weights=(1.0,), means=(mean,), factors=(factor,), rare=0.04)
+
+
+class DoubtingPixels(RedPixels):
+    """The same, which doubts each pixel by its own near infrared."""
+
+    def __init__(self):
+        super().__init__()
+        self.contract = replace(self.contract, spectra=spectra_around((1000, 2000)))
+
+    def pixel_scores(self, dn, bands, level):
+        found = super().pixel_scores(dn, bands, level)
+        return replace(found, doubt=(dn[1] / 10_000).clip(0, 1).astype(np.float32))

@@ -41,7 +41,7 @@ def write_map(folder, shares, *, row=0, col=0, day=DAYS[0], names=NAMES, as_floa
     told = {
         "cell_m": CELL_M, "crs": "EPSG:32633", "shift_m": 0.0, "weights_sha256": "0" * 64,
         "acquired_utc": f"{day}T10:10:31+00:00", "classes": json.dumps(names), "plan_sha256": f"{day}-plan",
-        "model": "balanced",
+        "model": "balanced", "cloud_mask": "yes",
     } | changes  # fmt: skip
     folder.mkdir(parents=True)
     seen = np.isfinite(shares[0])
@@ -54,9 +54,8 @@ def write_map(folder, shares, *, row=0, col=0, day=DAYS[0], names=NAMES, as_floa
             0, -told["cell_m"], TOP - row * told["cell_m"],
         ),
     }  # fmt: skip
-    tags = {
-        name: told[name] for name in ("classes", "plan_sha256", "model", "acquired_utc", "weights_sha256")
-    }
+    named = ("classes", "plan_sha256", "model", "acquired_utc", "weights_sha256", "cloud_mask")
+    tags = {name: told[name] for name in named}
     tags = {name: value for name, value in tags.items() if value is not None}
     with rasterio.open(folder / "landuse.tif", "w", dtype="uint8", count=1, nodata=255, **profile) as file:
         file.write(classes, 1)
@@ -463,6 +462,19 @@ def test_models_that_differ_are_told(tmp_path):
     ]
     (warning,) = compare(tmp_path, *maps).warnings
     assert f"net {DAYS[0]}, net {DAYS[1]}" in warning
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [("no", "without a cloud mask"), ("no, yes", "some of which have no cloud mask"), (None, "does not say")],
+)
+def test_a_map_whose_clouds_were_not_checked_is_warned_of(tmp_path, mask, told):
+    before = write_map(tmp_path / "a", some_shares(1, 5, 6), day=DAYS[0])
+    after = write_map(tmp_path / "b", some_shares(2, 5, 6), day=DAYS[1], cloud_mask=mask)
+    (warning,) = compare(tmp_path, before, after).warnings
+    assert warning.startswith(str(after / "landuse.tif"))
+    assert told in warning
+    assert "may be cloud" in warning
 
 
 def break_file(path):

@@ -186,6 +186,20 @@ def test_adjust_pixel_model(tmp_path, refusal):
     assert "is not NAME=NUMBER" in refusal("adjust_pixel_model.py", weights, "--bias", "River", "--out", "x")
 
 
+def test_fit_doubt_takes_over_what_another_model_knows(tmp_path, refusal):
+    """The fit itself is ``landuse train``'s, and tested there."""
+    from landuse.model.checkpoint import load_contract
+    from tests.workflows.pixel_models import save_pixel_model, spectra_around
+
+    known = spectra_around((2000,) * 10)
+    plain, told = save_pixel_model(tmp_path / "plain.safetensors"), tmp_path / "told.safetensors"
+    save_pixel_model(told, spectra=known)
+    made = run("fit_doubt.py", plain, "--like", told, "--out", "new.safetensors", cwd=tmp_path)
+    assert made == "wrote new.safetensors\n"
+    assert load_contract(tmp_path / "new.safetensors") == replace(load_contract(plain), spectra=known)
+    assert "no spectra" in refusal("fit_doubt.py", told, "--like", plain, "--out", "x")
+
+
 @pytest.mark.slow
 def test_average_weights(tmp_path, refusal):
     """The mean of two networks, tensor by tensor; networks that do not belong together are refused."""

@@ -21,7 +21,7 @@ from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.cells import Block
 from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
-from landuse.pipeline.scene import AreaView, BandAsset, Scene, mask_bands
+from landuse.pipeline.scene import AreaView, BandAsset, Scene, is_masked, mask_bands
 from landuse.redact import redact_href
 from landuse.sentinel2 import RESOLUTION_M
 
@@ -36,6 +36,9 @@ BAND_SETS = {"all": None, "rgb": ("B04", "B03", "B02"), "rgb-nir": ("B04", "B03"
 """What may be asked for by name, of the bands that a model can do without; None: all of them."""
 MAX_CELL_PX = 64
 """Largest side of a cell of averaged pixels."""
+
+CLOUD_TOLD_PERCENT = 15.0
+"""From this estimate on, cloud in scenes without a mask is warned of; see ``cloud_mask.HAZE_REFLECTANCE``."""
 
 PICTURE_PX = 4096
 """Side of the picture of the imagery that goes with a map, unless its cells are finer."""
@@ -111,6 +114,10 @@ class RunPlan:
     """Class names; the index is the id."""
     covers: tuple[str, ...]
     """Names of the land covers; the index is the id. Empty for a model that tells none."""
+    tells_doubt: bool = False
+    """Whether the model says where the imagery is unlike what it was trained on."""
+    min_confidence: float = 0.0
+    """Cells whose confidence, times what doubt leaves of it, is below this have no class."""
     probabilities: bool
     """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
@@ -198,14 +205,21 @@ class RunPlan:
                 f"Not every scene offers {', '.join(self.missing_bands)}, which {self.model} can do without: "
                 f"it reads {', '.join(self.bands)} alone, and errs more often. Use a source with all bands."
             )
-        unmasked = [scene.id for scene in self.scenes if not mask_bands(scene.level, scene.bands)]
+        unmasked = [scene for scene in self.scenes if not is_masked(scene)]
         if unmasked:
             needed = (
                 "no scene classification (SCL)" if self.level == "L2A" else "not the bands to tell cloud by"
             )
             found.append(
-                f"{len(unmasked)} of {len(self.scenes)} scenes have {needed}, such as {min(unmasked)!r}: "
-                "clouds in them are mapped as land. Use clear scenes, L2A with SCL, or L1C with all bands."
+                f"{len(unmasked)} of {len(self.scenes)} scenes have {needed}, such as "
+                f"{min(scene.id for scene in unmasked)!r}: cloud is not checked, and mapped as land. Use "
+                "clear scenes, L2A with SCL, or L1C with all bands."
+            )
+        first = self.scenes[0]  # with "best" most of the map shows it
+        if first in unmasked and first.view is not None and first.view.cloud_percent >= CLOUD_TOLD_PERCENT:
+            found.append(
+                f"About {first.view.cloud_percent:.0f} % of what {first.id!r} shows of the area looks like "
+                "cloud or snow, by its blue. Look at image.tif, and choose another --date."
             )
         return tuple(found)
 
@@ -222,8 +236,9 @@ class RunPlan:
         for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
-        if not self.covers:
-            del values["covers"]
+        for name in ("covers", "tells_doubt", "min_confidence"):
+            if not values[name]:
+                del values[name]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -532,6 +547,7 @@ def make_plan(
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
+    min_confidence: float = 0.0,
     block_px: int | None = None,
     crs: str | None = None,
 ) -> RunPlan:
@@ -549,6 +565,7 @@ def make_plan(
         position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
+        min_confidence: below it, times what doubt leaves of it, a cell has no class.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
@@ -600,6 +617,8 @@ def make_plan(
         weights_sha256=weights_sha256,
         classes=contract.classes,
         covers=() if contract.pixels is None else contract.pixels.covers,
+        tells_doubt=contract.tells_doubt,
+        min_confidence=min_confidence,
         probabilities=probabilities,
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from landuse.pipeline.cells import (
+    DOUBTFUL,
     NODATA_ID,
     SHARE_STEPS,
     BlockRasters,
@@ -83,6 +85,7 @@ class Blend:
         return CellScores(
             probabilities=probabilities,
             cover=np.zeros((0, *mapped.shape), np.float32),
+            doubt=np.zeros((0, *mapped.shape), np.float32),
             mapped=mapped,
             observed=observed > 0,
             clouded=usable < observed,
@@ -93,6 +96,7 @@ class Blend:
 def settle_pixels(
     landuse: NDArray[np.float32],
     cover: NDArray[np.float32],
+    doubt: NDArray[np.float32],
     pixels: xr.Dataset,
     *,
     cell_px: int,
@@ -107,6 +111,7 @@ def settle_pixels(
     Args:
         landuse: (class, y, x) probabilities of the block's own pixels.
         cover: (cover, y, x), likewise.
+        doubt: (1, y, x), 0..1; (0, y, x) of a model that does not tell.
         pixels: the same pixels, as ``pixel_block`` makes them.
         cell_px: side of a cell in pixels.
         inside: (row, col), True where the cell belongs to the area.
@@ -119,6 +124,7 @@ def settle_pixels(
     return CellScores(
         probabilities=_cell_means(landuse, usable_px, usable, mapped, cell_px),
         cover=_cell_means(cover, usable_px, usable, mapped, cell_px),
+        doubt=_cell_means(doubt, usable_px, usable, mapped, cell_px),
         mapped=mapped,
         observed=observed > 0,
         clouded=usable < observed,
@@ -183,11 +189,14 @@ def count_pixels(
     failed = int(unobserved[lost].sum())
     of_status[CellStatus.FAILED] += failed
     of_status[CellStatus.UNSEEN] += int(unobserved.sum()) - failed
+    known = counted[(rasters.doubt != NODATA_ID).any(0)]
+    doubtful = counted[((rasters.doubt >= DOUBTFUL * SHARE_STEPS) & (rasters.doubt != NODATA_ID)).any(0)]
     cover = rasters.cover[0] if covers else np.full(rasters.classes.shape, NODATA_ID, np.uint8)
     return PixelCounts(
         of_class=_sum_by_id(rasters.classes, counted, classes),
         of_cover=_sum_by_id(cover, counted, covers),
         of_status=np.rint(of_status).astype(np.int64),
+        of_doubt=np.array([known.sum(), doubtful.sum()], np.int64),
     )
 
 
@@ -196,15 +205,22 @@ def _sum_by_id(ids: NDArray[np.uint8], weights: NDArray[np.int64], count: int) -
     return np.rint(sums).astype(np.int64)
 
 
-def block_rasters(scores: CellScores, inside: NDArray[np.bool_], *, probabilities: bool) -> BlockRasters:
+def block_rasters(
+    scores: CellScores, inside: NDArray[np.bool_], *, probabilities: bool, min_confidence: float = 0.0
+) -> BlockRasters:
     """What a map's rasters hold of a block.
 
     Args:
         scores: of the block.
         inside: (row, col), True where a cell belongs to the area.
         probabilities: whether every class's probability is kept.
+        min_confidence: a cell whose confidence, times what doubt leaves of it, is below this becomes unknown.
     """
     ids, shares = two_best(scores.probabilities)
+    doubt = _in_steps(scores.doubt, scores.mapped)
+    sure = np.rint(shares[0] * (1 - scores.doubt.sum(0)) * SHARE_STEPS)  # without a doubt the sum is 0
+    unknown = scores.mapped & (sure < min_confidence * SHARE_STEPS)
+    scores = replace(scores, mapped=scores.mapped & ~unknown)
     unmapped = ~scores.mapped
     ids[:, unmapped] = NODATA_ID
     steps = _in_steps(shares, scores.mapped)
@@ -217,9 +233,10 @@ def block_rasters(scores: CellScores, inside: NDArray[np.bool_], *, probabilitie
     return BlockRasters(
         classes=ids[0],
         confidence=steps[0],
-        status=status_raster(scores, inside),
+        status=np.where(unknown & inside, np.uint8(CellStatus.UNKNOWN), status_raster(scores, inside)),
         second=np.stack([ids[1], steps[1]]) if has_covers else np.zeros((0, *inside.shape), np.uint8),
         cover=cover,
+        doubt=doubt,
         probabilities=(
             probability_rasters(scores) if probabilities else np.zeros((0, *inside.shape), np.uint8)
         ),

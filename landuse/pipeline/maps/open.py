@@ -55,6 +55,9 @@ class OpenMap:
     """Digest of the model's weights."""
     engine: str
     """How it was made: ``"pixels"`` of a map of pixels; empty where the map does not say."""
+    cloud_mask: str
+    """``"yes"`` where all scenes in it had a cloud mask, ``"no"``, ``"no, yes"``; empty where the map
+    does not say."""
     attribution: str
     """Whose data it is."""
     classes: DatasetReader
@@ -71,6 +74,16 @@ class OpenMap:
     def transform(self) -> Affine:
         """From (col, row) to coordinates in ``crs``."""
         return Affine(*self.classes.transform[:6])
+
+    @property
+    def clouds_unknown(self) -> str:
+        """Why clouds in it may pass for land, in words; empty where all its scenes had a mask."""
+        told = {
+            "yes": "",
+            "no": "was made without a cloud mask",
+            "": "does not say whether clouds were masked (an older landuse made it)",
+        }
+        return told.get(self.cloud_mask, "was made of scenes some of which have no cloud mask")
 
     @property
     def days(self) -> str:
@@ -198,6 +211,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
             model=_unescaped(_tag(raster, tags, "model")),
             weights_sha256=tags.get("weights_sha256", ""),
             engine=tags.get("engine", ""),
+            cloud_mask=tags.get("cloud_mask", ""),
             attribution=tags.get("TIFFTAG_COPYRIGHT", ""),
             classes=classes,
             probabilities=probabilities,

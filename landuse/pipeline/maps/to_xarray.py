@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from contextlib import ExitStack
@@ -35,11 +36,12 @@ _RASTERS = {
     "confidence": "confidence.tif",
     "status": "status.tif",
     "cover": "cover.tif",
+    "doubt": "doubt.tif",
     "probabilities": "probabilities.tif",
 }
 """The file of each variable."""
 
-_OPTIONAL = ("cover", "probabilities")
+_OPTIONAL = ("cover", "doubt", "probabilities")
 """Those that may be missing."""
 
 _PROVENANCE = {
@@ -116,10 +118,7 @@ def open_map(location: Path | str) -> xr.Dataset:
                 if (tag or name) in tags
             },
         }
-        cover = mapping(report.get("cover"))
-        attributes |= {
-            name: number(cover.get(name)) or 0.0 for name in ("valid", "cloudy", "failed", "nodata")
-        }
+        attributes |= told_shares(mapping(report.get("cover")))
         dataset = map_dataset(
             rasters,
             names=names,
@@ -153,8 +152,8 @@ def map_dataset(
     """A map's variables as ``open_map`` describes them.
 
     Args:
-        rasters: ``class``, ``confidence`` and ``status``, and perhaps ``cover`` and ``probabilities``: uint8
-            as the files hold them, ``(band, y, x)``, with a ``spatial_ref``.
+        rasters: ``class``, ``confidence`` and ``status``, and perhaps ``cover``, ``doubt`` and
+            ``probabilities``: uint8 as the files hold them, ``(band, y, x)``, with a ``spatial_ref``.
         names: class names by id.
         covers: names of land covers by id; none without ``cover``.
         area_ha: hectares of each class.
@@ -175,15 +174,29 @@ def map_dataset(
     }
     if "cover" in rasters:
         variables["cover"] = _ids(rasters["cover"], "land cover", cover_legend(covers), cover_ha)
+    if "doubt" in rasters:
+        doubt = rasters["doubt"].squeeze("band", drop=True)
+        variables["doubt"] = _share(doubt, "how unlike what the model was trained on")
     if "probabilities" in rasters:
         shares = rasters["probabilities"].rename(band="class_name").assign_coords(class_name=list(names))
         variables["probabilities"] = _share(shares, "probability of each class")
     for name, variable in variables.items():
-        stored = rasters[name].attrs["scale_factor"] if name in ("confidence", "probabilities") else None
+        stored = (
+            rasters[name].attrs["scale_factor"] if name in ("confidence", "doubt", "probabilities") else None
+        )
         variable.encoding = {"dtype": "uint8", "grid_mapping": "spatial_ref"}
         if stored is not None:
             variable.encoding |= {"_FillValue": np.uint8(NODATA_ID), "scale_factor": stored}
     return xr.Dataset(variables, attrs={"Conventions": "CF-1.11", **attributes})
+
+
+def told_shares(cover: Mapping[str, object]) -> dict[str, float]:
+    """What became of the cells, as attributes: NaN where it is not known, as of clouds without a mask."""
+    return {
+        name: math.nan if cover.get(name, 0) is None else number(cover.get(name)) or 0.0
+        for name in ("valid", "cloudy", "failed", "nodata", "unknown", "doubtful")
+        if name in cover
+    }
 
 
 def _ids(

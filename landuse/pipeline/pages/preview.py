@@ -266,8 +266,11 @@ def _draw_legends(axes: Axes, shown: dict[str, MapView], *, is_wide: bool) -> No
     gaps = [
         Patch(facecolor=_hex(kind.color), edgecolor=_hex(kind.stripe), hatch="////", label=_gap(kind, share))
         for kind in NO_CLASS
-        if (share := getattr(uses.cover, kind.share)) > 0
+        if (share := getattr(uses.cover, kind.share)) is None or share > 0
     ]
+    if uses.cover.doubtful is not None:
+        told = f"Doubtful  {percent(uses.cover.doubtful)} of what is mapped"
+        gaps.append(Patch(facecolor="none", label=told))
     title = f"Share of what is classified\n({percent(uses.cover.valid)} of the area)"
     columns = (3 if covers else 4) if is_wide else 1
     first = _draw_legend(axes, _rows_of(uses) + gaps, title, "upper left", columns)
@@ -329,8 +332,8 @@ def _label(title: str, share: float) -> str:
     return f"{cut}  {percent(share)}"
 
 
-def _gap(kind: NoClass, share: float) -> str:
-    return f"{kind.title}  {percent(share)} of the area"
+def _gap(kind: NoClass, share: float | None) -> str:
+    return f"{kind.title}  not checked" if share is None else f"{kind.title}  {percent(share)} of the area"
 
 
 def _hex(color: tuple[int, int, int]) -> str:

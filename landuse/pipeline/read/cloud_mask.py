@@ -77,6 +77,16 @@ AVERAGED_M = 120
 GROWN_M = 120
 """Radius of the disc that cloud grows by: the whole cells nearest to ``SCL_MARGIN_M``."""
 
+HAZE_REFLECTANCE = {"L2A": (0.04, 0.12), "L1C": (0.093, 0.169)}
+"""Blue less half the red where cloud begins, and where it is certain, of scenes without a mask.
+
+It is the haze optimised transform (Zhang et al. 2002, Remote Sensing of Environment 82, 173-187): land lies
+near one line of red over blue, and haze moves it away to the blue. L1C's bounds are L2A's below the path
+radiance. Measured as a share of the scene: over Exeter 2, 68, 6, 5 and 46 % where SCL calls 0, 71, 1, 7 and
+51 % cloud (and 45 % of the fourth date thin cirrus, which no visible band shows); over Slovenia 5, 85 and 0 %
+on the two cloudy dates and the clear one; 1 % of 3,969 clear patches, 6 % of their built land.
+"""
+
 MASK_MARGIN_PX = max(
     floor(SCL_MARGIN_M / PIXEL_M) + round(SCL_SPECK_M / PIXEL_M) - 1,
     (AVERAGED_M + GROWN_M) // PIXEL_M,
@@ -132,6 +142,25 @@ def clear_by_spectrum(dn: NDArray[np.uint16], observed: NDArray[np.bool_]) -> ND
     sums = np.stack([_cell_sums(np.where(observed, band, 0)) for band in dn])  # (band, row, col)
     clear = _clear_cells(sums / np.maximum(pixels, 1), pixels > 0, RESOLUTION_M["B10"])
     return observed & clear.repeat(MASK_LATTICE_PX, axis=0).repeat(MASK_LATTICE_PX, axis=1)
+
+
+def cloud_by_haze(blue: NDArray[np.uint16], red: NDArray[np.uint16], level: str) -> NDArray[np.float64]:
+    """How much of each pixel looks like cloud: to rank scenes without a mask, not to mask them.
+
+    Snow looks like it too; cirrus and shadow do not.
+
+    Args:
+        blue: DN of B02, (y, x).
+        red: DN of B04, (y, x).
+        level: ``"L1C"`` or ``"L2A"``.
+
+    Returns:
+        (y, x), 0..1.
+    """
+    low, high = HAZE_REFLECTANCE[level]
+    haze = (blue.astype(np.float64) - 0.5 * red) / DN_PER_REFLECTANCE
+    share: NDArray[np.float64] = ((haze - low) / (high - low)).clip(0, 1)
+    return share
 
 
 def clear_by_coarse_spectrum(

@@ -2,7 +2,7 @@
 
 A tile's stated cloud cover says little of an area that is a hundredth of it. So the mask of every
 candidate is read once over the area, coarsely, before anything else: a few kilobytes a scene where
-the mask has overviews.
+the mask has overviews. Scenes without a mask are ranked by an estimate from their blue and red.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from landuse.errors import AssetError, LanduseError, NothingFoundError, ReadError
 from landuse.pipeline.geometry import footprint_of, project, snap, solar_days
-from landuse.pipeline.read.read_scene import read_failure, read_mask
-from landuse.pipeline.scene import AreaView, ReadFailure, mask_bands
+from landuse.pipeline.read.read_scene import read_estimate, read_failure, read_mask
+from landuse.pipeline.scene import ESTIMATE_BANDS, AreaView, ReadFailure, is_masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def survey(
 def _none_left(
     scenes: Sequence[Scene], failures: Sequence[ReadFailure], max_cloud_percent: float
 ) -> LanduseError:
-    views = [scene.view for scene in scenes if scene.view is not None]
+    views = [scene.view for scene in scenes if scene.view is not None and not scene.view.estimated]
     unread = {failure.scene_id: failure for failure in failures if failure.replaced_by is None}
     if unread:
         reason = next(iter(unread.values())).reason
@@ -179,8 +179,8 @@ def _look_at(
 
 
 def _look(scene: Scene, grid: GeoBox, inside: NDArray[np.bool_], remote: Remote) -> _Look:
-    if not mask_bands(scene.level, scene.bands):
-        return _Look(scene=scene, packed=None, failures=())
+    if not is_masked(scene):
+        return _Look(scene=_estimated(scene, grid, inside, remote), packed=None, failures=())
     failures: list[ReadFailure] = []
     for copy in (scene, *scene.mirrors):
         try:
@@ -200,8 +200,26 @@ def _look(scene: Scene, grid: GeoBox, inside: NDArray[np.bool_], remote: Remote)
     return _Look(scene=scene, packed=None, failures=tuple(failures))
 
 
+def _estimated(scene: Scene, grid: GeoBox, inside: NDArray[np.bool_], remote: Remote) -> Scene:
+    """The scene with an estimate of its cloud over the area, where it has the bands for one."""
+    for copy in (scene, *scene.mirrors):
+        if not set(ESTIMATE_BANDS) <= set(copy.bands):
+            continue
+        try:
+            observed, cloud = read_estimate(copy, grid, remote)
+        except AssetError as error:
+            log.warning("%s", error)  # no failure of the map's yet: its blocks are read from the same assets
+            continue
+        total = int(inside.sum())
+        seen = observed & inside
+        clear = float((1 - cloud)[seen].sum()) / total
+        view = AreaView(seen=int(seen.sum()) / total, clear=clear, estimated=True)
+        return replace(scene, view=view)
+    return scene
+
+
 def _good_enough(scene: Scene, max_cloud_percent: float) -> bool:
-    if scene.view is None:
+    if scene.view is None or scene.view.estimated:
         return scene.cloud_percent is None or scene.cloud_percent <= max_cloud_percent
     return scene.view.seen > 0 and scene.view.cloud_percent <= max_cloud_percent
 
@@ -214,8 +232,8 @@ def _in_order(looks: Sequence[_Look], area: BaseGeometry, inside: NDArray[np.boo
 
     def clear_of_day(day: date) -> float:
         measured = np.logical_or.reduce([look.clear(inside.shape) for look in days[day]])
-        stated = sum(_stated_clear(look.scene, area) for look in days[day] if look.packed is None)
-        return min(float(measured.sum() / inside.sum()) + stated, 1.0)
+        others = sum(clear_of_scene(look) for look in days[day] if look.packed is None)
+        return min(float(measured.sum() / inside.sum()) + others, 1.0)
 
     def clear_of_scene(look: _Look) -> float:
         return _stated_clear(look.scene, area) if look.scene.view is None else look.scene.view.clear

@@ -20,10 +20,11 @@ from landuse.pipeline.read.cloud_mask import (
     clear_by_coarse_spectrum,
     clear_by_scl,
     clear_by_spectrum,
+    cloud_by_haze,
 )
 from landuse.pipeline.read.onto_grid import Stored, ranges_onto, read_onto
 from landuse.pipeline.remote.files import is_jpeg2000
-from landuse.pipeline.scene import L1C_CLOUD_BANDS, ReadFailure, mask_bands
+from landuse.pipeline.scene import ESTIMATE_BANDS, L1C_CLOUD_BANDS, ReadFailure, mask_bands
 from landuse.redact import redact, redact_href
 from landuse.sentinel2 import DN_PER_REFLECTANCE, MAX_DN, SCL
 
@@ -119,6 +120,28 @@ def read_mask(scene: Scene, geobox: GeoBox, remote: Remote) -> tuple[NDArray[np.
     if SCL in masking:
         observed &= by_band[SCL][0] != 0
     return observed, observed & _clear(scene, by_band, abs(geobox.affine.a))
+
+
+def read_estimate(
+    scene: Scene, geobox: GeoBox, remote: Remote
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """What a scene without a mask saw, and how much of it looks like cloud, on a coarse grid.
+
+    Args:
+        scene: one that offers ``ESTIMATE_BANDS``.
+        geobox: the grid; its pixels may span many of the scene's.
+        remote: how what is not on this machine is read.
+
+    Returns:
+        Observed, and cloud 0..1, ``(y, x)``.
+
+    Raises:
+        AssetError: an asset cannot be opened or read.
+    """
+    by_band = _read_assets(scene, ESTIMATE_BANDS, geobox, remote)
+    blue, red = (_to_dn(by_band[band][0], _asset(scene, band)) for band in ESTIMATE_BANDS)
+    observed = np.logical_and.reduce([by_band[band][1] for band in ESTIMATE_BANDS])
+    return observed, cloud_by_haze(blue, red, scene.level)
 
 
 def read_failure(scene: Scene, error: AssetError, block: str = "") -> ReadFailure:

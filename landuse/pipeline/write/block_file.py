@@ -125,6 +125,7 @@ def _is_of(content: BlockFile, block: Block, plan: RunPlan) -> bool:
         (rasters.status, (rows, cols)),
         (rasters.second, (2 * has_covers, rows, cols)),
         (rasters.cover, (1 * has_covers, rows, cols)),
+        (rasters.doubt, (1 * plan.tells_doubt, rows, cols)),
         (rasters.probabilities, (kept, rows, cols)),
         (content.picture, (3, rows * side, cols * side)),
     )
@@ -136,6 +137,7 @@ def _is_of(content: BlockFile, block: Block, plan: RunPlan) -> bool:
         (counts.of_class, len(plan.classes)),
         (counts.of_cover, len(plan.covers)),
         (counts.of_status, len(CellStatus)),
+        (counts.of_doubt, 2),
     )
     if any(
         values.dtype != np.int64 or values.shape != (length,) or (values < 0).any()
@@ -150,7 +152,7 @@ def _is_of(content: BlockFile, block: Block, plan: RunPlan) -> bool:
         and all(_holds(values, below) for values, below in ids)
         and all(
             _holds(values, SHARE_STEPS + 1)
-            for values in (rasters.confidence, rasters.second[1:], rasters.probabilities)
+            for values in (rasters.confidence, rasters.second[1:], rasters.doubt, rasters.probabilities)
         )
     )
 

@@ -29,7 +29,7 @@ from landuse.pipeline.geometry import (
     surfaces,
 )
 from landuse.pipeline.read.rgb_image import picture_bands
-from landuse.pipeline.scene import mask_bands
+from landuse.pipeline.scene import is_masked
 from landuse.pipeline.stac_json import MAP_LEVEL, PLAN_DIGEST, is_remote
 from landuse.redact import printable, redact_href
 
@@ -76,6 +76,7 @@ _ASSETS = {
     "landuse.tif": ("landuse", "Land-use classes", "data"),
     "cover.tif": ("cover", "Land cover", "data"),
     "second.tif": ("second", "Second most probable class, and its probability", "data"),
+    "doubt.tif": ("doubt", "How unlike what the model was trained on", "data"),
     "confidence.tif": ("confidence", "Probability of the class", "data"),
     "probabilities.tif": ("probabilities", "Probability of every class", "data"),
     "status.tif": ("status", "Why a cell has a class or none", "metadata"),
@@ -250,7 +251,7 @@ def _classified(plan: RunPlan) -> str:
 def _masking(plan: RunPlan, spares_read: bool) -> str:
     """What was left out as cloud, by the masks that there were."""
     used = plan.scenes_used(spares_read)
-    masked = sum(bool(mask_bands(scene.level, scene.bands)) for scene in used)
+    masked = sum(is_masked(scene) for scene in used)
     if not masked:
         return "No cloud mask: clouds are mapped as land"
     kinds = "cloud, shadow and snow (SCL)" if plan.level == "L2A" else "cloud (s2cloudless)"
@@ -305,7 +306,7 @@ def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, objec
         return {**ids, "nodata": NODATA_ID, "bands": bands}
     if name == "status.tif":
         return {**ids, "nodata": CellStatus.OUTSIDE.value, "classification:classes": _statuses()}
-    if name == "confidence.tif":
+    if name in ("confidence.tif", "doubt.tif"):
         return share
     if name == "probabilities.tif":
         bands = [
@@ -356,6 +357,7 @@ def _statuses() -> list[dict[str, object]]:
         CellStatus.CLOUDY: "Under cloud, shadow or snow",
         CellStatus.FAILED: "Under a scene that could not be read",
         CellStatus.UNSEEN: "Seen by no scene, or too little of it",
+        CellStatus.UNKNOWN: "Seen, but less certain than was asked for",
     }
     return [
         {

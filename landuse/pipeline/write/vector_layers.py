@@ -212,7 +212,7 @@ def _squares(geobox: GeoBox, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> 
 def _scenes(plan: RunPlan) -> gpd.GeoDataFrame:
     """The scenes' footprints, in longitude and latitude, in the order in which they are preferred."""
     scenes = plan.scenes
-    seen = [scene.view for scene in scenes]
+    seen = [None if scene.view is None or scene.view.estimated else scene.view for scene in scenes]
     return gpd.GeoDataFrame(
         {
             "preference": np.arange(1, len(scenes) + 1),

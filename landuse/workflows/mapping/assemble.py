@@ -25,7 +25,7 @@ from landuse.pipeline.cells import (
     Cover,
 )
 from landuse.pipeline.read.rgb_image import DESCRIPTION, picture_bands
-from landuse.pipeline.scene import ReadFailure, Scene
+from landuse.pipeline.scene import ReadFailure, Scene, is_masked
 from landuse.pipeline.write.block_file import read_block
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.vector_layers import LAYERS, VectorOptions, write_vectors
@@ -47,6 +47,7 @@ OUTPUTS = (
     "cover.tif.aux.xml",
     "confidence.tif",
     "second.tif",
+    "doubt.tif",
     "probabilities.tif",
     "status.tif",
     "status.tif.aux.xml",
@@ -98,13 +99,15 @@ def assemble(
     """
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
-        made = _assemble_rasters(plan, work, folder, layers)
+        made = _assemble_rasters(plan, work, folder, layers, spares_read=spares_read)
         names = write_vectors(plan, folder, made.classes, vectors)
     return replace(made, files=(*made.files, *names))
 
 
-def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str, RasterLayer]) -> Assembled:
-    tally = CellTally(plan)
+def _assemble_rasters(
+    plan: RunPlan, work: Store, folder: Path, layers: dict[str, RasterLayer], *, spares_read: bool
+) -> Assembled:
+    tally = CellTally(plan, plan.scenes_used(spares_read))
     failures: list[ReadFailure] = []
     observed = False
     per_cell = plan.stride_px // plan.picture_step_px
@@ -124,6 +127,8 @@ def _assemble_rasters(plan: RunPlan, work: Store, folder: Path, layers: dict[str
             if plan.covers:
                 put["cover.tif"](*corner, rasters.cover)
                 put["second.tif"](*corner, rasters.second)
+            if plan.tells_doubt:
+                put["doubt.tif"](*corner, rasters.doubt[0])
             if "probabilities.tif" in layers:
                 put["probabilities.tif"](*corner, rasters.probabilities)
             tally.add(rasters, content.counts)
@@ -203,6 +208,8 @@ def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
             units=("class id", "1"),
             scale=(1.0, 1 / SHARE_STEPS),
         )
+    if plan.tells_doubt:
+        layers["doubt.tif"] = replace(share, descriptions=("how unlike what the model was trained on",))
     if plan.probabilities:
         layers["probabilities.tif"] = replace(share, descriptions=plan.classes)
     return layers
@@ -221,6 +228,7 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "engine": plan.engine,
         "composite": plan.composite,
         "level": plan.level,
+        "cloud_mask": ", ".join(sorted({"yes" if is_masked(scene) else "no" for scene in used})),
         "bands": ", ".join(plan.bands),
         "plan_sha256": plan.digest,
         "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in used})),
@@ -231,14 +239,17 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
 class CellTally:
     """Cells and areas of a map's classes, covers and statuses, added up block by block."""
 
-    def __init__(self, plan: RunPlan) -> None:
+    def __init__(self, plan: RunPlan, used: Sequence[Scene]) -> None:
         self._plan = plan
+        self._scenes = len(used)
+        self._unmasked = sum(not is_masked(scene) for scene in used)
         self._cells_of_class = np.zeros(NODATA_ID + 1, np.int64)
         self._cells_of_cover = np.zeros(NODATA_ID + 1, np.int64)
         self._cells_of_status = np.zeros(len(CellStatus), np.int64)
         self._pixels_of_class = np.zeros(len(plan.classes), np.int64)
         self._pixels_of_cover = np.zeros(len(plan.covers), np.int64)
         self._pixels_of_status = np.zeros(len(CellStatus), np.int64)
+        self._pixels_of_doubt = np.zeros(2, np.int64)
 
     def add(self, rasters: BlockRasters, counts: PixelCounts) -> None:
         """One more block."""
@@ -248,6 +259,7 @@ class CellTally:
         self._pixels_of_class += counts.of_class
         self._pixels_of_cover += counts.of_cover
         self._pixels_of_status += counts.of_status
+        self._pixels_of_doubt += counts.of_doubt
 
     @property
     def classes(self) -> tuple[ClassArea, ...]:
@@ -263,13 +275,17 @@ class CellTally:
     def cover(self) -> Cover:
         """What became of the area's cells."""
         pixels = dict(zip(CellStatus, self._pixels_of_status.tolist(), strict=True))
+        known, doubtful = self._pixels_of_doubt.tolist()
         total = max(sum(pixels.values()) - pixels[CellStatus.OUTSIDE], 1)
         return Cover(
             cells=int(self._cells_of_status.sum() - self._cells_of_status[CellStatus.OUTSIDE]),
             valid=pixels[CellStatus.CLASSIFIED] / total,
-            cloudy=pixels[CellStatus.CLOUDY] / total,
+            cloudy=None if self._unmasked == self._scenes else pixels[CellStatus.CLOUDY] / total,
             failed=pixels[CellStatus.FAILED] / total,
             nodata=pixels[CellStatus.UNSEEN] / total,
+            unknown=pixels[CellStatus.UNKNOWN] / total,
+            doubtful=doubtful / max(known, 1) if self._plan.tells_doubt else None,
+            unmasked_scenes=self._unmasked,
         )
 
     def _areas(

@@ -61,6 +61,11 @@ class PixelScores(Protocol):
         """(cover, y, x), summing to 1 over covers."""
         ...
 
+    @property
+    def doubt(self) -> NDArray[np.float32] | None:
+        """(y, x), 0..1; None of a model that does not tell."""
+        ...
+
 
 class PixelClassifier(Protocol):
     """What a map needs of a model of pixels; ``model.predict_pixels.PixelPredictor`` is one."""
@@ -141,7 +146,9 @@ def classify_block(
         scores, patch_count = score_block(plan, block, classifier, given)
         picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
     land = land_of(plan, block) if given is None else given.land
-    rasters = votes.block_rasters(scores, land.cells, probabilities=plan.probabilities)
+    rasters = votes.block_rasters(
+        scores, land.cells, probabilities=plan.probabilities, min_confidence=plan.min_confidence
+    )
     placed = given.placed if given is not None else None
     return BlockFile(
         rasters=rasters,
@@ -178,9 +185,9 @@ def score_block(
     if plan.engine == "pixels":
         lost = votes.count_in_cells(_lost_pixels(plan, block, given), plan.stride_px) > 0
         # The engine follows from the contract of this model: it is one of pixels.
-        landuse, cover = _own_scores(plan, block, cast("PixelClassifier", classifier), given)
+        landuse, cover, doubt = _own_scores(plan, block, cast("PixelClassifier", classifier), given)
         scores = votes.settle_pixels(
-            landuse, cover, own, cell_px=plan.stride_px, inside=given.land.cells, lost=lost
+            landuse, cover, doubt, own, cell_px=plan.stride_px, inside=given.land.cells, lost=lost
         )
         return scores, 0
     blend = votes.Blend(block, classes=len(plan.classes))
@@ -196,14 +203,15 @@ def score_block(
 
 def _own_scores(
     plan: RunPlan, block: Block, classifier: PixelClassifier, given: BlockInput
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Probabilities of the classes and the covers of the block's own pixels, ``(class, y, x)``."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Probabilities of the classes and the covers of the block's own pixels, ``(class, y, x)``, and doubt."""
     own = _pixels_of_cells(plan, block, given)
     if not own.usable.values.any():  # nothing of it would be kept
         shape = own.usable.shape
         return (
             np.zeros((len(plan.classes), *shape), np.float32),
             np.zeros((len(plan.covers), *shape), np.float32),
+            np.zeros((int(plan.tells_doubt), *shape), np.float32),
         )
     dn = filled(given.read.pixels, step_px=plan.position_px)
     scores = classifier.pixel_scores(dn, plan.bands, plan.level)
@@ -213,7 +221,9 @@ def _own_scores(
             own_pixels(plan, block), (given.placed.rows_px, given.placed.cols_px), strict=True
         )
     )
-    return scores.landuse[:, top:bottom, left:right], scores.cover[:, top:bottom, left:right]
+    inner = np.s_[:, top:bottom, left:right]
+    doubt = np.zeros((0, *dn.shape[1:]), np.float32) if scores.doubt is None else scores.doubt[None]
+    return scores.landuse[inner], scores.cover[inner], doubt[inner]
 
 
 def _lost_pixels(plan: RunPlan, block: Block, given: BlockInput) -> NDArray[np.bool_]:
@@ -256,6 +266,7 @@ def no_scores(plan: RunPlan, block: Block) -> CellScores:
     return CellScores(
         probabilities=np.zeros((len(plan.classes), *block.shape), np.float32),
         cover=np.zeros((len(plan.covers), *block.shape), np.float32),
+        doubt=np.zeros((int(plan.tells_doubt), *block.shape), np.float32),
         mapped=nothing,
         observed=nothing,
         clouded=nothing,

@@ -141,8 +141,8 @@ def _patches(placed: Placed) -> int:
 
 def _kept_bytes(plan: RunPlan, request: MapRequest) -> int:
     """Finished blocks and the map's files, as if nothing could be compressed; both are there at the end."""
-    # Class, confidence and status; cover and second class with its probability; every class's probability.
-    bands = 3 + 3 * bool(plan.covers) + len(plan.classes) * plan.probabilities
+    # Class, confidence, status; cover, second class with its probability; doubt; every class's probability.
+    bands = 3 + 3 * bool(plan.covers) + plan.tells_doubt + len(plan.classes) * plan.probabilities
     rasters = 3 * bands  # in blocks, in pieces, and as COGs made of them
     is_sieved = (request.vectors.for_plan(plan).min_area_ha or 0) > 0
     vectors = VECTOR_BYTES["large polygons" if is_sieved else "polygons"] + (

@@ -68,6 +68,7 @@ def map(
     max_cloud_percent: float = ...,
     composite: str = ...,
     probabilities: bool = ...,
+    min_confidence: float = ...,
     min_valid_percent: float = ...,
     allow_failed: bool = ...,
     device: str = ...,
@@ -89,6 +90,7 @@ def map(
     max_cloud_percent: float = ...,
     composite: str = ...,
     probabilities: bool = ...,
+    min_confidence: float = ...,
     min_valid_percent: float = ...,
     allow_failed: bool = ...,
     device: str = ...,
@@ -111,6 +113,7 @@ def map(
     max_cloud_percent: float = 40.0,
     composite: str = "best",
     probabilities: bool = False,
+    min_confidence: float = 0.0,
     min_valid_percent: float = 10.0,
     allow_failed: bool = False,
     device: str = "auto",
@@ -131,7 +134,8 @@ def map(
             or ``datetime`` for its whole day; or a pair of ends, each included, of which None leaves one
             open. In a pair a ``datetime`` is a moment. One without time zone is in UTC. None takes any date.
         out: folder for the files, or its fsspec URL. None keeps nothing on disk and returns the map in
-            memory: 6 bytes a cell, or 7 with land cover, and 4 for each class with ``probabilities``.
+            memory: 6 bytes a cell, or 11 with land cover and doubt, and 4 for each class with
+            ``probabilities``.
         model: name of a shipped model, or path of a checkpoint.
         cell_m: side of a cell in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels of 10 m, of a model that classifies patches; None: 16.
@@ -139,6 +143,7 @@ def map(
         max_cloud_percent: leave out scenes with more cloud over the area.
         composite: ``"best"`` or ``"median"``: how several scenes become one image.
         probabilities: also give every class's probability.
+        min_confidence: leave cells unknown whose confidence, times what doubt leaves of it, is below this.
         min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
         allow_failed: do not raise ``IncompleteError`` where some of the map could not be read.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
@@ -168,6 +173,7 @@ def map(
         ("stride_px", stride_px, int | None),
         ("bands", bands, str),
         ("max_cloud_percent", max_cloud_percent, Real),
+        ("min_confidence", min_confidence, Real),
         ("min_valid_percent", min_valid_percent, Real),
         ("composite", composite, str),
         ("device", device, str),
@@ -190,6 +196,7 @@ def map(
         max_cloud_percent=max_cloud_percent,
         composite=composite,
         probabilities=probabilities,
+        min_confidence=min_confidence,
         min_valid_percent=min_valid_percent,
         allow_failed=allow_failed,
         title=title,
@@ -201,7 +208,11 @@ def map(
         return map_area(request, classifier)
     found = find_scenes(request, classifier.contract)
     plan = plan_map(request, classifier, found.scenes)
-    size = plan.rows * plan.cols * (6 + bool(plan.covers) + 4 * len(plan.classes) * probabilities)
+    size = (
+        plan.rows
+        * plan.cols
+        * (6 + bool(plan.covers) + 4 * plan.tells_doubt + 4 * len(plan.classes) * probabilities)
+    )
     if size > MAX_BYTES:
         raise UsageError(
             f"The map of {plan.rows} x {plan.cols} cells would take {size / 1024**3:.1f} GiB of memory. Give "

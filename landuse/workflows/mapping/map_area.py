@@ -185,6 +185,7 @@ def plan_map(
         stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
         bands=request.bands,
         probabilities=request.probabilities,
+        min_confidence=request.min_confidence,
         composite=request.composite,
         clip=request.area is not None and request.area.clip,
         asked=request.area is not None,
@@ -292,6 +293,8 @@ def map_area(
             )
             publish(report, folder, classifier)
         _settle(out, request, made)
+    for warning in report.warnings[len(plan.warnings) :]:
+        log.warning("%s", warning)
     _check_complete(report, request)
     return report
 
@@ -409,7 +412,7 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
         raise IncompleteError(
             report=report.to_dict(),
             message=f"Only {cover.valid:.1%} of {cover.cells} cells could be classified, below --min-valid "
-            f"{request.min_valid_percent:g} % (cloudy {cover.cloudy:.1%}, failed {cover.failed:.1%}, nodata "
+            f"{request.min_valid_percent:g} % ({cover.cloud_told}, failed {cover.failed:.1%}, nodata "
             f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
             "--max-cloud.",
         )

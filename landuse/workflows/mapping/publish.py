@@ -118,7 +118,7 @@ def map_view(report: MapReport, folder: Path) -> MapView:
             f"weights {plan.weights_sha256[:12]}) from Copernicus Sentinel-2 {plan.level} data of "
             f"{span(used)}."
         ),
-        warnings=plan.warnings,
+        warnings=report.warnings,
     )
 
 

@@ -11,7 +11,7 @@ import landuse
 from landuse.classes import legend
 from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import json_number
-from landuse.pipeline.cells import percent
+from landuse.pipeline.cells import WARN_DOUBTFUL, percent
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
@@ -72,6 +72,19 @@ class MapReport:
     """What this run fetched."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each stage."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before trusting the map, a sentence each."""
+        doubtful = self.cover.doubtful
+        if doubtful is None or doubtful <= WARN_DOUBTFUL:
+            return self.plan.warnings
+        return (
+            *self.plan.warnings,
+            f"{percent(doubtful)} of what is mapped is unlike the imagery that {self.plan.model} was trained "
+            "on (doubt.tif): another climate, cloud, snow, or wrong units. Do not rely on its classes there; "
+            "--min-confidence 0.5 leaves such cells unknown.",
+        )
 
     def to_xarray(self) -> xr.Dataset:
         """The map as ``landuse.open_map`` opens it: lazily, from the folder.
@@ -190,6 +203,7 @@ class MapReport:
             },
             "engine": plan.engine,
             "composite": plan.composite,
+            "min_confidence": plan.min_confidence,
             "sources": [asdict(source) for source in self.sources],
             "scenes": [
                 {**_scene_entry(scene), "used": self.spares_read or not scene.spare} for scene in plan.scenes
@@ -202,7 +216,7 @@ class MapReport:
             "classes": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.classes],
             "covers": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.covers],
             "vectors": asdict(self.vectors),
-            "warnings": list(plan.warnings),
+            "warnings": list(self.warnings),
             "failures": [asdict(failure) for failure in self.failures],
             "patches": self.patches,
             "pixels": self.pixels,
@@ -236,13 +250,14 @@ def _scene_entry(scene: Scene) -> dict[str, object]:
     }
 
 
-def _area_entry(scene: Scene) -> dict[str, float] | None:
+def _area_entry(scene: Scene) -> dict[str, float | bool] | None:
     if scene.view is None:
         return None
     return {
         "seen_percent": round(100 * scene.view.seen, 2),
         "clear_percent": round(100 * scene.view.clear, 2),
         "cloud_percent": round(scene.view.cloud_percent, 2),
+        "estimated": scene.view.estimated,
     }
 
 

@@ -52,6 +52,8 @@ class MapRequest:
     """``"best"`` or ``"median"``."""
     probabilities: bool = False
     """Also write every class's probability."""
+    min_confidence: float = 0.0
+    """Cells whose confidence, times what doubt leaves of it, is below this share become unknown, 0..1."""
     min_valid_percent: float = 10.0
     """Below this share of classified cells the map counts as incomplete."""
     allow_failed: bool = False
@@ -98,6 +100,7 @@ class MapRequest:
                 self.composite,
                 self.max_cloud_percent,
                 weights_sha256,
+                *([self.min_confidence] if self.min_confidence else []),
             ],
         )
         start = self.dates and (self.dates.start_utc or self.dates.end_utc)
@@ -115,6 +118,10 @@ class MapRequest:
             raise UsageError("--out is empty. Name a folder; . is this one.")
         if not self.sources:
             raise UsageError("--source is empty. Name a provider, a URL or a path.")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(
+                f"--min-confidence {self.min_confidence:g} is no share. Give 0 to 1, such as 0.5."
+            )
         if not 0 <= self.min_valid_percent <= 100:
             raise UsageError(f"--min-valid {self.min_valid_percent:g} is no percentage. Give 0 to 100.")
         if len(self.title) > MAX_TITLE or not self.title.isprintable():

@@ -309,6 +309,7 @@ def _compare(pair: _Pair, maps: Store, target: Store) -> None:
         before, after = (_at_hand(maps, row.map_id, Path(temporary)) for row in rows)
         later, warnings = [], []
         try:
+            _check_masked(before, after)
             for row in pair.later:
                 path = _at_hand(maps, row.map_id, Path(temporary))
                 try:
@@ -337,6 +338,21 @@ def _compare(pair: _Pair, maps: Store, target: Store) -> None:
             "made_of": pair.origin,
         }
         (folder / CHANGE_NAME).write_bytes(_encoded({**report, **added}))
+
+
+def _check_masked(*maps: Path) -> None:
+    """See that no map is known to lack a cloud mask: a layer of its clouds would be published as change.
+
+    Raises:
+        UsageError: one is.
+    """
+    for path in maps:
+        with opened_map(path) as opened:
+            if opened.cloud_mask not in ("yes", ""):
+                raise UsageError(
+                    f"{opened.path.parent} {opened.clouds_unknown}: what differs may be cloud. Give the "
+                    "area a source with a cloud mask, or compare the two with `landuse change` and look."
+                )
 
 
 def _check_suited(*maps: Path) -> None:

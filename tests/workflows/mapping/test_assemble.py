@@ -54,7 +54,7 @@ ASSEMBLE_TWO_MAPS = """
             yes, no = np.ones(block.shape, bool), np.zeros(block.shape, bool)
             none = np.zeros((0, *block.shape), np.float32)
             cells = CellScores(
-                probabilities=scores, cover=none, mapped=yes, observed=yes, clouded=no, failed=no
+                probabilities=scores, cover=none, doubt=none, mapped=yes, observed=yes, clouded=no, failed=no
             )
             rasters = block_rasters(cells, yes, probabilities=True)
             content = BlockFile(

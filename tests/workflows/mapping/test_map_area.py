@@ -9,18 +9,22 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+from matplotlib.text import Text
 from rasterio.transform import xy
 from rasterio.windows import from_bounds
 from rio_cogeo.cogeo import cog_validate
 
+from landuse.commands.terminal import print_report
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
 from landuse.model.predict import Predictor
+from landuse.pipeline.pages.preview import draw_preview
 from landuse.pipeline.search.area import parse_bbox, read_aoi
 from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.mapping.publish import map_view
 from tests.workflows.small_maps import (
     SCENES,
     BrightnessClassifier,
@@ -316,7 +320,25 @@ def test_imagery_smaller_than_a_patch_is_mapped_and_not_called_cloudy(tmp_path):
     source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((40, 40), 800, np.uint16)))
     report = map_area(request(tmp_path, source), BrightnessClassifier(64))
     assert report.cover.valid == 1
-    assert report.cover.cloudy == 0
+    assert report.cover.cloudy is None
+
+
+def test_without_a_mask_cloud_is_not_checked_wherever_it_is_told(tmp_path, capsys):
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((100, 100), 800, np.uint16)))
+    report = map_area(request(tmp_path, source, min_valid_percent=0), BrightnessClassifier(64))
+    print_report(report)
+    assert "100.0% classified, cloud not checked, 0.0% failed" in capsys.readouterr().out
+    run = json.loads((tmp_path / "map/run.json").read_text())
+    assert (run["cover"]["cloudy"], run["cover"]["unmasked_scenes"]) == (None, 1)
+    assert any("cloud is not checked" in warning for warning in run["warnings"])
+    page = (tmp_path / "map/index.html").read_text()
+    assert '"cloudy":null' in page
+    drawn = draw_preview(map_view(report, tmp_path / "map")).findobj(Text)
+    assert "Cloud, shadow or snow  not checked" in [text.get_text() for text in drawn]
+    with report.to_xarray() as opened:
+        assert np.isnan(opened.attrs["cloudy"])
+    with rasterio.open(tmp_path / "map/landuse.tif") as file:
+        assert file.tags()["cloud_mask"] == "no"
 
 
 def test_every_part_of_a_footprint_is_read(tmp_path):

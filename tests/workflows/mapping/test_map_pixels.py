@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from matplotlib.text import Text
 
 from landuse.classes import LAND_COVER
+from landuse.commands.terminal import print_report
 from landuse.errors import ModelError, UsageError
 from landuse.model.predict_pixels import PixelPredictor
 from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.maps.to_xarray import open_map
+from landuse.pipeline.pages.preview import draw_preview
 from landuse.pipeline.search.area import Area
 from landuse.workflows.classify import classify
 from landuse.workflows.mapping import publish
@@ -23,8 +26,22 @@ from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.in_process import Cluster
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.publish import map_view
-from tests.workflows.pixel_models import INFRARED, VISIBLE, RedPixels, save_pixel_model
-from tests.workflows.small_maps import SCENES, catalog_of, read, red_raster, request
+from tests.workflows.pixel_models import (
+    INFRARED,
+    VISIBLE,
+    DoubtingPixels,
+    RedPixels,
+    save_pixel_model,
+    spectra_around,
+)
+from tests.workflows.small_maps import (
+    SCENES,
+    BrightnessClassifier,
+    catalog_of,
+    read,
+    red_raster,
+    request,
+)
 
 LEFT, TOP = 512_340, 5_310_070
 
@@ -275,6 +292,98 @@ def test_every_pixel_is_what_it_is_and_says_why_not(tmp_path):
     cells = padded.reshape(kinds.shape[0], 2, kinds.shape[1], 2).swapaxes(1, 2).reshape(*kinds.shape, 4)
     usable, seen = (cells == 1).sum(-1), ((cells == 1) | (cells == 2)).sum(-1)
     assert np.array_equal(kinds == CellStatus.CLASSIFIED, (usable > 0) & (usable * 2 >= seen))
+
+
+def test_doubt_is_told_and_what_is_too_doubtful_is_unknown(tmp_path, capsys):
+    """By a rule of each pixel alone: its class by the red, its doubt by the near infrared."""
+    rng = np.random.default_rng(6)
+    red, near = rng.integers(1, 9000, (2, 120, 100)).astype(np.uint16)
+    scene = red_raster(tmp_path / "scene.tif", np.stack([red, near]), bands=("B04", "B08"))
+    source = catalog_of(tmp_path, scene)
+    plain = map_area(request(tmp_path, source, block_px=64), DoubtingPixels())
+    doubt = near / 10_000
+    assert np.array_equal(read(plain.out / "doubt.tif"), np.rint(doubt.astype(np.float32) * 250))
+    share = (np.rint(doubt * 250) >= 125).mean()
+    assert plain.cover.doubtful == pytest.approx(share)
+    assert (plain.cover.valid, plain.cover.unknown) == (1, 0)
+    run = json.loads((plain.out / "run.json").read_text())
+    assert run["cover"]["doubtful"] == pytest.approx(share)
+    (warning,) = [text for text in run["warnings"] if "doubt.tif" in text]
+    assert warning.startswith(f"{100 * share:.1f} % of what is mapped is unlike the imagery")
+    page = (plain.out / "index.html").read_text()
+    assert f'"doubtful":{run["cover"]["doubtful"]}' in page
+    assert warning in page
+    print_report(plain)
+    assert f"doubt   {100 * share:.1f}% of what is mapped is unlike" in capsys.readouterr().out
+    drawn = draw_preview(map_view(plain, plain.out)).findobj(Text)
+    told = f"Doubtful  {100 * share:.1f} % of what is mapped"
+    assert told in [text.get_text() for text in drawn]
+    with open_map(plain.out) as opened:
+        np.testing.assert_allclose(opened["doubt"], doubt, atol=0.0021)
+
+    strict = map_area(
+        request(tmp_path, source, out=tmp_path / "strict", min_confidence=0.4), DoubtingPixels()
+    )
+    lit = red / 10_000
+    best = np.max([1 - lit, lit - lit * lit, lit * lit], axis=0)
+    sure = best * (1 - doubt)
+    clear = abs(sure - 0.4) > 0.004  # off the step at which a cell becomes unknown
+    status, classes = read(strict.out / "status.tif"), read(strict.out / "landuse.tif")
+    unknown = status == CellStatus.UNKNOWN
+    assert np.array_equal(unknown[clear], (sure < 0.4)[clear])
+    assert 0.2 < unknown.mean() < 0.8
+    assert (status[~unknown] == CellStatus.CLASSIFIED).all()
+    assert np.array_equal(classes[~unknown], read(plain.out / "landuse.tif")[~unknown])
+    for name in ("landuse", "confidence", "cover"):
+        assert (read(strict.out / f"{name}.tif")[unknown] == 255).all()
+    assert np.array_equal(read(strict.out / "doubt.tif"), read(plain.out / "doubt.tif"))
+    assert (strict.cover.unknown, strict.cover.valid) == pytest.approx((unknown.mean(), 1 - unknown.mean()))
+    assert strict.cover.doubtful == pytest.approx(share)
+    assert strict.plan.digest != plain.plan.digest
+    print_report(strict)
+    assert f", {100 * unknown.mean():.1f}% unknown" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"--min-confidence 50 is no share. Give 0 to 1"):
+        request(tmp_path, source, min_confidence=50)
+
+
+def test_doubt_is_the_same_in_blocks_of_any_size(tmp_path):
+    """Land beside a desert; a model of random weights that has seen the land."""
+    rng = np.random.default_rng(7)
+    land = np.array([900, 900, 600, 3200], float)
+    dn = land[:, None, None] * rng.normal(1, 0.1, (4, 200, 320))
+    dn[:, :, 150:] = np.array([3600, 2400, 1500, 4300])[:, None, None] * rng.normal(1, 0.1, (4, 200, 170))
+    raster = red_raster(tmp_path / "scene.tif", dn[0].astype(np.uint16))
+    with rasterio.open(raster) as file:
+        profile = {**file.profile, "count": 4}
+    with rasterio.open(raster, "w", **profile) as file:
+        file.write(dn.astype(np.uint16))
+        file.descriptions = (*VISIBLE, "B08")
+    source = catalog_of(tmp_path, raster)
+    # L2A's middle atmosphere lies above the ground.
+    known = spectra_around((1030, 1080, 935, 3210, *(2000,) * 6))
+    classifier = load_classifier(str(save_pixel_model(tmp_path / "model.safetensors", spectra=known)), "cpu")
+    one = map_area(request(tmp_path, source, out=tmp_path / "one"), classifier)
+    many = map_area(request(tmp_path, source, out=tmp_path / "many", block_px=104), classifier)
+    assert len(many.plan.blocks) > 5
+    doubts = [read(made.out / "doubt.tif").astype(int) for made in (one, many)]
+    assert np.abs(doubts[0] - doubts[1]).max() <= 1
+    assert (doubts[0][:, :140] < 125).all()
+    assert (doubts[0][:, 160:] >= 125).all()
+    assert one.cover.doubtful == pytest.approx(170 / 320, abs=0.03)
+    assert any("doubt.tif" in text for text in one.warnings)
+
+
+def test_a_model_of_patches_tells_no_doubt_and_has_a_least_confidence_all_the_same(tmp_path):
+    raster = red_raster(tmp_path / "red.tif", np.full((128, 256), 4000, np.uint16))
+    with rasterio.open(raster, "r+") as file:
+        file.write(np.full((128, 128), 500, np.uint16), 1, window=((0, 128), (0, 128)))
+    asked = request(tmp_path, catalog_of(tmp_path, raster), min_confidence=0.8, stride_px=64)
+    report = map_area(asked, BrightnessClassifier(64))
+    status = read(report.out / "status.tif")
+    assert (status[:-1, 1] == CellStatus.CLASSIFIED).all()
+    assert (status[:-1, -2] == CellStatus.UNKNOWN).all()
+    assert report.cover.doubtful is None
+    assert not (report.out / "doubt.tif").exists()
 
 
 def test_what_cannot_be_read_is_failed_by_the_pixel(tmp_path):

@@ -541,6 +541,19 @@ def test_a_map_without_a_class_or_a_scene_is_shown_too(shown):
     assert text(page, "subtitle").replace("\xa0", " ") == "1.38 km² · 160 m cells"
 
 
+def test_clouds_that_nobody_checked_are_not_told_as_none(shown):
+    view = small_view()
+    page = shown(replace(view, cover=replace(view.cover, cloudy=None)))
+    assert "Cloud, shadow or snow\nnot checked" in text(page, "cover")
+    assert text(page, "doubt") == ""
+
+
+def test_the_share_that_is_unlike_the_training_is_told(shown):
+    view = small_view()
+    page = shown(replace(view, cover=replace(view.cover, doubtful=0.416)))
+    assert text(page, "doubt").startswith("41.6 % of what is mapped is unlike")
+
+
 def test_no_request_leaves_the_page(shown):
     page = shown(small_view())
     choose(page, "swipe")

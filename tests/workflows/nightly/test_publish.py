@@ -78,6 +78,19 @@ def test_a_map_made_otherwise_confirms_nothing_and_takes_nothing(world):
     assert world.one(41).changes == ()
 
 
+def test_change_between_maps_without_a_cloud_mask_is_not_published(world):
+    """What differs may be cloud. The scenes are those of the other tests, without their classification."""
+    items = [world.scene(1), world.scene(2)]
+    for item in items:
+        del item["assets"]["SCL"]
+    world.publish(*items)
+    world.one(2)
+    (refusal,) = layer(world, 1, 2).items()
+    assert refusal[0] == "not-compared.json"
+    assert "without a cloud mask" in json.loads(refusal[1])["reason"]
+    assert not [json.loads(row["change_paths"]) for row in world.rows("maps")][1]
+
+
 def test_layers_stay_while_an_area_wants_none(world):
     world.publish(world.scene(1), world.scene(2))
     world.one(2)

@@ -27,6 +27,7 @@ from landuse.model.normalize import bring_to_input, level_inputs, path_dn
 from landuse.model.pixel_network import PixelNet, balanced_pixel
 from landuse.model.training.pixels import losses
 from landuse.model.training.pixels.batches import MOSAIC_PATCHES, Batches, View
+from landuse.model.training.pixels.known_spectra import fit_known_spectra
 from landuse.model.training.pixels.measure import PixelMetrics, fit_temperatures, measure
 from landuse.model.training.pixels.sources import PATCH_MULTIPLE_PX
 from landuse.model.training.state import parameter_groups, read_state, write_state
@@ -309,6 +310,8 @@ def train_pixels(
         batches = Batches(config, contract, train_patches, train_sets, path, target)
         _train_steps(run, batches, on_step, on_saved)
     fitted = fit_temperatures(run.average, contract, val_patches, val_sets)
+    sets = [(entry.dn, entry.bands, entry.level) for entry in train_sets]
+    fitted = replace(fitted, spectra=fit_known_spectra(sets, fitted))
     metrics = measure(run.average, fitted, val_patches, val_sets)
     _write_metrics(out / "metrics.json", metrics)
     result = out / "model.safetensors"

@@ -133,12 +133,15 @@ function fillCover(data) {
     const piece = element("span");
     piece.style.background = entry.background;
     piece.style.flexGrow = entry.share;
-    piece.hidden = entry.share === 0;
+    piece.hidden = !entry.share;
     document.getElementById("cover-bar").append(piece);
     const line = element("li");
-    line.append(named(entry.background, entry.title), element("span", `${percent(entry.share)} %`));
+    line.append(named(entry.background, entry.title), element("span", entry.share === null ? "not checked" : `${percent(entry.share)} %`));
     document.getElementById("cover").append(line);
   }
+  const doubt = document.getElementById("doubt");
+  doubt.hidden = data.cover.doubtful === null;
+  doubt.textContent = `${percent(data.cover.doubtful)} % of what is mapped is unlike the imagery that the model was trained on.`;
 }
 
 function fillScenes(data) {
@@ -182,6 +185,7 @@ function fillFiles(names) {
     "landuse.tif": "classes, GeoTIFF",
     "cover.tif": "land cover, GeoTIFF",
     "second.tif": "second class and its probability, GeoTIFF",
+    "doubt.tif": "how unlike what the model was trained on, GeoTIFF",
     "confidence.tif": "probability of the class, GeoTIFF",
     "probabilities.tif": "probability of every class, GeoTIFF",
     "status.tif": "why a cell has no class, GeoTIFF",

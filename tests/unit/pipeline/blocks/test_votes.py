@@ -29,6 +29,7 @@ def test_shares_are_coded_in_steps_and_status_says_why():
     probabilities = np.where(mapped, np.linspace(0, 1, 16).reshape(2, 8), 0).astype(np.float32)
     scores = CellScores(
         cover=np.zeros((0, 2, 8), np.float32),
+        doubt=np.zeros((0, 2, 8), np.float32),
         probabilities=np.stack([probabilities, np.where(mapped, 1 - probabilities, 0)]),
         mapped=mapped,
         observed=clouded,
@@ -80,14 +81,15 @@ def test_cells_of_pixels_one_by_one(seed, side):
     lost = rng.random(usable.shape) < 0.3
     landuse = rng.dirichlet(np.ones(3), usable.shape).transpose(2, 0, 1).astype(np.float32)
     cover = rng.dirichlet(np.ones(2), usable.shape).transpose(2, 0, 1).astype(np.float32)
+    doubt = rng.random((1, *usable.shape)).astype(np.float32)
     pixels = block_of_pixels(np.ones((1, *usable.shape), np.uint16), observed, usable)
     inside = count_in_cells(inside_px, side) > 0
     scores = settle_pixels(
-        landuse, cover, pixels, cell_px=side, inside=inside, lost=count_in_cells(lost, side) > 0
+        landuse, cover, doubt, pixels, cell_px=side, inside=inside, lost=count_in_cells(lost, side) > 0
     )
     rasters = block_rasters(scores, inside, probabilities=True)
     counts = count_pixels(rasters, inside_px, observed, lost, classes=3, covers=2, cell_px=side)
-    of_class, of_status = np.zeros(3, int), np.zeros(5, int)
+    of_class, of_status = np.zeros(3, int), np.zeros(len(CellStatus), int)
     for row, col in np.ndindex(rows, cols):
         at = np.s_[row * side : (row + 1) * side, col * side : (col + 1) * side]
         good, seen = usable[at], observed[at]
@@ -97,12 +99,13 @@ def test_cells_of_pixels_one_by_one(seed, side):
             np.testing.assert_allclose(rasters.probabilities[:, row, col], mean * 250, atol=0.51)
             best = np.argsort(-mean, kind="stable")
             assert (rasters.classes[row, col], rasters.second[0, row, col]) == tuple(best[:2])
+            assert abs(rasters.doubt[0, row, col] / 250 - doubt[0][at][good].mean()) < 0.51 / 250
             assert rasters.cover[0, row, col] == cover[:, *at][:, good].mean(1, dtype=np.float64).argmax()
             status = CellStatus.CLASSIFIED
         else:
             assert rasters.classes[row, col] == rasters.confidence[row, col] == 255
             assert (rasters.second[:, row, col] == 255).all()
-            assert rasters.cover[0, row, col] == 255
+            assert rasters.cover[0, row, col] == rasters.doubt[0, row, col] == 255
             status = CellStatus.CLOUDY if good.sum() < seen.sum() else CellStatus.UNSEEN
             status = CellStatus.FAILED if lost[at].any() else status
             status = status if inside_px[at].any() else CellStatus.OUTSIDE

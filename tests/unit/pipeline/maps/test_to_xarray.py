@@ -48,7 +48,7 @@ def test_a_map_opens_as_rasterio_reads_it(mapped):
             assert ds.attrs[name] == tags[name]
         np.testing.assert_array_equal(ds["status"], read(mapped / "status.tif"))
         assert ds["status"].attrs["flag_meanings"].split() == [
-            "outside", "classified", "cloudy", "failed", "unseen"
+            "outside", "classified", "cloudy", "failed", "unseen", "unknown"
         ]  # fmt: skip
         confidence = read_share(mapped / "confidence.tif")
         assert np.isnan(confidence).any()

@@ -1,5 +1,6 @@
 """The survey: the oracle is what was painted into the masks."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -134,6 +135,75 @@ def test_a_mask_that_cannot_be_read_may_hide_the_one_clear_scene(tmp_path):
         ReadError, match=r"None of the 2 scenes.* the cloud masks of 1 could not be read.*lost"
     ):
         look(scenes, max_cloud_percent=40)
+
+
+EXETER = (
+    "06-02_12-21-19_EPSG27700",
+    "06-17_12-21-21_UTM",
+    "08-01_12-21-19",
+    "08-16_12-21-11",
+    "08-26_12-21-11",
+)
+"""Five dates, of which the scene classification beside the bands calls 0, 71, 1, 7 and 51 % cloud."""
+
+
+def exeter(data_dir, masked):
+    """The real dates with their masks, or without, as people's own files mostly are. They carry +1000."""
+    area = shapely.box(-3.56, 50.69, -3.47, 50.75)
+    ring = tuple((float(lon), float(lat)) for lon, lat in area.buffer(0.05).exterior.coords)
+    scenes = []
+    for name in EXETER:
+        href = str(data_dir / "scenes" / "exeter_gb_2024_cloudy" / f"exe_2024-{name}.tif")
+        bands = [
+            BandAsset(band=band, href=href, index=i, offset=-0.1) for i, band in ((1, "B02"), (3, "B04"))
+        ]
+        mask = [BandAsset(band="SCL", href=href, index=5, scale=1.0)]
+        month, day = map(int, name[:5].split("-"))
+        scenes.append(
+            Scene(
+                id=name[:5], provider="local", acquired_utc=datetime(2024, month, day, 11, tzinfo=UTC),
+                level="L2A", baseline="05.10", cloud_percent=None, footprint=(ring,), crs=None, bounds_m=None,
+                assets=(*bands, *(mask if masked else ())),
+            )
+        )  # fmt: skip
+    with Remote() as remote:
+        found = survey(
+            scenes[::-1], area, "EPSG:32630", composite="best", max_cloud_percent=100, remote=remote
+        )
+    return found.scenes
+
+
+def test_without_masks_the_clear_date_comes_before_newer_cloudy_ones(data_dir):
+    """By the blue alone, beside what the same dates' masks say."""
+    found = exeter(data_dir, masked=False)
+    assert found[0].id == "06-02"  # and not 08-26, the newest, half under cloud
+    assert [one.id for one in found[3:]] == ["08-26", "06-17"]
+    assert all(one.view.estimated for one in found)
+    masks = {one.id: one.view.cloud_percent for one in exeter(data_dir, masked=True)}
+    assert masks["08-26"] > 40
+    assert masks["06-17"] > 60
+    for one in found:
+        if one.id != "08-16":  # cirrus, which the visible bands do not show
+            assert one.view.cloud_percent < masks[one.id] + 6
+            assert one.area_cloud_percent is None  # an estimate is not told as what a mask says
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_an_estimate_ranks_and_leaves_nothing_out(tmp_path, level):
+    def painted(day, blue):
+        one = scene(tmp_path, f"{day}", day, ALL)
+        with rasterio.open(one.assets[0].href, "r+") as file:
+            shape, profile = file.shape, file.profile
+        href = str(tmp_path / f"{day}-bands.tif")
+        with rasterio.open(href, "w", **profile | {"count": 2, "dtype": "uint16"}) as file:
+            file.write(np.stack([np.full(shape, value, np.uint16) for value in (blue, 900)]))
+        bands = [BandAsset(band=band, href=href, index=i) for i, band in ((1, "B02"), (2, "B04"))]
+        return replace(one, level=level, assets=tuple(bands))
+
+    found = look([painted(3, 5000), painted(2, 700), painted(1, 1450)], max_cloud_percent=10)
+    assert [one.id for one in found.scenes] == ["2", "1", "3"]
+    assert [round(one.view.cloud_percent) for one in found.scenes[::2]] == [0, 100]
+    assert found.left_out == ()
 
 
 def test_a_scene_that_shows_nothing_of_the_area_is_no_cloudy_one(tmp_path):

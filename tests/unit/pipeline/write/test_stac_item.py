@@ -147,10 +147,10 @@ def test_the_item_is_valid_and_says_what_the_files_hold():
     step_m = assets["image"]["proj:transform"][0]
     assert assets["image"]["proj:shape"] == [plan.rows * 160 / step_m, plan.cols * 160 / step_m]
     statuses = {entry["value"]: entry["name"] for entry in assets["status"]["classification:classes"]}
-    assert statuses == {0: "outside", 1: "classified", 2: "cloudy", 3: "failed", 4: "unseen"}
+    assert statuses == {0: "outside", 1: "classified", 2: "cloudy", 3: "failed", 4: "unseen", 5: "unknown"}
     assert [entry.get("nodata", False) for entry in assets["status"]["classification:classes"]] == [
         True
-    ] + 4 * [False]
+    ] + 5 * [False]
     assert assets["landuse"]["classification:classes"] == [
         {
             "value": 0,
