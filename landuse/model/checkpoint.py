@@ -87,6 +87,8 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         pixels=_pixel_outputs(values.get("pixels")),
         spectra=_known_spectra(values.get("spectra")),
     )
+    contract.check_names()
+    return contract
 
 
 def _known_spectra(values: dict[str, Any] | None) -> KnownSpectra | None:
@@ -100,8 +102,6 @@ def _known_spectra(values: dict[str, Any] | None) -> KnownSpectra | None:
         factors=tuple(tuple(map(_numbers, factor)) for factor in values["factors"]),
         rare=_number(values["rare"]),
     )
-    contract.check_names()
-    return contract
 
 
 def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:

@@ -121,7 +121,7 @@ def check_section(text, names):
     section = re.split(r"^landuse [a-z ]+¶?$", section, maxsplit=1, flags=re.MULTILINE)[0]
     told = CliRunner().invoke(app, [*names, "--help"]).output
     options = told.partition("Examples:")[0]
-    options = re.sub(r"^[A-Z][a-z ]*:$", "", options, flags=re.MULTILINE)  # the headings of groups
+    options = re.sub(r"^[A-Z][a-z ,]*:$", "", options, flags=re.MULTILINE)  # the headings of groups
     records = re.split(r"^  (?=-)", options, flags=re.MULTILINE)[1:]
     assert len(records) >= 2
     for record in records:
