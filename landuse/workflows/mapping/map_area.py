@@ -250,9 +250,8 @@ def map_area(
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
-            plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             check_scenes(surveyed.scenes, area_of(request, found.scenes))
-            plan = plan_map(request, classifier, surveyed.scenes, crs)
+            plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             work = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()
             fetched = _classify(plan, work, run_blocks, tally)
