@@ -556,7 +556,7 @@ def test_a_size_that_no_file_of_such_a_shape_has_is_not_believed(fields, per_px)
 
 @pytest.mark.parametrize(("stated", "pixel_m"), [(10, 10.0), (10_000, 10_000.0), (1e308, None), (0, None)])
 def test_a_pixel_larger_than_any_is_not_believed(stated, pixel_m):
-    for fields in ({"raster:spatial_resolution": stated}, {"proj:transform": [stated, 0, 0, 0, -1, 0]}):
+    for fields in ({"raster:spatial_resolution": stated}, {"proj:transform": [stated, 0, 0, 0, -stated, 0]}):
         item = stac_item("x", bands=("B02",))
         item["assets"]["B02"].update(fields)
         assert scene_from_item(item, WEB, WEB_LOCATION).assets[0].pixel_m == pixel_m
