@@ -273,7 +273,9 @@ def _draw_legends(axes: Axes, shown: dict[str, MapView], *, is_wide: bool) -> No
         gaps.append(Patch(facecolor="none", label=told))
     title = f"Share of what is classified\n({percent(uses.cover.valid)} of the area)"
     columns = (3 if covers else 4) if is_wide else 1
-    first = _draw_legend(axes, _rows_of(uses) + gaps, title, "upper left", columns)
+    # Of two legends each has less room.
+    most = LEGEND_ROWS - len(gaps) if covers else LEGEND_ROWS
+    first = _draw_legend(axes, _rows_of(uses, most) + gaps, title, "upper left", columns)
     for head, view in covers:
         second, title = _rows_of(view), f"{head} of the same"
         if is_wide:
@@ -283,7 +285,7 @@ def _draw_legends(axes: Axes, shown: dict[str, MapView], *, is_wide: bool) -> No
         axes.add_artist(first)  # a second legend takes the place of the first
 
 
-def _rows_of(view: MapView) -> list[Patch]:
+def _rows_of(view: MapView, most: int = LEGEND_ROWS) -> list[Patch]:
     """A row of the legend for each class that occurs, by area; the smallest of many are summed up."""
     from matplotlib.patches import Patch
 
@@ -291,9 +293,9 @@ def _rows_of(view: MapView) -> list[Patch]:
     areas = sorted(view.areas, key=lambda area: -area.area_m2)
     rows = [
         Patch(facecolor=_hex(entries[area.id].color), label=_label(entries[area.id].title, area.share))
-        for area in areas[:LEGEND_ROWS]
+        for area in areas[:most]
     ]
-    if rest := areas[LEGEND_ROWS:]:
+    if rest := areas[most:]:
         share = sum(area.share for area in rest)
         rows.append(Patch(facecolor="none", label=_label(f"{len(rest)} more classes", share)))
     return rows
