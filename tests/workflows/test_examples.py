@@ -378,6 +378,69 @@ def test_a_teacher_is_asked_in_every_view(monkeypatch):
     np.testing.assert_allclose(teach_covers.seen(dn, 0.0)[0, 3, 4, 0], value / (value + 1), rtol=1e-5)
 
 
+TEACHER = """
+import types
+import numpy as np
+
+constant = np.asarray
+
+
+class _Told:
+    def __init__(self, values):
+        self.values = values
+
+    def numpy(self):
+        return self.values
+
+
+def _softmax(logits, axis):
+    return _Told(np.exp(logits) / np.exp(logits).sum(axis, keepdims=True))
+
+
+def _load(folder):
+    # Bright blue is water, bright near infrared grass, the rest trees.
+    def forward(x):
+        logits = np.zeros((*x.shape[:3], 9), np.float32)
+        logits[..., 0], logits[..., 2], logits[..., 1] = 9 * x[..., 0], 9 * x[..., 6], 4
+        return {"out": logits}
+
+    return types.SimpleNamespace(signatures={"serving_default": forward})
+
+
+nn = types.SimpleNamespace(softmax=_softmax)
+saved_model = types.SimpleNamespace(load=_load)
+"""
+"""Stands for TensorFlow with a SavedModel that looks at each pixel alone."""
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # patches lie nowhere
+def test_teach_covers(tmp_path, monkeypatch):
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in" / "tensorflow.py").write_text(TEACHER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stand_in"))
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    fine = np.random.default_rng(0).integers(20, 200, (3, 4, 64, 64), dtype=np.uint8)
+    coarse = np.full((3, 6, 32, 32), 90, np.uint8)
+    np.savez(folder / "bands_10m.npz", bands_10m=fine)
+    np.savez(folder / "bands_20m.npz", bands_20m=coarse)
+    options = ("arrays", folder, "--teacher", "forward")
+    assert run("teach_covers.py", *options, "--out", "labels", cwd=tmp_path).startswith(
+        "wrote labels: labels of 3"
+    )
+    run("teach_covers.py", *options, "--grass", 5, "--out", "green", cwd=tmp_path)
+    labels, green = (np.load(tmp_path / name / "label.npz")["label"] for name in ("labels", "green"))
+    confidence = np.load(tmp_path / "labels" / "confidence_16.npz")["confidence_16"]
+    assert labels.shape == confidence.shape == (3, 64, 64)
+    assert set(np.unique(labels)) == {0, 1, 2}
+    assert fine[:, 3][labels == 2].mean() > fine[:, 3][labels == 1].mean() + 20
+    assert 2 < confidence.min() <= confidence.max() <= 16
+    assert (green == 2).sum() > (labels == 2).sum()
+    run("cover_patches.py", "arrays", folder, "--labels", "labels", "--out", "pixels", cwd=tmp_path)
+    with rasterio.open(tmp_path / "pixels" / "arrays_00001.label.tif") as file:
+        assert np.array_equal(file.read(1), labels[1])
+
+
 @pytest.mark.slow
 def test_assess_accuracy(tmp_path):
     """A map with errors that are known: its own areas are wrong, and the intervals hold the true ones."""

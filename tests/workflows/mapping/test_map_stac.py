@@ -168,7 +168,7 @@ def test_a_shipped_model_is_told_whole(name):
     assert model_of(contract, "0" * 64)["properties"]["mlm:architecture"] == "unknown"
 
 
-@pytest.mark.parametrize("name", ["own", "x y/<script>", "..", "ü", "9", "a\nb"])
+@pytest.mark.parametrize("name", ["own", "x y (2)", "ü", "9"])
 def test_an_own_model_is_told_by_its_checkpoint(name, tmp_path):
     contract = replace(BrightnessClassifier(16).contract, name=name, bands=("B04",))
     config = NetworkConfig(
