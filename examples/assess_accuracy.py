@@ -39,9 +39,10 @@ def main(folder: Path, truth: Path, out: Path) -> None:
     report = assess_map(folder, labelled)
     with rasterio.open(source.path) as file:
         true_ids = true_ids[file.read(1) != file.nodata]
+    cell_ha = abs(source.transform.determinant) / 10_000
     print(f"{'class':22} {'mapped ha':>10} {'estimated ha, 95 %':>22} {'true ha':>10}")
     for i in report.present:
-        area, true_ha = report.area_ha(i), (true_ids == i).sum() * source.cell_ha
+        area, true_ha = report.area_ha(i), (true_ids == i).sum() * cell_ha
         told = f"{area.value:,.0f} +- {area.margin_95:,.0f}"
         print(f"{source.names[i]:22} {report.mapped_ha(i):10,.0f} {told:>22} {true_ha:10,.0f}")
     overall = report.accuracy.overall

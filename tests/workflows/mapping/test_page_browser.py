@@ -510,6 +510,7 @@ def test_areas_cover_scenes_and_files_are_those_of_the_map(shown):
         ["Cloud, shadow or snow", "3.8 %"],
         ["Could not be read", "1.9 %"],
         ["No imagery", "3.8 %"],
+        ["Unknown: too doubtful", "0.0 %"],
     ]
     scenes = page.find_element("id", "scenes").text
     assert "2024-06-16 10:05 33UVP L2A 12.3" in scenes
