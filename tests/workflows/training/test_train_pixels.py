@@ -365,7 +365,8 @@ def test_a_short_training_on_real_patches_lowers_the_loss(monkeypatch, data_dir,
     )
     split = f"{tmp_path / 'learn.txt'},{tmp_path / 'measure.txt'}"
     recipe = {
-        "steps": 40, "patches": 8, "mosaics": 2, "pixels": 6, "warmup_steps": 5, "peak_rate": 0.05, "cover_balance": 0.0,
+        "steps": 40, "patches": 8, "mosaics": 2, "pixels": 6, "warmup_steps": 5, "peak_rate": 0.05,
+        "cover_balance": 0.0,
         "cutmix": 0.0, "season": 0.0, "flood": 0.0, "agreement": 0.0, "precision": "fp32", "ema": 0.9,
     }  # fmt: skip
     request = request_of(tiffs, split, tmp_path / "run", folder, **recipe)
