@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
@@ -302,6 +303,10 @@ def _shares_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.uint16]:
     return shares
 
 
+_MASKING = threading.Lock()
+"""rasterio silences a warning of its own while it makes a mask, which threads may not do side by side."""
+
+
 def _around(grid: GeoBox) -> Polygon:
     """A grid's rectangle and a pixel more: an area may have many more corners than a block sees."""
     return shapely.box(*shapely.box(*grid.boundingbox.bbox).buffer(grid.affine.a).bounds)
@@ -312,7 +317,8 @@ def _centres_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
     near = shapely.clip_by_rect(geometry, *_around(grid).bounds)
     if near.is_empty:
         return np.zeros(grid.shape, np.bool_)
-    inside: NDArray[np.bool_] = geometry_mask([near], grid.shape, grid.affine, invert=True)
+    with _MASKING:
+        inside: NDArray[np.bool_] = geometry_mask([near], grid.shape, grid.affine, invert=True)
     return inside
 
 

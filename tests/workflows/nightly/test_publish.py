@@ -281,7 +281,7 @@ def test_metrics_that_cannot_be_written_cost_no_report(world, run, broken, code)
     """The exit code of failed areas stays; where all went well it is that of the metrics."""
     if broken:
         (world.folder / "items.json").write_text("{")
-    world.configure(model="balanced-fast-rgb", metrics_file="landuse.prom")
+    world.configure(model="balanced-pixel", metrics_file="landuse.prom")
     (world.out / "landuse.prom").mkdir(parents=True)
     ran = run("nightly", "run", world.config, "--json", "--quiet", "--device", "cpu")
     assert ran.code == code
