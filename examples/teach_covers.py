@@ -20,12 +20,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from cover_patches import BANDS, eurosat_patches, stored_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 TEACHER_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12")
@@ -41,7 +43,8 @@ VIEWS = {
 GRASS = 2
 BATCH = 64
 
-Teacher = "Callable[[NDArray[np.float32]], NDArray[np.float32]]"
+Teacher: TypeAlias = "Callable[[NDArray[np.float32]], NDArray[np.float32]]"
+"""From its input, (N, S, S, bands), to probabilities, (N, S, S, covers)."""
 
 
 def seen(dn: NDArray[Any], path_share: float) -> NDArray[np.float32]:

@@ -29,16 +29,28 @@ _CELL_PX = 4
 """The averages are made of cells of so many pixels, which changes them little and costs a sixteenth."""
 
 
-def combine(
-    cover_logits: Tensor, use_logits: Tensor, contract: ModelContract, *, visible_only: bool = False
-) -> tuple[Tensor, Tensor]:
+def with_prior(cover_logits: Tensor, present: Tensor, contract: ModelContract) -> Tensor:
+    """The cover's logits, with ``visible_cover_bias`` added where an image has no optional band.
+
+    Args:
+        cover_logits: (B, covers, H, W).
+        present: (B, optional bands) or (1, optional bands), 1 where a band is there, 0 where it is missing.
+        contract: of the model.
+    """
+    logits = cover_logits.float()
+    if contract.pixels is None or not contract.pixels.visible_cover_bias:
+        return logits
+    bias = logits.new_tensor(contract.pixels.visible_cover_bias)[None, :, None, None]
+    return logits + bias * (present == 0).all(1)[:, None, None, None]
+
+
+def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
     """The probability of each class and of each cover.
 
     Args:
-        cover_logits: (B, covers, H, W); H and W are multiples of 4.
+        cover_logits: (B, covers, H, W), ``with_prior``; H and W are multiples of 4.
         use_logits: (B, uses, H, W).
         contract: of a model that classifies pixels: classes, covers, their uses and the temperatures.
-        visible_only: whether all optional bands were missing.
 
     Returns:
         (B, classes, H, W) and (B, covers, H, W), each summing to 1 over the second axis.
@@ -46,10 +58,7 @@ def combine(
     outputs = contract.pixels
     if outputs is None:
         raise ValueError(f"model {contract.name} classifies patches, not pixels")
-    logits = cover_logits.float()
-    if visible_only and outputs.visible_cover_bias:
-        logits = logits + logits.new_tensor(outputs.visible_cover_bias)[:, None, None]
-    covers = (logits / outputs.cover_temperature).softmax(1)
+    covers = (cover_logits.float() / outputs.cover_temperature).softmax(1)
     scaled = use_logits.float() / outputs.use_temperature
     classes = covers.new_zeros((covers.shape[0], len(contract.classes), *covers.shape[2:]))
     for index, uses in enumerate(outputs.uses_of_covers):

@@ -14,7 +14,7 @@ import torch
 
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint, model_path
-from landuse.model.cover_and_use import combine
+from landuse.model.cover_and_use import combine, with_prior
 from landuse.model.devices import resolve_device
 from landuse.model.doubt import DoubtMeter
 from landuse.model.networks import fold_norms
@@ -132,8 +132,7 @@ class PixelPredictor:
         input_dn, present = self._input_dn(dn, tuple(bands), level)
         with full_float32():
             covers, uses = self.logits(self._standardized(input_dn), present)
-            visible_only = not bool(present.any())
-            classes, of_cover = combine(covers, uses, self.contract, visible_only=visible_only)
+            classes, of_cover = combine(with_prior(covers, present, self.contract), uses, self.contract)
             doubt = self._meter(tuple(bands))(input_dn).cpu().numpy() if self.contract.tells_doubt else None
         return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy(), doubt=doubt)
 

@@ -22,6 +22,7 @@ DOUBTFUL = 0.5
 
 WARN_DOUBTFUL = 1 / 3
 """Beyond this share of doubtful area a map warns of itself."""
+
 AREA_STEPS = 10_000
 """Areas are counted in steps of 1/10000 of a pixel: sums of whole numbers are exact, whatever the blocks."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import odc.geo.xr  # gives every array .odc.geobox
 import xarray as xr
+from rasterio.features import geometry_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
+
+_BURNING = threading.Lock()
+"""rasterio silences a warning of its own while it burns, which threads may not do side by side."""
 
 
 def pixel_block(
@@ -71,3 +77,18 @@ def cut_out(pixels: xr.Dataset, geobox: GeoBox) -> xr.Dataset:
     if part.observed.shape != geobox.shape:
         raise ValueError(f"grid {geobox} reaches beyond the pixels of {whole}")
     return part
+
+
+def pixels_in(geometry: BaseGeometry, geobox: GeoBox, *, all_touched: bool = False) -> NDArray[np.bool_]:
+    """(y, x), True where a geometry has the centre of a pixel, or touches the pixel.
+
+    Args:
+        geometry: in the CRS of ``geobox``, not empty.
+        geobox: grid of the pixels.
+        all_touched: True takes each pixel that the geometry touches.
+    """
+    with _BURNING:
+        burnt: NDArray[np.bool_] = geometry_mask(
+            [geometry], geobox.shape, geobox.affine, all_touched=all_touched, invert=True
+        )
+    return burnt

@@ -16,6 +16,7 @@ import numpy as np
 
 from landuse.errors import AssetError, LanduseError, NothingFoundError, ReadError
 from landuse.pipeline.geometry import footprint_of, project, snap, solar_days
+from landuse.pipeline.pixels import pixels_in
 from landuse.pipeline.read.read_scene import read_estimate, read_failure, read_mask
 from landuse.pipeline.scene import ESTIMATE_BANDS, AreaView, ReadFailure, is_masked
 
@@ -103,7 +104,7 @@ def survey(
     """
     extent = project(area, "EPSG:4326", crs)
     grid = _coarse_grid(extent, crs, FINEST_M[scenes[0].level])
-    inside = _inside(extent, grid)
+    inside = pixels_in(extent, grid, all_touched=True)
     looks = _look_at(scenes, grid, inside, remote, lazily=composite == "best" and scenes[0].level == "L1C")
     failures = tuple(failure for look in looks for failure in look.failures)
     kept = [look for look in looks if _good_enough(look.scene, max_cloud_percent)]
@@ -149,14 +150,6 @@ def _coarse_grid(extent: BaseGeometry, crs: str, finest_m: float) -> GeoBox:
     cols, rows = snap(west, east, size_m), snap(south, north, size_m)
     corner = Affine(size_m, 0, cols[0] * size_m, 0, -size_m, rows[1] * size_m)
     return GeoBox((rows[1] - rows[0], cols[1] - cols[0]), corner, crs)
-
-
-def _inside(extent: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
-    """(y, x), True where a pixel touches the area."""
-    from rasterio.features import geometry_mask
-
-    outside: NDArray[np.bool_] = geometry_mask([extent], grid.shape, grid.affine, all_touched=True)
-    return ~outside
 
 
 def _look_at(

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from rasterio.features import geometry_mask
 
 from landuse.errors import AssetError
 from landuse.pipeline.geometry import footprint_in, footprint_of, project, solar_days
-from landuse.pipeline.pixels import pixel_block
+from landuse.pipeline.pixels import pixel_block, pixels_in
 from landuse.pipeline.read.composite import composite
 from landuse.pipeline.read.read_scene import read_failure, read_scene
 from landuse.pipeline.scene import ReadFailure
@@ -141,8 +140,7 @@ def _leaves_a_gap(layer: xr.Dataset, scene: Scene, geobox: GeoBox) -> bool:
     inside = footprint.intersection(shapely.box(*geobox.boundingbox.bbox))
     if inside.area == 0:
         return False
-    expected = ~geometry_mask([inside], geobox.shape, geobox.affine)
-    return bool((expected & ~layer.observed.values).any())
+    return bool((pixels_in(inside, geobox) & ~layer.observed.values).any())
 
 
 def footprints_in(scenes: Sequence[Scene], crs: str) -> BaseGeometry:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
 import shapely
-from rasterio.features import geometry_mask
 
 from landuse.pipeline.blocks import patches, votes
 from landuse.pipeline.blocks.context import BlockContext, block_context, filled, own_pixels
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import AREA_STEPS, Block, BlockRasters, CellScores, PixelCounts
 from landuse.pipeline.geometry import surfaces
-from landuse.pipeline.pixels import cut_out
+from landuse.pipeline.pixels import cut_out, pixels_in
 from landuse.pipeline.read.read_block import BlockPixels, Imagery, footprints_in, read_pixels
 from landuse.pipeline.read.rgb_image import draw_picture
 from landuse.pipeline.write.block_file import BlockFile
@@ -293,7 +291,7 @@ def _shares_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.uint16]:
     if near.is_empty:
         return shares
     # Centres tell of every pixel but those that the outline goes through.
-    cut = geometry_mask([near.boundary], grid.shape, grid.affine, all_touched=True, invert=True)
+    cut = pixels_in(near.boundary, grid, all_touched=True)
     rows, cols = np.nonzero(cut)
     size = grid.affine.a
     left, top = grid.affine.c + cols * size, grid.affine.f - rows * size
@@ -301,10 +299,6 @@ def _shares_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.uint16]:
     parts = shapely.area(shapely.intersection(pixels, near)) / size**2
     shares[rows, cols] = np.rint(parts * AREA_STEPS)
     return shares
-
-
-_MASKING = threading.Lock()
-"""rasterio silences a warning of its own while it makes a mask, which threads may not do side by side."""
 
 
 def _around(grid: GeoBox) -> Polygon:
@@ -317,9 +311,7 @@ def _centres_in(geometry: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
     near = shapely.clip_by_rect(geometry, *_around(grid).bounds)
     if near.is_empty:
         return np.zeros(grid.shape, np.bool_)
-    with _MASKING:
-        inside: NDArray[np.bool_] = geometry_mask([near], grid.shape, grid.affine, invert=True)
-    return inside
+    return pixels_in(near, grid)
 
 
 def cells_touching(geometry: BaseGeometry, plan: RunPlan, block: Block) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from landuse.classes import USES_OF_COVERS
-from landuse.model.cover_and_use import USE_AROUND_PX, combine
+from landuse.model.cover_and_use import USE_AROUND_PX, combine, with_prior
 from tests.workflows.pixel_models import pixel_contract
 
 CONTRACT = pixel_contract()
@@ -48,17 +48,18 @@ def test_the_cover_is_the_softmax_at_its_temperature():
 
 
 def test_without_infrared_the_covers_bias_is_added():
-    cover, use = logits()
+    cover, _ = logits()
     bias = tuple(float(n - 4) / 2 for n in range(9))
     biased = replace(
         CONTRACT, pixels=replace(CONTRACT.pixels, visible_cover_bias=bias, cover_temperature=2.0)
     )
-    shifted = cover + torch.tensor(bias)[:, None, None]
-    for got, expected in zip(
-        combine(cover, use, biased, visible_only=True), combine(shifted, use, biased), strict=True
-    ):
-        torch.testing.assert_close(got, expected)
-    assert torch.equal(combine(cover, use, biased)[1], (cover / 2.0).softmax(1))
+    present = torch.zeros(len(cover), 7)
+    present[1, 3] = 1
+    got = with_prior(cover, present, biased)
+    torch.testing.assert_close(got[0], cover[0] + torch.tensor(bias)[:, None, None])
+    assert torch.equal(got[1], cover[1])
+    assert torch.equal(with_prior(cover, torch.zeros(1, 7), CONTRACT), cover)
+    assert torch.equal(with_prior(cover, torch.zeros(1, 7), biased)[0], got[0])
 
 
 def test_a_flat_field_shares_its_cover_as_the_uses_softmax():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from landuse.model.cover_and_use import with_prior
 from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.training import augment
 from landuse.model.training.evaluate import fit_temperature, score
@@ -129,7 +130,7 @@ def patch_logits(
 def cover_logits(
     network: PixelNet, contract: ModelContract, patches: PixelPatches, shown: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of the cover's logits (pixels, covers), labels (pixels,) and weights (pixels,), on the device.
+    """Batches of pixels: the cover's logits with the model's prior, labels and weights, on the device.
 
     Args:
         network: in evaluation mode.
@@ -147,6 +148,7 @@ def cover_logits(
         whole[:, rows] = dn
         x = standardize(bring_to_input(whole, contract, patches.level), contract).to(device)
         covers, _ = network.dense(network.features(x, present.expand(len(x), -1)))
+        covers = with_prior(covers, present, contract)
         label = patches.label[start : start + BATCH].to(device)
         weight = patches.weight[start : start + BATCH].to(device).float() / 255 * (label != UNLABELLED)
         keep = (weight > 0).flatten()

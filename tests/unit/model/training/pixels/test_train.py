@@ -12,7 +12,7 @@ from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint
 from landuse.model.normalize import bring_to_input
 from landuse.model.training.pixels.config import PixelTrainConfig
-from landuse.model.training.pixels.measure import fit_temperatures, measure, patch_logits
+from landuse.model.training.pixels.measure import cover_logits, fit_temperatures, measure, patch_logits
 from landuse.model.training.pixels.train import make_pixel_contract, train_pixels
 
 from .conftest import INFRARED, SIDE, VISIBLE, covered, labelled
@@ -233,6 +233,18 @@ def test_patch_logits_look_at_no_missing_band(tmp_path, run, patches):
     torch.testing.assert_close(patch_logits(network, contract, patches, path_shift_dn=shift), plain)
     shift[0] = 500
     assert not torch.allclose(patch_logits(network, contract, patches, path_shift_dn=shift), plain)
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_what_is_measured_has_the_prior_of_the_visible_bands(tmp_path, run, shown):
+    """As maps have it: where no infrared band is shown."""
+    network, contract = load_pixel_checkpoint(run(replace(RECIPE, steps=1), tmp_path))
+    bias = tuple(float(n) for n in range(9))
+    biased = replace(contract, pixels=replace(contract.pixels, visible_cover_bias=bias))
+    given = covered(3, 5), torch.full((7,), float(shown))
+    ((plain, _, _),) = cover_logits(network, contract, *given)
+    ((moved, _, _),) = cover_logits(network, biased, *given)
+    torch.testing.assert_close(moved, plain if shown else plain + torch.tensor(bias))
 
 
 def test_labels_that_are_hardly_believed_set_no_temperature(tmp_path, run, patches, caplog):
