@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
@@ -74,6 +76,33 @@ class _Stdout:
             ) from error
 
 
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """While an interrupt that was raised in a destructor comes again a moment later.
+
+    Python drops what a destructor raises, and dask's futures have destructors of some length.
+    """
+    before = sys.unraisablehook
+    again: list[threading.Timer] = []
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            before(dropped)
+            return
+        number = signal.SIGTERM if issubclass(dropped.exc_type, Terminated) else signal.SIGINT
+        # Not at once: it would be raised in here, and dropped too.
+        again.append(threading.Timer(0.05, os.kill, (os.getpid(), number)))
+        again[-1].start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in again:
+            timer.cancel()
+
+
 class _Group(TyperGroup):
     """Turns an error of ours into its message and exit code; anything else keeps its traceback.
 
@@ -86,7 +115,8 @@ class _Group(TyperGroup):
             _fail("Stdout is closed. Send it to a file or to /dev/null.")
         sys.stdout = cast("TextIO", _Stdout(stdout))
         try:
-            return super().main(*args, **options)
+            with _interrupts_kept():
+                return super().main(*args, **options)
         except LanduseError as error:  # from before any command, as of `--version`
             _fail(error, error.exit_code)
         except Exception as error:

@@ -333,7 +333,7 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
         stdout, stderr = process.communicate(timeout=60)
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family))
     if kind == signal.SIGINT:
-        assert (process.returncode, stdout) == (130, "")
+        assert (process.returncode, stdout) == (130, ""), stderr
         said = stderr.splitlines()[-1]
         assert re.fullmatch(
             f"Interrupted: \\d+ of {BLOCKS} blocks are finished. Run the same command .*", said
