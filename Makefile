@@ -35,6 +35,7 @@ bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python tests/benchmarks/vectors.py
 	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
+	$(BIN)/python -m tests.benchmarks.full_tile
 	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel \
 		--tensorflow-python $(TENSORFLOW))
 
