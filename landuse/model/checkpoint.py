@@ -298,7 +298,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"Model {path}: its weights cannot be read ({error}). Train it again.") from error
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    own = network.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -308,7 +309,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             )
         if not bool(torch.isfinite(tensors[name]).all()):
             raise ModelError(f"Model {path}: {name} holds values that are not finite. Train it again.")
-    if any(tensor.is_meta for tensor in network.state_dict().values()):
-        network.to_empty(device="cpu")
-    # Copied, not assigned: the tensors that were read may be a view of the file, which can change.
-    network.load_state_dict(tensors)
+    # Copied: the tensors that were read may be a view of the file, which can change.
+    copies = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in tensors.items()}
+    # Assigned where there is no storage yet; ``to_empty`` would load torch's compiler, which takes a second.
+    network.load_state_dict(copies, assign=any(tensor.is_meta for tensor in own.values()))

@@ -347,7 +347,7 @@ class BalancedNet(PatchNetwork):
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(channels, config.classes)
-        _init_convolutions(self)
+        init_convolutions(self)
 
     @property
     def input_layer(self) -> nn.Conv2d:
@@ -417,7 +417,7 @@ class Baseline(PatchNetwork):
         self.hidden = nn.Linear(128 * (self.SIDE_PX // 8) ** 2, 512)
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(512, config.classes)
-        _init_convolutions(self)
+        init_convolutions(self)
 
     @property
     def input_layer(self) -> nn.Conv2d:
@@ -502,7 +502,7 @@ class CbamNet(PatchNetwork):
         self.hidden = nn.Linear(self.WIDTHS[-1], 256)
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(256, config.classes)
-        _init_convolutions(self)
+        init_convolutions(self)
 
     @property
     def input_layer(self) -> nn.Conv2d:
@@ -587,7 +587,7 @@ class ResNet50(PatchNetwork):
                 channels = width * Bottleneck.EXPANSION
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, config.classes)
-        _init_convolutions(self)
+        init_convolutions(self)
 
     @property
     def input_layer(self) -> nn.Conv2d:
@@ -639,10 +639,14 @@ def fold_norms(network: nn.Module) -> None:
             conv = child if isinstance(child, nn.Conv2d) else None
 
 
-def _init_convolutions(network: nn.Module) -> None:
-    """He initialisation (arXiv 1502.01852), as torchvision's ResNets have it."""
+def init_convolutions(network: nn.Module) -> None:
+    """He initialisation (arXiv 1502.01852), as torchvision's ResNets have it.
+
+    A layer without storage is left alone: nothing can be drawn into it, and torch would load its compiler,
+    which takes two seconds, to find that out.
+    """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

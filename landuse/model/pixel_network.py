@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from landuse.model.networks import DropBlock, ResidualBlock
+from landuse.model.networks import DropBlock, ResidualBlock, init_convolutions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,13 +149,10 @@ class PixelNet(nn.Module):
         self.covers = nn.Conv2d(narrow, 4 * config.covers, 3, 1, 1)
         self.uses = nn.Conv2d(narrow, config.uses, 3, 1, 1)
         self.shuffle = nn.PixelShuffle(2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_convolutions(self)
         for head in (self.covers, self.uses):
-            nn.init.normal_(head.weight, std=0.01)  # starts undecided: logits near 0
+            if not head.weight.is_meta:
+                nn.init.normal_(head.weight, std=0.01)  # starts undecided: logits near 0
 
     def features(self, x: Tensor, present: Tensor) -> Pyramid:
         """The trunk.

@@ -7,6 +7,7 @@ breaks them.
 import ast
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def imports_of(source: str, module: str, *, is_package: bool = False, typing_too
     return found
 
 
+@lru_cache  # the package is parsed once, not once a rule
 def package_imports(*, typing_too: bool = True) -> dict[str, set[str]]:
     return {
         module_name(path, PACKAGE): imports_of(
@@ -271,6 +273,17 @@ def test_training_runs_where_no_raster_library_is_loaded():
         & {"rasterio", "xarray", "typer"}
         == set()
     )
+
+
+def test_models_load_without_torchs_compiler():
+    """It takes two seconds to import, in each process, and nothing needs it."""
+    loads = (
+        "from landuse.model.predict import Predictor\n"
+        "from landuse.model.predict_pixels import PixelPredictor\n"
+        "Predictor.load('balanced-fast-rgb', 'cpu')\n"
+        "PixelPredictor.load('balanced-pixel', 'cpu')"
+    )
+    assert "sympy" not in loaded_by(loads)  # of all it needs, what nothing else loads
 
 
 def test_the_reader_sees_every_kind_of_import():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
     from matplotlib.patches import Patch
@@ -68,10 +69,12 @@ def write_preview(target: Path, view: MapView) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    figure = draw_preview(view)
+    canvas = cast("FigureCanvasAgg", draw_preview(view).canvas)
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
+    # Not by ``savefig``, which draws a figure twice, and names the version of matplotlib in the file.
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]  # matplotlib's
     with atomic_path(target) as partial:
-        # Without the version of matplotlib, which would make equal previews differ.
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+        pixels.save(partial, format="png", dpi=(DPI, DPI))
 
 
 def draw_preview(view: MapView) -> Figure:
