@@ -1,11 +1,12 @@
-"""What every test shares: where the real data are, and seeds."""
+"""What every test shares: the real data, the command as a function, the scenes of the demo, and seeds."""
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from landuse.cli import app
+from tests.commands import Ran
+
 if TYPE_CHECKING:
+    from landuse.workflows.demo.run_demo import DemoCatalog
     from tests.postgres import PostgresServer
 
 # A busy machine is no bug: no test of what is computed fails for how long it took.
@@ -49,6 +54,36 @@ def postgres() -> Iterator[PostgresServer]:
 
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def demo_catalog(tmp_path_factory: pytest.TempPathFactory) -> DemoCatalog:
+    """The demo's catalogue and its truth. Tests must not change it."""
+    from landuse.workflows.demo.run_demo import make_demo_catalog  # reads rasters, which most tests need not
+
+    return make_demo_catalog(tmp_path_factory.mktemp("demo-catalog"))
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """The command in this process (torch is imported once), its output caught below Python."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets it
+
+    def call(*arguments: object) -> Ran:
+        capfd.readouterr()
+        # The command ends its process as a rule: what it sets of the log would stay for other tests.
+        loggers = [logging.getLogger(name) for name in (None, "rasterio", "urllib3")]
+        before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+        try:
+            with pytest.raises(SystemExit) as ended:
+                app([str(argument) for argument in arguments], prog_name="landuse")
+        finally:
+            for logger, level, handlers in before:
+                logger.setLevel(level)
+                logger.handlers[:] = handlers
+        return Ran(ended.value.code or 0, *capfd.readouterr())
+
+    return call
 
 
 @pytest.fixture(autouse=True)

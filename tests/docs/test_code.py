@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import rasterio
 import typer
 
 from landuse.cli import app
-from tests.docs.pages import DOCS, ROOT, code_of, commands_of
+from tests.docs.pages import DOCS, ROOT, Code, code_of, commands_of
 
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
 PAGES = [
@@ -34,58 +35,80 @@ SHOWN_ONLY = {"text", "json", "yaml"}
 """Languages of blocks that show something and run nothing."""
 
 
-def shell(folder, text):
-    """What a block printed; it has to succeed."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "http_proxy": "http://127.0.0.1:1",  # whoever asks the network gets a refusal
-        "https_proxy": "http://127.0.0.1:1",
-    }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
+class Reader:
+    """Somebody who runs the blocks of a page in a folder.
+
+    A block of ``landuse`` commands alone, and one of Python, is run in this process, which has imported torch
+    and GDAL already: that takes four seconds a command. Any other is a shell's.
+    """
+
+    def __init__(self, folder, demo, run, capfd):
+        self.folder, self.demo, self._run, self._capfd = folder, demo, run, capfd
+
+    def bash(self, text):
+        """What a block printed; it has to succeed."""
+        code = Code(language="bash", text=text, line=1, mark="")
+        commands = commands_of(code)
+        lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+        if len(commands) < sum(not line.startswith("#") for line in lines) or re.search(r"[$|>`*]", text):
+            return self._shell(text)
+        return "".join(self.landuse(*words[1:]) for words in commands)
+
+    def landuse(self, *words):
+        """What a command printed; it has to succeed."""
+        with chdir(self.folder):
+            done = self._run(*words)
+        assert done.code == 0, f"{words}\n{done.out}{done.err}"
+        return done.out + done.err
+
+    def python(self, text):
+        """What a block printed; it has to end without an error."""
+        self._capfd.readouterr()
+        with chdir(self.folder):
+            exec(compile(text, "block.py", "exec"), {"__name__": "__main__"})
+        return "".join(self._capfd.readouterr())
+
+    def _shell(self, text):
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
 
 
-def python(folder, text):
-    (folder / "block.py").write_text(text)
-    return shell(folder, "python block.py")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The simulated scenes of ``landuse demo``."""
-    from landuse.workflows.demo.run_demo import make_demo_catalog
-
-    folder = tmp_path_factory.mktemp("demo")
-    make_demo_catalog(folder)
-    return folder
+@pytest.fixture
+def reader(tmp_path, demo_catalog, run, capfd, monkeypatch):
+    """In an empty folder, where whoever asks the network gets a refusal."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    return Reader(tmp_path, demo_catalog.catalog.parent.parent, run, capfd)
 
 
 def scenes_of(demo):
     return sorted(path for path in (demo / "catalog").iterdir() if path.is_dir())
 
 
-def write_scene(folder, demo):
+def write_scene(reader):
     """``scene.tif`` as the tutorial makes it."""
-    shutil.copytree(demo, folder / "demo")
+    shutil.copytree(reader.demo, reader.folder / "demo")
     (script,) = [code for code in code_of(TUTORIAL) if '"scene.tif", "w"' in code.text]
-    python(folder, script.text)
-    shutil.rmtree(folder / "demo")
+    reader.python(script.text)
+    shutil.rmtree(reader.folder / "demo")
 
 
-def label(folder, demo):
+def label(reader):
+    folder = reader.folder
     points = geopandas.read_file(folder / "points.gpkg", layer="samples")
     with rasterio.open(folder / "map" / "landuse.tif") as land:
         names = dict(enumerate(json.loads(land.tags()["classes"])))
-    with rasterio.open(demo / "truth.tif") as truth:
+    with rasterio.open(reader.demo / "truth.tif") as truth:
         ids = [
             int(value[0]) for value in truth.sample(zip(points.geometry.x, points.geometry.y, strict=True))
         ]
@@ -93,33 +116,33 @@ def label(folder, demo):
     points.to_file(folder / "points.gpkg", layer="samples", driver="GPKG")
 
 
-def map_date(folder, demo, name, scene):
-    day = re.search(r"_(\d{4})(\d\d)(\d\d)T", scenes_of(demo)[scene].name)
-    date = "-".join(day.groups())
-    options = f"--source '{demo / 'catalog'}' --date {date} --max-cloud 100 --probabilities"
-    shell(folder, f"landuse map {options} --out {name}")
+def map_date(reader, name, scene):
+    day = re.search(r"_(\d{4})(\d\d)(\d\d)T", scenes_of(reader.demo)[scene].name)
+    chosen = ("--source", reader.demo / "catalog", "--date", "-".join(day.groups()), "--max-cloud", 100)
+    # A part of it is enough to compare.
+    reader.landuse("map", *chosen, "--bbox", "14.06,48.19,14.08,48.20", "--probabilities", "--out", name)
 
 
-def write_config(folder, demo):
+def write_config(reader):
     """Of one small area, whose scene was taken two days ago, so that the look-back reaches it."""
     day = datetime.now(UTC) - timedelta(days=2)
-    bands = " ".join(f"'{path}'" for path in sorted(scenes_of(demo)[0].glob("*.tif")))
-    about = f"--level L2A --baseline 05.11 --datetime {day:%Y-%m-%dT%H:%M:%SZ}"
-    shell(folder, f"landuse catalog {bands} {about} --out lately")
-    (folder / "config.yaml").write_text(
+    bands = sorted(scenes_of(reader.demo)[0].glob("*.tif"))
+    about = ("--level", "L2A", "--baseline", "05.11", "--datetime", f"{day:%Y-%m-%dT%H:%M:%SZ}")
+    reader.landuse("catalog", *bands, *about, "--out", "lately")
+    (reader.folder / "config.yaml").write_text(
         "out: maps\nsource: lately\nareas:\n  - name: demo\n    bbox: [14.06, 48.19, 14.08, 48.20]\n"
     )
 
 
 PREPARED = {
     "label points.gpkg": label,
-    "map-june": lambda folder, demo: map_date(folder, demo, "map-june", 0),
-    "map-july": lambda folder, demo: map_date(folder, demo, "map-july", 1),
+    "map-june": lambda reader: map_date(reader, "map-june", 0),
+    "map-july": lambda reader: map_date(reader, "map-july", 1),
     "config.yaml": write_config,
 }
 
 
-def run_page(page, folder, demo):
+def run_page(page, reader):
     """Each block in order; what they printed."""
     printed = []
     for code in code_of(page):
@@ -128,9 +151,8 @@ def run_page(page, folder, demo):
         if code.mark:
             assert code.mark.startswith("after: "), f"{page}:{code.line}: what does {code.mark!r} mean?"
             for name in code.mark.removeprefix("after: ").split(", "):
-                PREPARED[name](folder, demo)
-        run = {"bash": shell, "python": python}[code.language]
-        printed.append(run(folder, code.text))
+                PREPARED[name](reader)
+        printed.append({"bash": reader.bash, "python": reader.python}[code.language](code.text))
     return "".join(printed)
 
 
@@ -140,9 +162,9 @@ def masked(line):
 
 
 @pytest.mark.slow
-def test_readme_runs(tmp_path, demo):
-    write_scene(tmp_path, demo)
-    printed = run_page(README, tmp_path, demo)
+def test_readme_runs(tmp_path, reader):
+    write_scene(reader)
+    printed = run_page(README, reader)
     assert "overall accuracy" in printed
     assert (tmp_path / "map" / "landuse.gpkg").is_file()
     assert (tmp_path / "change" / "change.json").is_file()
@@ -150,8 +172,8 @@ def test_readme_runs(tmp_path, demo):
 
 
 @pytest.mark.slow
-def test_tutorial_runs_and_prints_what_it_shows(tmp_path, demo):
-    printed = {masked(line) for line in run_page(TUTORIAL, tmp_path, demo).splitlines()}
+def test_tutorial_runs_and_prints_what_it_shows(reader):
+    printed = {masked(line) for line in run_page(TUTORIAL, reader).splitlines()}
     shown = [line for code in code_of(TUTORIAL) if code.language == "text" for line in code.text.splitlines()]
     assert len(shown) >= 8
     assert [line for line in shown if masked(line) not in printed] == []
