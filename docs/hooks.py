@@ -43,6 +43,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Put the tree of the package where a page asks for it; mkdocs calls this for each page."""
+    if TREE not in markdown:  # of most pages; the whole package is parsed for the tree
+        return markdown
     return markdown.replace(TREE, f"```text\n{package_tree()}```")
 
 
