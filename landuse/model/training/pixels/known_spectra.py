@@ -112,7 +112,7 @@ def _mixture(
             [
                 np.log(weight)
                 - np.log(np.diag(factor)).sum()
-                - 0.5 * np.square(np.linalg.solve(factor, (cells - mean).T)).sum(0)
+                - 0.5 * np.square((cells - mean) @ np.linalg.inv(factor).T).sum(1)
                 for weight, mean, factor in zip(weights, means, factors, strict=True)
             ]
         )

@@ -6,7 +6,7 @@ import torch
 from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES
 from landuse.model.pixel_network import PixelNetConfig
 from landuse.model.training.datasets import LabelledPatches
-from landuse.model.training.pixels import train
+from landuse.model.training.pixels import known_spectra, train
 from landuse.model.training.pixels.sources import PixelPatches
 
 SIDE = 32
@@ -77,7 +77,7 @@ def val_sets() -> list[PixelPatches]:
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """The network with few channels, whose steps take milliseconds."""
+    """The network with few channels, whose steps take milliseconds, and a mixture fitted in a few rounds."""
 
     def config(visible, infrared, covers, uses):
         return PixelNetConfig(
@@ -86,3 +86,5 @@ def narrow(monkeypatch):
         )  # fmt: skip
 
     monkeypatch.setattr(train, "balanced_pixel", config)
+    for name, value in {"ROUNDS": 4, "PATCHES_A_LEVEL": 100, "CELLS": 2000}.items():
+        monkeypatch.setattr(known_spectra, name, value)
