@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from landuse.model import DEFAULT_MODEL
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.report import MapReport
+from tests.workflows.patch_models import save_patch_model
 from tests.workflows.small_maps import SCENES, catalog_of, request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealMap:
-    """A map by default of a whole scene."""
+    """A map of a whole scene."""
 
     raster: Path
     """The scene as it was catalogued."""
@@ -28,12 +28,17 @@ class RealMap:
 
 @pytest.fixture(scope="session")
 def real_map(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RealMap]:
-    """The map of a scene (a name in ``SCENES``) by a model, made once. Tests must not change it."""
+    """The map of a scene (a name in ``SCENES``) by a model, made once. Tests must not change it.
+
+    Without a model's name it is a small one of patches.
+    """
 
     @cache
-    def mapped(scene: str, model: str = DEFAULT_MODEL) -> RealMap:
+    def mapped(scene: str, model: str | None = None) -> RealMap:
         name, level, acquired = SCENES[scene]
         folder = tmp_path_factory.mktemp(f"{scene}-{model}")
+        if model is None:
+            model = str(save_patch_model(folder / "balanced-fast-rgb.safetensors"))
         source = catalog_of(folder, data_dir / name, level=level, acquired=acquired)
         report = map_area(request(folder, source), load_classifier(model, "cpu"))
         return RealMap(raster=data_dir / name, source=source, out=folder / "map", report=report)

@@ -16,7 +16,6 @@ from rio_cogeo.cogeo import cog_validate
 
 from landuse.commands.terminal import print_report
 from landuse.errors import IncompleteError, OutputError, ReadError, UsageError
-from landuse.model.predict import Predictor
 from landuse.pipeline.pages.preview import draw_preview
 from landuse.pipeline.search.area import parse_bbox, read_aoi
 from landuse.pipeline.write.vector_layers import VectorOptions
@@ -25,6 +24,7 @@ from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.publish import map_view
+from tests.workflows.patch_models import patch_predictor
 from tests.workflows.small_maps import (
     SCENES,
     BrightnessClassifier,
@@ -40,8 +40,8 @@ INN_PART = "13.125,48.285,13.15,48.30"
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    return Predictor.load("balanced-fast-rgb", "cpu")
+def predictor(tmp_path_factory):
+    return patch_predictor(tmp_path_factory.mktemp("model"))
 
 
 @pytest.mark.slow

@@ -18,12 +18,12 @@ from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_contract, save_checkpoint
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import bring_to_input, standardize
-from landuse.model.predict import Predictor
 from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.pipeline.write.stac_catalog import add_to_catalog
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.model_card import MLM, model_item
 from tests.stac_schemas import stac_errors
+from tests.workflows.patch_models import patch_predictor
 from tests.workflows.small_maps import SCENES, BrightnessClassifier, catalog_of, red_raster, request
 
 CREATED = datetime(2024, 7, 1, tzinfo=UTC)
@@ -50,7 +50,7 @@ def model_of(contract, sha256, weights=None, folder=None):
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_real_scene_and_back_from_its_map(scene, data_dir, tmp_path):
     name, level, acquired = SCENES[scene]
-    classifier = Predictor.load("balanced-fast-rgb", "cpu")
+    classifier = patch_predictor(tmp_path)
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     report, folder = mapped(tmp_path, source, classifier, out="maps/first", stride_px=64)
     catalog = add_to_catalog(tmp_path / "maps", folder)

@@ -14,13 +14,13 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
-from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_dates
 from landuse.workflows.imagery.bands import CatalogRequest
 from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.servers import file_server, stac_api, stac_item, write_items
+from tests.workflows.patch_models import patch_predictor
 from tests.workflows.world import area_of, assert_same_map, layers
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
@@ -44,8 +44,8 @@ def catalogue(raster, out, baseline):
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    return Predictor.load("balanced-fast-rgb", "cpu")
+def predictor(tmp_path_factory):
+    return patch_predictor(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

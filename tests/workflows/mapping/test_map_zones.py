@@ -11,19 +11,19 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
-from landuse.model.predict import Predictor
 from landuse.pipeline.search.area import parse_bbox
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.servers import stac_item
+from tests.workflows.patch_models import patch_predictor
 from tests.workflows.world import BANDS, item_collection
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    return Predictor.load("balanced-fast-rgb", "cpu")
+def predictor(tmp_path_factory):
+    return patch_predictor(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from landuse.model import DEFAULT_MODEL, MAP_MODEL
+from tests.workflows.patch_models import save_patch_model
+from tests.workflows.pixel_models import save_pixel_model
 from tests.workflows.small_maps import catalog_of
 
 MAP = """
@@ -53,14 +54,16 @@ def tile(tmp_path, rows, cols):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "stride_px"), [(MAP_MODEL, 0), (DEFAULT_MODEL, 64)])
-def test_twice_the_area_takes_no_more_memory(tmp_path, model, stride_px):
+@pytest.mark.parametrize(("save", "stride_px"), [(save_pixel_model, 0), (save_patch_model, 64)])
+def test_twice_the_area_takes_no_more_memory(tmp_path, save, stride_px):
+    """By small models: what a block's pixels take in the network does not depend on the area."""
     peaks = []
+    model = save(tmp_path / "model.safetensors")
     # The smaller one has a block in its midst, with surroundings on all sides, as most blocks of the larger.
     for rows, cols in ((1152, 1152), (1152, 2304)):
         source, out = tile(tmp_path, rows, cols), tmp_path / f"map{cols}"
         done = subprocess.run(
-            [sys.executable, "-c", MAP, source, str(out), model, str(stride_px)],
+            [sys.executable, "-c", MAP, source, str(out), str(model), str(stride_px)],
             capture_output=True,
             encoding="utf-8",
             timeout=600,

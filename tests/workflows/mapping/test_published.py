@@ -17,7 +17,6 @@ from rio_cogeo.cogeo import cog_validate
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import LanduseError, OutputError, UsageError
-from landuse.model.predict import Predictor
 from landuse.pipeline.cells import NO_CLASS, CellStatus
 from landuse.pipeline.search.area import read_aoi
 from landuse.pipeline.write.folder import Store
@@ -29,6 +28,7 @@ from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
+from tests.workflows.patch_models import patch_predictor
 from tests.workflows.small_maps import (
     SCENES,
     BrightnessClassifier,
@@ -75,7 +75,7 @@ def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path):
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     report = map_area(
         request(tmp_path, source, probabilities=True, vectors=VectorOptions(cells=True)),
-        Predictor.load("balanced-fast-rgb", "cpu"),
+        patch_predictor(tmp_path),
     )
     out = tmp_path / "map"
     assert {path.name for path in out.iterdir()} == set(report.files) <= set(OUTPUTS)
