@@ -1,5 +1,7 @@
 """Imagery that is held already. Oracle: what ``landuse map`` makes of the same files, cell by cell."""
 
+from pathlib import Path
+
 import dask.array
 import numpy as np
 import odc.stac
@@ -10,9 +12,10 @@ import rioxarray
 import xarray as xr
 
 import landuse
-from landuse.model import DEFAULT_MODEL, MAP_MODEL
+from landuse.model import MAP_MODEL
 from landuse.pipeline.blocks import plan
 from landuse.workflows.mapping.map_area import load_classifier, map_area
+from tests.workflows.patch_models import save_patch_model
 from tests.workflows.small_maps import SCENES, catalog_of, request
 
 pytestmark = pytest.mark.slow
@@ -26,15 +29,21 @@ def orihuela(data_dir):
 
 
 @pytest.fixture(scope="module")
-def mapped(tmp_path_factory, orihuela):
+def patch_model(tmp_path_factory):
+    """A small model of patches."""
+    return str(save_patch_model(tmp_path_factory.mktemp("model") / "balanced-fast-rgb.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory, orihuela, patch_model):
     """The catalogue of the scene, and its maps by model, with probabilities."""
     folder = tmp_path_factory.mktemp("orihuela")
     source = catalog_of(folder, orihuela, level="L1C", acquired=SCENES["orihuela"][2])
     maps = {}
-    for model in (MAP_MODEL, DEFAULT_MODEL):
-        asked = request(folder, source, out=folder / model, probabilities=True)
-        map_area(asked, load_classifier(model))
-        maps[model] = landuse.open_map(folder / model).load()
+    for model in (MAP_MODEL, patch_model):
+        out = folder / Path(model).stem
+        map_area(request(folder, source, out=out, probabilities=True), load_classifier(model))
+        maps[model] = landuse.open_map(out).load()
     return source, maps
 
 
@@ -82,14 +91,14 @@ class Recorder:
         return part
 
 
-def test_imagery_is_read_block_by_block(orihuela, mapped, monkeypatch):
+def test_imagery_is_read_block_by_block(orihuela, mapped, patch_model, monkeypatch):
     monkeypatch.setitem(plan.BLOCK_PX, "windows", 128)
     with rioxarray.open_rasterio(orihuela) as whole:
         recorder = Recorder(whole.values)
         chunked = dask.array.from_array(recorder, chunks=(13, 50, 70), asarray=False, fancy=False)
         bands = whole.copy(data=chunked)
-    found = landuse.classify(bands, **STATED, model=DEFAULT_MODEL, probabilities=True)
-    assert_same(found, mapped[1][DEFAULT_MODEL])
+    found = landuse.classify(bands, **STATED, model=patch_model, probabilities=True)
+    assert_same(found, mapped[1][patch_model])
     assert recorder.most == 13 * 50 * 70
 
 
@@ -170,7 +179,7 @@ def test_what_is_nodata_gets_no_class(red):
         (lambda ds: ds, STATED | {"model": 5}, "Model 5 is neither a name nor a path"),
         (lambda ds: ds, STATED | {"model": "nonsense"}, "nonsense"),
         (lambda ds: ds, STATED | {"stride_px": "16"}, "stride_px '16' is no whole number"),
-        (lambda ds: ds, STATED | {"model": DEFAULT_MODEL, "stride_px": 7}, "does not divide"),
+        (lambda ds: ds, STATED | {"model": "balanced-fast-rgb", "stride_px": 7}, "does not divide"),
         (lambda ds: ds, STATED | {"device": "abacus"}, "abacus"),
     ],
 )

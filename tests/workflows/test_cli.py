@@ -37,6 +37,7 @@ from landuse.model import DEFAULT_MODEL
 from landuse.model.checkpoint import model_path
 from tests.commands import LANDUSE, Ran, interruptible, spawn
 from tests.servers import file_server, free_port
+from tests.workflows.patch_models import save_patch_model
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
 ORIHUELA = "scenes/orihuela_es_L1C_20190918_13b_utm30n.tif"
@@ -75,13 +76,19 @@ def lonlat_box(left, bottom, right, top, crs="EPSG:32633"):
     return ",".join(f"{edge:.7f}" for edge in transform_bounds(crs, "EPSG:4326", left, bottom, right, top))
 
 
+@pytest.fixture(scope="session")
+def patch_model(tmp_path_factory):
+    """A small model of patches."""
+    return save_patch_model(tmp_path_factory.mktemp("model") / f"{DEFAULT_MODEL}.safetensors")
+
+
 @pytest.fixture
-def run(run):
+def run(run, patch_model):
     """The command; maps are made by a model of patches unless a test names one: their cells are few."""
 
     def call(command, *arguments):
         if command == "map" and "--model" not in arguments:
-            arguments = (*arguments, "--model", DEFAULT_MODEL)
+            arguments = (*arguments, "--model", patch_model)
         return run(command, *arguments)
 
     return call
@@ -395,14 +402,14 @@ def test_an_incomplete_map_is_written_and_said(run, pixels, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp_path):
+def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp_path, patch_model):
     def files_of_at_most_90_kib():
         # The block and the rasters fit, the GeoPackage does not. (Python ignores SIGXFSZ.)
         resource.setrlimit(resource.RLIMIT_FSIZE, (90 * 1024, 90 * 1024))
 
     out = tmp_path / "map"
     shown = spawn(
-        "map", "--source", small, "--out", out, "--model", DEFAULT_MODEL, preexec_fn=files_of_at_most_90_kib
+        "map", "--source", small, "--out", out, "--model", patch_model, preexec_fn=files_of_at_most_90_kib
     )
     assert shown.code == 1
     assert "landuse.gpkg cannot be written" in shown.error
@@ -414,8 +421,8 @@ def test_a_full_disk_leaves_no_half_map_and_a_second_run_ends_it(run, small, tmp
 
 
 @pytest.mark.slow
-def test_json_is_the_only_thing_on_stdout(small, tmp_path):
-    options = ("--out", tmp_path / "map", "--model", DEFAULT_MODEL, "--json", "--probabilities")
+def test_json_is_the_only_thing_on_stdout(small, tmp_path, patch_model):
+    options = ("--out", tmp_path / "map", "--model", patch_model, "--json", "--probabilities")
     shown = spawn("--quiet", "map", "--source", small, *options)
     assert shown.code == 0
     assert shown.err == ""
