@@ -64,15 +64,12 @@ def within(mask, pixels):
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_pixels_and_another_seed_others(land):
-    again, other = simulate(DEMO_SEED), simulate(DEMO_SEED + 1)
-    np.testing.assert_array_equal(land.landuse, again.landuse)
-    np.testing.assert_array_equal(land.cover, again.cover)
-    for one, two, three in zip(land.dates, again.dates, other.dates, strict=True):
-        np.testing.assert_array_equal(one.reflectance_10m, two.reflectance_10m)
-        np.testing.assert_array_equal(one.reflectance_20m, two.reflectance_20m)
-        np.testing.assert_array_equal(one.scl, two.scl)
-        assert not np.array_equal(one.reflectance_10m, three.reflectance_10m)
+def test_another_seed_gives_other_pixels(land):
+    """That the same one gives the same is seen in the files, below."""
+    other = simulate(DEMO_SEED + 1)
+    assert not np.array_equal(land.landuse, other.landuse)
+    for one, two in zip(land.dates, other.dates, strict=True):
+        assert not np.array_equal(one.reflectance_10m, two.reflectance_10m)
 
 
 def test_every_use_and_cover_is_there_but_snow_and_each_use_suits_its_cover(land):
