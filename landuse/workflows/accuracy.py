@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 
-from landuse import classes as class_table
 from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.maps.open import ClassMap, counted_map, strips
 from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, SAMPLES, read_points, texts
 from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, shuffle
+from landuse.pipeline.search.area_file import VectorUse, read_features
 from landuse.pipeline.write.folder import prepare_folder, write_json
 from landuse.pipeline.write.geopackage import geopackage_writer
 from landuse.pipeline.write.qgis import label_form, outlined
@@ -126,7 +124,13 @@ class AreaReport:
 def _told(value: Estimate | None) -> dict[str, float] | None:
     if value is None:
         return None
-    return {"value": value.value, "standard_error": value.standard_error, "margin_95": value.margin_95}
+    return {
+        "value": value.value,
+        "standard_error": value.standard_error,
+        "margin_95": value.margin_95,
+        "low_95": value.low,
+        "high_95": value.high,
+    }
 
 
 def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: str = REFERENCE) -> AreaReport:
@@ -134,7 +138,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
 
     Args:
         path: a map's folder, or its ``landuse.tif``.
-        samples: points in any vector format and CRS.
+        samples: points in any CRS: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile.
         layer: of theirs; None where there is but one, or one called ``samples``.
         column: holds the classes' names.
 
@@ -301,7 +305,7 @@ def _caveats(points: PointCounts, matrix: ErrorMatrix) -> list[str]:
         names = ", ".join(matrix.classes[i] for i in np.flatnonzero(unanimous))
         told.append(
             f"All points mapped as {names} have the same label. Their standard error of 0 means too few "
-            "points to see an error, not that there is none."
+            "points to see an error, not that there is none; the interval says how much there may be."
         )
     return told
 
@@ -361,10 +365,9 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
     points = allocate(source.cells, design)
     cells = shuffle(locate(strips(source.path), draw(source.cells, points, seed)), seed)  # (point, 2)
     prepare_folder(out.parent)
-    legend = class_table.legend(source.names)
     fixed, hidden = ("sample_id", "row", "col"), ("fid", MAP_COLUMN)
     styles = (
-        label_form(SAMPLES, column=REFERENCE, note="note", fixed=fixed, hidden=hidden, legend=legend),
+        label_form(SAMPLES, column=REFERENCE, note="note", fixed=fixed, hidden=hidden, legend=source.entries),
         outlined("cells", "what a point's label is about"),
     )
     ids = np.arange(1, len(cells) + 1)
@@ -394,8 +397,8 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
 def _labels_in(out: Path) -> str:
     """What a sample that is to be replaced holds, in words."""
     try:
-        frame = pyogrio.read_dataframe(out, layer=SAMPLES, columns=[REFERENCE], read_geometry=False)
+        frame = read_features(out, SAMPLES, VectorUse(option="--out", kind="POINT", columns=True))
         count = sum(label != "" for label in texts(frame[REFERENCE]))
-    except (DataSourceError, DataLayerError, KeyError):
+    except (UsageError, KeyError):
         return ""
     return f" and holds {count} labels" if count else ""

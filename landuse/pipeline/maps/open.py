@@ -16,14 +16,16 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from landuse.classes import LandUseClass, legend
 from landuse.errors import ReadError, UsageError
+from landuse.legends.legend import colors_of, recoloured
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.moved_probability import MapCells, to_steps
 from landuse.pipeline.stac_json import mapping, number, sequence
 from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,6 +47,8 @@ class OpenMap:
     """The class raster."""
     names: tuple[str, ...]
     """Class names by id."""
+    entries: tuple[LandUseClass, ...]
+    """The same with titles and colours."""
     acquired_utc: tuple[datetime, ...]
     """Of its scenes, in order."""
     plan_sha256: str
@@ -206,6 +210,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
         yield OpenMap(
             path=raster,
             names=names,
+            entries=class_entries(names, tags),
             acquired_utc=_acquired(raster, tags),
             plan_sha256=_tag(raster, tags, "plan_sha256"),
             model=_unescaped(_tag(raster, tags, "model")),
@@ -355,6 +360,8 @@ class ClassMap:
     """Its raster."""
     names: tuple[str, ...]
     """Class names by id."""
+    entries: tuple[LandUseClass, ...]
+    """The same with titles and colours."""
     cells: NDArray[np.int64]
     """(class,), cells of each."""
     shape: tuple[int, int]
@@ -414,6 +421,7 @@ def counted_map(path: Path) -> ClassMap:
                     f"has one of uint8 with nodata {NODATA_ID}. Give the landuse.tif of `landuse map`."
                 )
             names = class_names(raster, file.tags().get("classes"))
+            entries = class_entries(names, file.tags())
             plan_sha256 = file.tags().get("plan_sha256")
             crs, transform, shape = file.crs, file.transform, file.shape
     except RasterioError as error:
@@ -439,6 +447,7 @@ def counted_map(path: Path) -> ClassMap:
     return ClassMap(
         path=raster,
         names=names,
+        entries=entries,
         cells=cells,
         shape=shape,
         transform=transform,
@@ -487,6 +496,11 @@ def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[s
             f"{raster} names its classes {cleaned}; 2 to {NODATA_ID} different names are needed."
         )
     return cleaned
+
+
+def class_entries(names: tuple[str, ...], tags: Mapping[str, str]) -> tuple[LandUseClass, ...]:
+    """Titles and colours of a map's classes: those of its legend where its tags hold one."""
+    return recoloured(legend(names), colors_of(tags.get("class_colors"), len(names)))
 
 
 def strips(raster: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
