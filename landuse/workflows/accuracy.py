@@ -148,7 +148,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     """
     source = counted_map(path)
     frame = read_points(samples, layer, column)
-    labels = _as_named(texts(frame[column]), source.names)
+    labels = as_named(texts(frame[column]), source.names)
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
         raise UsageError(
@@ -157,13 +157,13 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
             f"{', '.join(f'{i} {name}' for i, name in enumerate(source.names))}; name or id will do."
         )
     own = set(texts(frame[MAP_COLUMN])) == {source.sha256} if MAP_COLUMN in frame.columns else None
-    cells = _cells_of(frame, source, samples)  # (point, 2)
+    cells = cells_of(frame, source, samples)  # (point, 2)
     if own and {"row", "col"} <= set(frame.columns):
         _check_unmoved(frame, cells, samples)
     labelled = np.array([label != "" for label in labels], np.bool_)
     inside = ((cells >= 0) & (cells < source.shape)).all(1)
     mapped = np.full(len(cells), NODATA_ID, np.uint8)
-    mapped[inside] = _classes_at(source, cells[inside])
+    mapped[inside] = classes_at(source, cells[inside])
     usable = np.flatnonzero(labelled & (mapped != NODATA_ID))
     if labelled.any() and not (labelled & inside).any():
         drawn = "" if own is not False else ", and they were drawn from another map"
@@ -172,7 +172,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
             "map that the sample was drawn from."
         )
     reference = np.array([source.names.index(labels[i]) for i in usable], np.int64)
-    kept = _one_a_cell(cells[usable], reference, samples)
+    kept = one_a_cell(cells[usable], reference, samples)
     counts = np.zeros((len(source.names), len(source.names)), np.int64)
     np.add.at(counts, (mapped[usable[kept]], reference[kept]), 1)
     matrix = ErrorMatrix(classes=source.names, mapped_cells=source.cells, areas=source.area_ha, counts=counts)
@@ -194,7 +194,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     )
 
 
-def _as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+def as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
     """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well."""
     folded = [name.casefold() for name in names]
     # Of two names that differ in their case alone each is meant by itself alone.
@@ -221,7 +221,7 @@ def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:
     write_json(out, report.to_dict())
 
 
-def _cells_of(frame: gpd.GeoDataFrame, source: ClassMap, samples: Path) -> NDArray[np.int64]:
+def cells_of(frame: gpd.GeoDataFrame, source: ClassMap, samples: Path) -> NDArray[np.int64]:
     """(point, 2), row and col of the cell that each point lies in; -1 where it lies nowhere."""
     try:
         at = shapely.get_coordinates(frame.to_crs(source.crs.to_wkt()).geometry.to_numpy())  # (point, 2)
@@ -242,7 +242,7 @@ def _check_unmoved(frame: gpd.GeoDataFrame, cells: NDArray[np.int64], samples: P
         )
 
 
-def _classes_at(source: ClassMap, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+def classes_at(source: ClassMap, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
     """(point,), class ids of cells inside the map."""
     found = np.full(len(cells), NODATA_ID, np.uint8)
     for top, ids in strips(source.path):
@@ -251,7 +251,7 @@ def _classes_at(source: ClassMap, cells: NDArray[np.int64]) -> NDArray[np.uint8]
     return found
 
 
-def _one_a_cell(cells: NDArray[np.int64], reference: NDArray[np.int64], samples: Path) -> NDArray[np.int64]:
+def one_a_cell(cells: NDArray[np.int64], reference: NDArray[np.int64], samples: Path) -> NDArray[np.int64]:
     """Indices of the first point of each cell."""
     _, first, group = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     if (reference != reference[first][group]).any():

@@ -372,7 +372,7 @@ def test_files_that_are_no_points(tmp_path, folder, truth):
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet", ".shp"])
 def test_points_of_every_format_say_the_same(tmp_path, folder, truth, suffix):
-    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=120)[["reference", "geometry"]]
+    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=300)[["reference", "geometry"]]
     path = tmp_path / f"labelled{suffix}"
     frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
     report = assess_map(folder, path)

@@ -145,7 +145,7 @@ def estimate(matrix: ErrorMatrix) -> Accuracy:
     producer_variances = (
         (1 - producers) ** 2 * right_variances + producers**2 * (area_variances - right_variances)
     ) / np.where(areas > 0, areas, 1) ** 2
-    low, high = intervals.wilson(shares, points[:, None])
+    low, high = intervals.wilson(shares, points[:, None].astype(np.float64))
     # Where every cell is labelled nothing is left to chance; a class of no cells weighs nothing.
     known = (matrix.complete | (matrix.mapped_cells == 0))[:, None]
     low, high = np.where(known, shares, low), np.where(known, shares, high)
@@ -168,12 +168,13 @@ def _producer_ends(
     """Ends of the interval of a producer's accuracy: the part that is mapped right, of all of the class."""
     low, high = (side[:, j] for side in ends)
     own = np.arange(len(weights)) == j
-    part = (weights[j] * shares[j, j], weights[j] * low[j], weights[j] * high[j])
+    weight = float(weights[j])
+    part = (weight * float(shares[j, j]), weight * float(low[j]), weight * float(high[j]))
     rest = intervals.weighted_sum(weights[~own], shares[~own, j], (low[~own], high[~own]))
-    if part[0] + rest[0] <= 0:
-        return 0.0, 1.0
     b, b_low, b_high = map(float, rest)
-    return intervals.share_of_sum(tuple(map(float, part)), (b, max(b_low, 0.0), b_high))
+    if part[0] + b <= 0:
+        return 0.0, 1.0
+    return intervals.share_of_sum(part, (b, max(b_low, 0.0), b_high))
 
 
 def _check_points(matrix: ErrorMatrix) -> None:

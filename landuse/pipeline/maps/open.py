@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -375,6 +376,8 @@ class ClassMap:
     it, else of whole cells."""
     of_whole_cells: bool
     """Whether it is of whole cells."""
+    year: int | None
+    """Of its scenes; None where it does not say."""
     sha256: str
     """Digest of grid, class names and class ids: the same map has the same, however it is stored."""
 
@@ -423,6 +426,8 @@ def counted_map(path: Path) -> ClassMap:
             names = class_names(raster, file.tags().get("classes"))
             entries = class_entries(names, file.tags())
             plan_sha256 = file.tags().get("plan_sha256")
+            told = re.match(r"(20\d\d)-", file.tags().get("acquired_utc", ""))
+            year = None if told is None else int(told[1])
             crs, transform, shape = file.crs, file.transform, file.shape
     except RasterioError as error:
         raise UsageError(f"{raster} cannot be read as a raster ({error}). Give a landuse.tif.") from error
@@ -454,6 +459,7 @@ def counted_map(path: Path) -> ClassMap:
         crs=crs,
         area_ha=whole_ha if reported_ha is None else reported_ha,
         of_whole_cells=reported_ha is None,
+        year=year,
         sha256=digest.hexdigest(),
     )
 

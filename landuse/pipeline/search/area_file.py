@@ -114,7 +114,7 @@ def read_features(path: Path, layer: str | None, use: VectorUse) -> gpd.GeoDataF
                 f"{use.layer_option} {layer!r} is for a GeoPackage, and {what} is none. Leave it out."
             )
         whole = path.absolute()  # a name such as "WFS:x" means something else to GDAL
-        columns = None if use.columns else []
+        columns: list[str] | None = None if use.columns else []
         if begins.startswith(b"fgb\3"):
             return geopandas.read_file(whole, columns=columns)
         if begins.startswith(b"\0\0\x27\x0a") and path.suffix.lower() == ".shp":

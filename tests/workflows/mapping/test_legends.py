@@ -1,4 +1,4 @@
-"""Maps told in a legend. Oracles: the model's own probabilities, added by hand; the land cover beside a map."""
+"""Maps told in a legend. Oracles: the model's probabilities, added by hand; the land cover beside the map."""
 
 import json
 import pickle
