@@ -1,4 +1,4 @@
-"""Legends. Oracles: the tables' own sources, copied here by hand; sums by a slow loop; files that are wrong."""
+"""Legends. Oracles: the tables' own sources, copied by hand; sums by a slow loop; files that are wrong."""
 
 import json
 
