@@ -41,7 +41,7 @@ def compare_command(
     crosswalk: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar="NAME_OR_FILE",
             help="The classes that both are brought to: eurosat, cover, worldcover, io-lulc, ipcc, "
             "corine-1, or a file: CSV with the columns class,code,new, or JSON. Default: the names that "
             "both give their classes.",

@@ -108,7 +108,7 @@ def map_command(
     legend: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar="NAME_OR_FILE",
             help="Tell the map in other classes, whose probabilities add up the model's: eurosat, cover, "
             "worldcover, io-lulc, ipcc, corine-1, or a file: CSV with the columns class,new,colour, or JSON.",
             autocompletion=one_of("eurosat", "cover", "worldcover", "io-lulc", "ipcc", "corine-1"),
