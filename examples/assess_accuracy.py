@@ -40,13 +40,14 @@ def main(folder: Path, truth: Path, out: Path) -> None:
     with rasterio.open(source.path) as file:
         true_ids = true_ids[file.read(1) != file.nodata]
     cell_ha = abs(source.transform.determinant) / 10_000
-    print(f"{'class':22} {'mapped ha':>10} {'estimated ha, 95 %':>22} {'true ha':>10}")
+    print(f"{'class':22} {'mapped ha':>10} {'estimated ha, 95 %':>26} {'true ha':>10}")
     for i in report.present:
         area, true_ha = report.area_ha(i), (true_ids == i).sum() * cell_ha
-        told = f"{area.value:,.0f} +- {area.margin_95:,.0f}"
-        print(f"{source.names[i]:22} {report.mapped_ha(i):10,.0f} {told:>22} {true_ha:10,.0f}")
+        told = f"{area.value:,.0f} ({area.low:,.0f} to {area.high:,.0f})"
+        print(f"{source.names[i]:22} {report.mapped_ha(i):10,.0f} {told:>26} {true_ha:10,.0f}")
     overall = report.accuracy.overall
-    print(f"overall accuracy {overall.value:.3f} +- {overall.margin_95:.3f} from {report.points.used} points")
+    told = f"{overall.value:.3f} ({overall.low:.3f} to {overall.high:.3f})"
+    print(f"overall accuracy {told} from {report.points.used} points")
     for warning in report.warnings:
         print(f"note: {warning}")
 

@@ -98,7 +98,7 @@ def legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:
     Args:
         names: class names by id.
     """
-    return _entries(names, LAND_USE)
+    return _entries(names, (*LAND_COVER, *LAND_USE))  # of two with one name the land use counts
 
 
 def cover_legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:

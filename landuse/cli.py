@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
+from landuse.commands.compare import COMPARE_EXAMPLES, compare_command
 from landuse.commands.maps import (
     MAP_EXAMPLES,
     MAP_PANELS,
@@ -221,6 +222,7 @@ app.command("catalog")(catalog_command)
 app.command("sample")(sample_command)
 app.command("area")(area_command)
 app.command("change")(change_command)
+app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("models")(models_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)

@@ -67,7 +67,12 @@ def sample_command(
 
 def area_command(
     map_: MapArgument,
-    samples: Annotated[Path, typer.Option(help="Labelled points, in any vector format and CRS.")],
+    samples: Annotated[
+        Path,
+        typer.Option(
+            help="Labelled points in any CRS: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile."
+        ),
+    ],
     layer: Annotated[str | None, typer.Option(help="Layer of the points; default: samples.")] = None,
     column: Annotated[
         str, typer.Option(help="Column with the class on the ground, by name or id.")
@@ -108,15 +113,15 @@ def _print_sample(report: SampleReport, map_: Path) -> None:
 def _print_area(report: AreaReport) -> None:
     accuracy, points = report.accuracy, report.points
     typer.echo(
-        f"{'class':22} {'mapped ha':>12} {'estimated ha':>14} {'+- 95 %':>11} {'user':>16} "
-        f"{'producer':>16} {'n':>5}"
+        f"{'class':22} {'mapped ha':>12} {'estimated ha':>14} {'95 % interval':>24} {'user':>19} "
+        f"{'producer':>19} {'n':>5}"
     )
     for i in report.present:
         area = report.area_ha(i)
         typer.echo(
             f"{report.source.names[i]:22} {report.mapped_ha(i):12,.1f} {area.value:14,.1f} "
-            f"{area.margin_95:11,.1f} {_share(accuracy.users[i]):>16} "
-            f"{_share(accuracy.producers[i]):>16} {report.matrix.points[i]:5}"
+            f"{f'{area.low:,.1f} to {area.high:,.1f}':>24} {_share(accuracy.users[i]):>19} "
+            f"{_share(accuracy.producers[i]):>19} {report.matrix.points[i]:5}"
         )
     typer.echo(f"overall accuracy {_share(accuracy.overall)} of {report.total_ha:,.1f} ha mapped")
     typer.echo(
@@ -125,10 +130,9 @@ def _print_area(report: AreaReport) -> None:
     )
     for warning in report.warnings:
         typer.echo(f"note    {printable(warning)}")
-    typer.echo(
-        "method  stratified estimators, +- is 95 %; Olofsson et al. (2014), doi:10.1016/j.rse.2014.02.015"
-    )
+    typer.echo("method  stratified estimators; Olofsson et al. (2014), doi:10.1016/j.rse.2014.02.015")
+    typer.echo("        95 % intervals: Wilson's score by stratum, combined by MOVER (Zou and Donner 2008)")
 
 
 def _share(value: Estimate | None) -> str:
-    return "-" if value is None else f"{value.value:.3f} +- {value.margin_95:.3f}"
+    return "-" if value is None else f"{value.value:.3f} ({value.low:.3f}-{value.high:.3f})"

@@ -29,7 +29,7 @@ from landuse.model import MAP_MODEL
 
 MAP_PANELS = {
     "Where and when": ("rasters", "bbox", "aoi", "aoi_layer", "date", "source", "allow_private_hosts"),
-    "Imagery and model": ("model", "bands", "cell_m", "stride_px", "max_cloud", "composite"),
+    "Imagery and model": ("model", "legend", "bands", "cell_m", "stride_px", "max_cloud", "composite"),
     "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
     "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
     "The run": ("dry_run", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
@@ -103,6 +103,15 @@ def map_command(
         typer.Option(
             help="Cell size of the map in pixels of 10 m, of a model that classifies patches: 16 (default) "
             "gives cells of 160 m."
+        ),
+    ] = None,
+    legend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE",
+            help="Tell the map in other classes, whose probabilities add up the model's: eurosat, cover, "
+            "worldcover, io-lulc, ipcc, corine-1, or a file: CSV with the columns class,new,colour, or JSON.",
+            autocompletion=one_of("eurosat", "cover", "worldcover", "io-lulc", "ipcc", "corine-1"),
         ),
     ] = None,
     bands: Annotated[
@@ -267,6 +276,7 @@ def map_command(
     quiet: QuietOption = False,
 ) -> None:
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
+    from landuse.legends.legend import load_legend
     from landuse.workflows.imagery.one_step import ImageFacts, requested_source
     from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
     from landuse.workflows.mapping.request import (
@@ -295,6 +305,7 @@ def map_command(
         title=title,
         cell_m=cell_m,
         stride_px=stride_px,
+        legend=None if legend is None else load_legend(legend),
         bands=bands,
         max_cloud_percent=max_cloud,
         composite=composite,

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 
-from landuse import classes as class_table
 from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.maps.open import ClassMap, counted_map, strips
 from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, SAMPLES, read_points, texts
 from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, shuffle
+from landuse.pipeline.search.area_file import VectorUse, read_features
 from landuse.pipeline.write.folder import prepare_folder, write_json
 from landuse.pipeline.write.geopackage import geopackage_writer
 from landuse.pipeline.write.qgis import label_form, outlined
@@ -126,7 +124,13 @@ class AreaReport:
 def _told(value: Estimate | None) -> dict[str, float] | None:
     if value is None:
         return None
-    return {"value": value.value, "standard_error": value.standard_error, "margin_95": value.margin_95}
+    return {
+        "value": value.value,
+        "standard_error": value.standard_error,
+        "margin_95": value.margin_95,
+        "low_95": value.low,
+        "high_95": value.high,
+    }
 
 
 def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: str = REFERENCE) -> AreaReport:
@@ -134,7 +138,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
 
     Args:
         path: a map's folder, or its ``landuse.tif``.
-        samples: points in any vector format and CRS.
+        samples: points in any CRS: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile.
         layer: of theirs; None where there is but one, or one called ``samples``.
         column: holds the classes' names.
 
@@ -144,7 +148,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     """
     source = counted_map(path)
     frame = read_points(samples, layer, column)
-    labels = _as_named(texts(frame[column]), source.names)
+    labels = as_named(texts(frame[column]), source.names)
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
         raise UsageError(
@@ -153,13 +157,13 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
             f"{', '.join(f'{i} {name}' for i, name in enumerate(source.names))}; name or id will do."
         )
     own = set(texts(frame[MAP_COLUMN])) == {source.sha256} if MAP_COLUMN in frame.columns else None
-    cells = _cells_of(frame, source, samples)  # (point, 2)
+    cells = cells_of(frame, source, samples)  # (point, 2)
     if own and {"row", "col"} <= set(frame.columns):
         _check_unmoved(frame, cells, samples)
     labelled = np.array([label != "" for label in labels], np.bool_)
     inside = ((cells >= 0) & (cells < source.shape)).all(1)
     mapped = np.full(len(cells), NODATA_ID, np.uint8)
-    mapped[inside] = _classes_at(source, cells[inside])
+    mapped[inside] = classes_at(source, cells[inside])
     usable = np.flatnonzero(labelled & (mapped != NODATA_ID))
     if labelled.any() and not (labelled & inside).any():
         drawn = "" if own is not False else ", and they were drawn from another map"
@@ -168,7 +172,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
             "map that the sample was drawn from."
         )
     reference = np.array([source.names.index(labels[i]) for i in usable], np.int64)
-    kept = _one_a_cell(cells[usable], reference, samples)
+    kept = one_a_cell(cells[usable], reference, samples)
     counts = np.zeros((len(source.names), len(source.names)), np.int64)
     np.add.at(counts, (mapped[usable[kept]], reference[kept]), 1)
     matrix = ErrorMatrix(classes=source.names, mapped_cells=source.cells, areas=source.area_ha, counts=counts)
@@ -190,7 +194,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     )
 
 
-def _as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+def as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
     """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well."""
     folded = [name.casefold() for name in names]
     # Of two names that differ in their case alone each is meant by itself alone.
@@ -217,7 +221,7 @@ def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:
     write_json(out, report.to_dict())
 
 
-def _cells_of(frame: gpd.GeoDataFrame, source: ClassMap, samples: Path) -> NDArray[np.int64]:
+def cells_of(frame: gpd.GeoDataFrame, source: ClassMap, samples: Path) -> NDArray[np.int64]:
     """(point, 2), row and col of the cell that each point lies in; -1 where it lies nowhere."""
     try:
         at = shapely.get_coordinates(frame.to_crs(source.crs.to_wkt()).geometry.to_numpy())  # (point, 2)
@@ -238,7 +242,7 @@ def _check_unmoved(frame: gpd.GeoDataFrame, cells: NDArray[np.int64], samples: P
         )
 
 
-def _classes_at(source: ClassMap, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+def classes_at(source: ClassMap, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
     """(point,), class ids of cells inside the map."""
     found = np.full(len(cells), NODATA_ID, np.uint8)
     for top, ids in strips(source.path):
@@ -247,7 +251,7 @@ def _classes_at(source: ClassMap, cells: NDArray[np.int64]) -> NDArray[np.uint8]
     return found
 
 
-def _one_a_cell(cells: NDArray[np.int64], reference: NDArray[np.int64], samples: Path) -> NDArray[np.int64]:
+def one_a_cell(cells: NDArray[np.int64], reference: NDArray[np.int64], samples: Path) -> NDArray[np.int64]:
     """Indices of the first point of each cell."""
     _, first, group = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     if (reference != reference[first][group]).any():
@@ -301,7 +305,7 @@ def _caveats(points: PointCounts, matrix: ErrorMatrix) -> list[str]:
         names = ", ".join(matrix.classes[i] for i in np.flatnonzero(unanimous))
         told.append(
             f"All points mapped as {names} have the same label. Their standard error of 0 means too few "
-            "points to see an error, not that there is none."
+            "points to see an error, not that there is none; the interval says how much there may be."
         )
     return told
 
@@ -361,10 +365,9 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
     points = allocate(source.cells, design)
     cells = shuffle(locate(strips(source.path), draw(source.cells, points, seed)), seed)  # (point, 2)
     prepare_folder(out.parent)
-    legend = class_table.legend(source.names)
     fixed, hidden = ("sample_id", "row", "col"), ("fid", MAP_COLUMN)
     styles = (
-        label_form(SAMPLES, column=REFERENCE, note="note", fixed=fixed, hidden=hidden, legend=legend),
+        label_form(SAMPLES, column=REFERENCE, note="note", fixed=fixed, hidden=hidden, legend=source.entries),
         outlined("cells", "what a point's label is about"),
     )
     ids = np.arange(1, len(cells) + 1)
@@ -394,8 +397,8 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
 def _labels_in(out: Path) -> str:
     """What a sample that is to be replaced holds, in words."""
     try:
-        frame = pyogrio.read_dataframe(out, layer=SAMPLES, columns=[REFERENCE], read_geometry=False)
+        frame = read_features(out, SAMPLES, VectorUse(option="--out", kind="POINT", columns=True))
         count = sum(label != "" for label in texts(frame[REFERENCE]))
-    except (DataSourceError, DataLayerError, KeyError):
+    except (UsageError, KeyError):
         return ""
     return f" and holds {count} labels" if count else ""

@@ -18,7 +18,6 @@ import pandas as pd
 import rasterio
 
 import landuse
-from landuse.classes import legend
 from landuse.errors import UsageError
 from landuse.pipeline.cells import CHANGE_THRESHOLD, NODATA_ID, SHARE_STEPS
 from landuse.pipeline.maps.moved_probability import (
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
 
+    from landuse.classes import LandUseClass
     from landuse.pipeline.maps.open import Overlap
 
 _RAW = "raw.tif"
@@ -79,6 +79,8 @@ class _Kinds:
 
     names: tuple[str, ...]
     """Class names by id."""
+    entries: tuple[LandUseClass, ...]
+    """The same with titles and colours."""
     pairs: Mapping[int, tuple[int, int]]
     """From and to of each code."""
 
@@ -185,7 +187,8 @@ def _kinds(overlap: Overlap, counts: _Counts) -> _Kinds:
         codes = change_codes(len(overlap.names), occurring)
     except ValueError as error:
         raise UsageError(f"{error}. Raise --threshold.") from error
-    return _Kinds(names=overlap.names, pairs={code: pair for pair, code in codes.items()})
+    entries = overlap.maps[0].entries
+    return _Kinds(names=overlap.names, entries=entries, pairs={code: pair for pair, code in codes.items()})
 
 
 def _take_out_small(overlap: Overlap, counts: _Counts, min_patch_ha: float, folder: Path) -> None:
@@ -215,7 +218,7 @@ def _take_out_small(overlap: Overlap, counts: _Counts, min_patch_ha: float, fold
 
 def _write_polygons(overlap: Overlap, counts: _Counts, kinds: _Kinds, folder: Path) -> None:
     """Polygons of change, each of one kind."""
-    entries, labels = legend(kinds.names), kinds.labels
+    entries, labels = kinds.entries, kinds.labels
     style = [
         StyleEntry(
             value=code, label=f"{entries[start].title} to {entries[end].title}", color=entries[end].color
@@ -272,7 +275,7 @@ def _change_frame(polygons: gpd.GeoDataFrame, kinds: _Kinds, cell_ha: float) -> 
 
 def _write_change(overlap: Overlap, kinds: _Kinds, folder: Path) -> None:
     """The change raster."""
-    entries = legend(kinds.names)
+    entries = kinds.entries
     own = {UNCHANGED_CODE: _UNCHANGED_COLOR, UNCONFIRMED_CODE: _UNCONFIRMED_COLOR}
     layer = RasterLayer(
         dtype="uint8",

@@ -16,6 +16,7 @@ import xarray as xr
 
 import landuse
 from landuse.errors import ModelError, UsageError
+from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
@@ -59,6 +60,7 @@ def classify(
     stride_px: int | None = None,
     device: str = "auto",
     probabilities: bool = False,
+    legend: str | Path | None = None,
 ) -> xr.Dataset:
     """Classify Sentinel-2 imagery that is held already: the same map as ``landuse map`` makes of it.
 
@@ -82,6 +84,8 @@ def classify(
         stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
         probabilities: also give every class's probability.
+        legend: classes to tell the map in, whose probabilities are sums of the model's: ``"eurosat"``,
+            ``"cover"``, ``"worldcover"``, ``"io-lulc"``, ``"ipcc"``, ``"corine-1"``, or the path of a file.
 
     Returns:
         A map as ``open_map`` describes it, in memory.
@@ -98,6 +102,8 @@ def classify(
     """
     if level not in LEVELS:
         raise UsageError(f"Level {level!r} is unknown. State the imagery's: {' or '.join(LEVELS)}.")
+    if not isinstance(legend, str | Path | None):
+        raise UsageError(f"legend {legend!r:.60} is neither a name nor a path. Give ipcc, say, or None.")
     if not isinstance(model, str | Path):
         raise UsageError(f"Model {model!r:.60} is neither a name nor a path. See `landuse models`.")
     if isinstance(stride_px, bool) or not isinstance(stride_px, int | None):
@@ -121,6 +127,7 @@ def classify(
         cell_m=None if cell_m is None else float(cell_m),
         stride_px=stride_px,
         probabilities=probabilities,
+        legend=None if legend is None else load_legend(str(legend), "legend"),
     )
     plan = plan_map(request, classifier, [held.scene])
 
@@ -162,6 +169,7 @@ def classify(
             for name, values in rasters.items()
         },
         names=plan.classes,
+        entries=plan.entries,
         covers=plan.covers,
         area_ha=_hectares(tally.classes, len(plan.classes)),
         cover_ha=_hectares(tally.covers, len(plan.covers)),
@@ -172,6 +180,7 @@ def classify(
             "level": plan.level,
             "bands": ", ".join(plan.bands),
             "landuse_version": landuse.__version__,
+            **({} if plan.legend is None else {"legend": plan.legend.name}),
             **told_shares(asdict(tally.cover)),
         },
     )

@@ -151,6 +151,12 @@ RULES = [
     pytest.param("landuse.plausible", ("landuse", "rasterio"), ("landuse.sentinel2",), id="plausible"),
     pytest.param("landuse.classes", ("landuse",), (), id="classes"),
     pytest.param("landuse.contract", ("landuse",), ("landuse.sentinel2",), id="contract"),
+    pytest.param(
+        "landuse.legends",
+        ("landuse", "numpy", "rasterio"),
+        ("landuse.legends", "landuse.errors", "landuse.redact", "landuse.classes"),
+        id="legends",
+    ),
     pytest.param("landuse.pipeline.scene", ("landuse",), ("landuse.sentinel2",), id="scene"),
     pytest.param("landuse.pipeline.cells", ("landuse",), (), id="cells"),
     pytest.param("landuse.errors", ("landuse",), (), id="errors"),

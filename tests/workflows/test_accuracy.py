@@ -1,6 +1,7 @@
 """Oracles: arrays in memory, rasterio's own reading, and the truth where every cell is labelled."""
 
 import json
+import sqlite3
 from xml.etree import ElementTree
 
 import geopandas as gpd
@@ -15,6 +16,7 @@ from landuse.errors import UsageError
 from landuse.pipeline.maps.open import counted_map
 from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.workflows.accuracy import assess_map, draw_sample, write_report
+from tests.servers import file_server
 
 NAMES = ("AnnualCrop", "Forest", "SeaLake", "River")
 CELL_M = 160
@@ -355,14 +357,56 @@ def test_files_that_are_no_points(tmp_path, folder, truth):
     path = save(frame, tmp_path / "labelled.gpkg")
     with pytest.raises(UsageError, match=r"no column 'label'.*reference"):
         assess_map(folder, path, column="label")
-    with pytest.raises(UsageError, match=r"no layer 'x'.*labelled"):
+    with pytest.raises(UsageError, match=r"no table 'x'.*labelled"):
         assess_map(folder, path, layer="x")
+    areas = frame.set_geometry(frame.buffer(10))
+    with pytest.raises(UsageError, match=r"0 layers of points \(tables: areas: Polygon"):
+        assess_map(folder, save(areas, tmp_path / "areas.gpkg"))
     with pytest.raises(UsageError, match="not one point each"):
-        assess_map(folder, save(frame.set_geometry(frame.buffer(10)), tmp_path / "areas.gpkg"))
+        assess_map(folder, save(areas, tmp_path / "areas.fgb"))
     path.unlink()
     pyogrio.write_dataframe(frame.drop(columns="geometry"), tmp_path / "table.csv")
-    with pytest.raises(UsageError, match="no layer"):
+    with pytest.raises(UsageError, match="its format is not known"):
         assess_map(folder, tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet", ".shp"])
+def test_points_of_every_format_say_the_same(tmp_path, folder, truth, suffix):
+    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=300)[["reference", "geometry"]]
+    path = tmp_path / f"labelled{suffix}"
+    frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
+    report = assess_map(folder, path)
+    expected = assess_map(folder, save(frame, tmp_path / "expected.gpkg"))
+    np.testing.assert_array_equal(report.matrix.counts, expected.matrix.counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.vrt", '<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>{url}/b</SrcDataSource>'
+         "</OGRVRTLayer></OGRVRTDataSource>"),
+        ("x.gpkg", "<WFS_Capabilities/>"),
+        ("x.csv", "reference,geometry\nForest,POINT (1 2)\n"),
+        ("x.sql", "SELECT 1"),
+    ],
+)  # fmt: skip
+def test_points_in_a_driver_that_asks_others_are_refused_unopened(tmp_path, folder, name, content):
+    with file_server(tmp_path) as server:
+        (tmp_path / name).write_text(content.format(url=server.url))
+        with pytest.raises(UsageError, match=r"--samples .* cannot be read as a vector file"):
+            assess_map(folder, tmp_path / name)
+        assert server.log == []
+
+
+def test_a_view_of_points_is_not_read(tmp_path, folder, truth):
+    path = save(labelled(folder, tmp_path / "points.gpkg", truth), tmp_path / "viewed.gpkg")
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE VIEW seen AS SELECT * FROM viewed")
+        database.execute("UPDATE gpkg_contents SET table_name = 'seen'")
+        database.execute("UPDATE gpkg_geometry_columns SET table_name = 'seen'")
+    database.close()
+    with pytest.raises(UsageError, match="views are not read"):
+        assess_map(folder, path)
 
 
 def test_a_report_replaces_nothing_unasked(tmp_path, folder, truth):
@@ -409,6 +453,7 @@ def test_commands(tmp_path, folder, truth, run):
     assert row[1:4] == [
         f"{told['classes'][1]['mapped_ha']:,.1f}",
         f"{forest['value']:,.1f}",
-        f"{forest['margin_95']:,.1f}",
+        f"{forest['low_95']:,.1f}",
     ]
+    assert row[4:6] == ["to", f"{forest['high_95']:,.1f}"]
     assert any(line.startswith("overall accuracy 0.") for line in lines)

@@ -456,15 +456,17 @@ def test_assess_accuracy(tmp_path):
             file.update_tags(classes=json.dumps(["Forest", "Pasture", "River"]))
     shown = run("assess_accuracy.py", "map", "truth.tif", ".", cwd=tmp_path)
     number = r" +([0-9,]+)"
-    found = re.findall(rf"^(\w+){number}{number} \+-{number}{number}$", shown, re.MULTILINE)
+    pattern = rf"^(\w+){number}{number} \(([0-9,]+) to ([0-9,]+)\){number}$"
+    found = re.findall(pattern, shown, re.MULTILINE)
     assert [row[0] for row in found] == ["Forest", "Pasture", "River"]
     for class_id, row in enumerate(found):
-        mapped, estimated, margin, true = (int(text.replace(",", "")) for text in row[1:])
+        mapped, estimated, low, high, true = (int(text.replace(",", "")) for text in row[1:])
         assert mapped == round((ids == class_id).sum() * 2.56)
         assert true == round((truth == class_id).sum() * 2.56)
-        assert abs(estimated - true) <= margin
+        assert low <= estimated <= high
+        assert low <= true <= high
     forest = [int(text.replace(",", "")) for text in found[0][1:]]
-    assert forest[0] < forest[1] - forest[2]  # what the map says of forest lies outside the interval
+    assert forest[0] < forest[2]  # what the map says of forest lies outside the interval
 
 
 def small_bbox():

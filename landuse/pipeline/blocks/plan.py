@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 import shapely
 
 import landuse
+from landuse.classes import LandUseClass, legend
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
+from landuse.legends.legend import Legend, MergedClasses, check_known, merged_classes, recoloured
 from landuse.pipeline.cells import Block
 from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
 from landuse.pipeline.scene import AreaView, BandAsset, Scene, is_masked, mask_bands
@@ -112,6 +114,8 @@ class RunPlan:
     """Digest of the model's file."""
     classes: tuple[str, ...]
     """Class names; the index is the id."""
+    legend: MergedClasses | None = None
+    """What they are sums of, of the model's classes; None where they are the model's."""
     covers: tuple[str, ...]
     """Names of the land covers; the index is the id. Empty for a model that tells none."""
     tells_doubt: bool = False
@@ -122,6 +126,11 @@ class RunPlan:
     """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
     """Units of work; together they cover the grid once. They do not decide pixels."""
+
+    @property
+    def entries(self) -> tuple[LandUseClass, ...]:
+        """Its classes by id, with titles and colours."""
+        return recoloured(legend(self.classes), () if self.legend is None else self.legend.colors)
 
     @property
     def cell_m(self) -> float:
@@ -236,9 +245,11 @@ class RunPlan:
         for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
-        for name in ("covers", "tells_doubt", "min_confidence"):
+        for name in ("covers", "tells_doubt", "min_confidence", "legend"):
             if not values[name]:
                 del values[name]
+        if self.legend is not None:  # what it is called, and what it rests on, decide nothing
+            values["legend"] = {"of": self.legend.of, "colors": self.legend.colors}
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -285,7 +296,15 @@ class RunPlan:
         tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         tupled["scenes"] = tuple(_scene_from_dict(scene) for scene in values["scenes"])
         tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
+        tupled["legend"] = _legend_from_dict(values.get("legend"))
         return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
+
+
+def _legend_from_dict(values: dict[str, Any] | None) -> MergedClasses | None:
+    if values is None:
+        return None
+    nested = {name: tuple(tuple(part) for part in values[name]) for name in ("of", "colors")}
+    return MergedClasses(**{**values, "model_classes": tuple(values["model_classes"]), **nested})
 
 
 def json_number(value: float | None) -> float | str | None:
@@ -550,6 +569,7 @@ def make_plan(
     min_confidence: float = 0.0,
     block_px: int | None = None,
     crs: str | None = None,
+    told_in: Legend | None = None,
 ) -> RunPlan:
     """Plan a map.
 
@@ -568,9 +588,10 @@ def make_plan(
         min_confidence: below it, times what doubt leaves of it, a cell has no class.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
+        told_in: legend whose classes the map has; None keeps the model's.
 
     Raises:
-        UsageError: the stride, composite, bands or block size does not fit, or the area is too wide
+        UsageError: the stride, composite, bands, block size or legend does not fit, or the area is too wide
             for one zone or too large.
         ModelError: the scenes lack a band or level that the model needs.
     """
@@ -583,6 +604,7 @@ def make_plan(
         block_px=block_px,
     )
     engine = engine_of(contract)
+    classes, merged = told_classes(contract, told_in)
     read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
     row_start, row_stop, col_start, col_stop = planned_extent(
@@ -615,13 +637,28 @@ def make_plan(
         scenes=tuple(_only_read(scene, read) for scene in scenes),
         model=contract.name,
         weights_sha256=weights_sha256,
-        classes=contract.classes,
+        classes=classes,
+        legend=merged,
         covers=() if contract.pixels is None else contract.pixels.covers,
         tells_doubt=contract.tells_doubt,
         min_confidence=min_confidence,
         probabilities=probabilities,
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )
+
+
+def told_classes(
+    contract: ModelContract, told_in: Legend | None
+) -> tuple[tuple[str, ...], MergedClasses | None]:
+    """Names of a map's classes by id, and what they are sums of where a legend is given.
+
+    Raises:
+        UsageError: the legend does not fit the model's classes.
+    """
+    if told_in is None:
+        return contract.classes, None
+    check_known(told_in, contract.classes, contract.name)
+    return merged_classes(told_in, contract.classes, contract.name)
 
 
 def _only_read(scene: Scene, bands: tuple[str, ...]) -> Scene:

@@ -18,6 +18,8 @@ from landuse.pipeline.cells import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -30,6 +32,31 @@ _STRIP_CELLS = 2**15
 _PROBABILITY_STEPS = 65_535
 """Patch probabilities are blended in steps of 1/65535: sums of whole numbers are exact, so the
 result cannot depend on the order or the company in which patches were computed."""
+
+
+def merged(
+    shares: NDArray[np.float32], members: Sequence[Sequence[int]] | None, axis: int = 0
+) -> NDArray[np.float32]:
+    """Probabilities of classes that are sums of others, before any of them is the largest.
+
+    Args:
+        shares: probabilities, their classes along ``axis``.
+        members: for each new class the places of those that are added; None leaves the shares as they are.
+        axis: of the classes.
+
+    Returns:
+        The same with the new classes along ``axis``, no sum above 1.
+    """
+    if members is None:
+        return shares
+    rows = np.moveaxis(shares, axis, 0)
+    sums = np.empty((len(members), *rows.shape[1:]), np.float32)
+    for total, parts in zip(sums, members, strict=True):
+        np.copyto(total, rows[parts[0]])
+        for part in parts[1:]:
+            total += rows[part]
+    np.minimum(sums, 1, out=sums)  # float32 may add up to a hair more
+    return np.moveaxis(sums, 0, axis)
 
 
 class Blend:

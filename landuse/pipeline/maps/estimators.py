@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landuse.errors import UsageError
+from landuse.pipeline.maps import intervals
+from landuse.pipeline.maps.intervals import Z_95
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METHOD = (
-    "stratified estimators of area and accuracy, strata = mapped classes; 95 % intervals are +- 1.96 "
-    "standard errors"
+    f"stratified estimators of area and accuracy, strata = mapped classes; {intervals.METHOD}; margin_95 is "
+    "1.96 standard errors, as in the paper"
 )
 
 CITATION = (
@@ -26,9 +28,6 @@ CITATION = (
     "practices for estimating area and assessing accuracy of land change. Remote Sensing of Environment 148, "
     "42-57. https://doi.org/10.1016/j.rse.2014.02.015"
 )
-
-Z_95 = 1.96
-"""Standard errors to either side of an estimate that make the paper's 95 % interval."""
 
 MIN_POINTS = 2
 """Points a class needs: one alone tells nothing of how they vary."""
@@ -83,15 +82,24 @@ class Estimate:
     """The estimate."""
     standard_error: float
     """Square root of its estimated variance, in the same unit."""
+    low: float
+    """Lower end of the 95 % interval, which is honest also where no error was seen."""
+    high: float
+    """Its upper end."""
 
     @property
     def margin_95(self) -> float:
-        """Half the width of the 95 % interval."""
+        """1.96 standard errors: half the width of the paper's interval, for large samples."""
         return Z_95 * self.standard_error
 
     def times(self, factor: float) -> Estimate:
-        """The same in another unit."""
-        return Estimate(value=self.value * factor, standard_error=self.standard_error * factor)
+        """The same in another unit; ``factor`` is above 0."""
+        return Estimate(
+            value=self.value * factor,
+            standard_error=self.standard_error * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,13 +145,36 @@ def estimate(matrix: ErrorMatrix) -> Accuracy:
     producer_variances = (
         (1 - producers) ** 2 * right_variances + producers**2 * (area_variances - right_variances)
     ) / np.where(areas > 0, areas, 1) ** 2
+    low, high = intervals.wilson(shares, points[:, None].astype(np.float64))
+    # Where every cell is labelled nothing is left to chance; a class of no cells weighs nothing.
+    known = (matrix.complete | (matrix.mapped_cells == 0))[:, None]
+    low, high = np.where(known, shares, low), np.where(known, shares, high)
+    users_ends = (np.diag(low), np.diag(high))
+    _, *overall_ends = intervals.weighted_sum(weights, np.diag(shares), users_ends)
+    _, *area_ends = intervals.weighted_sum(weights, shares, (low, high))
+    producer_ends = [_producer_ends(weights, shares, (low, high), j) for j in range(len(areas))]
     return Accuracy(
         proportions=proportions,
-        overall=_estimate(right.sum(), right_variances.sum()),  # eq. 1 and 5
-        users=_estimates(np.diag(shares), np.diag(share_variances), points > 0),  # eq. 2 and 6
-        producers=_estimates(producers, producer_variances, areas > 0),
-        area_shares=tuple(_estimate(*pair) for pair in zip(areas, area_variances, strict=True)),
+        overall=_estimate(right.sum(), right_variances.sum(), *map(float, overall_ends)),  # eq. 1 and 5
+        users=_estimates(np.diag(shares), np.diag(share_variances), users_ends, points > 0),  # eq. 2 and 6
+        producers=_estimates(producers, producer_variances, tuple(np.array(producer_ends).T), areas > 0),
+        area_shares=tuple(_estimate(*row) for row in zip(areas, area_variances, *area_ends, strict=True)),
     )
+
+
+def _producer_ends(
+    weights: NDArray[np.float64], shares: NDArray[np.float64], ends: intervals.Ends, j: int
+) -> tuple[float, float]:
+    """Ends of the interval of a producer's accuracy: the part that is mapped right, of all of the class."""
+    low, high = (side[:, j] for side in ends)
+    own = np.arange(len(weights)) == j
+    weight = float(weights[j])
+    part = (weight * float(shares[j, j]), weight * float(low[j]), weight * float(high[j]))
+    rest = intervals.weighted_sum(weights[~own], shares[~own, j], (low[~own], high[~own]))
+    b, b_low, b_high = map(float, rest)
+    if part[0] + b <= 0:
+        return 0.0, 1.0
+    return intervals.share_of_sum(part, (b, max(b_low, 0.0), b_high))
 
 
 def _check_points(matrix: ErrorMatrix) -> None:
@@ -161,13 +192,21 @@ def _check_points(matrix: ErrorMatrix) -> None:
         )
 
 
-def _estimate(value: float, variance: float) -> Estimate:
-    # Rounding may leave a variance of zero a hair below it.
-    return Estimate(value=float(value), standard_error=float(np.sqrt(max(variance, 0.0))))
+def _estimate(value: float, variance: float, low: float, high: float) -> Estimate:
+    # Rounding may leave a variance of zero a hair below it, and an end a hair beyond 0 or 1.
+    return Estimate(
+        value=float(value),
+        standard_error=float(np.sqrt(max(variance, 0.0))),
+        low=float(np.clip(low, 0.0, min(value, 1.0))),
+        high=float(np.clip(high, max(value, 0.0), max(value, 1.0))),
+    )
 
 
 def _estimates(
-    values: NDArray[np.float64], variances: NDArray[np.float64], known: NDArray[np.bool_]
+    values: NDArray[np.float64],
+    variances: NDArray[np.float64],
+    ends: tuple[NDArray[np.float64], ...],
+    known: NDArray[np.bool_],
 ) -> tuple[Estimate | None, ...]:
-    rows = zip(values, variances, known, strict=True)
-    return tuple(_estimate(value, variance) if there else None for value, variance, there in rows)
+    rows = zip(values, variances, *ends, known, strict=True)
+    return tuple(_estimate(*row) if there else None for *row, there in rows)

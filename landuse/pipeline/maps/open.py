@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,14 +17,16 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from landuse.classes import LandUseClass, legend
 from landuse.errors import ReadError, UsageError
+from landuse.legends.legend import colors_of, recoloured
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.moved_probability import MapCells, to_steps
 from landuse.pipeline.stac_json import mapping, number, sequence
 from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,6 +48,8 @@ class OpenMap:
     """The class raster."""
     names: tuple[str, ...]
     """Class names by id."""
+    entries: tuple[LandUseClass, ...]
+    """The same with titles and colours."""
     acquired_utc: tuple[datetime, ...]
     """Of its scenes, in order."""
     plan_sha256: str
@@ -206,6 +211,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
         yield OpenMap(
             path=raster,
             names=names,
+            entries=class_entries(names, tags),
             acquired_utc=_acquired(raster, tags),
             plan_sha256=_tag(raster, tags, "plan_sha256"),
             model=_unescaped(_tag(raster, tags, "model")),
@@ -355,6 +361,8 @@ class ClassMap:
     """Its raster."""
     names: tuple[str, ...]
     """Class names by id."""
+    entries: tuple[LandUseClass, ...]
+    """The same with titles and colours."""
     cells: NDArray[np.int64]
     """(class,), cells of each."""
     shape: tuple[int, int]
@@ -368,6 +376,8 @@ class ClassMap:
     it, else of whole cells."""
     of_whole_cells: bool
     """Whether it is of whole cells."""
+    year: int | None
+    """Of its scenes; None where it does not say."""
     sha256: str
     """Digest of grid, class names and class ids: the same map has the same, however it is stored."""
 
@@ -414,7 +424,10 @@ def counted_map(path: Path) -> ClassMap:
                     f"has one of uint8 with nodata {NODATA_ID}. Give the landuse.tif of `landuse map`."
                 )
             names = class_names(raster, file.tags().get("classes"))
+            entries = class_entries(names, file.tags())
             plan_sha256 = file.tags().get("plan_sha256")
+            told = re.match(r"(20\d\d)-", file.tags().get("acquired_utc", ""))
+            year = None if told is None else int(told[1])
             crs, transform, shape = file.crs, file.transform, file.shape
     except RasterioError as error:
         raise UsageError(f"{raster} cannot be read as a raster ({error}). Give a landuse.tif.") from error
@@ -439,12 +452,14 @@ def counted_map(path: Path) -> ClassMap:
     return ClassMap(
         path=raster,
         names=names,
+        entries=entries,
         cells=cells,
         shape=shape,
         transform=transform,
         crs=crs,
         area_ha=whole_ha if reported_ha is None else reported_ha,
         of_whole_cells=reported_ha is None,
+        year=year,
         sha256=digest.hexdigest(),
     )
 
@@ -487,6 +502,11 @@ def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[s
             f"{raster} names its classes {cleaned}; 2 to {NODATA_ID} different names are needed."
         )
     return cleaned
+
+
+def class_entries(names: tuple[str, ...], tags: Mapping[str, str]) -> tuple[LandUseClass, ...]:
+    """Titles and colours of a map's classes: those of its legend where its tags hold one."""
+    return recoloured(legend(names), colors_of(tags.get("class_colors"), len(names)))
 
 
 def strips(raster: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -1,20 +1,19 @@
-"""IO: labelled points from any vector file."""
+"""IO: labelled points from a vector file, which anyone may have made."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import geopandas as gpd
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from landuse.errors import UsageError
+from landuse.pipeline.search.area_file import VectorUse, read_features
 from landuse.redact import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import geopandas as gpd
     import pandas as pd
 
 SAMPLES = "samples"
@@ -31,25 +30,15 @@ def read_points(samples: Path, layer: str | None, column: str) -> gpd.GeoDataFra
     """The points of a file, each with its attributes.
 
     Args:
-        samples: any vector format.
-        layer: None where there is but one with geometries, or one called ``samples``.
+        samples: a GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile.
+        layer: None where there is but one of points, or one called ``samples``.
         column: that has to be there.
 
     Raises:
         UsageError: it cannot be read, or lacks layer, column, CRS or points.
     """
-    if not samples.exists():
-        raise UsageError(f"--samples {samples} does not exist.")
-    try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(samples) if kind is not None]
-        if layer is None and len(layers) > 1:
-            layer = SAMPLES
-        if not layers or (layer is not None and layer not in layers):
-            found = ", ".join(map(printable, layers)) or "none with points"
-            raise UsageError(f"--samples {samples} has no layer {layer!r}. Give one by --layer: {found}.")
-        frame = pyogrio.read_dataframe(samples, layer=layer or layers[0])
-    except (DataSourceError, DataLayerError) as error:
-        raise UsageError(f"--samples {samples} cannot be read as a vector file ({error}).") from error
+    use = VectorUse(option="--samples", layer_option="--layer", kind="POINT", preferred=SAMPLES, columns=True)
+    frame = read_features(samples, layer, use)
     if column not in frame.columns:
         found = ", ".join(printable(str(name)) for name in frame.columns)
         raise UsageError(f"--samples {samples} has no column {column!r}. Give one by --column: {found}.")

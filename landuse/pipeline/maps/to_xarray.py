@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 from landuse.classes import LandUseClass, cover_legend, legend
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID, STATUS_COLORS, CellStatus
-from landuse.pipeline.maps.open import class_names
+from landuse.pipeline.maps.open import class_entries, class_names
 from landuse.pipeline.read.read_scene import GDAL_OPTIONS
 from landuse.pipeline.search.stac_files import stac_io
 from landuse.pipeline.stac_json import Json, is_remote, mapping, number, sequence, text
@@ -47,6 +47,7 @@ _OPTIONAL = ("cover", "doubt", "probabilities")
 _PROVENANCE = {
     "attribution": "TIFFTAG_COPYRIGHT",
     **dict.fromkeys(("model", "weights_sha256", "engine", "composite", "level", "plan_sha256")),
+    **dict.fromkeys(("legend", "legend_source")),
     **dict.fromkeys(("bands", "acquired_utc", "scenes", "landuse_version")),
 }
 """Attributes of the dataset, and the raster's tag that each comes from where that is called otherwise."""
@@ -122,6 +123,7 @@ def open_map(location: Path | str) -> xr.Dataset:
         dataset = map_dataset(
             rasters,
             names=names,
+            entries=class_entries(names, tags),
             covers=covers,
             area_ha=_hectares(report, "classes", len(names)),
             cover_ha=_hectares(report, "covers", len(covers)),
@@ -148,6 +150,7 @@ def map_dataset(
     area_ha: Sequence[float],
     cover_ha: Sequence[float],
     attributes: Mapping[str, object],
+    entries: Sequence[LandUseClass] | None = None,
 ) -> xr.Dataset:
     """A map's variables as ``open_map`` describes them.
 
@@ -159,8 +162,11 @@ def map_dataset(
         area_ha: hectares of each class.
         cover_ha: hectares of each land cover.
         attributes: of the dataset.
+        entries: names and colours of the classes; None takes the usual colours of ``names``.
     """
-    class_cells = _ids(rasters["class"], "land-use class", legend(names), area_ha)
+    class_cells = _ids(
+        rasters["class"], "land-use class", legend(names) if entries is None else entries, area_ha
+    )
     status = rasters["status"].squeeze("band", drop=True)
     status.attrs = {
         "long_name": "why a cell has a class or none",

@@ -507,3 +507,60 @@ def _none_serves(errors: Sequence[LanduseError], outcomes: Sequence[SourceOutcom
     worst = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
     told = " ".join(f"{outcome.source}: {outcome.reason}" for outcome in outcomes)
     return worst(f"No source serves the area. {told}")
+
+
+def search_items(
+    source: str,
+    collection: str,
+    area: Area,
+    dates: DateRange,
+    policy: RetryPolicy | None = None,
+    *,
+    any_host: bool = False,
+) -> tuple[Provider, tuple[FoundItem, ...]]:
+    """The items of one collection over an area, whatever they show; found as scenes are.
+
+    Args:
+        source: a provider's name, the URL of a STAC API or catalogue, or a path of STAC metadata.
+        collection: its id.
+        area: where.
+        dates: when.
+        policy: patience with the source.
+        any_host: whether what the source says may lead to private hosts other than its own.
+
+    Returns:
+        Who serves them, and the items, by id.
+
+    Raises:
+        UsageError: the source is unknown, or holds too many.
+        ProviderError: it cannot be reached, or answers nonsense.
+        NothingFoundError: it has none there.
+    """
+    provider, location = find_provider(source)
+    # Of a collection's name alone a search needs to know: its items are of no level.
+    asked = replace(provider, collections=((LEVELS[0], collection),))
+    query = SceneQuery(area=area, dates=dates, levels=LEVELS[:1])
+    io = stac_io(policy, location, any_host=any_host)
+    if is_remote(location):
+        entries = _remote_items(asked, location, query, io)
+    else:
+        entries = read_items(location, io, most_items=MAX_ITEMS)
+    found, seen = [], 0
+    for seen, entry in enumerate(islice(entries, MAX_ITEMS + 1), start=1):
+        if seen > MAX_ITEMS:
+            raise UsageError(f"{provider.name} holds more than {MAX_ITEMS} items. Name a part of it.")
+        if text(entry.item.get("collection")) != collection:
+            continue
+        try:
+            shown = footprint(entry.item)
+        except LanduseError as error:
+            log.warning("left out: %s", error)
+            continue
+        if shown.intersects(area.geometry) and not shown.touches(area.geometry):
+            found.append(entry)
+    if not found:
+        raise NothingFoundError(
+            f"{source_name(source)} has no item of the collection {printable(collection)} over the map, of "
+            f"{seen} that it gave. Name another --reference or --source."
+        )
+    return provider, tuple(sorted(found, key=lambda entry: text(entry.item.get("id"))))

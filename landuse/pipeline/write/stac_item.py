@@ -19,7 +19,7 @@ import shapely
 from pystac import MediaType
 from pystac.utils import datetime_to_str
 
-from landuse.classes import LandUseClass, cover_legend, legend
+from landuse.classes import LandUseClass, cover_legend
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.pipeline.geometry import (
     crosses_antimeridian,
@@ -210,6 +210,20 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
         "landuse:model": model,
         "landuse:weights_sha256": plan.weights_sha256,
         "landuse:cell_m": plan.cell_m,
+        **(
+            {}
+            if plan.legend is None
+            else {
+                "landuse:legend": {
+                    "name": printable(plan.legend.name),
+                    "source": printable(plan.legend.source),
+                    "classes": [
+                        {"name": printable(name), "of": [printable(part) for part in parts]}
+                        for name, parts in zip(plan.classes, plan.legend.of, strict=True)
+                    ],
+                }
+            }
+        ),
         "landuse:areas": [
             {**asdict(entry), "name": printable(entry.name), "area_ha": entry.area_ha}
             for entry in facts.classes
@@ -234,6 +248,8 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
 def _classified(plan: RunPlan) -> str:
     """How the imagery became classes."""
     model = printable(plan.model)
+    if plan.legend is not None:
+        model += f" (probabilities of its classes added to those of the legend {printable(plan.legend.name)})"
     if plan.engine == "pixels":
         cells = (
             "the most probable class"
@@ -292,13 +308,13 @@ def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, objec
     }
     ids = {"data_type": "uint8", "raster:spatial_resolution": plan.cell_m}
     if name == "landuse.tif":
-        classes = _classes(legend(plan.classes), facts.classes)
+        classes = _classes(plan.entries, facts.classes)
         return {**ids, "nodata": NODATA_ID, "classification:classes": classes}
     if name == "cover.tif":
         classes = _classes(cover_legend(plan.covers), facts.covers)
         return {**ids, "nodata": NODATA_ID, "classification:classes": classes}
     if name == "second.tif":
-        classes = _classes(legend(plan.classes), ())
+        classes = _classes(plan.entries, ())
         bands: list[dict[str, object]] = [
             {"name": "class", "description": "Second most probable class", "classification:classes": classes},
             {"name": "probability", "unit": "1", "raster:scale": 1 / SHARE_STEPS, "raster:offset": 0},
@@ -309,10 +325,7 @@ def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, objec
     if name in ("confidence.tif", "doubt.tif"):
         return share
     if name == "probabilities.tif":
-        bands = [
-            {"name": _safe(entry.name), "description": printable(entry.title)}
-            for entry in legend(plan.classes)
-        ]
+        bands = [{"name": _safe(entry.name), "description": printable(entry.title)} for entry in plan.entries]
         return {**share, "bands": bands}
     if name == "image.tif":
         return {

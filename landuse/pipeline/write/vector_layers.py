@@ -14,7 +14,6 @@ import shapely
 from rasterio.features import sieve
 from rasterio.windows import Window
 
-from landuse.classes import legend
 from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of
@@ -88,9 +87,7 @@ def write_vectors(
     Raises:
         OutputError: a file cannot be written.
     """
-    entries = [
-        StyleEntry(value=entry.id, label=entry.title, color=entry.color) for entry in legend(plan.classes)
-    ]
+    entries = [StyleEntry(value=entry.id, label=entry.title, color=entry.color) for entry in plan.entries]
     styles = [
         categorized("landuse", "class_id", entries, f"Land use by {plan.model}"),
         outlined("scenes", "Scenes that the map was made of"),

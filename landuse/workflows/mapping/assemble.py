@@ -14,6 +14,7 @@ import rasterio
 import landuse
 from landuse import classes as class_table
 from landuse.errors import ReadError
+from landuse.legends.legend import hexadecimal
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import (
     AREA_STEPS,
@@ -149,7 +150,7 @@ def _assemble_rasters(
 
 def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
     geobox = plan.cell_geobox
-    entries = class_table.legend(plan.classes)
+    entries = plan.entries
     share = RasterLayer(
         dtype="uint8",
         geobox=geobox,
@@ -222,6 +223,7 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "TIFFTAG_COPYRIGHT": attribution(used),
         "landuse_version": landuse.__version__,
         "classes": json.dumps(plan.classes),
+        **_legend_tags(plan),
         **({"covers": json.dumps(plan.covers)} if plan.covers else {}),
         "model": json.dumps(plan.model)[1:-1],
         "weights_sha256": plan.weights_sha256,
@@ -233,6 +235,18 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "plan_sha256": plan.digest,
         "acquired_utc": ", ".join(sorted({scene.acquired_utc.isoformat() for scene in used})),
         "scenes": json.dumps([scene.id for scene in used]),
+    }
+
+
+def _legend_tags(plan: RunPlan) -> dict[str, str]:
+    """What the classes are sums of, and their colours, where a legend says so."""
+    if plan.legend is None:
+        return {}
+    return {
+        "legend": plan.legend.name,
+        "legend_source": plan.legend.source,
+        "class_colors": json.dumps([hexadecimal(color) for color in plan.legend.colors]),
+        "classes_of": json.dumps(plan.legend.of),
     }
 
 

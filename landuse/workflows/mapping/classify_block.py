@@ -222,7 +222,8 @@ def _own_scores(
     )
     inner = np.s_[:, top:bottom, left:right]
     doubt = np.zeros((0, *dn.shape[1:]), np.float32) if scores.doubt is None else scores.doubt[None]
-    return scores.landuse[inner], scores.cover[inner], doubt[inner]
+    landuse = votes.merged(scores.landuse[inner], None if plan.legend is None else plan.legend.members)
+    return landuse, scores.cover[inner], doubt[inner]
 
 
 def _lost_pixels(plan: RunPlan, block: Block, given: BlockInput) -> NDArray[np.bool_]:
@@ -238,10 +239,12 @@ def _pixels_of_cells(plan: RunPlan, block: Block, given: BlockInput) -> xr.Datas
 def _patch_votes(plan: RunPlan, classifier: PatchClassifier, given: BlockInput, blend: votes.Blend) -> int:
     """Each patch cut out and classified alone; returns how many."""
     cells, count = plan.patch_px // plan.stride_px, 0
+    members = None if plan.legend is None else plan.legend.members
     for batch in patches.patch_batches(
         given.read.pixels, _patches_of(given), patch_px=plan.patch_px, batch_size=PATCHES_AT_ONCE
     ):
-        blend.add(batch, classifier.cell_probabilities(batch.dn, plan.level, cells))
+        shares = classifier.cell_probabilities(batch.dn, plan.level, cells)
+        blend.add(batch, votes.merged(shares, members, axis=1))
         count += len(batch.dn)
     return count
 

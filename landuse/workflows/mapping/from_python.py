@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 import shapely
 
 from landuse.errors import IncompleteError, UsageError
+from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import percent
 from landuse.pipeline.maps.to_xarray import open_map
@@ -64,6 +65,7 @@ def map(
     model: str | Path = ...,
     cell_m: float | None = ...,
     stride_px: int | None = ...,
+    legend: str | Path | None = ...,
     bands: str = ...,
     max_cloud_percent: float = ...,
     composite: str = ...,
@@ -86,6 +88,7 @@ def map(
     model: str | Path = ...,
     cell_m: float | None = ...,
     stride_px: int | None = ...,
+    legend: str | Path | None = ...,
     bands: str = ...,
     max_cloud_percent: float = ...,
     composite: str = ...,
@@ -109,6 +112,7 @@ def map(
     model: str | Path = MAP_MODEL,
     cell_m: float | None = None,
     stride_px: int | None = None,
+    legend: str | Path | None = None,
     bands: str = "all",
     max_cloud_percent: float = 40.0,
     composite: str = "best",
@@ -139,6 +143,8 @@ def map(
         model: name of a shipped model, or path of a checkpoint.
         cell_m: side of a cell in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels of 10 m, of a model that classifies patches; None: 16.
+        legend: classes to tell the map in, whose probabilities are sums of the model's: ``"eurosat"``,
+            ``"cover"``, ``"worldcover"``, ``"io-lulc"``, ``"ipcc"``, ``"corine-1"``, or the path of a file.
         bands: ``"all"``, ``"rgb"`` or ``"rgb-nir"``: which to read of those that the model can do without.
         max_cloud_percent: leave out scenes with more cloud over the area.
         composite: ``"best"`` or ``"median"``: how several scenes become one image.
@@ -171,6 +177,7 @@ def map(
         ("out", out, str | Path | None),
         ("cell_m", cell_m, Real | None),
         ("stride_px", stride_px, int | None),
+        ("legend", legend, str | Path | None),
         ("bands", bands, str),
         ("max_cloud_percent", max_cloud_percent, Real),
         ("min_confidence", min_confidence, Real),
@@ -192,6 +199,7 @@ def map(
         out=out,
         cell_m=cell_m,
         stride_px=stride_px,
+        legend=None if legend is None else load_legend(str(legend), "legend"),
         bands=bands,
         max_cloud_percent=max_cloud_percent,
         composite=composite,

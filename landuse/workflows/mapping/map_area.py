@@ -26,6 +26,7 @@ from landuse.pipeline.blocks.plan import (
     make_plan,
     planned_extent,
     suitable_crs,
+    told_classes,
 )
 from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
@@ -111,6 +112,7 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
         UsageError: no map can be made of the area, which is seen before anything is asked.
         LanduseError: as ``search_sources`` does.
     """
+    told_classes(contract, request.legend)
     if request.area is not None:
         _check_extent(request, contract, suitable_crs(request.area.geometry, ()), ())
     query = SceneQuery(
@@ -191,6 +193,7 @@ def plan_map(
         asked=request.area is not None,
         block_px=request.block_px,
         crs=crs,
+        told_in=request.legend,
     )
 
 

@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 import landuse
-from landuse.classes import cover_legend, legend
+from landuse.classes import cover_legend
 from landuse.pipeline.pages.content import MapView
 from landuse.pipeline.pages.page import write_page
 from landuse.pipeline.pages.preview import write_preview
@@ -99,7 +99,7 @@ def map_view(report: MapReport, folder: Path) -> MapView:
         second_share=None if second is None else second[1],
         image=stretch(_small(folder / "image.tif", VIEW_PX)),
         image_bands=picture_bands(plan.bands),
-        legend=legend(plan.classes),
+        legend=plan.entries,
         cover_legend=cover_legend(plan.covers),
         areas=report.classes,
         cover_areas=report.covers,

@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import landuse
-from landuse.classes import legend
 from landuse.errors import ReadError
+from landuse.legends.legend import hexadecimal
 from landuse.pipeline.blocks.plan import json_number
 from landuse.pipeline.cells import WARN_DOUBTFUL, percent
 from landuse.redact import redact_href
@@ -138,7 +138,7 @@ class MapReport:
 
         ax = pyplot.figure(figsize=(8, 6), layout="constrained").add_subplot() if ax is None else ax
         rgba = np.zeros((256, 4), np.uint8)
-        entries = legend(self.plan.classes)
+        entries = self.plan.entries
         for entry in entries:
             rgba[entry.id] = (*entry.color, 255)
         with self.to_xarray() as ds:
@@ -161,7 +161,7 @@ class MapReport:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: title, areas and where the files are. Every text is somebody else's."""
-        colors = {entry.id: entry for entry in legend(self.plan.classes)}
+        colors = {entry.id: entry for entry in self.plan.entries}
         rows = "".join(
             f'<tr><td style="background:#{bytes(colors[area.id].color).hex()}">&emsp;</td>'
             f"<td>{escape(colors[area.id].title)}</td><td>{area.area_ha:,.1f} ha</td>"
@@ -213,6 +213,7 @@ class MapReport:
                 for scene in self.left_out
             ],
             "cover": asdict(self.cover),
+            "legend": _legend_entry(plan),
             "classes": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.classes],
             "covers": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.covers],
             "vectors": asdict(self.vectors),
@@ -225,6 +226,21 @@ class MapReport:
             "files": list(self.files),
             "versions": _versions(),
         }
+
+
+def _legend_entry(plan: RunPlan) -> dict[str, object] | None:
+    """What the map's classes are sums of; None where they are the model's."""
+    if plan.legend is None:
+        return None
+    return {
+        "name": plan.legend.name,
+        "source": plan.legend.source,
+        "model_classes": list(plan.legend.model_classes),
+        "classes": [
+            {"name": name, "of": list(parts), "colour": hexadecimal(color)}
+            for name, parts, color in zip(plan.classes, plan.legend.of, plan.legend.colors, strict=True)
+        ],
+    }
 
 
 def _scene_entry(scene: Scene) -> dict[str, object]:

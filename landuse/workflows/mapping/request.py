@@ -19,6 +19,7 @@ from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.redact import redact_href
 
 if TYPE_CHECKING:
+    from landuse.legends.legend import Legend
     from landuse.pipeline.search.source import Source
 
 MAX_TITLE = 200
@@ -44,6 +45,8 @@ class MapRequest:
     """Cell size in metres where the model classifies each pixel, a multiple of 10; None: 10."""
     stride_px: int | None = None
     """Cell size in pixels of 10 m where the model classifies patches; None: 16."""
+    legend: Legend | None = None
+    """Classes to tell the map in, made of the model's; None: the model's own."""
     bands: str = "all"
     """Which bands to read of those that the model can do without: ``"all"``, ``"rgb"`` or ``"rgb-nir"``."""
     max_cloud_percent: float = 40.0
@@ -101,6 +104,7 @@ class MapRequest:
                 self.max_cloud_percent,
                 weights_sha256,
                 *([self.min_confidence] if self.min_confidence else []),
+                *([self.legend.sha256] if self.legend else []),
             ],
         )
         start = self.dates and (self.dates.start_utc or self.dates.end_utc)

@@ -23,6 +23,7 @@ from pydantic import (
 from sqlalchemy.engine import URL
 
 from landuse.errors import UsageError
+from landuse.legends.legend import BUILT_IN, load_legend
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import CHANGE_THRESHOLD
 from landuse.pipeline.providers import PROVIDERS
@@ -115,6 +116,10 @@ class AreaSettings(Settings):
         default=None, ge=1, description="whole pixels of 10 m, such as 8 or 16, or leave it out"
     )
     """Cell size of the maps in pixels of 10 m, of a model that classifies patches; None: 16."""
+    legend: str | None = Field(
+        default=None, min_length=1, description=f"{', '.join(BUILT_IN)}, the path of a file, or leave it out"
+    )
+    """Classes to tell the maps in, made of the model's; None: the model's own."""
     bands: Literal["all", "rgb", "rgb-nir"] = Field(default="all", description="all, rgb or rgb-nir")
     """Which bands to read of those that the model can do without."""
     allow_private_hosts: bool = Field(default=False, description="true or false")
@@ -137,6 +142,18 @@ class AreaSettings(Settings):
         default=None, gt=0, allow_inf_nan=False, description="days above 0, or leave it out"
     )
     """``landuse nightly status`` raises an alarm where an area's last map is older; None: never."""
+
+    @field_validator("legend")
+    @classmethod
+    def _legend_path(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        place = value if value in BUILT_IN else str(_folder(info) / value)
+        try:
+            load_legend(place)
+        except UsageError as error:
+            raise wrong(str(error).removeprefix("--legend ")) from None
+        return place
 
     @field_validator("model")
     @classmethod

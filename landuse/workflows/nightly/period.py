@@ -27,6 +27,7 @@ from landuse.errors import (
     OutputError,
     ReadError,
 )
+from landuse.legends.legend import load_legend
 from landuse.pipeline.stac_json import mapping, number, sequence, text
 from landuse.pipeline.write.stac_item import ITEM_NAME
 from landuse.redact import redact, redacted_traceback
@@ -316,6 +317,7 @@ class PeriodWork:
             out=f"{location}/{self.map_id}" if isinstance(location, str) else location / self.map_id,
             cell_m=context.area.cell_m,
             stride_px=context.area.stride_px,
+            legend=None if context.area.legend is None else load_legend(context.area.legend),
             bands=context.area.bands,
             max_cloud_percent=context.area.max_cloud,
             composite=context.area.composite,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import ClusterError, LanduseError, NothingFoundError, OutputError, ReadError, UsageError
+from landuse.legends.legend import load_legend
 from landuse.pipeline.blocks.plan import cell_px
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import DateRange
@@ -214,6 +215,7 @@ class _AreaRun:
             composite=area.composite,
             max_cloud=area.max_cloud,
             window_days=area.window_days,
+            legend_sha256="" if area.legend is None else load_legend(area.legend).sha256,
         )
 
     def tell(self, line: str) -> None:

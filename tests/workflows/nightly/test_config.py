@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import make_url
 
 from landuse.errors import UsageError
+from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
 from landuse.pipeline.cells import CHANGE_THRESHOLD
 from landuse.workflows.nightly.config import ChangeConfig, NightlyConfig, load_config
@@ -124,6 +125,17 @@ def test_every_key_and_what_areas_say_for_themselves(tmp_path):
         north.stride_px = 4
 
 
+def test_a_legend_by_name_or_from_the_files_folder(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "own.csv").write_text("class,new\nForest,Woods\nRiver,Water\n")
+    text = SMALL + "    legend: own.csv\n  - {name: south, bbox: [1, 2, 3, 4]}\nlegend: ipcc\n"
+    north, south = load_config(written(elsewhere, text), {}).areas
+    assert (north.legend, south.legend) == (str(elsewhere / "own.csv"), "ipcc")
+    assert load_config(written(tmp_path, SMALL), {}).areas[0].legend is None
+    assert load_legend(north.legend).class_of == {"Forest": "Woods", "River": "Water"}
+
+
 def test_paths_start_from_the_files_folder(tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "catalog").mkdir(parents=True)
@@ -219,6 +231,7 @@ metrics_file: ../x.prom
         pytest.param(SMALL + "workers: 2.0\n", 5, "workers: 2.0 does not fit", id="float"),
         pytest.param(SMALL + "stride_px: yes\n", 5, "stride_px: true does not fit", id="bool"),
         pytest.param(SMALL + "change:\n", 5, "change: it is empty", id="change"),
+        pytest.param(SMALL + "legend: no.csv\n", 5, "legend: ", id="legend"),
         pytest.param(SMALL + "source: []\n", 5, "source: it is empty", id="no source"),
         pytest.param(
             SMALL + "composite: mean\n", 5, "composite: 'mean' does not fit. Give best", id="choice"

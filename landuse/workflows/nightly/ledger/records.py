@@ -69,11 +69,16 @@ class Recipe:
     """Scenes with more cloud over the area are left out; percent."""
     window_days: int
     """Scenes of so many days make one map."""
+    legend_sha256: str = ""
+    """Hash of the legend that the map is told in; empty without one."""
 
     @property
     def digest(self) -> str:
         """What the ledger calls it: SHA-256 in hex."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        values = asdict(self)
+        if not self.legend_sha256:  # ledgers are older than legends
+            del values["legend_sha256"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def changes_from(self, other: Recipe) -> str:
         """What is otherwise than in another one, for people: ``stride_px 16 -> 8``."""
