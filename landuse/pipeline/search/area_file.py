@@ -1,4 +1,4 @@
-"""IO: the shapes in the file of ``--aoi``. Whoever made the file may mean ill.
+"""IO: the features in a user's vector file, such as that of ``--aoi``. Whoever made the file may mean ill.
 
 GDAL opens a file by what is in it, whatever it is called: some of its drivers ask servers, read other files
 or run SQL. So the file's first bytes decide here, and GDAL is given only what two drivers read that do none
@@ -12,6 +12,7 @@ import re
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -32,12 +33,15 @@ MAX_BYTES = 512 * 1024**2
 LIMIT_S = 30.0
 """How long a GeoPackage may take to be read."""
 
+MAX_COLUMNS = 500
+"""Attributes of a layer; more are no table of labels."""
+
 STEPS = 10_000
 """Of SQLite's machine, from one look at the clock to the next."""
 
 FORMATS = "GeoPackage, GeoJSON, FlatGeobuf, GeoParquet or Shapefile"
 
-_MEND = f"Give {FORMATS}; `ogr2ogr aoi.gpkg FILE` makes one of most others."
+_MEND = f"Give {FORMATS}; `ogr2ogr new.gpkg FILE` makes one of most others."
 _CRS_NAME = re.compile(r"[A-Za-z0-9:._-]{1,80}", re.ASCII)
 
 
@@ -51,54 +55,97 @@ def read_shapes(path: Path, layer: str | None) -> gpd.GeoSeries:
     Raises:
         UsageError: it is missing, of another format, damaged, or has no such layer.
     """
+    return read_features(path, layer, VectorUse()).geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorUse:
+    """What a vector file is wanted for: how messages call it, and which layer is meant of several."""
+
+    option: str = "--aoi"
+    """The option that names it."""
+    layer_option: str = "--aoi-layer"
+    """The option that names its layer."""
+    kind: str = "POLYGON"
+    """What the layer's geometries are; one that may hold any is taken, too."""
+    preferred: str | None = None
+    """The layer to take of several, where there is one of that name."""
+    columns: bool = False
+    """Whether its attributes are read."""
+
+
+def read_features(path: Path, layer: str | None, use: VectorUse) -> gpd.GeoDataFrame:
+    """The features of a vector file, with their CRS where the file states it.
+
+    Args:
+        path: the file.
+        layer: which layer of a GeoPackage; None: the only one that suits.
+        use: what it is wanted for.
+
+    Returns:
+        A frame with a ``geometry``, and the file's columns where they are wanted.
+
+    Raises:
+        UsageError: it is missing, of another format, damaged, or has no such layer.
+
+    Example:
+        >>> points = VectorUse(option="--samples", layer_option="--layer", kind="POINT", columns=True)
+        >>> read_features(Path("points.gpkg"), None, points)  # doctest: +SKIP
+    """
     # geopandas takes half a second to import; a run with --bbox never needs it.
     import geopandas
     from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
     from pyproj.exceptions import CRSError
 
+    what = f"{use.option} {path}"
     if not path.exists():
-        raise UsageError(f"--aoi {path} does not exist.")
+        raise UsageError(f"{what} does not exist.")
     if not path.is_file():
-        raise UsageError(f"--aoi {path} is no file. {_MEND}")
+        raise UsageError(f"{what} is no file. {_MEND}")
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise UsageError(f"--aoi {path} has {size} bytes, more than {MAX_BYTES}. Give the area alone.")
+            raise UsageError(f"{what} has {size} bytes, more than {MAX_BYTES}. Give what is needed alone.")
         with path.open("rb") as file:
             begins = file.read(16)
         if begins.startswith(b"SQLite format 3\0"):
-            return _geopackage(path, layer)
+            return _geopackage(path, layer, use)
         if layer is not None:
             raise UsageError(
-                f"--aoi-layer {layer!r} is for a GeoPackage, and --aoi {path} is none. Leave it out."
+                f"{use.layer_option} {layer!r} is for a GeoPackage, and {what} is none. Leave it out."
             )
         whole = path.absolute()  # a name such as "WFS:x" means something else to GDAL
+        columns: list[str] | None = None if use.columns else []
         if begins.startswith(b"fgb\3"):
-            return geopandas.read_file(whole, columns=[]).geometry
+            return geopandas.read_file(whole, columns=columns)
         if begins.startswith(b"\0\0\x27\x0a") and path.suffix.lower() == ".shp":
-            return geopandas.read_file(whole, columns=[]).geometry
+            return geopandas.read_file(whole, columns=columns)
         if begins.startswith(b"PAR1"):
-            return geopandas.read_parquet(whole).geometry
+            return geopandas.read_parquet(whole)
         if begins.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            return _geojson(path)
+            return _geojson(path, use)
     except (
         *(DataSourceError, DataLayerError, FeatureError, CRSError, shapely.errors.ShapelyError),
         *(sqlite3.Error, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError),
     ) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(f"--aoi {path} cannot be read as a vector file ({reason}). {_MEND}") from error
-    raise UsageError(f"--aoi {path} cannot be read as a vector file (its format is not known). {_MEND}")
+        raise UsageError(f"{what} cannot be read as a vector file ({reason}). {_MEND}") from error
+    raise UsageError(f"{what} cannot be read as a vector file (its format is not known). {_MEND}")
 
 
-def _geojson(path: Path) -> gpd.GeoSeries:
+def _geojson(path: Path, use: VectorUse) -> gpd.GeoDataFrame:
     """RFC 7946, and the CRS by name of the GeoJSON before it."""
     import geopandas
+    import pandas
     import pyproj
 
     document: Json = mapping(json.loads(path.read_text(encoding="utf-8-sig")))
     kind = document.get("type")
+    features: list[Json] = []
     if kind == "FeatureCollection":
-        found = [mapping(feature).get("geometry") for feature in sequence(document.get("features"))]
+        features = [mapping(feature) for feature in sequence(document.get("features"))]
+        found = [feature.get("geometry") for feature in features]
     else:
+        features = [document] if kind == "Feature" else [{}]
         found = [document.get("geometry") if kind == "Feature" else document]
     shapes = shapely.from_geojson([None if shape is None else json.dumps(shape) for shape in found])
     crs: pyproj.CRS | None = pyproj.CRS("OGC:CRS84")
@@ -106,12 +153,23 @@ def _geojson(path: Path) -> gpd.GeoSeries:
         name = text(mapping(mapping(document["crs"]).get("properties")).get("name"))
         # Longer forms may name files, and PROJ would read them.
         crs = pyproj.CRS.from_user_input(name) if _CRS_NAME.fullmatch(name) else None
-    return geopandas.GeoSeries(shapes, crs=crs)
+    rows = [mapping(feature.get("properties")) if use.columns else {} for feature in features]
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "geometry"))
+    if len(names) > MAX_COLUMNS:
+        raise ValueError(f"its features have more than {MAX_COLUMNS} properties")
+    table = pandas.DataFrame({name: [_plain(row.get(name)) for row in rows] for name in names})
+    return geopandas.GeoDataFrame(table, geometry=geopandas.GeoSeries(shapes, crs=crs), crs=crs)
 
 
-def _geopackage(path: Path, layer: str | None) -> gpd.GeoSeries:
-    """The geometries of one table (OGC 12-128r19)."""
+def _plain(value: object) -> object:
+    """A value that stands for itself in a table; none for what does not."""
+    return value if isinstance(value, str | int | float) else None
+
+
+def _geopackage(path: Path, layer: str | None, use: VectorUse) -> gpd.GeoDataFrame:
+    """The rows of one table (OGC 12-128r19)."""
     import geopandas
+    import pandas
 
     ends = time.monotonic() + LIMIT_S
     with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as database:
@@ -127,34 +185,51 @@ def _geopackage(path: Path, layer: str | None) -> gpd.GeoSeries:
         known = database.execute(
             "SELECT table_name, column_name, geometry_type_name, srs_id FROM gpkg_geometry_columns"
         ).fetchall()
-        table, column, _, number = _chosen([entry for entry in known if entry[0] in tables], path, layer)
-        rows = database.execute(f"SELECT {_quoted(column)} FROM {_quoted(table)}")
-        shapes = [None if blob is None else shapely.from_wkb(_wkb(blob)) for (blob,) in rows]
+        suitable = [entry for entry in known if entry[0] in tables]
+        table, column, _, number = _chosen(suitable, path, layer, use)
+        names = [
+            str(row[1])
+            for row in database.execute(f"PRAGMA table_info({_quoted(table)})")
+            if use.columns and row[1] not in (column, "geometry", "fid")
+        ][:MAX_COLUMNS]
+        wanted = ", ".join(map(_quoted, (column, *names)))
+        rows = database.execute(f"SELECT {wanted} FROM {_quoted(table)}").fetchall()
+        shapes = [None if row[0] is None else shapely.from_wkb(_wkb(row[0])) for row in rows]
         stated = database.execute(
             "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
             "WHERE srs_id = ?",
             (number,),
         ).fetchone()
-    return geopandas.GeoSeries(shapes, crs=None if stated is None else _crs(*stated))
+    crs = None if stated is None else _crs(*stated)
+    values = {name: [_plain(row[place]) for row in rows] for place, name in enumerate(names, 1)}
+    return geopandas.GeoDataFrame(
+        pandas.DataFrame(values), geometry=geopandas.GeoSeries(shapes, crs=crs), crs=crs
+    )
 
 
 def _chosen(
-    known: list[tuple[str, str, str, int]], path: Path, layer: str | None
+    known: list[tuple[str, str, str, int]], path: Path, layer: str | None, use: VectorUse
 ) -> tuple[str, str, str, int]:
     kinds = {str(name): str(kind) for name, _, kind, _ in known}
+    if layer is None and use.preferred in kinds and len(kinds) > 1:
+        layer = use.preferred
     fit = [
         entry
         for entry in known
-        if (entry[0] == layer if layer is not None else re.search("POLYGON|GEOMETRY", str(entry[2]).upper()))
+        if (
+            entry[0] == layer
+            if layer is not None
+            else re.search(f"{use.kind}|GEOMETRY", str(entry[2]).upper())
+        )
     ]
     if len(fit) == 1:
         return fit[0]
     found = ", ".join(f"{name}: {kind.title()}" for name, kind in kinds.items()) or "none"
     if layer is not None:
-        raise UsageError(f"--aoi {path} has no table {layer!r} of geometries. It has: {found}.")
+        raise UsageError(f"{use.option} {path} has no table {layer!r} of geometries. It has: {found}.")
     raise UsageError(
-        f"--aoi {path} has {len(fit)} layers of polygons (tables: {found}; views are not read). Name one "
-        "with --aoi-layer."
+        f"{use.option} {path} has {len(fit)} layers of {use.kind.lower()}s (tables: {found}; views are not "
+        f"read). Name one with {use.layer_option}."
     )
 
 
