@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.maps.open import ClassMap
 
-_STRIP_VALUES = 2**23
+_STRIP_VALUES = 2**22
 """Values of all layers in a strip."""
 
 _STRIP_ROWS = 512
