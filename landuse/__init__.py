@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         ReadError,
         UsageError,
     )
+    from landuse.model.foreign.contract import ForeignModel
     from landuse.pipeline.maps.to_xarray import open_map
     from landuse.workflows.classify import classify
     from landuse.workflows.mapping.from_python import map
     from landuse.workflows.mapping.report import MapReport
 else:
     _HOMES = {
+        "ForeignModel": "landuse.model.foreign.contract",
         "MapReport": "landuse.workflows.mapping.report",
         "classify": "landuse.workflows.classify",
         "map": "landuse.workflows.mapping.from_python",
@@ -58,6 +60,7 @@ else:
 
 
 __all__ = [
+    "ForeignModel",
     "IncompleteError",
     "LanduseError",
     "MapReport",

@@ -27,6 +27,7 @@ from landuse.commands.maps import (
 )
 from landuse.commands.nightly import nightly_app
 from landuse.commands.options import QuietOption, Terminated, grouped
+from landuse.commands.suggest import suggest_command
 from landuse.commands.terminal import print_error
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
 from landuse.errors import LanduseError, OutputError, UsageError
@@ -221,6 +222,7 @@ app.command("demo")(demo_command)
 app.command("catalog")(catalog_command)
 app.command("sample")(sample_command)
 app.command("area")(area_command)
+app.command("suggest")(suggest_command)
 app.command("change")(change_command)
 app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("models")(models_command)

@@ -45,7 +45,8 @@ DeviceOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="Name of a shipped model (see `landuse models`) or path of a .safetensors.",
+        help="Name of a shipped model (see `landuse models`), or path of a .safetensors, or of an ONNX or "
+        "TorchScript file with its contract beside it.",
         autocompletion=shipped_models,
     ),
 ]

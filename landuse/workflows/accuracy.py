@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 import shapely
 from pyproj.exceptions import ProjError
 
@@ -15,18 +13,25 @@ from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.estimators import CITATION, METHOD, Accuracy, ErrorMatrix, Estimate, estimate
 from landuse.pipeline.maps.open import ClassMap, counted_map, strips
-from landuse.pipeline.maps.points import MAP_COLUMN, REFERENCE, SAMPLES, read_points, texts
+from landuse.pipeline.maps.points import (
+    MAP_COLUMN,
+    REFERENCE,
+    SAMPLES,
+    read_points,
+    refuse_suggested,
+    texts,
+)
 from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, shuffle
 from landuse.pipeline.search.area_file import VectorUse, read_features
 from landuse.pipeline.write.folder import prepare_folder, write_json
-from landuse.pipeline.write.geopackage import geopackage_writer
-from landuse.pipeline.write.qgis import label_form, outlined
+from landuse.pipeline.write.label_points import write_label_points
 from landuse.redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import geopandas as gpd
     from numpy.typing import NDArray
 
 
@@ -148,6 +153,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     """
     source = counted_map(path)
     frame = read_points(samples, layer, column)
+    refuse_suggested(frame, samples)
     labels = as_named(texts(frame[column]), source.names)
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
@@ -364,27 +370,7 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
     source = counted_map(path)
     points = allocate(source.cells, design)
     cells = shuffle(locate(strips(source.path), draw(source.cells, points, seed)), seed)  # (point, 2)
-    prepare_folder(out.parent)
-    fixed, hidden = ("sample_id", "row", "col"), ("fid", MAP_COLUMN)
-    styles = (
-        label_form(SAMPLES, column=REFERENCE, note="note", fixed=fixed, hidden=hidden, legend=source.entries),
-        outlined("cells", "what a point's label is about"),
-    )
-    ids = np.arange(1, len(cells) + 1)
-    text = pd.array([None] * len(cells), dtype="string")
-    columns = {"sample_id": ids, "row": cells[:, 0], "col": cells[:, 1], REFERENCE: text, "note": text}
-    with geopackage_writer(out, styles) as put:
-        at = source.coordinates(cells + 0.5)
-        put(
-            SAMPLES,
-            gpd.GeoDataFrame(
-                columns | {MAP_COLUMN: source.sha256}, geometry=shapely.points(at), crs=source.crs.to_wkt()
-            ),
-        )
-        corners = np.array([(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, 0.0)])
-        rings = source.coordinates(cells[:, None] + corners)  # (point, corner, 2)
-        squares = shapely.polygons(rings)
-        put("cells", gpd.GeoDataFrame({"sample_id": ids}, geometry=squares, crs=source.crs.to_wkt()))
+    write_label_points(out, source, cells, source.entries)
     drawn = zip(source.names, source.cells.tolist(), points.tolist(), strict=True)
     return SampleReport(
         out=out,

@@ -18,6 +18,7 @@ import landuse
 from landuse.errors import ModelError, UsageError
 from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
+from landuse.model.foreign.contract import ForeignModel
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
 from landuse.pipeline.maps.to_xarray import map_dataset, told_shares
@@ -55,7 +56,7 @@ def classify(
     level: str,
     scale: float | None = None,
     offset: float | None = None,
-    model: str | Path = MAP_MODEL,
+    model: str | Path | ForeignModel = MAP_MODEL,
     cell_m: float | None = None,
     stride_px: int | None = None,
     device: str = "auto",
@@ -79,7 +80,8 @@ def classify(
         scale: reflectance = scale * stored + offset, for every band but ``SCL``. None: the attribute
             ``scale_factor`` of the arrays, which must then have it.
         offset: in reflectance. None: the attribute ``add_offset``, which must then not be 0.
-        model: name of a shipped model, or path of a checkpoint.
+        model: name of a shipped model; path of a checkpoint, or of an ONNX or TorchScript file with its
+            contract beside it; or a network in Python, as ``landuse.ForeignModel``.
         cell_m: side of a cell of the map in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
@@ -104,13 +106,16 @@ def classify(
         raise UsageError(f"Level {level!r} is unknown. State the imagery's: {' or '.join(LEVELS)}.")
     if not isinstance(legend, str | Path | None):
         raise UsageError(f"legend {legend!r:.60} is neither a name nor a path. Give ipcc, say, or None.")
-    if not isinstance(model, str | Path):
-        raise UsageError(f"Model {model!r:.60} is neither a name nor a path. See `landuse models`.")
+    if not isinstance(model, str | Path | ForeignModel):
+        raise UsageError(
+            f"Model {model!r:.60} is neither a name nor a path, nor a landuse.ForeignModel. See `landuse "
+            "models`."
+        )
     if isinstance(stride_px, bool) or not isinstance(stride_px, int | None):
         raise UsageError(f"stride_px {stride_px!r:.60} is no whole number of pixels. Give 16, say.")
     if isinstance(cell_m, bool) or not isinstance(cell_m, Real | None):
         raise UsageError(f"cell_m {cell_m!r:.60} is no number of metres. Give 10 or 20, say.")
-    classifier = load_classifier(str(model), device)
+    classifier = load_classifier(model if isinstance(model, ForeignModel) else str(model), device)
     held = _held(data, level, scale, offset, classifier.contract.resolution_m)
     needed = classifier.contract.required_bands
     missing = [band for band in needed if band not in held.scene.bands]

@@ -16,7 +16,7 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -53,6 +53,7 @@ from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint
 from landuse.model.cover_and_use import LINES, USE_AROUND_PX
+from landuse.model.foreign.contract import CHANNELS_LAST, DENSE, LOGITS
 from landuse.model.pixel_network import PixelNet
 from landuse.model.predict import DEFAULT_BATCH_SIZE, file_sha256
 from landuse.pipeline.write.folder import write_json
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 
     from landuse.classes import LandUseClass
     from landuse.contract import ModelContract, PixelOutputs
+    from landuse.model.foreign.contract import ForeignContract
     from landuse.model.networks import PatchNetwork
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.write.stac_item import MapFacts
@@ -278,7 +280,12 @@ def write_card(checkpoint: Path, facts: CardFacts, path: Path) -> None:
 
 
 def write_stac(
-    folder: Path, plan: RunPlan, facts: MapFacts, contract: ModelContract, weights: Path | None = None
+    folder: Path,
+    plan: RunPlan,
+    facts: MapFacts,
+    contract: ModelContract,
+    weights: Path | None = None,
+    foreign: ForeignContract | None = None,
 ) -> None:
     """Write ``model.json`` and ``item.json`` into a folder that holds all other files of a map.
 
@@ -288,6 +295,7 @@ def write_stac(
         facts: what else is said of the map.
         contract: the model's.
         weights: the model's file, where it is known.
+        foreign: all that the contract of a model says which landuse did not train.
 
     Raises:
         OutputError: a file cannot be read or written.
@@ -297,7 +305,12 @@ def write_stac(
     """
     item = map_item(plan, facts, _files(folder))
     model = model_item(
-        contract, plan.weights_sha256, weights=weights, folder=facts.folder, created_utc=facts.created_utc
+        contract,
+        plan.weights_sha256,
+        weights=weights,
+        folder=facts.folder,
+        created_utc=facts.created_utc,
+        foreign=foreign,
     )
     for name, document in ((MODEL_NAME, model), (ITEM_NAME, item)):
         write_json(folder / name, document.to_dict(include_self_link=False, transform_hrefs=False))
@@ -327,6 +340,7 @@ def model_item(
     weights: Path | None,
     folder: Path | None,
     created_utc: datetime,
+    foreign: ForeignContract | None = None,
 ) -> pystac.Item:
     """The MLM item of the network that made a map.
 
@@ -339,6 +353,7 @@ def model_item(
         weights: that file, where it is known.
         folder: where the item will lie; None where that is not on this machine.
         created_utc: when the item is made.
+        foreign: all that the contract of a model says which landuse did not train.
 
     Raises:
         ModelError: ``weights`` cannot be read.
@@ -348,8 +363,10 @@ def model_item(
         ...     predictor.contract, predictor.weights_sha256, weights=None, folder=None, created_utc=now
         ... )  # doctest: +SKIP
     """
+    if foreign is not None:
+        return _foreign_item(foreign, weights_sha256, created_utc)
     item = _shipped(contract, weights_sha256)
-    href = f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(weights_sha256)).decode().rstrip('=')}"
+    href = _named_by(weights_sha256)
     if item is not None:
         told = f"They are landuse/model/weights/{contract.name}.safetensors of landuse {landuse.__version__}."
     else:
@@ -361,6 +378,63 @@ def model_item(
         told = f"They are those of {printable(contract.name)}."
     _add_weights(item, contract, href, told, weights_sha256)
     return item
+
+
+def _foreign_item(foreign: ForeignContract, sha256: str, created_utc: datetime) -> pystac.Item:
+    """The item of a model that landuse did not train, by its contract: the network itself is not known."""
+    # What is told of patches holds of windows too; heads, covers and uses it has none.
+    contract = replace(foreign.model, pixels=None)
+    item = _item(contract, None, None, created_utc)
+    size, dense = contract.patch_size_px, foreign.kind == DENSE
+    item.properties["description"] = (
+        f"A model that landuse did not train, by its contract. It tells which of {len(contract.classes)} "
+        f"classes each {f'pixel of a window of {size} px' if dense else f'patch of {size} px'} at "
+        f"{contract.resolution_m:g} m shows ({', '.join(contract.bands)} of "
+        f"{' or '.join(entry.level for entry in contract.levels)}). Where and when its training data were "
+        "taken is not known here: the geometry is the whole world."
+    )
+    model = MLMExtension.ext(item)
+    if dense:
+        model.tasks = [TaskType.SEMANTIC_SEGMENTATION]
+    last = foreign.layout == CHANNELS_LAST
+    values, result = _input(contract).to_dict(), _output(contract).to_dict()
+    if last:
+        values["input"] |= {
+            "shape": [-1, size, size, len(contract.bands)],
+            "dim_order": ["batch", "height", "width", "bands"],
+        }
+    if dense:
+        order = ["batch", "height", "width", "class"] if last else ["batch", "class", "height", "width"]
+        sizes = {"batch": -1, "class": len(contract.classes), "height": size, "width": size}
+        result["tasks"] = [TaskType.SEMANTIC_SEGMENTATION.value]
+        result["result"] |= {"shape": [sizes[name] for name in order], "dim_order": order}
+    if foreign.output != LOGITS:
+        result |= {"name": "probabilities", "description": "Probabilities, as the model itself gives them."}
+        del result["post_processing_function"]
+    model.input, model.output = [ModelInput(values)], [ModelOutput(result)]
+    model.batch_size_suggestion = foreign.batch_size
+    model.framework = None
+    item.properties["landuse:foreign"] = {
+        "kind": foreign.kind,
+        "context_px": foreign.context_px,
+        "multiple_px": foreign.multiple_px,
+    }
+    asset = pystac.Asset(
+        href=_named_by(sha256),
+        title="Model",
+        description="The digest is of the model's file and its contract together, not of one file.",
+        media_type="application/octet-stream",
+        roles=["mlm:model", "data"],
+        extra_fields={"bands": [{"name": name} for name in contract.bands]},
+    )
+    item.add_asset("weights", asset)
+    AssetGeneralMLMExtension.ext(asset).apply(artifact_type="unknown")
+    return item
+
+
+def _named_by(sha256: str) -> str:
+    """A name of what has this digest, wherever it is (RFC 6920)."""
+    return f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip('=')}"
 
 
 def _network_of(checkpoint: Path) -> tuple[PatchNetwork | PixelNet, ModelContract]:

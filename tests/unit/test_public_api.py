@@ -8,6 +8,7 @@ import pytest
 import landuse
 
 PUBLIC = {
+    "ForeignModel",
     "IncompleteError",
     "LanduseError",
     "ModelError",

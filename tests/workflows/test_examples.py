@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
+from landuse.model.foreign.contract import ForeignModel
+from landuse.model.foreign.predict import load_held
 from tests.patches import EUROSAT as EUROSAT_ORDER
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -537,3 +540,45 @@ def test_notebook(tmp_path):
     client.execute()
     (share,) = re.findall(r"agree with the truth \(([\d.]+) %\)", code[-1].outputs[0].text)
     assert float(share) > 70  # of single pixels, in a landscape that is hard on purpose
+
+
+@pytest.mark.slow
+def test_the_loop_of_suggesting_is_played(tmp_path):
+    options = ("--seeds", 1, "--budgets", "10,20", "--corner-px", 128)
+    out = run("suggest_and_learn.py", "curves", *options, cwd=tmp_path)
+    assert out.count("coverage, then doubt") == 2
+    held = json.loads((tmp_path / "curves" / "curves.json").read_text())
+    (by_strategy,) = held["curves"].values()
+    scores = np.array(list(by_strategy.values()))
+    assert scores.shape == (5, 1, 2, 2)
+    assert ((scores > 0.1) & (scores <= 1)).all()
+    with Image.open(tmp_path / "curves" / "curves.png") as image:
+        assert min(image.size) > 300
+
+
+def test_dynamic_world_is_a_function_of_dn(tmp_path, monkeypatch, refusal):
+    """Oracle: the benchmark's own transform. TensorFlow itself is stood in for: it is no dependency."""
+    from tests.benchmarks.cover_speed_worker import dynamic_world_input
+
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    told = refusal("dynamic_world.py", tmp_path, "catalog", "out")
+    assert "needs TensorFlow, which is not installed" in told
+    given = []
+
+    def model(x):
+        given.append(x)
+        return SimpleNamespace(numpy=lambda: np.repeat(x[..., :1], 9, -1))
+
+    stand_in = SimpleNamespace(constant=lambda x: x, saved_model=SimpleNamespace(load=lambda path: model))
+    monkeypatch.setitem(sys.modules, "tensorflow", stand_in)
+    assert "holds no saved_model.pb" in refusal("dynamic_world.py", tmp_path, "catalog", "out")
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    example = runpy.run_path(str(EXAMPLES / "dynamic_world.py"))
+    network = example["dynamic_world"](tmp_path)
+    predictor = load_held(ForeignModel(network, example["CONTRACT"], version="1"), "cpu")
+    dn = np.random.default_rng(0).integers(0, 9000, (9, 512, 512)).astype(np.uint16)
+    predictor.pixel_scores(dn, example["BANDS"], "L1C")
+    np.testing.assert_allclose(given[-1], dynamic_world_input(dn), rtol=1e-5)
+    predictor.pixel_scores(dn, example["BANDS"], "L2A")
+    path = np.array([700, 400, 300, 0, 0, 0, 0, 0, 0])[:, None, None]
+    np.testing.assert_allclose(given[-1], dynamic_world_input(dn + path), rtol=1e-5)

@@ -25,6 +25,33 @@ REFERENCE = "reference"
 MAP_COLUMN = "map_sha256"
 """Its column for the map that it was drawn from: in every row, so that it outlives a change of format."""
 
+DESIGN = "design"
+"""The column by which ``landuse suggest`` says of each point that it is no part of a probability sample."""
+
+SUGGESTED = "suggested by "
+"""What it holds begins so."""
+
+
+def refuse_suggested(frame: gpd.GeoDataFrame, samples: Path) -> None:
+    """Refuse points that were chosen and not drawn: what they tell of a map's accuracy and areas is biased.
+
+    Args:
+        frame: of ``read_points``.
+        samples: their file.
+
+    Raises:
+        UsageError: some point says that it was suggested.
+    """
+    if DESIGN not in frame.columns:
+        return
+    chosen = sum(value.startswith(SUGGESTED) for value in texts(frame[DESIGN]))
+    if chosen:
+        raise UsageError(
+            f"{chosen} of {len(frame)} points of {samples} were chosen by `landuse suggest`, not drawn: "
+            "accuracy and areas of them would be biased. They are for learning. Draw a sample with `landuse "
+            "sample`, and label that."
+        )
+
 
 def read_points(samples: Path, layer: str | None, column: str) -> gpd.GeoDataFrame:
     """The points of a file, each with its attributes.

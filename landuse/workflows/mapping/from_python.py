@@ -15,6 +15,7 @@ import shapely
 from landuse.errors import IncompleteError, UsageError
 from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
+from landuse.model.foreign.contract import ForeignModel
 from landuse.pipeline.cells import percent
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.providers import Provider
@@ -62,7 +63,7 @@ def map(
     area: AreaLike | None = ...,
     date: DateLike | None = ...,
     out: None = ...,
-    model: str | Path = ...,
+    model: str | Path | ForeignModel = ...,
     cell_m: float | None = ...,
     stride_px: int | None = ...,
     legend: str | Path | None = ...,
@@ -85,7 +86,7 @@ def map(
     area: AreaLike | None = ...,
     date: DateLike | None = ...,
     out: str | Path,
-    model: str | Path = ...,
+    model: str | Path | ForeignModel = ...,
     cell_m: float | None = ...,
     stride_px: int | None = ...,
     legend: str | Path | None = ...,
@@ -109,7 +110,7 @@ def map(
     area: AreaLike | None = None,
     date: DateLike | None = None,
     out: str | Path | None = None,
-    model: str | Path = MAP_MODEL,
+    model: str | Path | ForeignModel = MAP_MODEL,
     cell_m: float | None = None,
     stride_px: int | None = None,
     legend: str | Path | None = None,
@@ -140,7 +141,8 @@ def map(
         out: folder for the files, or its fsspec URL. None keeps nothing on disk and returns the map in
             memory: 6 bytes a cell, or 11 with land cover and doubt, and 4 for each class with
             ``probabilities``.
-        model: name of a shipped model, or path of a checkpoint.
+        model: name of a shipped model; path of a checkpoint, or of an ONNX or TorchScript file with its
+            contract beside it; or a network in Python, as ``landuse.ForeignModel``.
         cell_m: side of a cell in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels of 10 m, of a model that classifies patches; None: 16.
         legend: classes to tell the map in, whose probabilities are sums of the model's: ``"eurosat"``,
@@ -173,7 +175,7 @@ def map(
         >>> report = landuse.map(source="landuse-demo/catalog", out="landuse-map", overwrite=True)
     """
     for name, given, kind in (
-        ("model", model, str | Path),
+        ("model", model, str | Path | ForeignModel),
         ("out", out, str | Path | None),
         ("cell_m", cell_m, Real | None),
         ("stride_px", stride_px, int | None),
@@ -211,7 +213,7 @@ def map(
         overwrite=overwrite,
         allow_private_hosts=allow_private_hosts,
     )
-    classifier = load_classifier(str(model), device)
+    classifier = load_classifier(model if isinstance(model, ForeignModel) else str(model), device)
     if out is not None:
         return map_area(request, classifier)
     found = find_scenes(request, classifier.contract)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import shapely
 
 from landuse.errors import IncompleteError, OutputError, UsageError
+from landuse.model import shipped_models
+from landuse.model.foreign.contract import ForeignModel
 from landuse.pipeline.blocks.plan import (
     RunPlan,
     cell_px,
@@ -62,13 +64,21 @@ BlockRunner: TypeAlias = "Callable[[RunPlan, Sequence[Block], Store, Callable[[B
 """Does blocks of a plan, keeps them in a folder, tells of each, and returns what was fetched elsewhere."""
 
 
-def load_classifier(model: str, device: str = "auto") -> Classifier:
-    """The classifier of a shipped model's name or of a checkpoint's path.
+def load_classifier(model: str | ForeignModel, device: str = "auto") -> Classifier:
+    """The classifier of a shipped model's name, of the path of a model's file, or of a network in Python.
 
     Raises:
-        ModelError: there is no such model, or its file is corrupt or foreign.
+        ModelError: there is no such model, its file is corrupt, or it is not what its contract says.
         UsageError: the device is unknown or missing.
     """
+    if isinstance(model, ForeignModel):
+        from landuse.model.foreign.predict import load_held
+
+        return load_held(model, device)
+    if model not in shipped_models() and (path := Path(model)).is_file() and not _is_checkpoint(path):
+        from landuse.model.foreign.predict import load_file
+
+        return load_file(path, device)
     # torch takes seconds to import
     from landuse.model.checkpoint import load_contract, model_path
 
@@ -79,6 +89,17 @@ def load_classifier(model: str, device: str = "auto") -> Classifier:
     from landuse.model.predict import Predictor
 
     return Predictor.load(model, device)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file is safetensors by its name, or by its first bytes: the length of JSON, and JSON."""
+    if path.suffix.lower() == ".safetensors":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return True  # the checkpoint's reader tells what is wrong
 
 
 def requested_cluster(scheduler: str | None, workers: int | None, model: str, device: str) -> Cluster | None:

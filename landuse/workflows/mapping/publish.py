@@ -69,7 +69,14 @@ def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
         folder=report.out if isinstance(report.out, Path) else None,
         spares_read=report.spares_read,
     )
-    write_stac(folder, report.plan, facts, classifier.contract, classifier.weights_path)
+    write_stac(
+        folder,
+        report.plan,
+        facts,
+        classifier.contract,
+        classifier.weights_path,
+        getattr(classifier, "foreign", None),  # a model that landuse trained has none
+    )
 
 
 def map_view(report: MapReport, folder: Path) -> MapView:

@@ -158,7 +158,7 @@ class AreaSettings(Settings):
     @field_validator("model")
     @classmethod
     def _model_path(cls, value: str, info: ValidationInfo) -> str:
-        return str(_folder(info) / value) if "/" in value or value.endswith(".safetensors") else value
+        return str(_folder(info) / value) if "/" in value or "." in value else value  # names have neither
 
 
 class AreaConfig(AreaSettings):

@@ -89,6 +89,11 @@ def test_defaults(tmp_path):
     assert area.change == ChangeConfig(threshold=CHANGE_THRESHOLD, confirm=0)
 
 
+def test_a_model_s_file_lies_beside_the_config(tmp_path):
+    config = load_config(written(tmp_path, f"model: crops.onnx\n{SMALL}"), {})
+    assert config.areas[0].model == str(tmp_path / "crops.onnx")
+
+
 def test_every_key_and_what_areas_say_for_themselves(tmp_path):
     (tmp_path / "shapes").mkdir()
     ring = [[13.1, 48.2], [13.2, 48.2], [13.2, 48.3], [13.1, 48.2]]
