@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
+from landuse.commands.learning import LEARN_EXAMPLES, LEARN_PANELS, learn_command
 from landuse.commands.maps import (
     MAP_EXAMPLES,
     MAP_PANELS,
@@ -191,6 +192,7 @@ app.command("catalog")(catalog_command)
 app.command("sample")(sample_command)
 app.command("area")(area_command)
 app.command("change")(change_command)
+app.command("learn", cls=grouped(LEARN_PANELS), epilog=LEARN_EXAMPLES)(learn_command)
 app.command("models")(models_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)

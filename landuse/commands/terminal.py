@@ -402,7 +402,7 @@ def _class_table(report: MapReport, *, swatches: bool) -> Table:
     table.add_column("class", overflow="ellipsis", no_wrap=True)
     table.add_column(f"area {unit}", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    colors = [entry.color for entry in legend(report.plan.classes)]
+    colors = [entry.color for entry in legend(report.plan.classes, report.plan.colors)]
     for entry in report.classes:
         row = (Text(printable(entry.name)), f"{entry.area_m2 / unit_m2:,.2f}", _percent(entry.share))
         swatch = (Text("  ", style="on rgb({},{},{})".format(*colors[entry.id])),) if swatches else ()

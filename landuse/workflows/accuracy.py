@@ -361,7 +361,7 @@ def draw_sample(path: Path, design: SampleDesign, out: Path, *, seed: int, overw
     points = allocate(source.cells, design)
     cells = shuffle(locate(strips(source.path), draw(source.cells, points, seed)), seed)  # (point, 2)
     prepare_folder(out.parent)
-    legend = class_table.legend(source.names)
+    legend = class_table.legend(source.names, source.colors)
     fixed, hidden = ("sample_id", "row", "col"), ("fid", MAP_COLUMN)
     styles = (
         label_form(SAMPLES, column=REFERENCE, note="note", fixed=fixed, hidden=hidden, legend=legend),

@@ -79,6 +79,8 @@ class _Kinds:
 
     names: tuple[str, ...]
     """Class names by id."""
+    colors: tuple[tuple[int, int, int], ...]
+    """Colour of each class by id, where the second map's model brought its own; else none."""
     pairs: Mapping[int, tuple[int, int]]
     """From and to of each code."""
 
@@ -185,7 +187,9 @@ def _kinds(overlap: Overlap, counts: _Counts) -> _Kinds:
         codes = change_codes(len(overlap.names), occurring)
     except ValueError as error:
         raise UsageError(f"{error}. Raise --threshold.") from error
-    return _Kinds(names=overlap.names, pairs={code: pair for pair, code in codes.items()})
+    return _Kinds(
+        names=overlap.names, colors=overlap.maps[1].colors, pairs={code: pair for pair, code in codes.items()}
+    )
 
 
 def _take_out_small(overlap: Overlap, counts: _Counts, min_patch_ha: float, folder: Path) -> None:
@@ -215,7 +219,7 @@ def _take_out_small(overlap: Overlap, counts: _Counts, min_patch_ha: float, fold
 
 def _write_polygons(overlap: Overlap, counts: _Counts, kinds: _Kinds, folder: Path) -> None:
     """Polygons of change, each of one kind."""
-    entries, labels = legend(kinds.names), kinds.labels
+    entries, labels = legend(kinds.names, kinds.colors), kinds.labels
     style = [
         StyleEntry(
             value=code, label=f"{entries[start].title} to {entries[end].title}", color=entries[end].color
@@ -272,7 +276,7 @@ def _change_frame(polygons: gpd.GeoDataFrame, kinds: _Kinds, cell_ha: float) -> 
 
 def _write_change(overlap: Overlap, kinds: _Kinds, folder: Path) -> None:
     """The change raster."""
-    entries = legend(kinds.names)
+    entries = legend(kinds.names, kinds.colors)
     own = {UNCHANGED_CODE: _UNCHANGED_COLOR, UNCONFIRMED_CODE: _UNCONFIRMED_COLOR}
     layer = RasterLayer(
         dtype="uint8",

@@ -174,6 +174,7 @@ def classify(
             "landuse_version": landuse.__version__,
             **told_shares(asdict(tally.cover)),
         },
+        colors=plan.colors,
     )
 
 

@@ -114,6 +114,8 @@ class RunPlan:
     """Class names; the index is the id."""
     covers: tuple[str, ...]
     """Names of the land covers; the index is the id. Empty for a model that tells none."""
+    colors: tuple[tuple[int, int, int], ...] = ()
+    """Colour of each class by id, where the model brings its own. They do not decide pixels."""
     tells_doubt: bool = False
     """Whether the model says where the imagery is unlike what it was trained on."""
     min_confidence: float = 0.0
@@ -233,7 +235,7 @@ class RunPlan:
         which show the same.
         """
         values = self.to_dict()
-        for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
+        for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped", "colors"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
         for name in ("covers", "tells_doubt", "min_confidence"):
@@ -283,6 +285,7 @@ class RunPlan:
             KeyError, TypeError, ValueError: the values are no plan.
         """
         tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tupled["colors"] = tuple(tuple(color) for color in values.get("colors", ()))
         tupled["scenes"] = tuple(_scene_from_dict(scene) for scene in values["scenes"])
         tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
         return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
@@ -319,7 +322,7 @@ def _geobox(crs: str, left_m: float, top_m: float, size_m: float, rows: int, col
     return GeoBox((rows, cols), Affine(size_m, 0, left_m, 0, -size_m, top_m), crs)
 
 
-def _data_extent(
+def data_extent(
     scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
@@ -591,7 +594,7 @@ def make_plan(
     cell_m = stride_px * contract.resolution_m
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
-    data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
+    data_rows, data_cols = data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
     return RunPlan(
         version=landuse.__version__,
         crs=crs,
@@ -617,6 +620,7 @@ def make_plan(
         weights_sha256=weights_sha256,
         classes=contract.classes,
         covers=() if contract.pixels is None else contract.pixels.covers,
+        colors=contract.colors,
         tells_doubt=contract.tells_doubt,
         min_confidence=min_confidence,
         probabilities=probabilities,

@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from landuse.errors import ReadError, UsageError
-from landuse.pipeline.cells import NODATA_ID
+from landuse.pipeline.cells import COLORS_TAG, NODATA_ID
 from landuse.pipeline.maps.moved_probability import MapCells, to_steps
 from landuse.pipeline.stac_json import mapping, number, sequence
 from landuse.redact import printable
@@ -45,6 +45,8 @@ class OpenMap:
     """The class raster."""
     names: tuple[str, ...]
     """Class names by id."""
+    colors: tuple[tuple[int, int, int], ...]
+    """Colour of each class by id, where the map's model brought its own; else none."""
     acquired_utc: tuple[datetime, ...]
     """Of its scenes, in order."""
     plan_sha256: str
@@ -206,6 +208,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
         yield OpenMap(
             path=raster,
             names=names,
+            colors=class_colors(tags.get(COLORS_TAG), len(names)),
             acquired_utc=_acquired(raster, tags),
             plan_sha256=_tag(raster, tags, "plan_sha256"),
             model=_unescaped(_tag(raster, tags, "model")),
@@ -355,6 +358,8 @@ class ClassMap:
     """Its raster."""
     names: tuple[str, ...]
     """Class names by id."""
+    colors: tuple[tuple[int, int, int], ...]
+    """Colour of each class by id, where the map's model brought its own; else none."""
     cells: NDArray[np.int64]
     """(class,), cells of each."""
     shape: tuple[int, int]
@@ -414,6 +419,7 @@ def counted_map(path: Path) -> ClassMap:
                     f"has one of uint8 with nodata {NODATA_ID}. Give the landuse.tif of `landuse map`."
                 )
             names = class_names(raster, file.tags().get("classes"))
+            colors = class_colors(file.tags().get(COLORS_TAG), len(names))
             plan_sha256 = file.tags().get("plan_sha256")
             crs, transform, shape = file.crs, file.transform, file.shape
     except RasterioError as error:
@@ -439,6 +445,7 @@ def counted_map(path: Path) -> ClassMap:
     return ClassMap(
         path=raster,
         names=names,
+        colors=colors,
         cells=cells,
         shape=shape,
         transform=transform,
@@ -487,6 +494,21 @@ def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[s
             f"{raster} names its classes {cleaned}; 2 to {NODATA_ID} different names are needed."
         )
     return cleaned
+
+
+def class_colors(tag: str | None, count: int) -> tuple[tuple[int, int, int], ...]:
+    """Colours by id from a raster's tag ``COLORS_TAG``; none where it does not state one for each class."""
+    try:
+        colors = json.loads(tag or "null")
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(colors, list) or len(colors) != count:
+        return ()
+    whole = [
+        isinstance(color, list) and len(color) == 3 and all(type(v) is int and 0 <= v <= 255 for v in color)
+        for color in colors
+    ]
+    return tuple((red, green, blue) for red, green, blue in colors) if all(whole) else ()
 
 
 def strips(raster: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:

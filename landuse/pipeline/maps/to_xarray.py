@@ -20,8 +20,8 @@ from rasterio.errors import RasterioError
 
 from landuse.classes import LandUseClass, cover_legend, legend
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
-from landuse.pipeline.cells import NODATA_ID, STATUS_COLORS, CellStatus
-from landuse.pipeline.maps.open import class_names
+from landuse.pipeline.cells import COLORS_TAG, NODATA_ID, STATUS_COLORS, CellStatus
+from landuse.pipeline.maps.open import class_colors, class_names
 from landuse.pipeline.read.read_scene import GDAL_OPTIONS
 from landuse.pipeline.search.stac_files import stac_io
 from landuse.pipeline.stac_json import Json, is_remote, mapping, number, sequence, text
@@ -126,6 +126,7 @@ def open_map(location: Path | str) -> xr.Dataset:
             area_ha=_hectares(report, "classes", len(names)),
             cover_ha=_hectares(report, "covers", len(covers)),
             attributes=attributes,
+            colors=class_colors(tags.get(COLORS_TAG), len(names)),
         )
         dataset.set_close(on_error.pop_all().close)
     return dataset
@@ -148,6 +149,7 @@ def map_dataset(
     area_ha: Sequence[float],
     cover_ha: Sequence[float],
     attributes: Mapping[str, object],
+    colors: Sequence[tuple[int, int, int]] = (),
 ) -> xr.Dataset:
     """A map's variables as ``open_map`` describes them.
 
@@ -159,8 +161,9 @@ def map_dataset(
         area_ha: hectares of each class.
         cover_ha: hectares of each land cover.
         attributes: of the dataset.
+        colors: colour of each class by id, where the map's model brought its own.
     """
-    class_cells = _ids(rasters["class"], "land-use class", legend(names), area_ha)
+    class_cells = _ids(rasters["class"], "land-use class", legend(names, colors), area_ha)
     status = rasters["status"].squeeze("band", drop=True)
     status.attrs = {
         "long_name": "why a cell has a class or none",

@@ -292,13 +292,13 @@ def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, objec
     }
     ids = {"data_type": "uint8", "raster:spatial_resolution": plan.cell_m}
     if name == "landuse.tif":
-        classes = _classes(legend(plan.classes), facts.classes)
+        classes = _classes(legend(plan.classes, plan.colors), facts.classes)
         return {**ids, "nodata": NODATA_ID, "classification:classes": classes}
     if name == "cover.tif":
         classes = _classes(cover_legend(plan.covers), facts.covers)
         return {**ids, "nodata": NODATA_ID, "classification:classes": classes}
     if name == "second.tif":
-        classes = _classes(legend(plan.classes), ())
+        classes = _classes(legend(plan.classes, plan.colors), ())
         bands: list[dict[str, object]] = [
             {"name": "class", "description": "Second most probable class", "classification:classes": classes},
             {"name": "probability", "unit": "1", "raster:scale": 1 / SHARE_STEPS, "raster:offset": 0},
@@ -311,7 +311,7 @@ def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, objec
     if name == "probabilities.tif":
         bands = [
             {"name": _safe(entry.name), "description": printable(entry.title)}
-            for entry in legend(plan.classes)
+            for entry in legend(plan.classes, plan.colors)
         ]
         return {**share, "bands": bands}
     if name == "image.tif":

@@ -89,7 +89,8 @@ def write_vectors(
         OutputError: a file cannot be written.
     """
     entries = [
-        StyleEntry(value=entry.id, label=entry.title, color=entry.color) for entry in legend(plan.classes)
+        StyleEntry(value=entry.id, label=entry.title, color=entry.color)
+        for entry in legend(plan.classes, plan.colors)
     ]
     styles = [
         categorized("landuse", "class_id", entries, f"Land use by {plan.model}"),

@@ -17,6 +17,7 @@ from landuse.errors import ReadError
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import (
     AREA_STEPS,
+    COLORS_TAG,
     NODATA_ID,
     SHARE_STEPS,
     STATUS_COLORS,
@@ -149,7 +150,7 @@ def _assemble_rasters(
 
 def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
     geobox = plan.cell_geobox
-    entries = class_table.legend(plan.classes)
+    entries = class_table.legend(plan.classes, plan.colors)
     share = RasterLayer(
         dtype="uint8",
         geobox=geobox,
@@ -222,6 +223,7 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "TIFFTAG_COPYRIGHT": attribution(used),
         "landuse_version": landuse.__version__,
         "classes": json.dumps(plan.classes),
+        **({COLORS_TAG: json.dumps(plan.colors)} if plan.colors else {}),
         **({"covers": json.dumps(plan.covers)} if plan.covers else {}),
         "model": json.dumps(plan.model)[1:-1],
         "weights_sha256": plan.weights_sha256,

@@ -99,7 +99,7 @@ def map_view(report: MapReport, folder: Path) -> MapView:
         second_share=None if second is None else second[1],
         image=stretch(_small(folder / "image.tif", VIEW_PX)),
         image_bands=picture_bands(plan.bands),
-        legend=legend(plan.classes),
+        legend=legend(plan.classes, plan.colors),
         cover_legend=cover_legend(plan.covers),
         areas=report.classes,
         cover_areas=report.covers,

@@ -138,7 +138,7 @@ class MapReport:
 
         ax = pyplot.figure(figsize=(8, 6), layout="constrained").add_subplot() if ax is None else ax
         rgba = np.zeros((256, 4), np.uint8)
-        entries = legend(self.plan.classes)
+        entries = legend(self.plan.classes, self.plan.colors)
         for entry in entries:
             rgba[entry.id] = (*entry.color, 255)
         with self.to_xarray() as ds:
@@ -161,7 +161,7 @@ class MapReport:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: title, areas and where the files are. Every text is somebody else's."""
-        colors = {entry.id: entry for entry in legend(self.plan.classes)}
+        colors = {entry.id: entry for entry in legend(self.plan.classes, self.plan.colors)}
         rows = "".join(
             f'<tr><td style="background:#{bytes(colors[area.id].color).hex()}">&emsp;</td>'
             f"<td>{escape(colors[area.id].title)}</td><td>{area.area_ha:,.1f} ha</td>"
