@@ -196,7 +196,8 @@ def _print(report: LearnReport) -> None:
     held = f"blocks of {report.block_m:g} m" if report.block_m is not None else "polygons or points"
     width = max(len("class"), *(len(printable(name)) for name in report.classes))
     lines = [
-        f"labels  {report.samples} pixels of {len(report.classes)} classes, on {len(report.days)} dates"
+        f"labels  {report.samples} pixels of {len(report.classes)} classes, on {len(report.days)} "
+        + ("date" if len(report.days) == 1 else "dates")
         + "".join(f"; {count} {what}" for what, count in report.left_out.items() if count),
         f"held out {report.blocks} {held} in {report.folds} folds",
         f"{'class':{width}}  pixels  recall  precision      F1   95 % interval",

@@ -218,8 +218,9 @@ def _chosen(
     found = ", ".join(f"{name}: {kind.title()}" for name, kind in kinds.items()) or "none"
     if layer is not None:
         raise UsageError(f"{option} {path} has no table {layer!r} of geometries. It has: {found}.")
+    kind = "layers of geometries" if any_kind else "layers of polygons"
     raise UsageError(
-        f"{option} {path} has {len(fit)} layers of {'geometries' if any_kind else 'polygons'} (tables: "
+        f"{option} {path} has {len(fit)} {kind} (tables: "
         f"{found}; views are not read). Name one with {option}-layer."
     )
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from landuse.contract import ModelContract
+    from landuse.model.pixel_network import DenseFeatures
     from landuse.model.predict_pixels import PixelPredictor
     from landuse.pipeline.remote.files import Remote
     from landuse.workflows.learn.labels import LabelledPixels
@@ -147,6 +148,17 @@ def _see_tile(
     return [failure.reason for failure in read.failures if failure.replaced_by is None]
 
 
+def _features_at(
+    found: DenseFeatures, x: Tensor, present: Tensor, at: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.float32]:
+    """(pixel, feature) of some pixels of a block."""
+    row, col = torch.from_numpy(at[0]), torch.from_numpy(at[1])
+    coarse = coarse_features(found)[0][:, row // 2, col // 2]
+    fine = fine_features(found, x, present)[0][:, row, col]
+    features: NDArray[np.float32] = torch.cat([coarse, fine]).T.contiguous().cpu().numpy()
+    return features
+
+
 class _Looks:
     """Views of pixels, as they are made."""
 
@@ -181,14 +193,14 @@ class _Looks:
         fewer = [optional[:1], []] if len(optional) > 1 else [[]] if optional else []
         share = WHOLE_SHARE if fewer else 1.0
         with full_float32():
-            plain = self._view(x, present, at, 0)
+            found = self.predictor.dense_features(x, present)
+            plain = _features_at(found, x, present, at)
             turned = self._view(x, present, at, int(self._rng.integers(1, 8)))
             self.parts += [(samples, plain, share / 2), (samples, turned, share / 2)]
             for kept in fewer:
                 left = present.new_tensor([[float(band in kept) for band in contract.optional_bands]])
                 view = self._view(x, left, at, int(self._rng.integers(8)))
                 self.parts.append((samples, view, (1 - share) / len(fewer)))
-            found = self.predictor.dense_features(x, present)
             classes, _ = combine(with_prior(found.cover, present, self._trunk), found.use, self._trunk)
         self._firsts.append((samples, plain, classes[0].argmax(0).cpu().numpy()[at]))
 
@@ -201,14 +213,10 @@ class _Looks:
         moved = dihedral(places, element)
         inverse = torch.empty(height * width, dtype=torch.long)
         inverse[moved.flatten()] = torch.arange(height * width)
-        where = inverse[torch.from_numpy(at[0] * width + at[1])]
-        row, col = where // moved.shape[3], where % moved.shape[3]
+        where = inverse[torch.from_numpy(at[0] * width + at[1])].numpy()
         x = dihedral(x, element).contiguous(memory_format=torch.channels_last)
         found = self.predictor.dense_features(x, present)
-        coarse = coarse_features(found)[0][:, row // 2, col // 2]
-        fine = fine_features(found, x, present)[0][:, row, col]
-        features: NDArray[np.float32] = torch.cat([coarse, fine]).T.contiguous().cpu().numpy()
-        return features
+        return _features_at(found, x, present, (where // moved.shape[3], where % moved.shape[3]))
 
     def gathered(self, count: int) -> SeenPixels:
         """All that was seen, of so many pixels."""
