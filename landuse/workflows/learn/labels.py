@@ -53,6 +53,9 @@ MAX_WINDOW_PX = 4096
 MAX_CLASSES = 255
 """Different labels that a class raster can hold."""
 
+MAX_SAMPLES = 20_000
+"""Most pixels of all classes together: each is seen in some ten views, which are in memory at once."""
+
 DENSE_PX = 1_000_000
 """Polygons whose box has more pixels are sampled at random places."""
 
@@ -262,6 +265,7 @@ def place_shapes(
     except ValueError as error:
         raise UsageError(f"--labels: an outline {error}. Draw it anew.") from None
     rng = np.random.default_rng(seed)
+    per_class = min(per_class, MAX_SAMPLES // len(labels.names))
     # A class of very many shapes is drawn from before any is looked into.
     order = rng.permutation(len(outlines))
     taken: Counter[int] = Counter()
@@ -363,7 +367,7 @@ def _conflict(
     torn = next(place for place in zip(row.tolist(), col.tolist(), strict=True) if place not in kept)
     x, y = (torn[1] + 0.5) * PIXEL_M, -(torn[0] + 0.5) * PIXEL_M
     pixel = shapely.box(x - PIXEL_M / 2, y - PIXEL_M / 2, x + PIXEL_M / 2, y + PIXEL_M / 2)
-    touching = [i for i, shape in enumerate(outlines) if shapely.intersects(shape, pixel)]
+    touching = sorted(shapely.STRtree(outlines).query(pixel, predicate="intersects").tolist())
     names = list(dict.fromkeys(labels.names[labels.labels[i]] for i in touching))
     rows = ", ".join(str(labels.frame.index[i]) for i in touching[:3])
     return f"{' and '.join(names[:3])} at {x:.0f}, {y:.0f} (features {rows} of the file, counted from 0)"
@@ -445,6 +449,7 @@ def place_raster(
             "overlap."
         )
     by_name: dict[str, NDArray[np.int64]] = {}
+    per_class = min(per_class, MAX_SAMPLES // len(found))
     for value, name in zip(found, _raster_names(list(found), tag), strict=True):
         pixels = np.concatenate(found[value])
         by_name[name] = pixels[np.sort(rng.permutation(len(pixels))[:per_class])]

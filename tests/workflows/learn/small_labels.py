@@ -12,7 +12,7 @@ from affine import Affine
 from typer.testing import CliRunner
 
 from landuse.cli import app
-from tests.workflows.pixel_models import VISIBLE, save_pixel_model
+from tests.workflows.pixel_models import VISIBLE, save_pixel_model, spectra_around
 from tests.workflows.small_maps import catalog_of, red_raster
 
 LEFT, TOP, FIELD_PX = 512_320, 5_310_080, 16
@@ -62,7 +62,8 @@ class World:
             self.raster = raster
             self.source = catalog_of(folder, raster, acquired=f"{day}T10:00:00+00:00")
         self.truth = truth
-        self.model = str(save_pixel_model(folder / "random-pixel.safetensors"))
+        spectra = spectra_around((800,) * 10, spread=0.2)
+        self.model = str(save_pixel_model(folder / "random-pixel.safetensors", spectra=spectra))
 
     def field(self, row: int, col: int, inward_m: float = 20.0) -> shapely.Polygon:
         """The outline of a field, moved inwards."""
