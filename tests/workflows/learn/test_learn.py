@@ -37,7 +37,7 @@ def learned(world):
     out = world.folder / "own.safetensors"
     done = run(
         "learn", world.source, "--labels", labels, "--column", "class", "--out", out, "--model", world.model,
-        "--json",
+        "--per-polygon", "10", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     return out, json.loads(done.out)
@@ -259,7 +259,7 @@ def test_a_learned_model_can_be_learned_on(world, learned, tmp_path):
     fields["class"] = fields["class"].replace({"dark": "not green", "bright": "not green"})
     report = landuse.learn(
         labels=fields, column="class", source=world.source, out=tmp_path / "two.safetensors", model=model,
-        max_dates=1,
+        max_dates=1, per_polygon=10,
     )  # fmt: skip
     assert report.classes == ("green", "not green")
     assert report.scores.accuracy.value > 0.95
