@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from landuse.model.foreign.contract import ForeignModel
     from landuse.pipeline.maps.to_xarray import open_map
     from landuse.workflows.classify import classify
+    from landuse.workflows.learn.from_python import learn
+    from landuse.workflows.learn.request import LearnReport
     from landuse.workflows.mapping.from_python import map
     from landuse.workflows.mapping.report import MapReport
 else:
     _HOMES = {
         "ForeignModel": "landuse.model.foreign.contract",
+        "LearnReport": "landuse.workflows.learn.request",
         "MapReport": "landuse.workflows.mapping.report",
         "classify": "landuse.workflows.classify",
+        "learn": "landuse.workflows.learn.from_python",
         "map": "landuse.workflows.mapping.from_python",
         "open_map": "landuse.pipeline.maps.to_xarray",
         **dict.fromkeys(
@@ -63,6 +67,7 @@ __all__ = [
     "ForeignModel",
     "IncompleteError",
     "LanduseError",
+    "LearnReport",
     "MapReport",
     "ModelError",
     "NothingFoundError",
@@ -72,6 +77,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "classify",
+    "learn",
     "map",
     "open_map",
 ]

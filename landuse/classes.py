@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +93,54 @@ _OTHER_COLORS = (
 """For classes that are not EuroSAT's: told apart by most colour-blind people (Okabe and Ito 2008)."""
 
 
-def legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:
+def legend(names: Sequence[str], colors: Sequence[tuple[int, int, int]] = ()) -> tuple[LandUseClass, ...]:
     """Id, title and colour of a model's classes; one that is not known here is titled by its name.
 
     Args:
         names: class names by id.
+        colors: colour of each by id, where the model brings its own; else none.
     """
-    return _entries(names, (*LAND_COVER, *LAND_USE))  # of two with one name the land use counts
+    entries = _entries(names, (*LAND_COVER, *LAND_USE))  # of two with one name the land use counts
+    if not colors:
+        return entries
+    return tuple(replace(entry, color=own) for entry, own in zip(entries, colors, strict=True))
+
+
+def new_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
+    """A colour for each of a user's own classes, no two alike.
+
+    A name that is known here in any case, of a use or of a cover, has its colour. The others take those of
+    Okabe and Ito, and then hues by the golden angle.
+
+    Args:
+        names: class names by id.
+
+    Example:
+        >>> new_colors(["Forest", "vineyard"])
+        ((30, 105, 50), (230, 159, 0))
+    """
+    known = {entry.name.casefold(): entry.color for entry in (*LAND_COVER, *LAND_USE)}
+    own = [known.get(name.casefold()) for name in names]
+    taken: set[tuple[int, int, int]] = set()
+    found: list[tuple[int, int, int] | None] = []
+    for color in own:
+        found.append(None if color is None or color in taken else color)
+        taken |= {color} if color is not None else set()
+    free = _free_colors(taken)
+    return tuple(next(free) if color is None else color for color in found)
+
+
+def _free_colors(taken: set[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Colours that are not taken, those that are told apart best first."""
+    yield from (color for color in _OTHER_COLORS if color not in taken)
+    step = 0
+    while True:
+        step += 1
+        hue, value = step * 0.618034 % 1, (0.9, 0.7, 0.5)[step % 3]
+        red, green, blue = (round(255 * part) for part in hsv_to_rgb(hue, 0.65, value))
+        if (red, green, blue) not in taken:
+            taken.add((red, green, blue))
+            yield red, green, blue
 
 
 def cover_legend(names: Sequence[str]) -> tuple[LandUseClass, ...]:

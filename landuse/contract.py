@@ -38,6 +38,24 @@ def _check_names(what: str, names: Iterable[str]) -> None:
             )
 
 
+def check_class_names(names: Iterable[str]) -> None:
+    """Refuse names that no class of a model can have.
+
+    Raises:
+        ValueError: one is none; the message says what names are made of.
+    """
+    _check_names("class", names)
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that no model can have.
+
+    Raises:
+        ValueError: it is none; the message says what names are made of.
+    """
+    _check_names("model", (name,))
+
+
 def _check_within(what: str, values: Iterable[float], limits: tuple[float, float]) -> None:
     low, high = limits
     for value in values:
@@ -92,6 +110,24 @@ class PixelOutputs:
                     f"visible_cover_bias {self.visible_cover_bias} needs a number for each cover"
                 )
             _check_within("visible_cover_bias", self.visible_cover_bias, (-100.0, 100.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedClasses:
+    """Classes of a user's own, told apart at each pixel by a head on the features of a network of pixels."""
+
+    colors: tuple[tuple[int, int, int], ...]
+    """Red, green and blue, 0..255, of each class by id."""
+    temperature: float = 1.0
+    """The head's logits are divided by this before the softmax."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.colors) <= 255:
+            raise ValueError(f"{len(self.colors)} colours of learned classes; there are 2 to 255 classes")
+        for color in self.colors:
+            if len(color) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in color):
+                raise ValueError(f"colour {str(color)[:60]} is not three whole numbers in 0 to 255")
+        _check_within("temperature of learned classes", (self.temperature,), TEMPERATURE)
 
 
 MAX_SPECTRA = 64
@@ -162,6 +198,8 @@ class ModelContract:
     """What a network that classifies each pixel says; None where it classifies patches alone."""
     spectra: KnownSpectra | None = None
     """Which spectra training has shown; None where that is not known, and doubt is not told."""
+    learned: LearnedClasses | None = None
+    """How ``classes`` are told apart where they are a user's own; None where they are uses of covers."""
 
     def __post_init__(self) -> None:
         count = len(self.bands)
@@ -191,7 +229,14 @@ class ModelContract:
             raise ValueError(f"optional_bands {self.optional_bands} must be some, not all, of {self.bands}")
         if self.spectra is not None and len(self.spectra.means[0]) != count:
             raise ValueError(f"the mixture of spectra has {len(self.spectra.means[0])} bands, not {count}")
-        if self.pixels is not None:
+        if self.learned is not None:
+            if self.pixels is None:
+                raise ValueError("learned classes need a network of pixels")
+            if len(self.learned.colors) != len(self.classes):
+                raise ValueError(
+                    f"{len(self.learned.colors)} colours for {len(self.classes)} learned classes"
+                )
+        elif self.pixels is not None:
             named = {name for row in self.pixels.uses_of_covers for name in row}
             if named != set(self.classes):
                 raise ValueError(f"the covers' classes {sorted(named)} are not the classes {self.classes}")
@@ -231,6 +276,11 @@ class ModelContract:
     def tells_doubt(self) -> bool:
         """Whether a map by the model says where the imagery is unlike what training showed."""
         return self.pixels is not None and self.spectra is not None
+
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]:
+        """Colour of each class by id, where the model brings its own; else none."""
+        return () if self.learned is None else self.learned.colors
 
     @property
     def patch_classes(self) -> tuple[str, ...]:

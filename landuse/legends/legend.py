@@ -24,7 +24,6 @@ from landuse.redact import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from landuse.classes import LandUseClass
 
 BUILT_IN = ("eurosat", "cover", "worldcover", "io-lulc", "ipcc", "corine-1")
 """Names of the tables beside this module."""
@@ -215,20 +214,6 @@ def check_known(legend: Legend, classes: Iterable[str], model: str) -> None:
             f"Legend {printable(legend.name)} names {_listed(foreign)}, which model {printable(model)} does "
             f"not have. Its classes are {', '.join(map(printable, known))}."
         )
-
-
-def recoloured(
-    entries: tuple[LandUseClass, ...], colors: Sequence[tuple[int, int, int]]
-) -> tuple[LandUseClass, ...]:
-    """Entries in a legend's own colours; as they are where it has none.
-
-    Args:
-        entries: by id.
-        colors: by id; empty leaves the entries as they are.
-    """
-    if not colors:
-        return entries
-    return tuple(replace(entry, color=color) for entry, color in zip(entries, colors, strict=True))
 
 
 def colors_of(tag: str | None, count: int) -> tuple[tuple[int, int, int], ...]:

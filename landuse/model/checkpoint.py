@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from landuse.contract import KnownSpectra, LevelInput, ModelContract, PixelOutputs
+from landuse.contract import KnownSpectra, LearnedClasses, LevelInput, ModelContract, PixelOutputs
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
@@ -82,10 +82,11 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=_whole(values["patch_size_px"]),
         resolution_m=_number(values["resolution_m"]),
         temperature=_number(values["temperature"]),
-        # Older checkpoints do not name these three.
+        # Older checkpoints do not name these four.
         optional_bands=_texts(values.get("optional_bands", [])),
         pixels=_pixel_outputs(values.get("pixels")),
         spectra=_known_spectra(values.get("spectra")),
+        learned=_learned_classes(values.get("learned")),
     )
     contract.check_names()
     return contract
@@ -119,6 +120,18 @@ def _pixel_outputs(values: dict[str, Any] | None) -> PixelOutputs | None:
         cover_temperature=_number(values["cover_temperature"]),
         use_temperature=_number(values["use_temperature"]),
         visible_cover_bias=_numbers(values.get("visible_cover_bias", [])),  # older ones have none
+    )
+
+
+def _learned_classes(values: dict[str, Any] | None) -> LearnedClasses | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(LearnedClasses)}:
+        raise ValueError("learned is no table of classes")
+    colors = [tuple(map(_whole, _list(color))) for color in _list(values["colors"])]
+    return LearnedClasses(
+        colors=tuple(colors),  # type: ignore[arg-type]  # __post_init__ counts their values
+        temperature=_number(values["temperature"]),
     )
 
 
@@ -268,17 +281,19 @@ def load_pixel_checkpoint(path: Path) -> tuple[PixelNet, ModelContract]:
         )
     try:
         config = PixelNetConfig.from_dict(json.loads(header["network"]))
-        found = (config.visible, config.infrared, config.covers, config.uses)
+        found = (config.visible, config.infrared, config.covers, config.uses, config.classes)
         named = (
             len(contract.required_bands),
             len(contract.optional_bands),
             len(contract.pixels.covers),
             len(contract.pixels.uses),
+            0 if contract.learned is None else len(contract.classes),
         )
         if found != named or contract.bands != (*contract.required_bands, *contract.optional_bands):
             raise ValueError(
-                f"network takes {found[0]} + {found[1]} bands and tells {found[2]} covers and {found[3]} "
-                f"uses apart, contract names {named[0]} + {named[1]} and {named[2]} and {named[3]}"
+                f"network takes {found[0]} + {found[1]} bands and tells {found[2]} covers, {found[3]} uses "
+                f"and {found[4]} learned classes apart, contract names {named[0]} + {named[1]}, {named[2]}, "
+                f"{named[3]} and {named[4]}"
             )
         with torch.device("meta"):
             network = PixelNet(config)

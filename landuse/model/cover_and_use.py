@@ -44,6 +44,11 @@ def with_prior(cover_logits: Tensor, present: Tensor, contract: ModelContract) -
     return logits + bias * (present == 0).all(1)[:, None, None, None]
 
 
+def cover_shares(cover_logits: Tensor, outputs: PixelOutputs) -> Tensor:
+    """The probability of each cover, (B, covers, H, W), of logits ``with_prior``."""
+    return (cover_logits.float() / outputs.cover_temperature).softmax(1)
+
+
 def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
     """The probability of each class and of each cover.
 
@@ -58,7 +63,7 @@ def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -
     outputs = contract.pixels
     if outputs is None:
         raise ValueError(f"model {contract.name} classifies patches, not pixels")
-    covers = (cover_logits.float() / outputs.cover_temperature).softmax(1)
+    covers = cover_shares(cover_logits, outputs)
     scaled = use_logits.float() / outputs.use_temperature
     classes = covers.new_zeros((covers.shape[0], len(contract.classes), *covers.shape[2:]))
     for index, uses in enumerate(outputs.uses_of_covers):

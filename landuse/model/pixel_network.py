@@ -54,6 +54,8 @@ class PixelNetConfig:
     """Channels of the dense head at a quarter and a half of the resolution."""
     window_px: int = 64
     """Side of the windows that attention pools over, in pixels of the input."""
+    classes: int = 0
+    """Classes of a user's own that a ``ClassHead`` tells apart; 0: there is no such head."""
 
     def __post_init__(self) -> None:
         if self.name != NAME:
@@ -72,6 +74,8 @@ class PixelNetConfig:
         for limit, values in limits:
             if not all(isinstance(value, int) and 1 <= value <= limit for value in values):
                 raise ValueError(f"{values} must be whole numbers in 1..{limit}")
+        if type(self.classes) is not int or not (self.classes == 0 or 2 <= self.classes <= MAX_OUTPUTS):
+            raise ValueError(f"classes is {self.classes!r}; use 0, or 2 to {MAX_OUTPUTS}")
         window = self.window_px
         if not isinstance(window, int) or window % 16 or not 16 <= window <= 1024:
             raise ValueError(f"window_px is {window!r}; use a multiple of 16 in 16..1024")
@@ -82,8 +86,11 @@ class PixelNetConfig:
         return self.visible + self.infrared
 
     def to_dict(self) -> dict[str, object]:
-        """The config as plain JSON values."""
-        return asdict(self)
+        """The config as plain JSON values; without ``classes`` where there are none, as it always was."""
+        values = asdict(self)
+        if not self.classes:
+            del values["classes"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
@@ -109,6 +116,72 @@ class Pyramid(NamedTuple):
     """(B, widths[1], H/4, W/4)."""
     eighth: Tensor
     """(B, widths[2], H/8, W/8)."""
+
+
+class DenseFeatures(NamedTuple):
+    """What the dense head of a network knows of a block's pixels."""
+
+    half: Tensor
+    """(B, decoder[1], H/2, W/2), its last features."""
+    cover: Tensor
+    """(B, covers, H, W), logits."""
+    use_half: Tensor
+    """(B, uses, H/2, W/2), logits."""
+
+    @property
+    def use(self) -> Tensor:
+        """(B, uses, H, W), logits, each of four pixels."""
+        return _doubled(self.use_half)
+
+
+class ClassHead(nn.Module):
+    """A linear head for classes of a user's own, on what the network knows of each pixel and on its bands.
+
+    The logits are ``weight @ features + bias``. A pixel's features are, in this order, the dense head's last
+    ones, the logits of the uses and of the covers, the standardised bands (0 where one is missing), and 1
+    where the image has no infrared band. It is computed in two parts, since the first two are of half the
+    resolution.
+    """
+
+    def __init__(self, config: PixelNetConfig) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(config.decoder[1] + config.uses, config.classes, 1)
+        self.fine = nn.Conv2d(config.covers + config.bands + 1, config.classes, 1, bias=False)
+
+    def forward(self, found: DenseFeatures, x: Tensor, present: Tensor) -> Tensor:
+        """Logits of each pixel's class, (B, classes, H, W).
+
+        Args:
+            found: of ``PixelNet.dense_features``.
+            x: the network's input.
+            present: as for ``PixelNet.features``.
+        """
+        coarse: Tensor = self.coarse(coarse_features(found))
+        fine: Tensor = self.fine(fine_features(found, x, present))
+        return _doubled(coarse) + fine
+
+    def load_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Take the weights of a linear function of a pixel's features, (classes, features) and (classes,)."""
+        coarse = self.coarse.weight.shape[1]
+        with torch.no_grad():
+            self.coarse.weight.copy_(weight[:, :coarse, None, None])
+            self.fine.weight.copy_(weight[:, coarse:, None, None])
+            if self.coarse.bias is not None:
+                self.coarse.bias.copy_(bias)
+
+
+def coarse_features(found: DenseFeatures) -> Tensor:
+    """The features of a ``ClassHead`` that are of half the resolution, (B, n, H/2, W/2) float32."""
+    return torch.cat([found.half.float(), found.use_half.float()], 1)
+
+
+def fine_features(found: DenseFeatures, x: Tensor, present: Tensor) -> Tensor:
+    """The features of a ``ClassHead`` that are of the full resolution, (B, n, H, W) float32."""
+    visible = x.shape[1] - present.shape[1]
+    there = x[:, visible:] * present[:, :, None, None]
+    blind = (present == 0).all(1).to(x.dtype)[:, None, None, None]
+    blind = blind.expand(x.shape[0], 1, *x.shape[2:])
+    return torch.cat([found.cover.float(), x[:, :visible], there, blind], 1)
 
 
 class PixelNet(nn.Module):
@@ -149,6 +222,7 @@ class PixelNet(nn.Module):
         self.covers = nn.Conv2d(narrow, 4 * config.covers, 3, 1, 1)
         self.uses = nn.Conv2d(narrow, config.uses, 3, 1, 1)
         self.shuffle = nn.PixelShuffle(2)
+        self.learned = ClassHead(config) if config.classes else None
         init_convolutions(self)
         for head in (self.covers, self.uses):
             if not head.weight.is_meta:
@@ -192,6 +266,11 @@ class PixelNet(nn.Module):
 
         The use is told at a half of the resolution: no label says it of a single pixel.
         """
+        found = self.dense_features(pyramid)
+        return found.cover, found.use
+
+    def decoded(self, pyramid: Pyramid) -> Tensor:
+        """The last features of the dense head, (B, decoder[1], H/2, W/2)."""
         coarse = _doubled(self.from_eighth_norm(self.from_eighth(pyramid.eighth)))
         y = F.relu(self.from_quarter_norm(self.from_quarter(pyramid.quarter)) + coarse, inplace=True)
         y = F.relu(self.mix_quarter_norm(self.mix_quarter(y)), inplace=True)
@@ -199,7 +278,12 @@ class PixelNet(nn.Module):
         fine = torch.cat([pyramid.half, pyramid.stem], 1)
         z = F.relu(self.from_half_norm(self.from_half(fine)) + coarse, inplace=True)
         z = F.relu(self.mix_half_norm(self.mix_half(z)), inplace=True)
-        return self.shuffle(self.covers(z)), _doubled(self.uses(z))
+        return z
+
+    def dense_features(self, pyramid: Pyramid) -> DenseFeatures:
+        """What ``dense`` makes its logits of, and these, for a ``ClassHead``."""
+        z = self.decoded(pyramid)
+        return DenseFeatures(half=z, cover=self.shuffle(self.covers(z)), use_half=self.uses(z))
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Logits of patches, (B, uses); ``x`` and ``present`` as for ``features``."""

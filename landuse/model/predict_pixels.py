@@ -14,7 +14,7 @@ import torch
 
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint, model_path
-from landuse.model.cover_and_use import combine, with_prior
+from landuse.model.cover_and_use import combine, cover_shares, with_prior
 from landuse.model.devices import resolve_device
 from landuse.model.doubt import DoubtMeter
 from landuse.model.networks import fold_norms
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from landuse.contract import ModelContract
-    from landuse.model.pixel_network import PixelNet
+    from landuse.model.pixel_network import DenseFeatures, PixelNet
 
 PRECISIONS = ("auto", "fp32", "bf16")
 """``auto``: bfloat16 on a GPU that computes in it, else float32."""
@@ -131,10 +131,25 @@ class PixelPredictor:
         """
         input_dn, present = self._input_dn(dn, tuple(bands), level)
         with full_float32():
-            covers, uses = self.logits(self._standardized(input_dn), present)
-            classes, of_cover = combine(with_prior(covers, present, self.contract), uses, self.contract)
+            classes, of_cover = self._shares(self._standardized(input_dn), present)
             doubt = self._meter(tuple(bands))(input_dn).cpu().numpy() if self.contract.tells_doubt else None
         return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy(), doubt=doubt)
+
+    def _shares(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of each pixel's class and of its cover, of standardised ``(1, bands, H, W)``."""
+        contract, head = self.contract, self._network.learned
+        if contract.learned is None or head is None or contract.pixels is None:
+            covers, uses = self.logits(x, present)
+            return combine(with_prior(covers, present, contract), uses, contract)
+        found = self.dense_features(x, present)
+        classes = (head(found, x, present) / contract.learned.temperature).softmax(1)
+        return classes, cover_shares(with_prior(found.cover, present, contract), contract.pixels)
+
+    def dense_features(self, x: Tensor, present: Tensor) -> DenseFeatures:
+        """The network alone: standardised ``(B, bands, H, W)`` to what a head for other classes looks at."""
+        half = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self._network.dense_features(self._network.features(x, present))
 
     def _meter(self, bands: tuple[str, ...]) -> DoubtMeter:
         if bands not in self._meters:
@@ -147,6 +162,19 @@ class PixelPredictor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             covers, uses = self._network.dense(self._network.features(x, present))
         return covers, uses
+
+    def block_input(self, dn: NDArray[np.uint16], bands: Sequence[str], level: str) -> tuple[Tensor, Tensor]:
+        """What the network reads of a block, (1, bands of the contract, H, W), and which bands are there.
+
+        Args:
+            dn: as for ``pixel_scores``.
+            bands: as for ``pixel_scores``.
+            level: ``"L1C"`` or ``"L2A"``.
+
+        Raises:
+            ModelError: type, shape, bands or level are not the contract's.
+        """
+        return self._input(dn, tuple(bands), level)
 
     def _input(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> tuple[Tensor, Tensor]:
         """(1, bands of the contract, H, W) and which of the optional ones are there, (1, optional)."""

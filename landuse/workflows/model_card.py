@@ -49,6 +49,7 @@ from pystac.extensions.raster import DataType
 
 import landuse
 from landuse.classes import LAND_COVER, LAND_USE
+from landuse.classes import legend as class_legend
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint
@@ -75,6 +76,7 @@ from landuse.sentinel2 import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from landuse.classes import LandUseClass
@@ -705,34 +707,42 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
     cover_formula = "p(cover) = softmax(cover_logits / cover_temperature)"
     if outputs.visible_cover_bias:
         cover_formula += ", visible_cover_bias added to cover_logits where all optional bands are missing"
-    landuse_output = ModelOutput.create(
-        name="landuse",
-        tasks=tasks,
-        result=result(len(contract.classes)),
-        description=(
-            "Probabilities of each pixel's land use, which post-processing makes of the logits of covers and "
-            "of uses: sum over covers of p(cover) p(use | cover). The network's third head, of whole patches "
-            f"of {contract.patch_size_px} px, tells the uses {', '.join(map(printable, outputs.uses))}."
-        ),
-        classes=[_class(value, name) for value, name in enumerate(contract.classes)],
-        post_processing_function=ProcessingExpression.create(
-            format=COMBINATION_FORMAT,
-            expression={
-                "formula": (
-                    f"{cover_formula}; p(use | cover) = softmax over the "
-                    "uses of the cover of use_logits / use_temperature. Of a cover of several uses, those "
-                    "that are not decided at each pixel are averaged over use_around_px around it, weighted "
-                    "by p(cover)."
-                ),
-                "uses": list(outputs.uses),
-                "uses_of_covers": uses,
-                "cover_temperature": outputs.cover_temperature,
-                "use_temperature": outputs.use_temperature,
-                "visible_cover_bias": list(outputs.visible_cover_bias),
-                "use_around_px": USE_AROUND_PX,
-                "decided_at_each_pixel": [name for name in LINES if name in outputs.uses],
-            },
-        ),
+    landuse_output = (
+        _learned_output(contract, result)
+        if contract.learned is not None
+        else ModelOutput.create(
+            name="landuse",
+            tasks=tasks,
+            result=result(len(contract.classes)),
+            description=(
+                "Probabilities of each pixel's land use, which post-processing makes of the logits of covers "
+                "and "
+                "of uses: sum over covers of p(cover) p(use | cover). The network's third head, of whole "
+                "patches "
+                f"of {contract.patch_size_px} px, tells the uses {', '.join(map(printable, outputs.uses))}."
+            ),
+            classes=[_class(value, name) for value, name in enumerate(contract.classes)],
+            post_processing_function=ProcessingExpression.create(
+                format=COMBINATION_FORMAT,
+                expression={
+                    "formula": (
+                        f"{cover_formula}; p(use | cover) = softmax over the "
+                        "uses of the cover of use_logits / use_temperature. Of a cover of several uses, "
+                        "those "
+                        "that are not decided at each pixel are averaged over use_around_px around it, "
+                        "weighted "
+                        "by p(cover)."
+                    ),
+                    "uses": list(outputs.uses),
+                    "uses_of_covers": uses,
+                    "cover_temperature": outputs.cover_temperature,
+                    "use_temperature": outputs.use_temperature,
+                    "visible_cover_bias": list(outputs.visible_cover_bias),
+                    "use_around_px": USE_AROUND_PX,
+                    "decided_at_each_pixel": [name for name in LINES if name in outputs.uses],
+                },
+            ),
+        )
     )
     cover_output = ModelOutput.create(
         name="cover",
@@ -750,6 +760,30 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
         ),
     )
     return [landuse_output, cover_output]
+
+
+def _learned_output(contract: ModelContract, result: Callable[[int], ResultStructure]) -> ModelOutput:
+    """What a head for a user's own classes gives, as MLM says it."""
+    assert contract.learned is not None  # of such a contract
+    entries = class_legend(contract.classes, contract.colors)
+    return ModelOutput.create(
+        name="landuse",
+        tasks=[TaskType.SEMANTIC_SEGMENTATION, TaskType.CLASSIFICATION],
+        result=result(len(contract.classes)),
+        description=(
+            "Probabilities of each pixel's class, which post-processing makes of the logits of a linear head "
+            "on "
+            "the network's features, its logits and its input."
+        ),
+        classes=[_class(entry.id, entry.name, entries) for entry in entries],
+        post_processing_function=ProcessingExpression.create(
+            format=SOFTMAX_FORMAT,
+            expression={
+                "formula": "softmax(logits / temperature)",
+                "temperature": contract.learned.temperature,
+            },
+        ),
+    )
 
 
 def _class(value: int, name: str, legend: tuple[LandUseClass, ...] = LAND_USE) -> Classification:

@@ -25,6 +25,7 @@ from landuse.cli import app
 from tests.docs.pages import DOCS, ROOT, Code, code_of, commands_of
 
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
+OWN_CLASSES = DOCS / "tutorial-own-classes.md"
 PAGES = [
     README,
     ROOT / "CONTRIBUTING.md",
@@ -135,6 +136,7 @@ def write_config(reader):
 
 
 PREPARED = {
+    "demo": lambda folder, demo: shutil.copytree(demo, folder / "demo"),
     "label points.gpkg": label,
     "map-june": lambda reader: map_date(reader, "map-june", 0),
     "map-july": lambda reader: map_date(reader, "map-july", 1),
@@ -177,6 +179,19 @@ def test_tutorial_runs_and_prints_what_it_shows(reader):
     shown = [line for code in code_of(TUTORIAL) if code.language == "text" for line in code.text.splitlines()]
     assert len(shown) >= 8
     assert [line for line in shown if masked(line) not in printed] == []
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_own_classes_runs_and_prints_what_it_shows(tmp_path, demo):
+    output = run_page(OWN_CLASSES, tmp_path, demo)
+    printed = {masked(line) for line in output.splitlines()}
+    shown = [
+        line for code in code_of(OWN_CLASSES) if code.language == "text" for line in code.text.splitlines()
+    ]
+    assert len(shown) == 4
+    assert [line for line in shown if masked(line) not in printed] == []
+    # The polygon that was mislabelled on purpose is found.
+    assert re.search(r"^ *1 +4 +field +wood ", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,7 +8,7 @@ import pytest
 
 from landuse import contract, errors
 from landuse.classes import EUROSAT, EUROSAT_NAMES
-from landuse.contract import LevelInput, ModelContract
+from landuse.contract import LearnedClasses, LevelInput, ModelContract, PixelOutputs
 from landuse.model.bands import EUROSAT_TIFF
 from landuse.pipeline import cells, scene
 from landuse.pipeline.cells import NODATA_ID, Block
@@ -89,6 +89,36 @@ NAN, INF = float("nan"), float("inf")
 def test_a_contract_is_checked_at_birth(values, message):
     with pytest.raises(ValueError, match=message):
         replace(CONTRACT, **values).check_names()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"colors": ((0, 0, 0),)}, "1 colours of learned classes"),
+        ({"colors": ((0, 0, 0), (0, 0, 256))}, r"colour \(0, 0, 256\) is not three whole numbers"),
+        ({"colors": ((0, 0, 0), (0, 0, True))}, "is not three whole numbers"),
+        ({"colors": ((0, 0, 0), (0, 0))}, "is not three whole numbers"),
+        ({"temperature": 0.0}, "temperature of learned classes 0 is not in"),
+        ({"temperature": NAN}, "temperature of learned classes nan"),
+    ],
+)
+def test_learned_classes_are_checked_at_birth(values, message):
+    with pytest.raises(ValueError, match=message):
+        LearnedClasses(**({"colors": ((0, 0, 0), (1, 2, 3))} | values))
+
+
+def test_learned_classes_need_a_network_of_pixels_and_a_colour_each():
+    learned = LearnedClasses(colors=((0, 0, 0), (1, 2, 3)))
+    with pytest.raises(ValueError, match="need a network of pixels"):
+        replace(CONTRACT, learned=learned)
+    outputs = PixelOutputs(covers=("x", "y"), uses_of_covers=(("u",), ("v", "w")), uses=("v", "w"))
+    own = replace(CONTRACT, pixels=outputs, learned=learned)  # its classes are no uses of the covers
+    assert own.colors == learned.colors
+    assert CONTRACT.colors == ()
+    with pytest.raises(ValueError, match="3 colours for 2 learned classes"):
+        replace(own, learned=LearnedClasses(colors=((0, 0, 0),) * 3))
+    with pytest.raises(ValueError, match="class 'a/b' is no name"):
+        replace(own, classes=("a/b", "c")).check_names()
 
 
 def test_a_contract_knows_its_levels():

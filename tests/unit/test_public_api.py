@@ -17,9 +17,11 @@ PUBLIC = {
     "ProviderError",
     "ReadError",
     "UsageError",
+    "LearnReport",
     "MapReport",
     "__version__",
     "classify",
+    "learn",
     "map",
     "open_map",
 }

@@ -8,13 +8,14 @@ import json
 import signal
 import socket
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from landuse.contract import LearnedClasses
 from landuse.errors import LanduseError, UsageError
 from landuse.model.checkpoint import DAMAGE, contract_from_dict
 from landuse.pipeline.blocks.plan import cell_px, make_plan
@@ -65,7 +66,14 @@ ODD = (None, True, False, "", "\0", "a" * 5000, "\u202e\ud7ff")
 HOSTILE = (*PRIVATE, *TEXTS, *NUMBERS, *SHAPES, *LISTS, *ODD)
 
 PIXELS = pixel_contract()
-CONTRACTS = tuple(json.loads(json.dumps(asdict(one))) for one in (BrightnessClassifier(64).contract, PIXELS))
+LEARNED = replace(
+    PIXELS,
+    classes=("wheat", "maize"),
+    learned=LearnedClasses(colors=((240, 200, 80), (30, 105, 50)), temperature=1.5),
+)
+CONTRACTS = tuple(
+    json.loads(json.dumps(asdict(one))) for one in (BrightnessClassifier(64).contract, PIXELS, LEARNED)
+)
 ITEMS = (
     stac_item("one", proj__code="EPSG:32632", proj__bbox=[500000, 5540000, 600000, 5650000]),
     stac_item(

@@ -20,7 +20,7 @@ import landuse
 from landuse.classes import LandUseClass, legend
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
-from landuse.legends.legend import Legend, MergedClasses, check_known, merged_classes, recoloured
+from landuse.legends.legend import Legend, MergedClasses, check_known, merged_classes
 from landuse.pipeline.cells import Block
 from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
 from landuse.pipeline.scene import AreaView, BandAsset, Scene, is_masked, mask_bands
@@ -118,6 +118,9 @@ class RunPlan:
     """What they are sums of, of the model's classes; None where they are the model's."""
     covers: tuple[str, ...]
     """Names of the land covers; the index is the id. Empty for a model that tells none."""
+    colors: tuple[tuple[int, int, int], ...] = ()
+    """Colour of each class by id, where the model brings its own and no legend does. They do not decide
+    pixels."""
     tells_doubt: bool = False
     """Whether the model says where the imagery is unlike what it was trained on."""
     min_confidence: float = 0.0
@@ -130,7 +133,7 @@ class RunPlan:
     @property
     def entries(self) -> tuple[LandUseClass, ...]:
         """Its classes by id, with titles and colours."""
-        return recoloured(legend(self.classes), () if self.legend is None else self.legend.colors)
+        return legend(self.classes, self.colors if self.legend is None else self.legend.colors)
 
     @property
     def cell_m(self) -> float:
@@ -242,7 +245,7 @@ class RunPlan:
         which show the same.
         """
         values = self.to_dict()
-        for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
+        for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped", "colors"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
         for name in ("covers", "tells_doubt", "min_confidence", "legend"):
@@ -294,6 +297,7 @@ class RunPlan:
             KeyError, TypeError, ValueError: the values are no plan.
         """
         tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tupled["colors"] = tuple(tuple(color) for color in values.get("colors", ()))
         tupled["scenes"] = tuple(_scene_from_dict(scene) for scene in values["scenes"])
         tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
         tupled["legend"] = _legend_from_dict(values.get("legend"))
@@ -338,7 +342,7 @@ def _geobox(crs: str, left_m: float, top_m: float, size_m: float, rows: int, col
     return GeoBox((rows, cols), Affine(size_m, 0, left_m, 0, -size_m, top_m), crs)
 
 
-def _data_extent(
+def data_extent(
     scenes: Sequence[Scene], crs: str, left_m: float, top_m: float, pixel_m: float
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns, in pixels from the grid's corner, that enclose the scenes' pixels."""
@@ -613,7 +617,7 @@ def make_plan(
     cell_m = stride_px * contract.resolution_m
     left_m, top_m = col_start * cell_m, -row_start * cell_m
     rows, cols = row_stop - row_start, col_stop - col_start
-    data_rows, data_cols = _data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
+    data_rows, data_cols = data_extent(scenes, crs, left_m, top_m, contract.resolution_m)
     return RunPlan(
         version=landuse.__version__,
         crs=crs,
@@ -640,6 +644,7 @@ def make_plan(
         classes=classes,
         legend=merged,
         covers=() if contract.pixels is None else contract.pixels.covers,
+        colors=contract.colors if merged is None else (),
         tells_doubt=contract.tells_doubt,
         min_confidence=min_confidence,
         probabilities=probabilities,

@@ -19,8 +19,8 @@ from rasterio.windows import Window
 
 from landuse.classes import LandUseClass, legend
 from landuse.errors import ReadError, UsageError
-from landuse.legends.legend import colors_of, recoloured
-from landuse.pipeline.cells import NODATA_ID
+from landuse.legends.legend import colors_of
+from landuse.pipeline.cells import COLORS_TAG, NODATA_ID
 from landuse.pipeline.maps.moved_probability import MapCells, to_steps
 from landuse.pipeline.stac_json import mapping, number, sequence
 from landuse.redact import printable
@@ -506,7 +506,7 @@ def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[s
 
 def class_entries(names: tuple[str, ...], tags: Mapping[str, str]) -> tuple[LandUseClass, ...]:
     """Titles and colours of a map's classes: those of its legend where its tags hold one."""
-    return recoloured(legend(names), colors_of(tags.get("class_colors"), len(names)))
+    return legend(names, colors_of(tags.get(COLORS_TAG), len(names)))
 
 
 def strips(raster: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -67,7 +67,7 @@ class VectorUse:
     layer_option: str = "--aoi-layer"
     """The option that names its layer."""
     kind: str = "POLYGON"
-    """What the layer's geometries are; one that may hold any is taken, too."""
+    """What the layer's geometries are, empty: anything; one that may hold any is taken, too."""
     preferred: str | None = None
     """The layer to take of several, where there is one of that name."""
     columns: bool = False
@@ -227,9 +227,10 @@ def _chosen(
     found = ", ".join(f"{name}: {kind.title()}" for name, kind in kinds.items()) or "none"
     if layer is not None:
         raise UsageError(f"{use.option} {path} has no table {layer!r} of geometries. It has: {found}.")
+    wanted = f"{use.kind.lower()}s" if use.kind else "geometries"
     raise UsageError(
-        f"{use.option} {path} has {len(fit)} layers of {use.kind.lower()}s (tables: {found}; views are not "
-        f"read). Name one with {use.layer_option}."
+        f"{use.option} {path} has {len(fit)} layers of {wanted} (tables: {found}; views are not read). "
+        f" Name one with {use.layer_option}."
     )
 
 

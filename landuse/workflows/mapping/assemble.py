@@ -18,6 +18,7 @@ from landuse.legends.legend import hexadecimal
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import (
     AREA_STEPS,
+    COLORS_TAG,
     NODATA_ID,
     SHARE_STEPS,
     STATUS_COLORS,
@@ -240,12 +241,14 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
 
 def _legend_tags(plan: RunPlan) -> dict[str, str]:
     """What the classes are sums of, and their colours, where a legend says so."""
+    colors = plan.colors if plan.legend is None else plan.legend.colors
+    own = {COLORS_TAG: json.dumps([hexadecimal(color) for color in colors])} if colors else {}
     if plan.legend is None:
-        return {}
+        return own
     return {
         "legend": plan.legend.name,
         "legend_source": plan.legend.source,
-        "class_colors": json.dumps([hexadecimal(color) for color in plan.legend.colors]),
+        **own,
         "classes_of": json.dumps(plan.legend.of),
     }
 

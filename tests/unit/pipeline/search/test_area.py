@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landuse.errors import UsageError
-from landuse.pipeline.blocks.plan import _data_extent
+from landuse.pipeline.blocks.plan import data_extent
 from landuse.pipeline.geometry import cut_at_antimeridian, footprint_of, outer_rings, project, utm_crs
 from landuse.pipeline.providers import PLANETARY_COMPUTER
 from landuse.pipeline.search import area_file
@@ -143,14 +143,14 @@ def test_a_map_over_the_antimeridian_is_one_piece_in_one_zone(data_dir):
     corner = pyproj.Transformer.from_crs(4326, 32660, always_xy=True).transform
     assert projected.bounds[0] == pytest.approx(min(corner(174, 58)[0], corner(174, 58.3)[0]))
     assert projected.bounds[2] == pytest.approx(max(corner(-178, 58)[0], corner(-178, 58.3)[0]))
-    rows, cols = _data_extent([scene], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
+    rows, cols = data_extent([scene], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
     assert (cols[1] - cols[0], rows[1] - rows[0]) == (10_980 + 1, 10_980 + 1)  # the corner is off the lattice
     assert cols[0] == (scene.bounds_m[0] - projected.bounds[0]) // 10
     # Without its bounds, and moved over the meridian, its outline alone is as wide as it was.
     moved = shapely.transform(footprint_of(scene), lambda lonlat: lonlat + np.array([6.1, 0]))
     moved = replace(scene, crs=None, bounds_m=None, footprint=outer_rings(cut_at_antimeridian(moved)))
     assert len(moved.footprint) == 2
-    _, cols = _data_extent([moved], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
+    _, cols = data_extent([moved], "EPSG:32660", projected.bounds[0], projected.bounds[3], 10.0)
     west, _, east, _ = footprint_of(scene).bounds
     assert (cols[1] - cols[0]) * 10 == pytest.approx(
         (east - west) * 111_320 * math.cos(math.radians(58)), rel=0.1
