@@ -15,8 +15,8 @@ NODATA_ID = 255
 """Class raster value of a cell without a class."""
 
 COLORS_TAG = "class_colors"
-"""Tag of a map's rasters: the colours of its classes, a JSON list of ``"#RRGGBB"`` by id, where its model or a
-legend brings its own."""
+"""Tag of a map's rasters: the colours of its classes, a JSON list of ``"#RRGGBB"`` by id, where its model or
+a legend brings its own."""
 
 SHARE_STEPS = 250
 """Confidence and probability rasters hold rounded multiples of 1/250; 255 is nodata there too."""

@@ -14,7 +14,6 @@ from landuse.legends.legend import (
     hexadecimal,
     load_legend,
     merged_classes,
-    recoloured,
 )
 from landuse.pipeline.blocks.votes import merged
 
@@ -120,7 +119,7 @@ def test_a_file_of_either_form_says_the_same(tmp_path):
     names, told = merged_classes(found[0], ("Dark", "Bright", "Glaring"), "m")
     assert (names, told.of) == (("Night", "Day"), (("Dark",), ("Bright", "Glaring")))
     assert told.colors == ((0x11, 0x22, 0x33), (0xFF, 0xEE, 0))
-    assert [e.color for e in recoloured(legend(names), told.colors)] == list(told.colors)
+    assert [e.color for e in legend(names, told.colors)] == list(told.colors)
     tag = json.dumps([hexadecimal(color) for color in told.colors])
     assert colors_of(tag, 2) == told.colors
     for spoilt in (None, "[", '["#112233"]', '["#112233", 5]', '["#112233", "red"]', "{}"):
