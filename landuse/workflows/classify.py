@@ -17,6 +17,7 @@ import xarray as xr
 import landuse
 from landuse.errors import ModelError, UsageError
 from landuse.model import MAP_MODEL
+from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
 from landuse.pipeline.maps.to_xarray import map_dataset, told_shares
@@ -58,6 +59,8 @@ def classify(
     cell_m: float | None = None,
     stride_px: int | None = None,
     device: str = "auto",
+    smooth: float | str = 0.0,
+    smooth_px: int = SMOOTH_PX,
     probabilities: bool = False,
 ) -> xr.Dataset:
     """Classify Sentinel-2 imagery that is held already: the same map as ``landuse map`` makes of it.
@@ -81,6 +84,8 @@ def classify(
         cell_m: side of a cell of the map in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
+        smooth: how strongly class probabilities are smoothed, as of ``map``; 0: not at all.
+        smooth_px: side of the window in which they are, in pixels: odd, 3 to 11.
         probabilities: also give every class's probability.
 
     Returns:
@@ -104,6 +109,10 @@ def classify(
         raise UsageError(f"stride_px {stride_px!r:.60} is no whole number of pixels. Give 16, say.")
     if isinstance(cell_m, bool) or not isinstance(cell_m, Real | None):
         raise UsageError(f"cell_m {cell_m!r:.60} is no number of metres. Give 10 or 20, say.")
+    if isinstance(smooth, bool) or not isinstance(smooth, Real | str):
+        raise UsageError(f"smooth {smooth!r:.60} is no strength. Give 0.5, say.")
+    if isinstance(smooth_px, bool) or not isinstance(smooth_px, int):
+        raise UsageError(f"smooth_px {smooth_px!r:.60} is no whole number of pixels. Give 7, say.")
     classifier = load_classifier(str(model), device)
     held = _held(data, level, scale, offset, classifier.contract.resolution_m)
     needed = classifier.contract.required_bands
@@ -120,6 +129,8 @@ def classify(
         dates=None,
         cell_m=None if cell_m is None else float(cell_m),
         stride_px=stride_px,
+        smooth=smooth,
+        smooth_px=smooth_px,
         probabilities=probabilities,
     )
     plan = plan_map(request, classifier, [held.scene])

@@ -19,6 +19,7 @@ import shapely
 import landuse
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
+from landuse.pipeline.blocks.smooth import Smoothing
 from landuse.pipeline.cells import Block
 from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
 from landuse.pipeline.scene import AreaView, BandAsset, Scene, is_masked, mask_bands
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-COMPOSITES = ("best", "median")
+COMPOSITES = ("best", "median", "medoid")
+FUSIONS = ("pixels", "dates")
+"""What of several dates becomes one: their pixels, which are then classified, or their probabilities."""
 BAND_SETS = {"all": None, "rgb": ("B04", "B03", "B02"), "rgb-nir": ("B04", "B03", "B02", "B08")}
 """What may be asked for by name, of the bands that a model can do without; None: all of them."""
 MAX_CELL_PX = 64
@@ -103,7 +106,10 @@ class RunPlan:
     level: str
     """Processing level of every scene."""
     composite: str
-    """``"best"`` or ``"median"``."""
+    """``"best"``, ``"median"`` or ``"medoid"``."""
+    fuse: str = "pixels"
+    """``"pixels"``: the composite is classified. ``"dates"``: each date is, and the probabilities of those
+    that are clear at a pixel are averaged."""
     scenes: tuple[Scene, ...]
     """In order of preference."""
     model: str
@@ -118,10 +124,25 @@ class RunPlan:
     """Whether the model says where the imagery is unlike what it was trained on."""
     min_confidence: float = 0.0
     """Cells whose confidence, times what doubt leaves of it, is below this have no class."""
+    smooth: tuple[float, ...] = ()
+    """Of each class how strongly its probabilities are smoothed, as ``smooth.Smoothing`` has it; empty: none
+    is."""
+    smooth_px: int = 0
+    """Side of the window of the smoothing in pixels; 0 without."""
     probabilities: bool
     """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
     """Units of work; together they cover the grid once. They do not decide pixels."""
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """How class probabilities are smoothed."""
+        return Smoothing(strengths=self.smooth, window_px=self.smooth_px) if self.smooth else Smoothing()
+
+    @property
+    def reads_every_date(self) -> bool:
+        """Whether a pixel is read of every date, not of the first clear one alone."""
+        return reads_every_date(self.composite, self.fuse)
 
     @property
     def cell_m(self) -> float:
@@ -236,9 +257,11 @@ class RunPlan:
         for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
-        for name in ("covers", "tells_doubt", "min_confidence"):
+        for name in ("covers", "tells_doubt", "min_confidence", "smooth", "smooth_px"):
             if not values[name]:
                 del values[name]
+        if self.fuse == "pixels":
+            del values["fuse"]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -286,6 +309,11 @@ class RunPlan:
         tupled["scenes"] = tuple(_scene_from_dict(scene) for scene in values["scenes"])
         tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
         return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
+
+
+def reads_every_date(composite: str, fuse: str) -> bool:
+    """Whether a pixel is read of every date, not of the first clear one alone."""
+    return composite != "best" or fuse == "dates"
 
 
 def json_number(value: float | None) -> float | str | None:
@@ -441,18 +469,26 @@ def check_fit(
     *,
     stride_px: int,
     composite: str,
+    fuse: str = "pixels",
     bands: str = "all",
     block_px: int | None = None,
 ) -> None:
     """Refuse what no map can be made of; the arguments are those of ``make_plan``.
 
     Raises:
-        UsageError: the stride, composite, bands or block size does not fit, or the scenes mix levels.
+        UsageError: the stride, composite, fusion, bands or block size does not fit, or the scenes mix levels.
         ModelError: the scenes lack a band or level that the model needs.
     """
     _check_stride(contract, stride_px)
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
+    if fuse not in FUSIONS:
+        raise UsageError(f"--fuse {fuse!r} is unknown. Use one of {', '.join(FUSIONS)}.")
+    if fuse == "dates" and composite != "best":
+        raise UsageError(
+            f"--fuse dates classifies each date by itself, and --composite {composite} makes one image of "
+            "all. Give one of the two."
+        )
     engine = engine_of(contract)
     # Around each block of pixels its context is computed too, which tiny blocks would repeat for ever.
     least_px = stride_px if engine == "windows" else max(stride_px, MIN_BLOCK_PX)
@@ -543,11 +579,13 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
+    fuse: str = "pixels",
     asked: bool = False,
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
     min_confidence: float = 0.0,
+    smoothing: Smoothing | None = None,
     block_px: int | None = None,
     crs: str | None = None,
 ) -> RunPlan:
@@ -559,18 +597,20 @@ def make_plan(
         contract: the model's.
         weights_sha256: digest of the model's file.
         stride_px: cell size in pixels; of a model of patches it must divide the patch size.
-        composite: ``"best"`` or ``"median"``.
+        composite: one of ``COMPOSITES``.
+        fuse: one of ``FUSIONS``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
         asked: True counts the area's land alone, also where the grid is filled. An area that clips always is.
         position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
+        smoothing: of class probabilities; None: none.
         min_confidence: below it, times what doubt leaves of it, a cell has no class.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
 
     Raises:
-        UsageError: the stride, composite, bands or block size does not fit, or the area is too wide
+        UsageError: the stride, composite, fusion, bands or block size does not fit, or the area is too wide
             for one zone or too large.
         ModelError: the scenes lack a band or level that the model needs.
     """
@@ -579,9 +619,11 @@ def make_plan(
         contract,
         stride_px=stride_px,
         composite=composite,
+        fuse=fuse,
         bands=bands,
         block_px=block_px,
     )
+    smoothing = smoothing or Smoothing()
     engine = engine_of(contract)
     read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
@@ -612,6 +654,7 @@ def make_plan(
         missing_bands=missing,
         level=scenes[0].level,
         composite=composite,
+        fuse=fuse,
         scenes=tuple(_only_read(scene, read) for scene in scenes),
         model=contract.name,
         weights_sha256=weights_sha256,
@@ -619,6 +662,8 @@ def make_plan(
         covers=() if contract.pixels is None else contract.pixels.covers,
         tells_doubt=contract.tells_doubt,
         min_confidence=min_confidence,
+        smooth=smoothing.strengths if smoothing.is_on else (),
+        smooth_px=smoothing.window_px if smoothing.is_on else 0,
         probabilities=probabilities,
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )

@@ -57,7 +57,7 @@ class Imagery:
     bands: tuple[str, ...]
     """Names of the bands to read, in the order of the result."""
     composite: str
-    """``"best"`` or ``"median"``: how several scenes become one image."""
+    """``"best"``, ``"median"`` or ``"medoid"``: how several scenes become one image."""
     margin_m: float
     """How far outside its footprint a scene may still have pixels, in metres."""
 
@@ -83,7 +83,7 @@ def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) ->
             lost.append(scene)
         if layer is None:
             continue
-        if imagery.composite == "median":
+        if imagery.composite != "best":
             layers.append(layer)
             days.append(day)
             continue
@@ -93,25 +93,52 @@ def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) ->
             break
     if layers:
         image = composite(layers, imagery.composite, days)
-    if image is None:
-        nothing = np.zeros(geobox.shape, np.bool_)
-        dn = np.zeros((len(imagery.bands), *geobox.shape), np.uint16)
-        image = pixel_block(dn, nothing, nothing, bands=imagery.bands, geobox=geobox)
+    image = no_pixels(imagery, geobox) if image is None else image
     return BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
+
+
+def read_dates(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> Iterator[BlockPixels]:
+    """Read every solar day of a rectangle by itself, the clearest first; each when it is asked for.
+
+    So a caller that is done with one before it asks for the next holds no more of a month than of a day.
+
+    Args:
+        imagery: scenes and bands; of a day's scenes the first that is usable at a pixel is taken.
+        geobox: the rectangle's pixels, in the map's CRS.
+        remote: how what is not on this machine is read.
+        block: name for the records of failures.
+    """
+    of_day: dict[date, list[Scene]] = {}
+    for scene, day in _touching(imagery, geobox):
+        of_day.setdefault(day, []).append(replace(scene, spare=False))
+    for scenes in of_day.values():
+        yield read_pixels(replace(imagery, scenes=tuple(scenes), composite="best"), geobox, remote, block)
+
+
+def no_pixels(imagery: Imagery, geobox: GeoBox) -> xr.Dataset:
+    """What is read of a rectangle that no scene shows."""
+    nothing = np.zeros(geobox.shape, np.bool_)
+    dn = np.zeros((len(imagery.bands), *geobox.shape), np.uint16)
+    return pixel_block(dn, nothing, nothing, bands=imagery.bands, geobox=geobox)
 
 
 def _in_turn(imagery: Imagery, geobox: GeoBox, lost: Sequence[Scene]) -> Iterator[tuple[Scene, date]]:
     """Scenes that touch the rectangle; spare ones only where pixels of another are missing by then."""
-    extent, crs = shapely.box(*geobox.boundingbox.bbox), str(geobox.crs)
-    touching = [
-        (scene, day)
-        for scene, day in zip(imagery.scenes, solar_days(imagery.scenes), strict=True)
-        if footprint_in(scene, crs).buffer(imagery.margin_m).intersects(extent)
-    ]
+    touching = _touching(imagery, geobox)
     yield from (one for one in touching if not one[0].spare)
     for one in touching:
         if one[0].spare and lost:
             yield one
+
+
+def _touching(imagery: Imagery, geobox: GeoBox) -> list[tuple[Scene, date]]:
+    """Scenes that may have pixels in the rectangle, with their solar days."""
+    extent, crs = shapely.box(*geobox.boundingbox.bbox), str(geobox.crs)
+    return [
+        (scene, day)
+        for scene, day in zip(imagery.scenes, solar_days(imagery.scenes), strict=True)
+        if footprint_in(scene, crs).buffer(imagery.margin_m).intersects(extent)
+    ]
 
 
 def _read_somewhere(

@@ -14,6 +14,7 @@ import shapely
 
 from landuse.errors import IncompleteError, UsageError
 from landuse.model import MAP_MODEL
+from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.cells import percent
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.providers import Provider
@@ -26,7 +27,7 @@ from landuse.workflows.mapping.map_area import (
     map_area,
     plan_map,
 )
-from landuse.workflows.mapping.request import MapRequest
+from landuse.workflows.mapping.request import MapRequest, requested_season
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,11 @@ def map(
     stride_px: int | None = ...,
     bands: str = ...,
     max_cloud_percent: float = ...,
+    season: str | None = ...,
     composite: str = ...,
+    fuse: str = ...,
+    smooth: float | str = ...,
+    smooth_px: int = ...,
     probabilities: bool = ...,
     min_confidence: float = ...,
     min_valid_percent: float = ...,
@@ -88,7 +93,11 @@ def map(
     stride_px: int | None = ...,
     bands: str = ...,
     max_cloud_percent: float = ...,
+    season: str | None = ...,
     composite: str = ...,
+    fuse: str = ...,
+    smooth: float | str = ...,
+    smooth_px: int = ...,
     probabilities: bool = ...,
     min_confidence: float = ...,
     min_valid_percent: float = ...,
@@ -111,7 +120,11 @@ def map(
     stride_px: int | None = None,
     bands: str = "all",
     max_cloud_percent: float = 40.0,
+    season: str | None = None,
     composite: str = "best",
+    fuse: str = "pixels",
+    smooth: float | str = 0.0,
+    smooth_px: int = SMOOTH_PX,
     probabilities: bool = False,
     min_confidence: float = 0.0,
     min_valid_percent: float = 10.0,
@@ -141,7 +154,14 @@ def map(
         stride_px: side of a cell in pixels of 10 m, of a model that classifies patches; None: 16.
         bands: ``"all"``, ``"rgb"`` or ``"rgb-nir"``: which to read of those that the model can do without.
         max_cloud_percent: leave out scenes with more cloud over the area.
-        composite: ``"best"`` or ``"median"``: how several scenes become one image.
+        season: ``"spring"``, ``"summer"``, ``"autumn"`` or ``"winter"`` where the area lies (south of the
+            equator summer is December to February), or months such as ``"4-6"``; None: any.
+        composite: ``"best"``, ``"median"`` or ``"medoid"``: how several scenes become one image.
+        fuse: ``"pixels"``: the composite is classified; ``"dates"``: each date is, and the probabilities of
+            those that are clear at a pixel are averaged.
+        smooth: how strongly class probabilities are smoothed by those around, of a model that classifies each
+            pixel: 0.5, say, 0 not at all; a string names classes as well, as ``--smooth`` takes them.
+        smooth_px: side of the window in which they are smoothed, in pixels: odd, 3 to 11.
         probabilities: also give every class's probability.
         min_confidence: leave cells unknown whose confidence, times what doubt leaves of it, is below this.
         min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
@@ -175,7 +195,11 @@ def map(
         ("max_cloud_percent", max_cloud_percent, Real),
         ("min_confidence", min_confidence, Real),
         ("min_valid_percent", min_valid_percent, Real),
+        ("season", season, str | None),
         ("composite", composite, str),
+        ("fuse", fuse, str),
+        ("smooth", smooth, Real | str),
+        ("smooth_px", smooth_px, int),
         ("device", device, str),
         ("title", title, str),
         ("allow_failed", allow_failed, bool),
@@ -194,7 +218,11 @@ def map(
         stride_px=stride_px,
         bands=bands,
         max_cloud_percent=max_cloud_percent,
+        season=requested_season(season),
         composite=composite,
+        fuse=fuse,
+        smooth=smooth,
+        smooth_px=smooth_px,
         probabilities=probabilities,
         min_confidence=min_confidence,
         min_valid_percent=min_valid_percent,

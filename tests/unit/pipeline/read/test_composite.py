@@ -27,7 +27,7 @@ def random_layers(seed, count, top_dn, rows=9, cols=7):
         st.sampled_from(["2024-06-01", "2024-06-04", "2024-06-06", "2024-06-09"]), min_size=1, max_size=7
     ),
     grouped=st.booleans(),
-    method=st.sampled_from(["best", "median"]),
+    method=st.sampled_from(["best", "median", "medoid"]),
     top_dn=st.sampled_from([3, 12_000, 65_535]),
 )
 def test_composites_equal_a_loop(seed, days, grouped, method, top_dn):
@@ -42,6 +42,16 @@ def test_composites_equal_a_loop(seed, days, grouped, method, top_dn):
             first_of_day = {}
             for index in usable:
                 first_of_day.setdefault(days[index] if grouped else index, index)
+            if method == "medoid" and first_of_day:
+                in_order = [
+                    first_of_day[day]
+                    for day in dict.fromkeys(days if grouped else range(7))
+                    if day in first_of_day
+                ]
+                spectra = np.array([layers[index].dn[:, row, col] for index in in_order], float)
+                away = np.square(spectra - np.median(spectra, axis=0)).sum(1)
+                assert made.dn[:, row, col].values.tolist() == spectra[away.argmin()].tolist()
+                continue
             for band in range(2):
                 values = [int(layers[index].dn[band, row, col]) for index in first_of_day.values()]
                 if values:
@@ -73,3 +83,27 @@ def test_layers_stay_as_they_are():
 def test_one_group_for_each_layer():
     with pytest.raises(ValueError, match="3 layers, but 2 groups"):
         composite(random_layers(0, 3, 100), "median", ["a", "b"])
+
+
+def test_a_medoid_is_a_spectrum_that_was_seen_and_a_median_need_not_be():
+    spectra = [(100, 900), (200, 100), (800, 300)]
+    layers = [
+        block_of_pixels(
+            dn=np.array(spectrum, np.uint16)[:, None, None],
+            observed=np.ones((1, 1), bool),
+            usable=np.ones((1, 1), bool),
+        )
+        for spectrum in spectra
+    ]
+    assert composite(layers, "median").dn.values.ravel().tolist() == [200, 300]
+    assert composite(layers, "medoid").dn.values.ravel().tolist() == [200, 100]
+    # Of two days both are equally far from what lies between them: the preferred one is taken.
+    assert composite(layers[1:], "medoid").dn.values.ravel().tolist() == [200, 100]
+
+
+@pytest.mark.parametrize("method", ["median", "medoid"])
+def test_strips_change_nothing(monkeypatch, method):
+    layers = random_layers(3, 5, 12_000, rows=20, cols=11)
+    whole = composite(layers, method)
+    monkeypatch.setattr("landuse.pipeline.read.composite._STRIP_PIXELS", 33)
+    assert composite(layers, method).identical(whole)
