@@ -1,9 +1,9 @@
 """Pure: what is read around a block whose pixels are classified in one pass, and its own part.
 
 A pixel's class depends on its surroundings. So a block is read with ``CONTEXT_PX`` more pixels on every
-side, and as many more as a pixel's smoothed probabilities need, as far as there is imagery, and of what the network says only the block's own part is kept. What is
-read begins and ends on the network's lattice, counted from the origin of the UTM zone: a place has the same
-position in it whatever block or area it is read for.
+side, and with as many more as smoothing looks at, as far as there is imagery; of what the network says only
+the block's own part is kept. What is read begins and ends on the network's lattice, counted from the origin
+of the UTM zone: a place has the same position in it whatever block or area it is read for.
 """
 
 from __future__ import annotations

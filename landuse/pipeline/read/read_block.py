@@ -36,6 +36,13 @@ FOOTPRINT_ERROR_M = 200.0
 """How far the edge of a scene's pixels may lie inside its footprint, in metres."""
 
 
+MOST_BYTES = 2**30
+"""Memory for the days of one block of which a median or medoid is made."""
+
+LEAST_ROWS = 64
+"""Rows that are read at a time at least: around each a mask looks at some more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockPixels:
     """What could be read of a block."""
@@ -65,12 +72,42 @@ class Imagery:
 def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
     """Read the scenes that touch a rectangle, in their order, until ``best`` has all of it clear.
 
+    Median and medoid need all days at once: where those are more than ``MOST_BYTES`` the rectangle is read
+    in strips.
+
     Args:
         imagery: scenes, bands and composite.
         geobox: the rectangle's pixels, in the map's CRS.
         remote: how what is not on this machine is read.
         block: name for the records of failures.
     """
+    strips = _strips(imagery, geobox)
+    parts = [_read_strip(imagery, geobox[strip], remote, block) for strip in strips]
+    if len(parts) == 1:
+        return parts[0]
+    dn, observed, usable = (
+        np.concatenate([getattr(part.pixels, name).values for part in parts], axis=-2)
+        for name in ("dn", "observed", "usable")
+    )
+    return BlockPixels(
+        pixels=pixel_block(dn, observed, usable, bands=imagery.bands, geobox=geobox),
+        failures=tuple(dict.fromkeys(failure for part in parts for failure in part.failures)),
+        lost=tuple({scene.id: scene for part in parts for scene in part.lost}.values()),
+    )
+
+
+def _strips(imagery: Imagery, geobox: GeoBox) -> list[tuple[slice, slice]]:
+    """Rows and columns of the parts in which a rectangle is read."""
+    rows, cols = geobox.shape
+    if imagery.composite == "best":
+        return [np.s_[:rows, :cols]]
+    row_bytes = max(len(_touching(imagery, geobox)), 1) * cols * (2 * len(imagery.bands) + 2)
+    step = max(MOST_BYTES // max(row_bytes, 1), LEAST_ROWS)
+    return [np.s_[top : min(top + step, rows), :cols] for top in range(0, rows, step)]
+
+
+def _read_strip(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
+    """What ``read_pixels`` reads, all days at once."""
     image: xr.Dataset | None = None
     layers: list[xr.Dataset] = []
     days: list[date] = []
