@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 import shapely
 from numpy.typing import NDArray
+from rasterio.warp import reproject
 
 from landuse.classes import LAND_COVER_NAMES
 from landuse.pipeline.search.area import Area, parse_dates
@@ -120,14 +121,25 @@ def inn(classifier: Classifier, data: Path, out: Path) -> None:
         )
 
 
+def onto(path: Path, grid_of: Path) -> NDArray[np.uint8]:
+    """(row, col) ids of a raster at the centres of another's cells; 255 beyond it."""
+    with rasterio.open(path) as file, rasterio.open(grid_of) as grid:
+        found = np.full(grid.shape, 255, np.uint8)
+        reproject(
+            file.read(1), found, src_transform=file.transform, src_crs=file.crs, src_nodata=255,
+            dst_transform=grid.transform, dst_crs=grid.crs, dst_nodata=255,
+        )  # fmt: skip
+        return found
+
+
 def slovenia(classifier: Classifier, data: Path, out: Path) -> None:
     """Two hazy or cloudy dates and a clear one, against Dynamic World's map of the clear one."""
     source = catalogued(data, out / "slovenia", SLOVENIA_DATES, "L1C")
-    truth = ids(data / "cover", "slovenia_L1C_20150830_13b_utm33n_dw.tif")
     asked = {day: {"dates": parse_dates(day)} for day in SLOVENIA_DATES} | WAYS
     for name, options in asked.items():
         made = mapped(classifier, source, out / f"slovenia-{name}", **options)
         cover = ids(made, "cover.tif")
+        truth = onto(data / "cover" / "slovenia_L1C_20150830_13b_utm33n_dw.tif", made / "cover.tif")
         both = (truth != 255) & (cover != 255)
         same = f"{(cover == truth)[both].mean():.3f}" if both.any() else "-"
         print(f"slovenia {name:16} classified {(cover != 255).mean():.3f}  same cover {same}")
