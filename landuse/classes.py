@@ -79,6 +79,9 @@ USES_OF_COVERS = (
 )
 """What each cover of ``LAND_COVER`` can be used as, by name in ``LAND_USE``."""
 
+THIN = ("River", "Highway")
+"""Classes that may be one pixel wide: what smooths over a window leaves them as they are."""
+
 
 _OTHER_COLORS = (
     (230, 159, 0),

@@ -28,8 +28,27 @@ from landuse.errors import IncompleteError
 from landuse.model import MAP_MODEL
 
 MAP_PANELS = {
-    "Where and when": ("rasters", "bbox", "aoi", "aoi_layer", "date", "source", "allow_private_hosts"),
-    "Imagery and model": ("model", "legend", "bands", "cell_m", "stride_px", "max_cloud", "composite"),
+    "Where and when": (
+        "rasters",
+        "bbox",
+        "aoi",
+        "aoi_layer",
+        "date",
+        "season",
+        "source",
+        "allow_private_hosts",
+    ),
+    "Imagery and model": (
+        "model",
+        "legend",
+        "bands",
+        "cell_m",
+        "stride_px",
+        "max_cloud",
+        "composite",
+        "fuse",
+    ),
+    "Smoothing": ("smooth", "smooth_px"),
     "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
     "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
     "The run": ("dry_run", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
@@ -72,6 +91,15 @@ def map_command(
     date: Annotated[
         str | None,
         typer.Option(metavar="DATE[/DATE]", help="Day, month or range of dates, UTC; 2024-06-01/2024-06-30."),
+    ] = None,
+    season: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEASON|MONTHS",
+            help="Of --date only these months: spring, summer, autumn or winter where the area lies (south "
+            "of the equator summer is December to February), or months as 4-6 or 11-2.",
+            autocompletion=one_of("spring", "summer", "autumn", "winter"),
+        ),
     ] = None,
     source: Annotated[
         str,
@@ -129,10 +157,31 @@ def map_command(
     composite: Annotated[
         str,
         typer.Option(
-            help="Several dates to one image: `best` (clearest first) or `median`, per pixel.",
-            autocompletion=one_of("best", "median"),
+            help="Several dates to one image, per pixel: `best` (clearest first), `median`, or `medoid` (the "
+            "date nearest to the median, all bands of it).",
+            autocompletion=one_of("best", "median", "medoid"),
         ),
     ] = "best",
+    fuse: Annotated[
+        str,
+        typer.Option(
+            help="What of several dates becomes one: `pixels` (as --composite says), or `dates`: each date "
+            "is classified, and the probabilities of those that are clear at a pixel are averaged.",
+            autocompletion=one_of("pixels", "dates"),
+        ),
+    ] = "pixels",
+    smooth: Annotated[
+        str,
+        typer.Option(
+            metavar="STRENGTH[,CLASS=STRENGTH]...",
+            help="Smooth class probabilities by those around each pixel, of a model that classifies each "
+            "pixel: 0 (default) does not, 0.5 removes specks and keeps borders. River and Highway are left "
+            "as they are, unless named: 0.5,Forest=2,River=0.5.",
+        ),
+    ] = "0",
+    smooth_px: Annotated[
+        int, typer.Option(help="Side of the window in which --smooth looks, in pixels: odd, 3 to 11.")
+    ] = 7,
     allow_private_hosts: Annotated[
         bool,
         typer.Option(
@@ -283,6 +332,7 @@ def map_command(
         MapRequest,
         requested_area,
         requested_dates,
+        requested_season,
         requested_vectors,
     )
 
@@ -300,6 +350,7 @@ def map_command(
         source=source_or_image,
         area=requested_area(bbox, aoi, aoi_layer),
         dates=requested_dates(date),
+        season=requested_season(season),
         out=out,
         catalog=catalog,
         title=title,
@@ -309,6 +360,9 @@ def map_command(
         bands=bands,
         max_cloud_percent=max_cloud,
         composite=composite,
+        fuse=fuse,
+        smooth=smooth,
+        smooth_px=smooth_px,
         probabilities=probabilities,
         vectors=requested_vectors(
             vector_format=vector_format,

@@ -279,7 +279,8 @@ def print_estimate(estimate: RunEstimate) -> None:
     )
     typer.echo(
         f"model   {printable(plan.model)} on {', '.join(plan.bands)} ({plan.level}), "
-        f"{plan.composite} composite"
+        + (f"{plan.composite} composite" if plan.fuse == "pixels" else "each date by itself")
+        + (f", smoothed over {plan.smooth_px} px" if plan.smooth else "")
     )
     for scene in plan.scenes:
         cloud = "cloud unknown" if scene.cloud_percent is None else f"{scene.cloud_percent:.1f} % cloud"

@@ -19,6 +19,7 @@ from landuse.errors import ModelError, UsageError
 from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
 from landuse.model.foreign.contract import ForeignModel
+from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
 from landuse.pipeline.maps.to_xarray import map_dataset, told_shares
@@ -60,6 +61,8 @@ def classify(
     cell_m: float | None = None,
     stride_px: int | None = None,
     device: str = "auto",
+    smooth: float | str = 0.0,
+    smooth_px: int = SMOOTH_PX,
     probabilities: bool = False,
     legend: str | Path | None = None,
 ) -> xr.Dataset:
@@ -85,6 +88,8 @@ def classify(
         cell_m: side of a cell of the map in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
+        smooth: how strongly class probabilities are smoothed, as of ``map``; 0: not at all.
+        smooth_px: side of the window in which they are, in pixels: odd, 3 to 11.
         probabilities: also give every class's probability.
         legend: classes to tell the map in, whose probabilities are sums of the model's: ``"eurosat"``,
             ``"cover"``, ``"worldcover"``, ``"io-lulc"``, ``"ipcc"``, ``"corine-1"``, or the path of a file.
@@ -115,6 +120,10 @@ def classify(
         raise UsageError(f"stride_px {stride_px!r:.60} is no whole number of pixels. Give 16, say.")
     if isinstance(cell_m, bool) or not isinstance(cell_m, Real | None):
         raise UsageError(f"cell_m {cell_m!r:.60} is no number of metres. Give 10 or 20, say.")
+    if isinstance(smooth, bool) or not isinstance(smooth, Real | str):
+        raise UsageError(f"smooth {smooth!r:.60} is no strength. Give 0.5, say.")
+    if isinstance(smooth_px, bool) or not isinstance(smooth_px, int):
+        raise UsageError(f"smooth_px {smooth_px!r:.60} is no whole number of pixels. Give 7, say.")
     classifier = load_classifier(model if isinstance(model, ForeignModel) else str(model), device)
     held = _held(data, level, scale, offset, classifier.contract.resolution_m)
     needed = classifier.contract.required_bands
@@ -131,6 +140,8 @@ def classify(
         dates=None,
         cell_m=None if cell_m is None else float(cell_m),
         stride_px=stride_px,
+        smooth=smooth,
+        smooth_px=smooth_px,
         probabilities=probabilities,
         legend=None if legend is None else load_legend(str(legend), "legend"),
     )

@@ -21,8 +21,9 @@ from landuse.commands.training import PIXEL_NETWORK
 from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.networks import NETWORKS
-from landuse.pipeline.blocks.plan import COMPOSITES
+from landuse.pipeline.blocks.plan import COMPOSITES, FUSIONS
 from landuse.pipeline.providers import PROVIDERS
+from landuse.pipeline.search.season import SEASONS as MAP_SEASONS
 from landuse.pipeline.write.geopackage import SUFFIXES
 from landuse.sentinel2 import LEVELS
 from landuse.workflows.demo.spectra import SEASONS
@@ -143,6 +144,8 @@ def test_verbose_logs_info(options):
 
 ACCEPTED = {
     ("map", "composite"): COMPOSITES,
+    ("map", "fuse"): FUSIONS,
+    ("map", "season"): MAP_SEASONS,
     ("map", "source"): PROVIDERS,
     ("map", "vector_format"): SUFFIXES,
     ("map", "model"): shipped_models(),
@@ -191,7 +194,7 @@ def completed_by_bash(*words):
 def test_bash_completes_commands_options_and_values():
     assert completed_by_bash("ma") == ["map"]
     assert completed_by_bash("map", "--comp") == ["--composite"]
-    assert completed_by_bash("map", "--composite", "") == ["best", "median"]
+    assert completed_by_bash("map", "--composite", "") == ["best", "median", "medoid"]
     assert completed_by_bash("map", "--bands", "rgb-") == ["rgb-nir"]
 
 

@@ -1,9 +1,9 @@
 """Pure: what is read around a block whose pixels are classified in one pass, and its own part.
 
 A pixel's class depends on its surroundings. So a block is read with ``CONTEXT_PX`` more pixels on every
-side, as far as there is imagery, and of what the network says only the block's own part is kept. What is
-read begins and ends on the network's lattice, counted from the origin of the UTM zone: a place has the same
-position in it whatever block or area it is read for.
+side, and with as many more as smoothing looks at, as far as there is imagery; of what the network says only
+the block's own part is kept. What is read begins and ends on the network's lattice, counted from the origin
+of the UTM zone: a place has the same position in it whatever block or area it is read for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONTEXT_PX = 72
 """Pixels around a block that are read and classified with it: what lies further away changes a pixel's
-probabilities by less than 1/250."""
+probabilities by less than 1/250. Where probabilities are smoothed the window's reach is added."""
 
 FILL_PX = (64, 256)
 """Side of the squares whose usable pixels fill an unusable one: the smallest that has any, else all."""
@@ -51,12 +51,14 @@ def block_context(plan: RunPlan, block: Block) -> BlockContext | None:
         data_px=plan.data_rows_px,
         step_px=plan.position_px,
         origin_px=-round(plan.top_m / plan.pixel_m),
+        context_px=CONTEXT_PX + plan.smoothing.reach_px,
     )
     cols = axis_context(
         own_cols,
         data_px=plan.data_cols_px,
         step_px=plan.position_px,
         origin_px=round(plan.left_m / plan.pixel_m),
+        context_px=CONTEXT_PX + plan.smoothing.reach_px,
     )
     return None if rows is None or cols is None else BlockContext(rows_px=rows, cols_px=cols)
 
@@ -71,7 +73,12 @@ def own_pixels(plan: RunPlan, block: Block) -> tuple[tuple[int, int], tuple[int,
 
 
 def axis_context(
-    own_px: tuple[int, int], *, data_px: tuple[int, int], step_px: int, origin_px: int
+    own_px: tuple[int, int],
+    *,
+    data_px: tuple[int, int],
+    step_px: int,
+    origin_px: int,
+    context_px: int = CONTEXT_PX,
 ) -> tuple[int, int] | None:
     """First and one past the last pixel to read along one axis; None where there is no imagery.
 
@@ -82,12 +89,13 @@ def axis_context(
         data_px: the same of what scenes have.
         step_px: pixels from one position of the network to the next.
         origin_px: the map's corner, in pixels from the zone's origin.
+        context_px: pixels to read on either side.
     """
     first, last = own_px
     if data_px[1] <= first or data_px[0] >= last:
         return None
-    low = min(max(first - CONTEXT_PX, data_px[0]), first)
-    high = max(min(last + CONTEXT_PX, data_px[1]), last)
+    low = min(max(first - context_px, data_px[0]), first)
+    high = max(min(last + context_px, data_px[1]), last)
     low = (low + origin_px) // step_px * step_px - origin_px
     high = -(-(high + origin_px) // step_px) * step_px - origin_px
     return low, high

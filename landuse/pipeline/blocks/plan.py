@@ -21,6 +21,7 @@ from landuse.classes import LandUseClass, legend
 from landuse.contract import ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.legends.legend import Legend, MergedClasses, check_known, merged_classes
+from landuse.pipeline.blocks.smooth import Smoothing
 from landuse.pipeline.cells import Block
 from landuse.pipeline.geometry import footprint_in, project, snap, utm_crs
 from landuse.pipeline.scene import AreaView, BandAsset, Scene, is_masked, mask_bands
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-COMPOSITES = ("best", "median")
+COMPOSITES = ("best", "median", "medoid")
+FUSIONS = ("pixels", "dates")
+"""What of several dates becomes one: their pixels, which are then classified, or their probabilities."""
 BAND_SETS = {"all": None, "rgb": ("B04", "B03", "B02"), "rgb-nir": ("B04", "B03", "B02", "B08")}
 """What may be asked for by name, of the bands that a model can do without; None: all of them."""
 MAX_CELL_PX = 64
@@ -105,7 +108,10 @@ class RunPlan:
     level: str
     """Processing level of every scene."""
     composite: str
-    """``"best"`` or ``"median"``."""
+    """``"best"``, ``"median"`` or ``"medoid"``."""
+    fuse: str = "pixels"
+    """``"pixels"``: the composite is classified. ``"dates"``: each date is, and the probabilities of those
+    that are clear at a pixel are averaged."""
     scenes: tuple[Scene, ...]
     """In order of preference."""
     model: str
@@ -125,6 +131,11 @@ class RunPlan:
     """Whether the model says where the imagery is unlike what it was trained on."""
     min_confidence: float = 0.0
     """Cells whose confidence, times what doubt leaves of it, is below this have no class."""
+    smooth: tuple[float, ...] = ()
+    """Of each class how strongly its probabilities are smoothed, as ``smooth.Smoothing`` has it; empty: none
+    is."""
+    smooth_px: int = 0
+    """Side of the window of the smoothing in pixels; 0 without."""
     probabilities: bool
     """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
@@ -134,6 +145,16 @@ class RunPlan:
     def entries(self) -> tuple[LandUseClass, ...]:
         """Its classes by id, with titles and colours."""
         return legend(self.classes, self.colors if self.legend is None else self.legend.colors)
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """How class probabilities are smoothed."""
+        return Smoothing(strengths=self.smooth, window_px=self.smooth_px) if self.smooth else Smoothing()
+
+    @property
+    def reads_every_date(self) -> bool:
+        """Whether a pixel is read of every date, not of the first clear one alone."""
+        return reads_every_date(self.composite, self.fuse)
 
     @property
     def cell_m(self) -> float:
@@ -248,11 +269,13 @@ class RunPlan:
         for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped", "colors"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
-        for name in ("covers", "tells_doubt", "min_confidence", "legend"):
+        for name in ("covers", "tells_doubt", "min_confidence", "legend", "smooth", "smooth_px"):
             if not values[name]:
                 del values[name]
         if self.legend is not None:  # what it is called, and what it rests on, decide nothing
             values["legend"] = {"of": self.legend.of, "colors": self.legend.colors}
+        if self.fuse == "pixels":
+            del values["fuse"]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -309,6 +332,11 @@ def _legend_from_dict(values: dict[str, Any] | None) -> MergedClasses | None:
         return None
     nested = {name: tuple(tuple(part) for part in values[name]) for name in ("of", "colors")}
     return MergedClasses(**{**values, "model_classes": tuple(values["model_classes"]), **nested})
+
+
+def reads_every_date(composite: str, fuse: str) -> bool:
+    """Whether a pixel is read of every date, not of the first clear one alone."""
+    return composite != "best" or fuse == "dates"
 
 
 def json_number(value: float | None) -> float | str | None:
@@ -464,18 +492,26 @@ def check_fit(
     *,
     stride_px: int,
     composite: str,
+    fuse: str = "pixels",
     bands: str = "all",
     block_px: int | None = None,
 ) -> None:
     """Refuse what no map can be made of; the arguments are those of ``make_plan``.
 
     Raises:
-        UsageError: the stride, composite, bands or block size does not fit, or the scenes mix levels.
+        UsageError: the stride, composite, fusion, bands or block size does not fit, or the scenes mix levels.
         ModelError: the scenes lack a band or level that the model needs.
     """
     _check_stride(contract, stride_px)
     if composite not in COMPOSITES:
         raise UsageError(f"--composite {composite!r} is unknown. Use one of {', '.join(COMPOSITES)}.")
+    if fuse not in FUSIONS:
+        raise UsageError(f"--fuse {fuse!r} is unknown. Use one of {', '.join(FUSIONS)}.")
+    if fuse == "dates" and composite != "best":
+        raise UsageError(
+            f"--fuse dates classifies each date by itself, and --composite {composite} makes one image of "
+            "all. Give one of the two."
+        )
     engine = engine_of(contract)
     # Around each block of pixels its context is computed too, which tiny blocks would repeat for ever.
     least_px = stride_px if engine == "windows" else max(stride_px, MIN_BLOCK_PX)
@@ -566,11 +602,13 @@ def make_plan(
     stride_px: int,
     composite: str,
     clip: bool,
+    fuse: str = "pixels",
     asked: bool = False,
     position_px: int = 1,
     bands: str = "all",
     probabilities: bool = False,
     min_confidence: float = 0.0,
+    smoothing: Smoothing | None = None,
     block_px: int | None = None,
     crs: str | None = None,
     told_in: Legend | None = None,
@@ -583,20 +621,22 @@ def make_plan(
         contract: the model's.
         weights_sha256: digest of the model's file.
         stride_px: cell size in pixels; of a model of patches it must divide the patch size.
-        composite: ``"best"`` or ``"median"``.
+        composite: one of ``COMPOSITES``.
+        fuse: one of ``FUSIONS``.
         clip: True leaves cells that do not touch the area empty; False fills the grid around it.
         asked: True counts the area's land alone, also where the grid is filled. An area that clips always is.
         position_px: of a model of pixels, pixels between positions of its coarsest features.
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
+        smoothing: of class probabilities; None: none.
         min_confidence: below it, times what doubt leaves of it, a cell has no class.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
         told_in: legend whose classes the map has; None keeps the model's.
 
     Raises:
-        UsageError: the stride, composite, bands, block size or legend does not fit, or the area is too wide
-            for one zone or too large.
+        UsageError: the stride, composite, fusion, bands, block size or legend does not fit, or the area is
+            too wide for one zone or too large.
         ModelError: the scenes lack a band or level that the model needs.
     """
     check_fit(
@@ -604,9 +644,11 @@ def make_plan(
         contract,
         stride_px=stride_px,
         composite=composite,
+        fuse=fuse,
         bands=bands,
         block_px=block_px,
     )
+    smoothing = smoothing or Smoothing()
     engine = engine_of(contract)
     classes, merged = told_classes(contract, told_in)
     read, missing = bands_to_read(scenes, contract, bands)
@@ -638,6 +680,7 @@ def make_plan(
         missing_bands=missing,
         level=scenes[0].level,
         composite=composite,
+        fuse=fuse,
         scenes=tuple(_only_read(scene, read) for scene in scenes),
         model=contract.name,
         weights_sha256=weights_sha256,
@@ -647,6 +690,8 @@ def make_plan(
         colors=contract.colors if merged is None else (),
         tells_doubt=contract.tells_doubt,
         min_confidence=min_confidence,
+        smooth=smoothing.strengths if smoothing.is_on else (),
+        smooth_px=smoothing.window_px if smoothing.is_on else 0,
         probabilities=probabilities,
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )

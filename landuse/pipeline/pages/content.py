@@ -65,7 +65,11 @@ class MapView:
     scenes: tuple[Scene, ...]
     """What it was made of, in the order in which they were preferred; ``spare`` where none was read."""
     composite: str
-    """``"best"`` or ``"median"``."""
+    """``"best"``, ``"median"``, ``"medoid"``, or ``"dates"`` where dates were classified one by one."""
+    smooth_px: int = 0
+    """Side of the window in which probabilities were smoothed, in pixels; 0 where they were not."""
+    season: str = ""
+    """Which months imagery was taken in; empty of any."""
     model: str
     """Name of the network."""
     weights_sha256: str

@@ -136,6 +136,8 @@ def _texts(view: MapView) -> dict[str, object]:
             for scene in view.scenes
         ],
         "composite": view.composite,
+        "smooth_px": view.smooth_px,
+        "season": view.season,
         "model": view.model,
         "weights_sha256": view.weights_sha256,
         "version": view.version,

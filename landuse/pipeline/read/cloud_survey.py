@@ -84,7 +84,7 @@ def survey(
     area: BaseGeometry,
     crs: str,
     *,
-    composite: str,
+    every_date: bool,
     max_cloud_percent: float,
     remote: Remote,
 ) -> Survey:
@@ -94,7 +94,7 @@ def survey(
         scenes: candidates of one level.
         area: in longitude and latitude.
         crs: projected CRS to look in.
-        composite: ``"best"`` or ``"median"``; for the latter no scene is spare.
+        every_date: whether pixels are read of every date; then no scene is spare.
         max_cloud_percent: a scene with more cloud over the area, of what it shows of it, is left out.
         remote: how what is not on this machine is read.
 
@@ -105,7 +105,7 @@ def survey(
     extent = project(area, "EPSG:4326", crs)
     grid = _coarse_grid(extent, crs, FINEST_M[scenes[0].level])
     inside = pixels_in(extent, grid, all_touched=True)
-    looks = _look_at(scenes, grid, inside, remote, lazily=composite == "best" and scenes[0].level == "L1C")
+    looks = _look_at(scenes, grid, inside, remote, lazily=not every_date and scenes[0].level == "L1C")
     failures = tuple(failure for look in looks for failure in look.failures)
     kept = [look for look in looks if _good_enough(look.scene, max_cloud_percent)]
     if not kept:
@@ -113,7 +113,7 @@ def survey(
     log.info("%d of %d scenes are clear enough over the area", len(kept), len(looks))
     ordered = _in_order(kept, area, inside)
     return Survey(
-        scenes=_with_spares(ordered, inside) if composite == "best" else tuple(one.scene for one in ordered),
+        scenes=tuple(one.scene for one in ordered) if every_date else _with_spares(ordered, inside),
         left_out=tuple(look.scene for look in looks if not _good_enough(look.scene, max_cloud_percent)),
         failures=failures,
     )

@@ -36,6 +36,13 @@ FOOTPRINT_ERROR_M = 200.0
 """How far the edge of a scene's pixels may lie inside its footprint, in metres."""
 
 
+MOST_BYTES = 2**30
+"""Memory for the days of one block of which a median or medoid is made."""
+
+LEAST_ROWS = 64
+"""Rows that are read at a time at least: around each a mask looks at some more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockPixels:
     """What could be read of a block."""
@@ -57,7 +64,7 @@ class Imagery:
     bands: tuple[str, ...]
     """Names of the bands to read, in the order of the result."""
     composite: str
-    """``"best"`` or ``"median"``: how several scenes become one image."""
+    """``"best"``, ``"median"`` or ``"medoid"``: how several scenes become one image."""
     margin_m: float
     """How far outside its footprint a scene may still have pixels, in metres."""
 
@@ -65,12 +72,42 @@ class Imagery:
 def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
     """Read the scenes that touch a rectangle, in their order, until ``best`` has all of it clear.
 
+    Median and medoid need all days at once: where those are more than ``MOST_BYTES`` the rectangle is read
+    in strips.
+
     Args:
         imagery: scenes, bands and composite.
         geobox: the rectangle's pixels, in the map's CRS.
         remote: how what is not on this machine is read.
         block: name for the records of failures.
     """
+    strips = _strips(imagery, geobox)
+    parts = [_read_strip(imagery, geobox[strip], remote, block) for strip in strips]
+    if len(parts) == 1:
+        return parts[0]
+    dn, observed, usable = (
+        np.concatenate([getattr(part.pixels, name).values for part in parts], axis=-2)
+        for name in ("dn", "observed", "usable")
+    )
+    return BlockPixels(
+        pixels=pixel_block(dn, observed, usable, bands=imagery.bands, geobox=geobox),
+        failures=tuple(dict.fromkeys(failure for part in parts for failure in part.failures)),
+        lost=tuple({scene.id: scene for part in parts for scene in part.lost}.values()),
+    )
+
+
+def _strips(imagery: Imagery, geobox: GeoBox) -> list[tuple[slice, slice]]:
+    """Rows and columns of the parts in which a rectangle is read."""
+    rows, cols = geobox.shape
+    if imagery.composite == "best":
+        return [np.s_[:rows, :cols]]
+    row_bytes = max(len(_touching(imagery, geobox)), 1) * cols * (2 * len(imagery.bands) + 2)
+    step = max(MOST_BYTES // max(row_bytes, 1), LEAST_ROWS)
+    return [np.s_[top : min(top + step, rows), :cols] for top in range(0, rows, step)]
+
+
+def _read_strip(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> BlockPixels:
+    """What ``read_pixels`` reads, all days at once."""
     image: xr.Dataset | None = None
     layers: list[xr.Dataset] = []
     days: list[date] = []
@@ -83,7 +120,7 @@ def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) ->
             lost.append(scene)
         if layer is None:
             continue
-        if imagery.composite == "median":
+        if imagery.composite != "best":
             layers.append(layer)
             days.append(day)
             continue
@@ -93,25 +130,52 @@ def read_pixels(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) ->
             break
     if layers:
         image = composite(layers, imagery.composite, days)
-    if image is None:
-        nothing = np.zeros(geobox.shape, np.bool_)
-        dn = np.zeros((len(imagery.bands), *geobox.shape), np.uint16)
-        image = pixel_block(dn, nothing, nothing, bands=imagery.bands, geobox=geobox)
+    image = no_pixels(imagery, geobox) if image is None else image
     return BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
+
+
+def read_dates(imagery: Imagery, geobox: GeoBox, remote: Remote, block: str) -> Iterator[BlockPixels]:
+    """Read every solar day of a rectangle by itself, the clearest first; each when it is asked for.
+
+    So a caller that is done with one before it asks for the next holds no more of a month than of a day.
+
+    Args:
+        imagery: scenes and bands; of a day's scenes the first that is usable at a pixel is taken.
+        geobox: the rectangle's pixels, in the map's CRS.
+        remote: how what is not on this machine is read.
+        block: name for the records of failures.
+    """
+    of_day: dict[date, list[Scene]] = {}
+    for scene, day in _touching(imagery, geobox):
+        of_day.setdefault(day, []).append(replace(scene, spare=False))
+    for scenes in of_day.values():
+        yield read_pixels(replace(imagery, scenes=tuple(scenes), composite="best"), geobox, remote, block)
+
+
+def no_pixels(imagery: Imagery, geobox: GeoBox) -> xr.Dataset:
+    """What is read of a rectangle that no scene shows."""
+    nothing = np.zeros(geobox.shape, np.bool_)
+    dn = np.zeros((len(imagery.bands), *geobox.shape), np.uint16)
+    return pixel_block(dn, nothing, nothing, bands=imagery.bands, geobox=geobox)
 
 
 def _in_turn(imagery: Imagery, geobox: GeoBox, lost: Sequence[Scene]) -> Iterator[tuple[Scene, date]]:
     """Scenes that touch the rectangle; spare ones only where pixels of another are missing by then."""
-    extent, crs = shapely.box(*geobox.boundingbox.bbox), str(geobox.crs)
-    touching = [
-        (scene, day)
-        for scene, day in zip(imagery.scenes, solar_days(imagery.scenes), strict=True)
-        if footprint_in(scene, crs).buffer(imagery.margin_m).intersects(extent)
-    ]
+    touching = _touching(imagery, geobox)
     yield from (one for one in touching if not one[0].spare)
     for one in touching:
         if one[0].spare and lost:
             yield one
+
+
+def _touching(imagery: Imagery, geobox: GeoBox) -> list[tuple[Scene, date]]:
+    """Scenes that may have pixels in the rectangle, with their solar days."""
+    extent, crs = shapely.box(*geobox.boundingbox.bbox), str(geobox.crs)
+    return [
+        (scene, day)
+        for scene, day in zip(imagery.scenes, solar_days(imagery.scenes), strict=True)
+        if footprint_in(scene, crs).buffer(imagery.margin_m).intersects(extent)
+    ]
 
 
 def _read_somewhere(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.remote.retry import RetryPolicy
     from landuse.pipeline.scene import Scene
     from landuse.pipeline.search.area import Area, DateRange
+    from landuse.pipeline.search.season import Season
     from landuse.pipeline.search.source import Source
     from landuse.pipeline.search.stac_http import StacHttp
     from landuse.pipeline.stac_json import Json
@@ -52,6 +53,7 @@ MAX_ITEMS = 10_000
 """Items that one search looks at; more is an error, never a silent cut."""
 
 OUTSIDE_AREA = "outside the area"
+OUTSIDE_SEASON = "outside the season"
 
 LOOKED_AT = 200
 """Items outside the area that a guess at why is made from."""
@@ -68,6 +70,8 @@ class SceneQuery:
     """Where; None takes all that a local source or static catalogue holds."""
     dates: DateRange | None = None
     """When; None takes any date."""
+    season: Season | None = None
+    """In which months of the year; None takes any."""
     max_cloud_percent: float = 100.0
     """Limit of the cloud over the area. A scene whose cloud can be measured there is left out only where
     its tile's cover says that it must exceed the limit; any other where its tile does. One that states no
@@ -307,7 +311,15 @@ def _misfit(item: Json, query: SceneQuery) -> str | None:
             return OUTSIDE_AREA
     if query.dates is not None and acquired_utc(item) not in query.dates:
         return "outside the dates"
+    if query.season is not None and not query.season.has(acquired_utc(item), _latitude(item, query)):
+        return OUTSIDE_SEASON
     return None
+
+
+def _latitude(item: Json, query: SceneQuery) -> float:
+    """Of the area, or of what the item shows: seasons are other months south of the equator."""
+    place = footprint(item) if query.area is None else query.area.geometry
+    return float(place.centroid.y)
 
 
 def _least_cloud_percent(scene: Scene, query: SceneQuery) -> float:
@@ -338,7 +350,13 @@ def _nothing(provider: Provider, query: SceneQuery, seen: int, removed: Counter[
             f"{provider.name} has no Sentinel-2 scene{where}{when}. Widen --date, or check the order of "
             "--bbox (W,S,E,N)."
         )
-    mends = {OUTSIDE_AREA: "move --bbox or --aoi", "outside the dates": "widen --date"}
+    if query.season is not None and query.area is not None:
+        when += f" in {query.season.label(query.area.geometry.centroid.y)}"
+    mends = {
+        OUTSIDE_AREA: "move --bbox or --aoi",
+        "outside the dates": "widen --date",
+        OUTSIDE_SEASON: "choose another --season",
+    }
     advice = [mend for reason, mend in mends.items() if removed[reason]]
     if any(reason.startswith("cloudier") for reason in removed):
         advice.append(f"raise --max-cloud (the clearest has {clearest:.1f} % or more)")

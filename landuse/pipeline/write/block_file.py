@@ -227,9 +227,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
             ("model", "model"),
             ("engine", "engine"),
             ("composite", "composite"),
+            ("fuse", "fuse"),
         )
         if before[key] != now[key]
     ]
+    # Lists once they have been JSON.
+    if (list(before["smooth"]), before["smooth_px"]) != (list(now["smooth"]), now["smooth_px"]):
+        told.append("other smoothing")
     if before["model"] == now["model"] and list(before["bands"]) != list(now["bands"]):
         told.append(f"bands {', '.join(before['bands'])}, now {', '.join(now['bands'])}")
     if before["model"] == now["model"] and before["weights_sha256"] != now["weights_sha256"]:

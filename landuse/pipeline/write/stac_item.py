@@ -202,7 +202,7 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
         "processing:datetime": created,
         "processing:software": {"landuse": plan.version},
         "processing:lineage": (
-            f"{_masking(plan, facts.spares_read)}; composite: {plan.composite}; {_classified(plan)}"
+            f"{_masking(plan, facts.spares_read)}; {_combined(plan)}; {_classified(plan)}"
         ),
         # The form that MLM's best practices give to what a model has made.
         "processing:expression": {"format": "stac-mlm", "expression": f"./{MODEL_NAME}"},
@@ -245,6 +245,13 @@ def _properties(plan: RunPlan, facts: MapFacts) -> dict[str, object]:
     }
 
 
+def _combined(plan: RunPlan) -> str:
+    """How several dates became one map."""
+    if plan.fuse == "dates":
+        return "each date classified, and the probabilities of those clear at a pixel averaged"
+    return f"composite: {plan.composite}"
+
+
 def _classified(plan: RunPlan) -> str:
     """How the imagery became classes."""
     model = printable(plan.model)
@@ -257,7 +264,12 @@ def _classified(plan: RunPlan) -> str:
             else f"in each cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the "
             "mean of its pixels' probabilities"
         )
-        return f"each pixel classified by {model} from the bands {', '.join(plan.bands)}; {cells}."
+        smooth = (
+            f"probabilities smoothed over {plan.smooth_px} x {plan.smooth_px} px (Simoes et al. 2024); "
+            if plan.smooth
+            else ""
+        )
+        return f"each pixel classified by {model} from the bands {', '.join(plan.bands)}; {smooth}{cells}."
     return (
         f"windows of {plan.patch_px} x {plan.patch_px} px classified by {model}; engine: {plan.engine}; in "
         f"each cell of {plan.stride_px} x {plan.stride_px} px the most probable class by the windows over it."

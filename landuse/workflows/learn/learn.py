@@ -115,7 +115,7 @@ def learn(request: LearnRequest, on_progress: Callable[[str, int, int], None] | 
     with Remote(request.retry, providers=providers, any_host=request.allow_private_hosts) as remote:
         tell("looking at clouds", 0, 1)
         clear = survey(
-            scenes, area.geometry, crs, composite="median", max_cloud_percent=request.max_cloud_percent,
+            scenes, area.geometry, crs, every_date=True, max_cloud_percent=request.max_cloud_percent,
             remote=remote,
         ).scenes  # fmt: skip
         bands, _ = bands_to_read(clear, contract, request.bands)

@@ -230,6 +230,8 @@ def _tags(plan: RunPlan, used: Sequence[Scene]) -> dict[str, str]:
         "weights_sha256": plan.weights_sha256,
         "engine": plan.engine,
         "composite": plan.composite,
+        **({"fuse": plan.fuse} if plan.fuse != "pixels" else {}),
+        **({"smooth": json.dumps(plan.smooth), "smooth_px": str(plan.smooth_px)} if plan.smooth else {}),
         "level": plan.level,
         "cloud_mask": ", ".join(sorted({"yes" if is_masked(scene) else "no" for scene in used})),
         "bands": ", ".join(plan.bands),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -11,14 +12,24 @@ import shapely
 from landuse.pipeline.blocks import patches, votes
 from landuse.pipeline.blocks.context import BlockContext, block_context, filled, own_pixels
 from landuse.pipeline.blocks.plan import RunPlan
+from landuse.pipeline.blocks.smooth import smooth_classes
 from landuse.pipeline.cells import AREA_STEPS, Block, BlockRasters, CellScores, PixelCounts
 from landuse.pipeline.geometry import surfaces
 from landuse.pipeline.pixels import cut_out, pixels_in
-from landuse.pipeline.read.read_block import BlockPixels, Imagery, footprints_in, read_pixels
+from landuse.pipeline.read.composite import composite
+from landuse.pipeline.read.read_block import (
+    BlockPixels,
+    Imagery,
+    footprints_in,
+    no_pixels,
+    read_dates,
+    read_pixels,
+)
 from landuse.pipeline.read.rgb_image import draw_picture
 from landuse.pipeline.write.block_file import BlockFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import xarray as xr
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
 
     from landuse.contract import ModelContract
     from landuse.pipeline.remote.files import Remote
+    from landuse.pipeline.scene import ReadFailure, Scene
 
 
 PATCHES_AT_ONCE = 512
@@ -112,7 +124,9 @@ class BlockInput:
     land: Land
     """What of it belongs to the area."""
     read: BlockPixels
-    """Its pixels, and what could not be read of them."""
+    """Its pixels, and what could not be read of them; where dates are fused those of the first."""
+    later: Iterable[BlockPixels] = field(default=())
+    """Where dates are fused the others, each read when it is asked for, once."""
 
 
 def imagery_of(plan: RunPlan) -> Imagery:
@@ -126,10 +140,13 @@ def read_input(plan: RunPlan, block: Block, remote: Remote) -> BlockInput | None
     if work is None:
         return None
     placed, land = work
-    read = read_pixels(
-        imagery_of(plan), plan.pixel_geobox(placed.rows_px, placed.cols_px), remote, block.name
-    )
-    return BlockInput(placed=placed, land=land, read=read)
+    imagery, grid = imagery_of(plan), plan.pixel_geobox(placed.rows_px, placed.cols_px)
+    if plan.fuse == "pixels":
+        read = read_pixels(imagery, grid, remote, block.name)
+        return BlockInput(placed=placed, land=land, read=read)
+    dates = read_dates(imagery, grid, remote, block.name)
+    first = next(dates, BlockPixels(pixels=no_pixels(imagery, grid), failures=(), lost=()))
+    return BlockInput(placed=placed, land=land, read=first, later=dates)
 
 
 def classify_block(
@@ -140,15 +157,15 @@ def classify_block(
         side = plan.stride_px // plan.picture_step_px
         rows, cols = block.shape
         picture = np.zeros((3, rows * side, cols * side), np.uint8)
-        scores, patch_count = no_scores(plan, block), 0
+        scores, patch_count, pixel_count = no_scores(plan, block), 0, 0
     else:
-        scores, patch_count = score_block(plan, block, classifier, given)
+        found = score_block(plan, block, classifier, given)
+        scores, patch_count, pixel_count, given = found.scores, found.patches, found.pixels, found.given
         picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
     land = land_of(plan, block) if given is None else given.land
     rasters = votes.block_rasters(
         scores, land.cells, probabilities=plan.probabilities, min_confidence=plan.min_confidence
     )
-    placed = given.placed if given is not None else None
     return BlockFile(
         rasters=rasters,
         counts=_count_pixels(plan, block, rasters, land, given),
@@ -156,7 +173,7 @@ def classify_block(
         observed=bool(scores.observed.any()),
         failures=() if given is None else given.read.failures,
         patches=patch_count,
-        pixels=placed.pixels if isinstance(placed, BlockContext) else 0,
+        pixels=pixel_count,
     )
 
 
@@ -176,54 +193,163 @@ def _count_pixels(
     )
 
 
-def score_block(
-    plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput
-) -> tuple[CellScores, int]:
-    """What a block's cells are found to be, and how many patches were classified for that."""
-    own = _pixels_of_cells(plan, block, given)
-    if plan.engine == "pixels":
-        lost = votes.count_in_cells(_lost_pixels(plan, block, given), plan.stride_px) > 0
-        # The engine follows from the contract of this model: it is one of pixels.
-        landuse, cover, doubt = _own_scores(plan, block, cast("PixelClassifier", classifier), given)
-        scores = votes.settle_pixels(
-            landuse, cover, doubt, own, cell_px=plan.stride_px, inside=given.land.cells, lost=lost
-        )
-        return scores, 0
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockScores:
+    """What a block was found to be."""
+
+    scores: CellScores
+    """Of its cells."""
+    patches: int
+    """Patches that went through the network."""
+    pixels: int
+    """Pixels that did in one pass, with those around the block; of each date where dates are fused."""
+    given: BlockInput
+    """What it was found from: of fused dates the first clear pixels, and all that could not be read."""
+
+
+def score_block(plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput) -> BlockScores:
+    """What a block's cells are found to be: the scores of its image, or the mean of those of its dates."""
     blend = votes.Blend(block, classes=len(plan.classes))
-    count = _patch_votes(plan, cast("PatchClassifier", classifier), given, blend)
-    scores = blend.settle(
-        own,
-        stride_px=plan.stride_px,
-        inside=given.land.cells,
-        lost=cells_touching(footprints_in(given.read.lost, plan.crs), plan, block),
-    )
-    return scores, count
+    evidence = _Evidence()
+    image: xr.Dataset | None = None
+    failures: list[ReadFailure] = []
+    lost: list[Scene] = []
+    patch_count = pixel_count = 0
+    for read in chain((given.read,), given.later):
+        one = replace(given, read=read, later=())
+        failures += read.failures
+        lost += read.lost
+        # Folded as they come: a block never holds more than two dates.
+        image = read.pixels if image is None else composite([image, read.pixels], "best")
+        if plan.engine == "windows":
+            patch_count += _patch_votes(plan, cast("PatchClassifier", classifier), one, blend)
+            continue
+        around = _pixels_around(plan, block, one)
+        if around.usable.values.any():  # else nothing of it would be kept
+            # The engine follows from the contract of this model: it is one of pixels.
+            found = _scores_around(plan, block, cast("PixelClassifier", classifier), one)
+            evidence.add(found, around.usable.values)
+        pixel_count += one.placed.pixels if isinstance(one.placed, BlockContext) else 0
+    if image is None:
+        raise ValueError("a block has a first date")
+    read = BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
+    given = replace(given, read=read, later=())
+    own = _pixels_of_cells(plan, block, given)
+    if plan.engine == "windows":
+        scores = blend.settle(
+            own,
+            stride_px=plan.stride_px,
+            inside=given.land.cells,
+            lost=cells_touching(footprints_in(read.lost, plan.crs), plan, block),
+        )
+    else:
+        landuse, cover, doubt = _own_scores(plan, block, classifier.contract, given, evidence)
+        failed = votes.count_in_cells(_lost_pixels(plan, block, given), plan.stride_px) > 0
+        scores = votes.settle_pixels(
+            landuse, cover, doubt, own, cell_px=plan.stride_px, inside=given.land.cells, lost=failed
+        )
+    return BlockScores(scores=scores, patches=patch_count, pixels=pixel_count, given=given)
+
+
+class _Evidence:
+    """The mean over dates of what a model says of each pixel, of those dates on which it is usable."""
+
+    def __init__(self) -> None:
+        self._sums: list[NDArray[np.float32]] = []
+        self._count: NDArray[np.uint16] | None = None
+
+    def add(self, scores: list[NDArray[np.float32]], usable: NDArray[np.bool_]) -> None:
+        """One date more: arrays of (any, y, x), and (y, x) where they count."""
+        if self._count is None:
+            # What is not usable is looked at by nobody, unless a later date is.
+            self._sums, self._count = scores, usable.astype(np.uint16)
+            return
+        for sums, values in zip(self._sums, scores, strict=True):
+            for of_sum, of_value in zip(sums, values, strict=True):  # one at a time, for memory
+                np.copyto(of_sum, np.where(self._count > 0, of_sum, 0) + of_value, where=usable)
+        self._count += usable
+
+    def means(self) -> list[NDArray[np.float32]] | None:
+        """The means, in the order in which the arrays were given; None without a date."""
+        if self._count is None:
+            return None
+        if int(self._count.max()) > 1:
+            share = (1 / np.maximum(self._count, 1)).astype(np.float32)
+            for sums in self._sums:
+                sums *= share
+        return self._sums
 
 
 def _own_scores(
-    plan: RunPlan, block: Block, classifier: PixelClassifier, given: BlockInput
+    plan: RunPlan, block: Block, contract: ModelContract, given: BlockInput, evidence: _Evidence
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Probabilities of the classes and the covers of the block's own pixels, ``(class, y, x)``, and doubt."""
-    own = _pixels_of_cells(plan, block, given)
-    if not own.usable.values.any():  # nothing of it would be kept
-        shape = own.usable.shape
+    means = evidence.means()
+    own = own_pixels(plan, block)
+    if means is None:
+        rows, cols = (stop - start for start, stop in own)
         return (
-            np.zeros((len(plan.classes), *shape), np.float32),
-            np.zeros((len(plan.covers), *shape), np.float32),
-            np.zeros((int(plan.tells_doubt), *shape), np.float32),
+            np.zeros((len(plan.classes), rows, cols), np.float32),
+            np.zeros((len(plan.covers), rows, cols), np.float32),
+            np.zeros((int(plan.tells_doubt), rows, cols), np.float32),
         )
+    landuse, cover, doubt = means
+    inner = _part(own, _around_px(plan, block, given))
+    if plan.smoothing.is_on:
+        usable = _pixels_around(plan, block, given).usable.values
+        landuse = smooth_classes(landuse, usable, plan.smoothing)[inner]
+        # Learned classes are no uses of covers.
+        cover = cover[inner] if contract.learned is not None else _covers_of(landuse, contract)
+    else:
+        landuse, cover = landuse[inner], cover[inner]
+    members = None if plan.legend is None else plan.legend.members
+    return votes.merged(landuse, members), cover, doubt[inner]
+
+
+def _covers_of(landuse: NDArray[np.float32], contract: ModelContract) -> NDArray[np.float32]:
+    """(cover, y, x): what covers a pixel is the sum of what it can be used as."""
+    uses_of_covers = () if contract.pixels is None else contract.pixels.uses_of_covers
+    return np.stack(
+        [landuse[[contract.classes.index(use) for use in uses]].sum(0) for uses in uses_of_covers]
+    )
+
+
+def _scores_around(
+    plan: RunPlan, block: Block, classifier: PixelClassifier, given: BlockInput
+) -> list[NDArray[np.float32]]:
+    """Probabilities of classes and covers and the doubt, each (any, y, x), of ``_around_px``."""
     dn = filled(given.read.pixels, step_px=plan.position_px)
     scores = classifier.pixel_scores(dn, plan.bands, plan.level)
-    (top, bottom), (left, right) = (
-        (start - around[0], stop - around[0])
-        for (start, stop), around in zip(
+    doubt = np.zeros((0, *dn.shape[1:]), np.float32) if scores.doubt is None else scores.doubt[None]
+    part = _part(_around_px(plan, block, given), (given.placed.rows_px, given.placed.cols_px))
+    return [scores.landuse[part], scores.cover[part], doubt[part]]
+
+
+def _around_px(plan: RunPlan, block: Block, given: BlockInput) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns of the block's own pixels and those that smoothing needs, as far as they are read."""
+    reach = plan.smoothing.reach_px
+    rows, cols = (
+        (max(start - reach, first), min(stop + reach, last))
+        for (start, stop), (first, last) in zip(
             own_pixels(plan, block), (given.placed.rows_px, given.placed.cols_px), strict=True
         )
     )
-    inner = np.s_[:, top:bottom, left:right]
-    doubt = np.zeros((0, *dn.shape[1:]), np.float32) if scores.doubt is None else scores.doubt[None]
-    landuse = votes.merged(scores.landuse[inner], None if plan.legend is None else plan.legend.members)
-    return landuse, scores.cover[inner], doubt[inner]
+    return rows, cols
+
+
+def _part(
+    inner: tuple[tuple[int, int], tuple[int, int]], outer: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[slice, slice, slice]:
+    """Where a rectangle lies in arrays (any, y, x) of another."""
+    rows, cols = (
+        slice(start - first, stop - first) for (start, stop), (first, _) in zip(inner, outer, strict=True)
+    )
+    return np.s_[:, rows, cols]
+
+
+def _pixels_around(plan: RunPlan, block: Block, given: BlockInput) -> xr.Dataset:
+    """The pixels of ``_around_px``."""
+    return cut_out(given.read.pixels, plan.pixel_geobox(*_around_px(plan, block, given)))
 
 
 def _lost_pixels(plan: RunPlan, block: Block, given: BlockInput) -> NDArray[np.bool_]:

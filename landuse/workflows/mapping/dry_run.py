@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from landuse.pipeline.blocks.context import BlockContext
-from landuse.pipeline.geometry import footprint_in, footprint_of
+from landuse.pipeline.geometry import footprint_in, footprint_of, solar_days
 from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
 from landuse.workflows.mapping.classify_block import work_of
@@ -116,8 +116,9 @@ def estimate_run(request: MapRequest, classifier: Classifier) -> RunEstimate:
             for placed, _ in work
         ]
     )
-    patches = sum(_patches(placed) for placed, _ in work)
-    pixels = sum(placed.pixels for placed, _ in work if isinstance(placed, BlockContext))
+    dates = len(set(solar_days(plan.scenes))) if plan.fuse == "dates" else 1
+    patches = dates * sum(_patches(placed) for placed, _ in work)
+    pixels = dates * sum(placed.pixels for placed, _ in work if isinstance(placed, BlockContext))
     read_bytes, fetched_bytes = _read_bytes(plan, extent), _read_bytes(plan, extent, remote_only=True)
     kept = _kept_bytes(plan, request)
     return RunEstimate(
@@ -129,7 +130,7 @@ def estimate_run(request: MapRequest, classifier: Classifier) -> RunEstimate:
         pixels=pixels,
         disk_bytes=(fetched_bytes[0] + kept, fetched_bytes[1] + kept),
         read_seconds=(read_bytes[0] / READ_BYTES_PER_S, read_bytes[1] / READ_BYTES_PER_S),
-        network_seconds=_network_seconds(plan, classifier, work) if work else 0.0,
+        network_seconds=dates * _network_seconds(plan, classifier, work) if work else 0.0,
     )
 
 
@@ -162,7 +163,7 @@ def _read_bytes(plan: RunPlan, extent: BaseGeometry, *, remote_only: bool = Fals
             _asset_bytes(asset, part) for asset in scene.assets if not remote_only or "://" in asset.href
         )
         most += size
-        if plan.composite == "median" or part.intersection(left).area > 0:
+        if plan.reads_every_date or part.intersection(left).area > 0:
             least += size
             left = left.difference(part)
     return round(least), round(most)

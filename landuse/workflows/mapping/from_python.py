@@ -16,6 +16,7 @@ from landuse.errors import IncompleteError, UsageError
 from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
 from landuse.model.foreign.contract import ForeignModel
+from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.cells import percent
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.providers import Provider
@@ -28,7 +29,7 @@ from landuse.workflows.mapping.map_area import (
     map_area,
     plan_map,
 )
-from landuse.workflows.mapping.request import MapRequest
+from landuse.workflows.mapping.request import MapRequest, requested_season
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,11 @@ def map(
     legend: str | Path | None = ...,
     bands: str = ...,
     max_cloud_percent: float = ...,
+    season: str | None = ...,
     composite: str = ...,
+    fuse: str = ...,
+    smooth: float | str = ...,
+    smooth_px: int = ...,
     probabilities: bool = ...,
     min_confidence: float = ...,
     min_valid_percent: float = ...,
@@ -92,7 +97,11 @@ def map(
     legend: str | Path | None = ...,
     bands: str = ...,
     max_cloud_percent: float = ...,
+    season: str | None = ...,
     composite: str = ...,
+    fuse: str = ...,
+    smooth: float | str = ...,
+    smooth_px: int = ...,
     probabilities: bool = ...,
     min_confidence: float = ...,
     min_valid_percent: float = ...,
@@ -116,7 +125,11 @@ def map(
     legend: str | Path | None = None,
     bands: str = "all",
     max_cloud_percent: float = 40.0,
+    season: str | None = None,
     composite: str = "best",
+    fuse: str = "pixels",
+    smooth: float | str = 0.0,
+    smooth_px: int = SMOOTH_PX,
     probabilities: bool = False,
     min_confidence: float = 0.0,
     min_valid_percent: float = 10.0,
@@ -149,7 +162,14 @@ def map(
             ``"cover"``, ``"worldcover"``, ``"io-lulc"``, ``"ipcc"``, ``"corine-1"``, or the path of a file.
         bands: ``"all"``, ``"rgb"`` or ``"rgb-nir"``: which to read of those that the model can do without.
         max_cloud_percent: leave out scenes with more cloud over the area.
-        composite: ``"best"`` or ``"median"``: how several scenes become one image.
+        season: ``"spring"``, ``"summer"``, ``"autumn"`` or ``"winter"`` where the area lies (south of the
+            equator summer is December to February), or months such as ``"4-6"``; None: any.
+        composite: ``"best"``, ``"median"`` or ``"medoid"``: how several scenes become one image.
+        fuse: ``"pixels"``: the composite is classified; ``"dates"``: each date is, and the probabilities of
+            those that are clear at a pixel are averaged.
+        smooth: how strongly class probabilities are smoothed by those around, of a model that classifies each
+            pixel: 0.5, say, 0 not at all; a string names classes as well, as ``--smooth`` takes them.
+        smooth_px: side of the window in which they are smoothed, in pixels: odd, 3 to 11.
         probabilities: also give every class's probability.
         min_confidence: leave cells unknown whose confidence, times what doubt leaves of it, is below this.
         min_valid_percent: raise ``IncompleteError`` where a smaller share of the cells got a class.
@@ -184,7 +204,11 @@ def map(
         ("max_cloud_percent", max_cloud_percent, Real),
         ("min_confidence", min_confidence, Real),
         ("min_valid_percent", min_valid_percent, Real),
+        ("season", season, str | None),
         ("composite", composite, str),
+        ("fuse", fuse, str),
+        ("smooth", smooth, Real | str),
+        ("smooth_px", smooth_px, int),
         ("device", device, str),
         ("title", title, str),
         ("allow_failed", allow_failed, bool),
@@ -204,7 +228,11 @@ def map(
         legend=None if legend is None else load_legend(str(legend), "legend"),
         bands=bands,
         max_cloud_percent=max_cloud_percent,
+        season=requested_season(season),
         composite=composite,
+        fuse=fuse,
+        smooth=smooth,
+        smooth_px=smooth_px,
         probabilities=probabilities,
         min_confidence=min_confidence,
         min_valid_percent=min_valid_percent,

@@ -27,9 +27,11 @@ from landuse.pipeline.blocks.plan import (
     check_fit,
     make_plan,
     planned_extent,
+    reads_every_date,
     suitable_crs,
     told_classes,
 )
+from landuse.pipeline.blocks.smooth import Smoothing, parse_smooth
 from landuse.pipeline.cells import percent
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.read.check_pixels import check_scenes
@@ -43,7 +45,7 @@ from landuse.pipeline.write.stac_catalog import add_to_catalog, check_catalog
 from landuse.workflows.mapping.assemble import OUTPUTS, Assembled, assemble
 from landuse.workflows.mapping.in_process import Cluster, Stage, Tally, run_here, take_over
 from landuse.workflows.mapping.publish import PUBLISHED, default_title, publish
-from landuse.workflows.mapping.report import MapReport
+from landuse.workflows.mapping.report import MapReport, season_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -134,17 +136,36 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
         LanduseError: as ``search_sources`` does.
     """
     told_classes(contract, request.legend)
+    smoothing_of(request, contract)
     if request.area is not None:
         _check_extent(request, contract, suitable_crs(request.area.geometry, ()), ())
     query = SceneQuery(
         area=request.area,
         dates=request.dates,
+        season=request.season,
         max_cloud_percent=request.max_cloud_percent,
         bands=contract.required_bands,
         levels=tuple(entry.level for entry in contract.levels),
     )
     found = search_sources(request.sources, query, request.retry, any_host=request.allow_private_hosts)
+    if request.season is not None:
+        log.info("season: %s", request.season.label(area_of(request, found.scenes).centroid.y))
     return replace(found, scenes=tuple(_with_fingerprints(scene) for scene in found.scenes))
+
+
+def smoothing_of(request: MapRequest, contract: ModelContract) -> Smoothing:
+    """How the request has the model's class probabilities smoothed.
+
+    Raises:
+        UsageError: a strength, class or window is none, or the model classifies patches.
+    """
+    smoothing = parse_smooth(request.smooth, request.smooth_px, contract.classes)
+    if smoothing.is_on and contract.pixels is None:
+        raise UsageError(
+            f"--smooth is for models of pixels, and {contract.name} classifies patches, whose cells are "
+            "means of windows already. Leave it out, or choose another --model."
+        )
+    return smoothing
 
 
 def area_of(request: MapRequest, scenes: Sequence[Scene]) -> BaseGeometry:
@@ -171,6 +192,7 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
         contract,
         stride_px=cell_px(contract, cell_m=request.cell_m, stride_px=request.stride_px),
         composite=request.composite,
+        fuse=request.fuse,
         bands=request.bands,
         block_px=request.block_px,
     )
@@ -210,6 +232,8 @@ def plan_map(
         probabilities=request.probabilities,
         min_confidence=request.min_confidence,
         composite=request.composite,
+        fuse=request.fuse,
+        smoothing=smoothing_of(request, contract),
         clip=request.area is not None and request.area.clip,
         asked=request.area is not None,
         block_px=request.block_px,
@@ -296,6 +320,11 @@ def map_area(
                 created_utc=datetime.now(UTC),
                 plan=plan,
                 spares_read=spares_read,
+                season=(
+                    None
+                    if request.season is None
+                    else season_told(request.season, area_of(request, found.scenes).centroid.y)
+                ),
                 sources=found.sources,
                 left_out=surveyed.left_out,
                 cover=made.cover,
@@ -373,7 +402,7 @@ def _survey(request: MapRequest, scenes: Sequence[Scene], crs: str, remote: Remo
         scenes,
         area_of(request, scenes),
         crs,
-        composite=request.composite,
+        every_date=reads_every_date(request.composite, request.fuse),
         max_cloud_percent=request.max_cloud_percent,
         remote=remote,
     )

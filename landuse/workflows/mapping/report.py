@@ -27,11 +27,27 @@ if TYPE_CHECKING:
     from landuse.pipeline.remote.files import Traffic
     from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
+    from landuse.pipeline.search.season import Season
     from landuse.pipeline.write.vector_layers import VectorOptions
 
 
 _DRAWN_CELLS = 2000
 """Cells along a drawn map's longer side, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeasonTold:
+    """The months in which imagery was taken."""
+
+    label: str
+    """For people."""
+    months: tuple[int, ...]
+    """Their numbers, in order."""
+
+
+def season_told(season: Season, latitude: float) -> SeasonTold:
+    """A season at a place in degrees north."""
+    return SeasonTold(label=season.label(latitude), months=season.months(latitude))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +62,8 @@ class MapReport:
     """What was mapped."""
     spares_read: bool
     """Whether a read failed, so that spare scenes may have pixels in the map."""
+    season: SeasonTold | None = None
+    """In which months imagery was taken; None of any."""
     sources: tuple[SourceOutcome, ...]
     """What became of each source."""
     left_out: tuple[Scene, ...]
@@ -203,6 +221,16 @@ class MapReport:
             },
             "engine": plan.engine,
             "composite": plan.composite,
+            "fuse": plan.fuse,
+            "smooth": (
+                {
+                    "strengths": dict(zip(_of_model(plan), plan.smooth, strict=True)),
+                    "window_px": plan.smooth_px,
+                }
+                if plan.smooth
+                else None
+            ),
+            "season": self.season and asdict(self.season),
             "min_confidence": plan.min_confidence,
             "sources": [asdict(source) for source in self.sources],
             "scenes": [
@@ -226,6 +254,11 @@ class MapReport:
             "files": list(self.files),
             "versions": _versions(),
         }
+
+
+def _of_model(plan: RunPlan) -> tuple[str, ...]:
+    """The model's classes, also where a legend merges them."""
+    return plan.classes if plan.legend is None else plan.legend.model_classes
 
 
 def _legend_entry(plan: RunPlan) -> dict[str, object] | None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import shapely
 
 from landuse.errors import UsageError
+from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.providers import Provider
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import Area, DateRange, parse_bbox, parse_dates, read_aoi
+from landuse.pipeline.search.season import Season, parse_season
 from landuse.pipeline.search.source import split_sources
 from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.redact import redact_href
@@ -37,6 +39,8 @@ class MapRequest:
     """Where; None maps all that a local source covers."""
     dates: DateRange | None
     """When; None takes any date."""
+    season: Season | None = None
+    """In which months of the year; None takes any."""
     out: Path | str | None = None
     """Folder for the results, or its fsspec URL; None: ``landuse-map``, or a folder in the catalogue's."""
     catalog: Path | None = None
@@ -52,7 +56,13 @@ class MapRequest:
     max_cloud_percent: float = 40.0
     """Scenes with more cloud over the area, of what they show of it, are left out."""
     composite: str = "best"
-    """``"best"`` or ``"median"``."""
+    """``"best"``, ``"median"`` or ``"medoid"``."""
+    fuse: str = "pixels"
+    """``"pixels"``: the composite is classified; ``"dates"``: each date, and probabilities are averaged."""
+    smooth: str | float = 0.0
+    """How strongly class probabilities are smoothed, as ``parse_smooth`` takes it; 0: not at all."""
+    smooth_px: int = SMOOTH_PX
+    """Side of the window in which they are, in pixels."""
     probabilities: bool = False
     """Also write every class's probability."""
     min_confidence: float = 0.0
@@ -105,6 +115,9 @@ class MapRequest:
                 weights_sha256,
                 *([self.min_confidence] if self.min_confidence else []),
                 *([self.legend.sha256] if self.legend else []),
+                *([str(self.season)] if self.season else []),
+                *([self.fuse] if self.fuse != "pixels" else []),
+                *([str(self.smooth), self.smooth_px] if self.smooth else []),
             ],
         )
         start = self.dates and (self.dates.start_utc or self.dates.end_utc)
@@ -157,6 +170,15 @@ def requested_dates(date: str | None) -> DateRange | None:
         UsageError: it is malformed.
     """
     return parse_dates(date) if date is not None else None
+
+
+def requested_season(season: str | None) -> Season | None:
+    """The months that ``--season`` names; None without it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    return parse_season(season) if season is not None else None
 
 
 def requested_vectors(

@@ -124,7 +124,9 @@ class AreaSettings(Settings):
     """Which bands to read of those that the model can do without."""
     allow_private_hosts: bool = Field(default=False, description="true or false")
     """Whether sources on the web may lead to private hosts other than their own."""
-    composite: Literal["best", "median"] = Field(default="best", description="best or median")
+    composite: Literal["best", "median", "medoid"] = Field(
+        default="best", description="best, median or medoid"
+    )
     """How several scenes become one image."""
     max_cloud: Percent = Field(default=40.0, description="percent, 0 to 100")
     """Scenes with more cloud over the area are left out."""

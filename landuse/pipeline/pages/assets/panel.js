@@ -148,8 +148,13 @@ function fillScenes(data) {
   const ways = {
     best: "Of each pixel the best observation is used, in this order of preference.",
     median: "Of each pixel the median of its clear observations is used.",
+    medoid: "Of each pixel the clear observation nearest to their median is used.",
+    dates: "Each date is classified by itself, and the probabilities of those clear at a pixel are averaged.",
   };
-  document.getElementById("composite").textContent = ways[data.composite] ?? data.composite;
+  const told = [ways[data.composite] ?? data.composite];
+  if (data.season) told.push(`Imagery of ${data.season}.`);
+  if (data.smooth_px) told.push(`Probabilities are smoothed over ${data.smooth_px} × ${data.smooth_px} pixels.`);
+  document.getElementById("composite").textContent = told.join(" ");
   for (const scene of data.scenes) {
     const cloud = scene.cloud_percent === null ? "–" : fixed(scene.cloud_percent, 1);
     const acquired = `${scene.acquired.slice(0, 10)} ${scene.acquired.slice(11, 16)}`;

@@ -41,10 +41,10 @@ def scene(folder, name, day, clear, *, observed=np.s_[:, :], cloud=None, hour=10
     )  # fmt: skip
 
 
-def look(scenes, composite="best", max_cloud_percent=100.0):
+def look(scenes, every_date=False, max_cloud_percent=100.0):
     with Remote() as remote:
         return survey(
-            scenes, AREA, CRS, composite=composite, max_cloud_percent=max_cloud_percent, remote=remote
+            scenes, AREA, CRS, every_date=every_date, max_cloud_percent=max_cloud_percent, remote=remote
         )
 
 
@@ -81,7 +81,7 @@ def test_what_adds_nothing_is_spare_for_best_alone(tmp_path):
     ]
     spare = {one.id: one.spare for one in look(scenes).scenes}
     assert spare == {"full": False, "less": True, "rest": False, "again": True}
-    assert not any(one.spare for one in look(scenes, composite="median").scenes)
+    assert not any(one.spare for one in look(scenes, every_date=True).scenes)
 
 
 def test_a_thousandth_of_the_area_is_not_spare(tmp_path):
@@ -168,7 +168,7 @@ def exeter(data_dir, masked):
         )  # fmt: skip
     with Remote() as remote:
         found = survey(
-            scenes[::-1], area, "EPSG:32630", composite="best", max_cloud_percent=100, remote=remote
+            scenes[::-1], area, "EPSG:32630", every_date=False, max_cloud_percent=100, remote=remote
         )
     return found.scenes
 

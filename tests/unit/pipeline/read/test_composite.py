@@ -27,28 +27,40 @@ def random_layers(seed, count, top_dn, rows=9, cols=7):
         st.sampled_from(["2024-06-01", "2024-06-04", "2024-06-06", "2024-06-09"]), min_size=1, max_size=7
     ),
     grouped=st.booleans(),
-    method=st.sampled_from(["best", "median"]),
+    method=st.sampled_from(["best", "median", "medoid"]),
     top_dn=st.sampled_from([3, 12_000, 65_535]),
 )
 def test_composites_equal_a_loop(seed, days, grouped, method, top_dn):
     layers = random_layers(seed, len(days), top_dn)
-    made = composite(layers, method, days) if grouped else composite(layers, method)
+    result = composite(layers, method, days) if grouped else composite(layers, method)
+    made, made_usable, made_observed = result.dn.values, result.usable.values, result.observed.values
+    dn = [layer.dn.values for layer in layers]
+    is_usable, is_observed = (
+        np.stack([layer[name].values for layer in layers]) for name in ("usable", "observed")
+    )
     for row in range(9):
         for col in range(7):
-            usable = [index for index, layer in enumerate(layers) if layer.usable.values[row, col]]
-            observed = [index for index, layer in enumerate(layers) if layer.observed.values[row, col]]
-            assert made.usable.values[row, col] == bool(usable)
-            assert made.observed.values[row, col] == bool(observed)
+            usable = np.flatnonzero(is_usable[:, row, col]).tolist()
+            observed = np.flatnonzero(is_observed[:, row, col]).tolist()
+            assert made_usable[row, col] == bool(usable)
+            assert made_observed[row, col] == bool(observed)
             first_of_day = {}
             for index in usable:
                 first_of_day.setdefault(days[index] if grouped else index, index)
+            if method == "medoid" and first_of_day:
+                preferred = dict.fromkeys(days if grouped else range(len(days)))
+                in_order = [first_of_day[day] for day in preferred if day in first_of_day]
+                spectra = np.array([dn[index][:, row, col] for index in in_order], float)
+                away = np.square(spectra - np.median(spectra, axis=0)).sum(1)
+                assert made[:, row, col].tolist() == spectra[away.argmin()].tolist()
+                continue
             for band in range(2):
-                values = [int(layers[index].dn[band, row, col]) for index in first_of_day.values()]
+                values = [int(dn[index][band, row, col]) for index in first_of_day.values()]
                 if values:
                     expected = values[0] if method == "best" else np.rint(np.median(values))
                 else:
-                    expected = layers[observed[0]].dn[band, row, col] if observed else 0
-                assert made.dn.values[band, row, col] == expected
+                    expected = dn[observed[0]][band, row, col] if observed else 0
+                assert made[band, row, col] == expected
 
 
 def test_an_overlap_of_two_tiles_counts_once():
@@ -73,3 +85,27 @@ def test_layers_stay_as_they_are():
 def test_one_group_for_each_layer():
     with pytest.raises(ValueError, match="3 layers, but 2 groups"):
         composite(random_layers(0, 3, 100), "median", ["a", "b"])
+
+
+def test_a_medoid_is_a_spectrum_that_was_seen_and_a_median_need_not_be():
+    spectra = [(100, 900), (200, 100), (800, 300)]
+    layers = [
+        block_of_pixels(
+            dn=np.array(spectrum, np.uint16)[:, None, None],
+            observed=np.ones((1, 1), bool),
+            usable=np.ones((1, 1), bool),
+        )
+        for spectrum in spectra
+    ]
+    assert composite(layers, "median").dn.values.ravel().tolist() == [200, 300]
+    assert composite(layers, "medoid").dn.values.ravel().tolist() == [200, 100]
+    # Of two days both are equally far from what lies between them: the preferred one is taken.
+    assert composite(layers[1:], "medoid").dn.values.ravel().tolist() == [200, 100]
+
+
+@pytest.mark.parametrize("method", ["median", "medoid"])
+def test_strips_change_nothing(monkeypatch, method):
+    layers = random_layers(3, 5, 12_000, rows=20, cols=11)
+    whole = composite(layers, method)
+    monkeypatch.setattr("landuse.pipeline.read.composite._STRIP_PIXELS", 33)
+    assert composite(layers, method).identical(whole)
