@@ -30,6 +30,7 @@ from landuse.workflows.demo.spectra import SEASONS
 from landuse.workflows.training.eurosat import ARCHIVES
 from tests.commands import LANDUSE, spawn
 from tests.terminals import on_terminal
+from tests.workflows.patch_models import save_patch_model
 from tests.workflows.small_maps import catalog_of
 
 
@@ -47,10 +48,16 @@ def source(tmp_path_factory):
     return catalog_of(folder, folder / "fields.tif")
 
 
+@pytest.fixture(scope="module")
+def patch_model(tmp_path_factory):
+    """A small model of patches."""
+    return save_patch_model(tmp_path_factory.mktemp("model") / "balanced-fast-rgb.safetensors")
+
+
 @pytest.fixture
-def options(source, tmp_path):
+def options(source, patch_model, tmp_path):
     """A map of six blocks, by a model of patches."""
-    model = ("--model", "balanced-fast-rgb")
+    model = ("--model", patch_model)
     return ("map", "--source", source, *model, "--out", tmp_path / "map", "--block-px", "64")
 
 
