@@ -136,7 +136,7 @@ def write_config(reader):
 
 
 PREPARED = {
-    "demo": lambda folder, demo: shutil.copytree(demo, folder / "demo"),
+    "demo": lambda reader: shutil.copytree(reader.demo, reader.folder / "demo"),
     "label points.gpkg": label,
     "map-june": lambda reader: map_date(reader, "map-june", 0),
     "map-july": lambda reader: map_date(reader, "map-july", 1),
@@ -182,8 +182,8 @@ def test_tutorial_runs_and_prints_what_it_shows(reader):
 
 
 @pytest.mark.slow
-def test_the_tutorial_of_own_classes_runs_and_prints_what_it_shows(tmp_path, demo):
-    output = run_page(OWN_CLASSES, tmp_path, demo)
+def test_the_tutorial_of_own_classes_runs_and_prints_what_it_shows(reader):
+    output = run_page(OWN_CLASSES, reader)
     printed = {masked(line) for line in output.splitlines()}
     shown = [
         line for code in code_of(OWN_CLASSES) if code.language == "text" for line in code.text.splitlines()

@@ -22,6 +22,7 @@ ORDER = [
     "What comes out",
     "How right is it",
     "Change",
+    "Your own classes, other maps",
     "Python",
     "Every night",
     "Training",
