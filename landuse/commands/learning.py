@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from landuse.workflows.learn.validate import Measure
 
 LEARN_PANELS = {
-    "Labels": ("labels", "column", "labels_layer", "per_polygon", "per_class"),
+    "Scenes and labels": ("scenes", "labels", "column", "labels_layer", "per_polygon", "per_class"),
     "Imagery and model": ("date", "max_cloud", "max_dates", "bands", "model", "allow_private_hosts"),
     "Results": ("out", "name", "overwrite"),
     "The run": ("seed", "device", "as_json", "quiet"),
@@ -47,7 +47,7 @@ def learn_command(
     scenes: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCENES...",
+            metavar="SCENE...",
             help="What `landuse map` reads: a provider, the URL or path of a catalogue, or your own image, "
             "one multi-band GeoTIFF or one file a band.",
         ),

@@ -95,7 +95,7 @@ def map_command(
     season: Annotated[
         str | None,
         typer.Option(
-            metavar="SEASON|MONTHS",
+            metavar="SEASON",
             help="Of --date only these months: spring, summer, autumn or winter where the area lies (south "
             "of the equator summer is December to February), or months as 4-6 or 11-2.",
             autocompletion=one_of("spring", "summer", "autumn", "winter"),

@@ -15,7 +15,6 @@ import landuse
 from landuse.classes import LAND_COVER_NAMES, LAND_USE_NAMES
 from landuse.workflows.demo.agreement import MAJORITY_PERCENT
 from tests.commands import spawn
-from tests.workflows.patch_models import save_patch_model
 
 UNUSABLE_SCL = (0, 1, 3, 8, 9, 10, 11)
 """Nodata, defective, shadow, three kinds of cloud, snow: Sentinel-2's L2A product definition."""
@@ -36,9 +35,8 @@ def shown(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown_by_patches(tmp_path_factory):
     """The same with a model that classifies patches."""
-    folder = tmp_path_factory.mktemp("demo")
-    out, model = folder / "out", save_patch_model(folder / "balanced-fast-rgb.safetensors")
-    done = spawn("demo", "--out", out, "--model", model, "--stride-px", "32")
+    out = tmp_path_factory.mktemp("demo") / "out"
+    done = spawn("demo", "--out", out, "--model", "balanced-fast-rgb", "--stride-px", "32")
     assert done.code == 0, done.err
     return out, done.out
 

@@ -104,6 +104,22 @@ def test_by_pixels_the_probabilities_are_added_and_the_legend_is_in_every_file(t
     assert [entry.color for entry in counted_map(told.out).entries] == list(colors.values())
 
 
+def test_classes_are_smoothed_before_they_are_added(tmp_path, scene):
+    source, model = scene
+    classifier = load_classifier(model, "cpu")
+    asked = {"probabilities": True, "smooth": 0.5}
+    plain = map_area(request(tmp_path, source, out=tmp_path / "plain", **asked), classifier)
+    cover = load_legend("cover")
+    told = map_area(request(tmp_path, source, out=tmp_path / "told", legend=cover, **asked), classifier)
+    shares, parts = bands_of(told.out / "probabilities.tif"), bands_of(plain.out / "probabilities.tif")
+    sums = np.stack(
+        [sum(parts[plain.plan.classes.index(part)].astype(int) for part in of) for of in told.plan.legend.of]
+    )
+    assert np.abs(shares - sums).max() <= 2  # each was rounded on its own
+    strengths = json.loads((told.out / "run.json").read_text())["smooth"]["strengths"]
+    assert tuple(strengths) == plain.plan.classes
+
+
 def test_by_patches_the_votes_are_of_the_legend(tmp_path, own):
     values = np.zeros((128, 128), np.uint16)
     values[:, :64], values[:, 64:] = 2000, 8000
