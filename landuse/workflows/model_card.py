@@ -716,10 +716,9 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
             result=result(len(contract.classes)),
             description=(
                 "Probabilities of each pixel's land use, which post-processing makes of the logits of covers "
-                "and "
-                "of uses: sum over covers of p(cover) p(use | cover). The network's third head, of whole "
-                "patches "
-                f"of {contract.patch_size_px} px, tells the uses {', '.join(map(printable, outputs.uses))}."
+                "and of uses: sum over covers of p(cover) p(use | cover). The network's third head, of whole "
+                f"patches of {contract.patch_size_px} px, tells the uses "
+                f"{', '.join(map(printable, outputs.uses))}."
             ),
             classes=[_class(value, name) for value, name in enumerate(contract.classes)],
             post_processing_function=ProcessingExpression.create(
@@ -728,10 +727,8 @@ def _pixel_outputs(contract: ModelContract, outputs: PixelOutputs) -> list[Model
                     "formula": (
                         f"{cover_formula}; p(use | cover) = softmax over the "
                         "uses of the cover of use_logits / use_temperature. Of a cover of several uses, "
-                        "those "
-                        "that are not decided at each pixel are averaged over use_around_px around it, "
-                        "weighted "
-                        "by p(cover)."
+                        "those that are not decided at each pixel are averaged over use_around_px around it, "
+                        "weighted by p(cover)."
                     ),
                     "uses": list(outputs.uses),
                     "uses_of_covers": uses,
@@ -772,8 +769,7 @@ def _learned_output(contract: ModelContract, result: Callable[[int], ResultStruc
         result=result(len(contract.classes)),
         description=(
             "Probabilities of each pixel's class, which post-processing makes of the logits of a linear head "
-            "on "
-            "the network's features, its logits and its input."
+            "on the network's features, its logits and its input."
         ),
         classes=[_class(entry.id, entry.name, entries) for entry in entries],
         post_processing_function=ProcessingExpression.create(

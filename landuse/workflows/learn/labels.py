@@ -201,8 +201,7 @@ def _checked_names(found: set[str], told: str) -> tuple[str, ...]:
     if len(names) > MAX_CLASSES:
         raise UsageError(
             f"{told} has {len(names)} different labels, and a map holds {MAX_CLASSES} classes. Name the "
-            "column "
-            "of classes, not one of ids or areas."
+            "column of classes, not one of ids or areas."
         )
     try:
         check_class_names(names)
@@ -285,8 +284,7 @@ def place_shapes(
     if conflicting:
         log.warning(
             "%d labelled pixels lie in shapes of different classes and are left out: %s. Mend the overlaps "
-            "if "
-            "that is not what you mean.",
+            "if that is not what you mean.",
             conflicting,
             _conflict(row, col, labels, outlines, keep),
         )
@@ -403,8 +401,7 @@ def _check_raster(source: DatasetReader, path: Path) -> None:
     if source.count != 1 or source.dtypes[0] not in ("uint8", "uint16", "int16", "int32", "uint32", "int8"):
         raise UsageError(
             f"--labels {path} has {source.count} bands of {source.dtypes[0]}; a raster of labels has one of "
-            "whole "
-            "numbers. Make such a one with gdal_translate -b 1 -ot Byte."
+            "whole numbers. Make such a one with gdal_translate -b 1 -ot Byte."
         )
     if source.crs is None or source.transform.is_identity or source.transform.is_degenerate:
         raise UsageError(f"--labels {path} is not georeferenced. Georeference it first.")
@@ -441,8 +438,7 @@ def place_raster(
             if len(found) > MAX_CLASSES:
                 raise UsageError(
                     f"--labels {labels.path} holds more than {MAX_CLASSES} different values. Give a raster "
-                    "of "
-                    "classes."
+                    "of classes."
                 )
     if not found:
         raise UsageError(

@@ -97,8 +97,8 @@ def learn(request: LearnRequest, on_progress: Callable[[str, int, int], None] | 
     if contract.pixels is None or contract.resolution_m != PIXEL_M:
         raise ModelError(
             f"Model {contract.name} classifies {'patches' if contract.pixels is None else 'other pixels'}, "
-            "and "
-            f"classes are learned on a model that classifies pixels of {PIXEL_M:g} m. Choose another --model."
+            f"and classes are learned on a model that classifies pixels of {PIXEL_M:g} m. Choose another "
+            "--model."
         )
     labels = (
         read_labels(request.labels, request.layer, request.column)
@@ -204,8 +204,7 @@ def _search(request: LearnRequest, contract: ModelContract, area: Area) -> tuple
         told = ",".join(f"{edge:.6g}" for edge in area.bbox)
         raise NothingFoundError(
             f"There is no imagery where --labels are, {told} (W,S,E,N): {error} Give scenes of that place, "
-            "or "
-            "labels with the CRS that they are in."
+            "or labels with the CRS that they are in."
         ) from error
 
 
@@ -253,8 +252,7 @@ def _on_imagery(
         raise UsageError(
             f"No label of --labels lies on the imagery, which covers {_told(footprint)} in {pixels.crs}; the "
             f"labels lie in {_told_pixels(pixels)}. Give scenes of their place, or save the labels with the "
-            "CRS "
-            "that they are in."
+            "CRS that they are in."
         )
     return pixels.of(inside), int((~inside).sum())
 
@@ -296,8 +294,7 @@ def _check_classes(pixels: LabelledPixels) -> None:
     if lost:
         raise UsageError(
             f"No pixel is left of {', '.join(lost)}: what is labelled so lies outside the imagery, under "
-            "cloud, "
-            "or in shapes of other classes too. Label it elsewhere, or take the class out."
+            "cloud, or in shapes of other classes too. Label it elsewhere, or take the class out."
         )
 
 

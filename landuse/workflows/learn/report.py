@@ -130,8 +130,7 @@ def _page(report: LearnReport) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(printable(title))}</title>'
         f"<style>{_STYLE}</style><h1>{escape(printable(title))}</h1>{warned}<table>{rows}</table>"
         "<h2>On land that was held out</h2><table><tr><th><th>learned<th>model as it is, its classes renamed "
-        "by "
-        f"the best legend<th>gain</tr>{gains}</table>{_classes(report)}<h2>Confusion</h2>"
+        f"by the best legend<th>gain</tr>{gains}</table>{_classes(report)}<h2>Confusion</h2>"
         f"{_confusion(scores, report.classes)}<h2>How much labels teach</h2>"
         f'<img alt="learning curve" src="data:image/png;base64,{_curve(report.curve)}"><p>{escape(METHOD)}'
     )

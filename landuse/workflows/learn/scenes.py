@@ -32,7 +32,6 @@ def requested_scenes(scenes: tuple[str, ...], facts: ImageFacts, bands: str) -> 
     if images or len(scenes) != 1:
         raise UsageError(
             f"SCENES {', '.join(scenes)[:200]!r}: give one source, several of them separated by commas, or "
-            "images "
-            "alone."
+            "images alone."
         )
     return requested_source(scenes[0], (), facts, bands)
