@@ -21,17 +21,24 @@ if TYPE_CHECKING:
     )
     from landuse.model.foreign.contract import ForeignModel
     from landuse.pipeline.maps.to_xarray import open_map
+    from landuse.workflows.change import ChangeReport
     from landuse.workflows.classify import classify
+    from landuse.workflows.compare.compare_map import CompareReport
     from landuse.workflows.learn.from_python import learn
     from landuse.workflows.learn.request import LearnReport
     from landuse.workflows.mapping.from_python import map
     from landuse.workflows.mapping.report import MapReport
+    from landuse.workflows.of_two_maps import change, compare
 else:
     _HOMES = {
+        "ChangeReport": "landuse.workflows.change",
+        "CompareReport": "landuse.workflows.compare.compare_map",
         "ForeignModel": "landuse.model.foreign.contract",
         "LearnReport": "landuse.workflows.learn.request",
         "MapReport": "landuse.workflows.mapping.report",
+        "change": "landuse.workflows.of_two_maps",
         "classify": "landuse.workflows.classify",
+        "compare": "landuse.workflows.of_two_maps",
         "learn": "landuse.workflows.learn.from_python",
         "map": "landuse.workflows.mapping.from_python",
         "open_map": "landuse.pipeline.maps.to_xarray",
@@ -64,6 +71,8 @@ else:
 
 
 __all__ = [
+    "ChangeReport",
+    "CompareReport",
     "ForeignModel",
     "IncompleteError",
     "LanduseError",
@@ -76,7 +85,9 @@ __all__ = [
     "ReadError",
     "UsageError",
     "__version__",
+    "change",
     "classify",
+    "compare",
     "learn",
     "map",
     "open_map",

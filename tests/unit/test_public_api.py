@@ -8,6 +8,8 @@ import pytest
 import landuse
 
 PUBLIC = {
+    "ChangeReport",
+    "CompareReport",
     "ForeignModel",
     "IncompleteError",
     "LanduseError",
@@ -20,7 +22,9 @@ PUBLIC = {
     "LearnReport",
     "MapReport",
     "__version__",
+    "change",
     "classify",
+    "compare",
     "learn",
     "map",
     "open_map",

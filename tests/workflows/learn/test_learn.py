@@ -112,6 +112,9 @@ def test_the_model_maps_like_any_other_from_the_command_line_and_from_python(wor
     run("map", "--source", world.source, "--model", world.model, "--out", tmp_path / "trunk", *options)
     for name in ("cover.tif", "doubt.tif"):
         np.testing.assert_array_equal(read(tmp_path / "map" / name), read(tmp_path / "trunk" / name))
+    # Classes of one's own are smoothed too, and say nothing of the cover.
+    smooth = landuse.map(source=world.source, model=model, date="2024-06-01", smooth=0.5)
+    np.testing.assert_array_equal(smooth["cover"].values, held["cover"].values)
 
 
 def test_maps_of_two_dates_are_compared_and_areas_estimated(world, learned, tmp_path):
@@ -122,7 +125,16 @@ def test_maps_of_two_dates_are_compared_and_areas_estimated(world, learned, tmp_
         assert done.code == 0, done.err
     done = run("change", tmp_path / "01", tmp_path / "11", "--out", tmp_path / "change")
     assert done.code == 0, done.err
-    assert (tmp_path / "change" / "change.json").is_file()
+    told = json.loads((tmp_path / "change" / "change.json").read_text("utf-8"))
+    report = landuse.change(tmp_path / "01", str(tmp_path / "11"), out=tmp_path / "change-python")
+    assert report.to_dict()["matrix"] == told["matrix"]
+    # Beside itself as a plain raster, and beside the other date, from the command line and from Python.
+    same = landuse.compare(tmp_path / "01", tmp_path / "01" / "landuse.tif", out=tmp_path / "same")
+    assert same.agreement.overall == 1
+    done = run("compare", tmp_path / "01", tmp_path / "11", "--out", tmp_path / "compared", "--json")
+    assert done.code == 0, done.err
+    other = landuse.compare(tmp_path / "01", tmp_path / "11", out=tmp_path / "compared-python")
+    assert json.loads(done.out)["confusion_ha"] == other.to_dict()["confusion_ha"]
     points = tmp_path / "points.gpkg"
     assert run("sample", tmp_path / "01", "--n", "60", "--min-per-class", "10", "--out", points).code == 0
     frame = gpd.read_file(points, layer="samples")
