@@ -154,6 +154,7 @@ def test_each_number_of_map_names_its_unit():
         "min_valid": "percent",
         "min_confidence": "0 to 1",
         "block_px": "pixels",
+        "smooth_px": "in pixels",
         "min_area_ha": "hectares",
         "simplify_m": "metres",
         "bbox": "degrees",
