@@ -416,7 +416,8 @@ def test_an_odd_service_is_an_error_in_time(bucket, headers, sent, said):
             while True:
                 threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
 
-    policy = RetryPolicy(attempts=2, first_pause_s=0.01, deadline_s=1, connect_timeout_s=1, read_timeout_s=1)
+    # Long enough for a busy machine, and far from the minute that all of the bytes would take.
+    policy = RetryPolicy(attempts=2, first_pause_s=0.01, deadline_s=3, connect_timeout_s=3, read_timeout_s=3)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=accept, daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -424,7 +425,7 @@ def test_an_odd_service_is_an_error_in_time(bucket, headers, sent, said):
         began = time.monotonic()
         with Remote(policy, providers=[provider]) as remote, pytest.raises(AssetError, match=said):
             read_scene(scene_of(provider, ("B04",)), ("B04",), grid_at(40, 40, 20, 20), remote)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 15
         listening.shutdown(socket.SHUT_RDWR)
 
 
