@@ -6,6 +6,7 @@ hosts are played by the storage as an HTTP proxy, so that only what would be sig
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import time
@@ -268,8 +269,10 @@ def test_a_provider_that_is_down_half_way_is_replaced(services, reference, predi
 def test_revoked_tokens_are_replaced(services, reference, predictor, tmp_path):
     there = services()
 
+    asked = itertools.count(1)  # each request has its own number, also of those at the same moment
+
     def revoke(storage):
-        if len(storage.asked) in (5, 15, 25):
+        if next(asked) in (5, 15, 25):
             there.tokens.revoke()
 
     there.azure.interfere = revoke
