@@ -75,7 +75,7 @@ def test_what_the_config_offers(tmp_path):
     text = (FOLDER / "config.yaml").read_text("utf-8")
     (tmp_path / "district.gpkg").touch()
     offers = re.findall(r"^#([a-z_]+:.*)$", text, re.MULTILINE)
-    assert len(offers) == 7
+    assert len(offers) == 8
     ledger = next(offer for offer in offers if offer.startswith("ledger"))
     for offer in offers:
         key = offer.partition(":")[0]
