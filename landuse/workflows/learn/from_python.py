@@ -43,7 +43,7 @@ def learn(
 
     Args:
         labels: a ``GeoDataFrame`` of polygons or points in any CRS, the path of a vector file of such, or
-        that of a GeoTIFF of class ids.
+            that of a GeoTIFF of class ids.
         column: of a table or vector file, holds the classes.
         out: where the model goes, a name that ends in ``.safetensors``; its report lies beside it.
         source: as of ``landuse.map``.
