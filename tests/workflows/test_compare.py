@@ -322,7 +322,8 @@ def test_overlapping_polygons_of_different_classes_are_left_out_and_told(tmp_pat
     twice = gpd.GeoDataFrame({"kind": ["Forest"], "clc": [311]}, geometry=[shapely.box(
         LEFT + 400, TOP - 900, LEFT + 800, TOP - 500)], crs=CRS)  # fmt: skip
     path = tmp_path / "twice.gpkg"
-    gpd.pd.concat([drawn, twice]).to_file(path)
+    # And drawn once more on top, so that neither the first nor the last polygon tells of the conflict.
+    gpd.pd.concat([drawn, twice, drawn]).to_file(path)
     report = compare(folder, path, tmp_path / "out", column="kind")
     inside = np.zeros(ids.shape, bool)
     inside[25:45, 20:40] = True

@@ -325,17 +325,13 @@ class PolygonReference:
         near = np.sort(self._tree.query(box, predicate="intersects"))
         if not near.size:
             return np.full((height, width), NODATA_ID, np.uint8)
-        pairs = [
-            (shape, int(value)) for shape, value in zip(self._shapes[near], self._ids[near], strict=True)
-        ]
-        burnt = [
-            rasterize(
-                order, (height, width), fill=NODATA_ID, transform=affine, dtype="uint8", all_touched=False
-            )
-            for order in (pairs, pairs[::-1])
-        ]
-        first: NDArray[np.uint8] = burnt[0]
-        return np.where(first == burnt[1], first, np.uint8(CONFLICT_ID))
+        found = np.full((height, width), NODATA_ID, np.uint8)
+        for value in np.unique(self._ids[near]):
+            inside = rasterize(
+                self._shapes[near[self._ids[near] == value]], (height, width), transform=affine, dtype="uint8"
+            ).astype(np.bool_)
+            found[inside] = np.where(found[inside] == NODATA_ID, value, CONFLICT_ID)
+        return found
 
 
 def read_polygons(
