@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landuse.commands.options import JsonOption, OverwriteOption, one_of, terminable
+from landuse.commands.options import (
+    JsonOption,
+    OverwriteOption,
+    PrivateHostsOption,
+    one_of,
+    terminable,
+)
 from landuse.commands.terminal import print_json
 from landuse.errors import UsageError
 from landuse.redact import printable
@@ -90,14 +96,7 @@ def compare_command(
         ),
     ] = 0.5,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("landuse-compare"),
-    allow_private_hosts: Annotated[
-        bool,
-        typer.Option(
-            "--allow-private-hosts",
-            help="Let a source on the web lead to addresses of this machine and of private networks, also "
-            "other than its own.",
-        ),
-    ] = False,
+    allow_private_hosts: PrivateHostsOption = False,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:

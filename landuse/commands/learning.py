@@ -9,9 +9,16 @@ import typer
 
 from landuse.commands.options import (
     DeviceOption,
+    ImageBaselineOption,
+    ImageDatetimeOption,
+    ImageLevelOption,
+    ImageNodataOption,
+    ImageOffsetOption,
+    ImageScaleOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
+    PrivateHostsOption,
     QuietOption,
     one_of,
     terminable,
@@ -40,7 +47,6 @@ Examples:
   landuse learn planetary-computer --date 2024-05/2024-09 --labels points.gpkg --column class
   landuse learn scene.tif --level L2A --datetime 2024-06-01 --labels classes.tif
 """
-IMAGE_PANEL = "An image of your own, as of landuse catalog"
 
 
 def learn_command(
@@ -86,51 +92,15 @@ def learn_command(
         ),
     ] = "all",
     model: ModelOption = MAP_MODEL,
-    allow_private_hosts: Annotated[
-        bool,
-        typer.Option(
-            "--allow-private-hosts",
-            help="Let a source on the web lead to addresses of this machine and of private networks, also "
-            "other than its own.",
-        ),
-    ] = False,
+    allow_private_hosts: PrivateHostsOption = False,
     seed: Annotated[int, typer.Option(help="Of the pixels and blocks that are drawn.")] = 0,
     device: DeviceOption = "auto",
-    level: Annotated[
-        str | None,
-        typer.Option(
-            help="Processing level of an image: L1C or L2A.",
-            autocompletion=one_of("L1C", "L2A"),
-            rich_help_panel=IMAGE_PANEL,
-        ),
-    ] = None,
-    acquired: Annotated[
-        str | None,
-        typer.Option("--datetime", help="When an image was acquired, ISO 8601.", rich_help_panel=IMAGE_PANEL),
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Processing baseline of an image, NN.NN.", rich_help_panel=IMAGE_PANEL)
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Of an image: reflectance = scale x stored + offset; default: tags, else 0.0001.",
-            rich_help_panel=IMAGE_PANEL,
-        ),
-    ] = None,
-    offset: Annotated[
-        float | None,
-        typer.Option(
-            help="Of an image, in reflectance; default: tags, else baseline.", rich_help_panel=IMAGE_PANEL
-        ),
-    ] = None,
-    nodata: Annotated[
-        float | None,
-        typer.Option(
-            help="Of an image: stored value that means nodata; default: tags, else 0 (NaN for floats).",
-            rich_help_panel=IMAGE_PANEL,
-        ),
-    ] = None,
+    level: ImageLevelOption = None,
+    acquired: ImageDatetimeOption = None,
+    baseline: ImageBaselineOption = None,
+    scale: ImageScaleOption = None,
+    offset: ImageOffsetOption = None,
+    nodata: ImageNodataOption = None,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,

@@ -9,10 +9,17 @@ from typing import Annotated
 import typer
 
 from landuse.commands.options import (
+    AnyModelOption,
     DeviceOption,
+    ImageBaselineOption,
+    ImageDatetimeOption,
+    ImageLevelOption,
+    ImageNodataOption,
+    ImageOffsetOption,
+    ImageScaleOption,
     JsonOption,
-    ModelOption,
     OverwriteOption,
+    PrivateHostsOption,
     QuietOption,
     one_of,
     terminable,
@@ -62,7 +69,6 @@ Examples:
   landuse map --source own/catalog.json --bands rgb-nir --probabilities
   landuse map --source earth-search,cdse --bbox=-4.1,52.3,-3.9,52.5 --date 2024-06 --dry-run
 """
-IMAGE_PANEL = "An image of your own, as of landuse catalog"
 
 
 def map_command(
@@ -118,7 +124,7 @@ def map_command(
             ),
         ),
     ] = "planetary-computer",
-    model: ModelOption = MAP_MODEL,
+    model: AnyModelOption = MAP_MODEL,
     cell_m: Annotated[
         float | None,
         typer.Option(
@@ -182,14 +188,7 @@ def map_command(
     smooth_px: Annotated[
         int, typer.Option(help="Side of the window in which --smooth looks, in pixels: odd, 3 to 11.")
     ] = 7,
-    allow_private_hosts: Annotated[
-        bool,
-        typer.Option(
-            "--allow-private-hosts",
-            help="Let a source on the web lead to addresses of this machine and of private networks, also "
-            "other than its own.",
-        ),
-    ] = False,
+    allow_private_hosts: PrivateHostsOption = False,
     device: DeviceOption = "auto",
     scheduler: Annotated[
         str | None,
@@ -282,41 +281,12 @@ def map_command(
             "of a model that classifies each pixel, 1024 of one that classifies patches."
         ),
     ] = None,
-    level: Annotated[
-        str | None,
-        typer.Option(
-            help="Processing level of an IMAGE: L1C or L2A.",
-            autocompletion=one_of("L1C", "L2A"),
-            rich_help_panel=IMAGE_PANEL,
-        ),
-    ] = None,
-    acquired: Annotated[
-        str | None,
-        typer.Option("--datetime", help="When an IMAGE was acquired, ISO 8601.", rich_help_panel=IMAGE_PANEL),
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Processing baseline of an IMAGE, NN.NN.", rich_help_panel=IMAGE_PANEL)
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Of an IMAGE: reflectance = scale x stored + offset; default: tags, else 0.0001.",
-            rich_help_panel=IMAGE_PANEL,
-        ),
-    ] = None,
-    offset: Annotated[
-        float | None,
-        typer.Option(
-            help="Of an IMAGE, in reflectance; default: tags, else baseline.", rich_help_panel=IMAGE_PANEL
-        ),
-    ] = None,
-    nodata: Annotated[
-        float | None,
-        typer.Option(
-            help="Of an IMAGE: stored value that means nodata; default: tags, else 0 (NaN for floats).",
-            rich_help_panel=IMAGE_PANEL,
-        ),
-    ] = None,
+    level: ImageLevelOption = None,
+    acquired: ImageDatetimeOption = None,
+    baseline: ImageBaselineOption = None,
+    scale: ImageScaleOption = None,
+    offset: ImageOffsetOption = None,
+    nodata: ImageNodataOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and mapped; read no pixel.")
     ] = False,
@@ -406,7 +376,7 @@ def demo_command(
     out: Annotated[Path, typer.Option(help="Folder for the demo's catalogue, truth and map.")] = Path(
         "landuse-demo"
     ),
-    model: ModelOption = MAP_MODEL,
+    model: AnyModelOption = MAP_MODEL,
     season: Annotated[
         str,
         typer.Option(

@@ -45,9 +45,63 @@ DeviceOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
+        help="Name of a shipped model (see `landuse models`) or path of a .safetensors.",
+        autocompletion=shipped_models,
+    ),
+]
+AnyModelOption = Annotated[
+    str,
+    typer.Option(
         help="Name of a shipped model (see `landuse models`), or path of a .safetensors, or of an ONNX or "
         "TorchScript file with its contract beside it.",
         autocompletion=shipped_models,
+    ),
+]
+PrivateHostsOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private-hosts",
+        help="Let a source on the web lead to addresses of this machine and of private networks, also "
+        "other than its own.",
+    ),
+]
+
+IMAGE_PANEL = "An image of your own, as of landuse catalog"
+"""Heading of what has to be stated of an image that no catalogue describes."""
+
+ImageLevelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Processing level of an image: L1C or L2A.",
+        autocompletion=one_of("L1C", "L2A"),
+        rich_help_panel=IMAGE_PANEL,
+    ),
+]
+ImageDatetimeOption = Annotated[
+    str | None,
+    typer.Option("--datetime", help="When an image was acquired, ISO 8601.", rich_help_panel=IMAGE_PANEL),
+]
+ImageBaselineOption = Annotated[
+    str | None, typer.Option(help="Processing baseline of an image, NN.NN.", rich_help_panel=IMAGE_PANEL)
+]
+ImageScaleOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Of an image: reflectance = scale x stored + offset; default: tags, else 0.0001.",
+        rich_help_panel=IMAGE_PANEL,
+    ),
+]
+ImageOffsetOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Of an image, in reflectance; default: tags, else baseline.", rich_help_panel=IMAGE_PANEL
+    ),
+]
+ImageNodataOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Of an image: stored value that means nodata; default: tags, else 0 (NaN for floats).",
+        rich_help_panel=IMAGE_PANEL,
     ),
 ]
 
