@@ -23,6 +23,7 @@ from landuse.model.training.evaluate import fit_temperature
 from landuse.pipeline.blocks.plan import bands_to_read, check_fit, data_extent, suitable_crs
 from landuse.pipeline.geometry import footprint_in, solar_days
 from landuse.pipeline.providers import Provider
+from landuse.pipeline.read.check_pixels import check_scenes
 from landuse.pipeline.read.cloud_survey import survey
 from landuse.pipeline.read.read_block import Imagery
 from landuse.pipeline.remote.files import Remote
@@ -85,7 +86,8 @@ def learn(request: LearnRequest, on_progress: Callable[[str, int, int], None] | 
         on_progress: called with a stage, how much of it is done and how much there is.
 
     Raises:
-        UsageError: labels or options do not suit; the message says how to mend it.
+        UsageError: labels or options do not suit, or pixels contradict what is stated of them; the message
+            says how to mend it.
         ModelError: the model whose trunk is to be kept is none of pixels, or needs other bands.
         NothingFoundError: there is no imagery where the labels are, or it does not show them clear.
         OutputError: a file cannot be written.
@@ -118,6 +120,7 @@ def learn(request: LearnRequest, on_progress: Callable[[str, int, int], None] | 
             scenes, area.geometry, crs, every_date=True, max_cloud_percent=request.max_cloud_percent,
             remote=remote,
         ).scenes  # fmt: skip
+        check_scenes(clear, area.geometry)
         bands, _ = bands_to_read(clear, contract, request.bands)
         days = _days(clear, bands, request.max_dates)
         pixels = _placed(request, labels, crs, clear)

@@ -5,6 +5,7 @@ Oracles: the fields that the scene was made of; what each file says.
 
 import json
 import sqlite3
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -16,6 +17,7 @@ import landuse
 from landuse.errors import LanduseError, NothingFoundError, UsageError
 from landuse.workflows.learn.labels import bounds_lonlat, labels_of, place_raster, place_shapes, read_labels
 from tests.workflows.learn.small_labels import FIELD_PX, LEFT, TOP, run
+from tests.workflows.small_maps import SCENES, catalog_of
 
 ZONE = "EPSG:32633"
 
@@ -111,6 +113,24 @@ def test_features_without_a_class_are_left_out_and_counted(world):
     assert list(labels.frame.index) == [0, 2, 3, 5, 6, 7, 8]
     whole = fields.assign(**{"class": [1.0, 2.0, np.nan, 1, 2, 1, 2, 10, 2]})
     assert labels_of(whole, "class", "labels").names == ("1", "2", "10")
+
+
+def test_scenes_whose_pixels_contradict_their_items_teach_nothing(world, data_dir, tmp_path):
+    """As of a map: on reflectance in the wrong unit a model would be learned that is silently wrong."""
+    raster = data_dir / SCENES["inn"][0]
+    source = Path(catalog_of(tmp_path, raster))
+    (document,) = (path for path in source.parent.rglob("*.json") if path != source)
+    item = json.loads(document.read_text())
+    for asset in item["assets"].values():
+        asset["raster:scale"] = 1e-5
+    document.write_text(json.dumps(item))
+    with rasterio.open(raster) as file:
+        left, bottom, right, top = file.bounds
+    squares = [shapely.box(x, bottom + 200, x + 500, top - 200) for x in (left + 200, right - 800)]
+    labels = gpd.GeoDataFrame({"class": ["a", "b"]}, geometry=squares, crs=ZONE)
+    with pytest.raises(UsageError, match=r"Scene .*too dark.*Mend its metadata"):
+        learn(world, labels, tmp_path, source=str(source))
+    assert not list(tmp_path.glob("m.*"))
 
 
 def test_labels_outside_the_imagery_are_refused_with_both_places(world, tmp_path):
