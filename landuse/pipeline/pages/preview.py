@@ -78,7 +78,7 @@ def write_preview(target: Path, view: MapView) -> None:
 
 
 def draw_preview(view: MapView) -> Figure:
-    """The preview as a figure whose layout is settled.
+    """The preview as a figure whose layout is settled. Where legends are within it is known once it is drawn.
 
     Example:
         ``draw_preview(view).savefig("preview.svg")``
@@ -131,7 +131,7 @@ def draw_preview(view: MapView) -> Figure:
         _draw_scale(image_axes, (right - left) / 3, (top - bottom) / 100)
         _draw_north(image_axes)
         _draw_legends(legend_axes, shown, is_wide=is_wide)
-        figure.draw_without_rendering()  # settles the layout
+        engine.execute(figure)  # settles the layout and scales no image, as drawing would
         figure.set_layout_engine("none")
         for axes in figure.axes:
             # The layout's last digits depend on the order in memory, and equal maps have equal previews.

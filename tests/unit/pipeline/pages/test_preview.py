@@ -25,6 +25,13 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
+def drawn(view):
+    """The figure as it is drawn: by then each panel and each text has its place."""
+    figure = draw_preview(view)
+    figure.draw_without_rendering()
+    return figure
+
+
 def written(tmp_path, view):
     write_preview(tmp_path / "preview.png", view)
     with Image.open(tmp_path / "preview.png") as image:
@@ -42,7 +49,7 @@ def test_the_picture_shows_every_cell_and_pixel_in_its_place(tmp_path):
     view = small_view()
     pixels = written(tmp_path, view)
     assert pixels.shape == (1080, 1920, 3)
-    image_axes, map_axes, _ = draw_preview(view).axes
+    image_axes, map_axes, _ = drawn(view).axes
     colors = {entry.id: entry.color for entry in view.legend}
     kinds = {kind.status: {kind.color, kind.stripe} for kind in NO_CLASS}
     left, top, right, bottom = box_px(map_axes)
@@ -164,7 +171,7 @@ def test_a_map_without_a_class_or_a_scene_is_drawn_too():
 def test_any_shape_of_area_keeps_its_proportions_inside_the_sheet(shape):
     rows, cols = shape
     rng = np.random.default_rng(1)
-    figure = draw_preview(
+    figure = drawn(
         small_view(
             classes=rng.integers(0, 10, shape, dtype=np.uint8),
             confidence=np.full(shape, 200, np.uint8),
@@ -189,7 +196,7 @@ def test_nothing_runs_over_the_edge_and_texts_do_not_overlap():
         replace(view.scenes[0], acquired_utc=view.scenes[0].acquired_utc + timedelta(days=n))
         for n in range(90)
     )
-    figure = draw_preview(replace(view, scenes=many))
+    figure = drawn(replace(view, scenes=many))
     texts_seen = [text for text in figure.findobj(Text) if text.get_text()]
     boxes = [text.get_window_extent() for text in texts_seen]
     assert min(box.x0 for box in boxes) >= 40
@@ -204,8 +211,8 @@ def test_nothing_runs_over_the_edge_and_texts_do_not_overlap():
 def test_hostile_titles_are_drawn_as_text(tmp_path, title):
     """Where a formula were parsed, matplotlib would raise; where a glyph were missing, warn."""
     written(tmp_path, small_view(title=title))
-    drawn = draw_preview(small_view(title=title)).findobj(Text)
-    assert not any(text.get_parse_math() for text in drawn if text.get_text())
+    said = draw_preview(small_view(title=title)).findobj(Text)
+    assert not any(text.get_parse_math() for text in said if text.get_text())
 
 
 def test_every_text_may_be_hostile(tmp_path):
@@ -236,8 +243,7 @@ def test_the_scale_bar_has_a_round_length(most_m):
 
 
 def test_no_digit_of_the_layout_that_another_run_may_change_moves_a_panel():
-    figure = draw_preview(pixel_view())
-    figure.draw_without_rendering()
+    figure = drawn(pixel_view())
     for axes in figure.axes:
         bounds = axes.get_position(original=True).bounds
         assert bounds == pytest.approx(np.round(bounds, 5), abs=1e-12)
