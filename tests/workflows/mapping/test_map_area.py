@@ -385,6 +385,7 @@ def test_a_later_run_mends_what_failed(tmp_path):
     assert not list((tmp_path / "map").glob(".*"))
 
 
+@pytest.mark.usefixtures("drawn_previews")
 @pytest.mark.parametrize("vectors", [VectorOptions(), VectorOptions(cells=True)])
 def test_a_dry_run_foresees_the_disk_that_blocks_and_files_take(data_dir, tmp_path, predictor, vectors):
     name, level, acquired = SCENES["orihuela"]

@@ -28,6 +28,7 @@ from tests.commands import interruptible, spawn
 from tests.servers import file_server, free_port
 from tests.workflows.loaders import deadly, other_weights
 from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, small_scene
+from tests.workflows.previews import drawn_previews
 from tests.workflows.small_maps import assert_same_files, catalog_of, files_of
 from tests.workflows.world import assert_same_map
 
@@ -44,6 +45,13 @@ def request(source, out, **options):
     return MapRequest(
         **{"source": str(source), "area": None, "dates": None, "out": out, "block_px": BLOCK_PX, **options}
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_previews():
+    """Maps of other processes are compared with those of this one."""
+    with drawn_previews():
+        yield
 
 
 @pytest.fixture(scope="module")

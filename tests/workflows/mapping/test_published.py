@@ -69,6 +69,7 @@ def areas_on_the_page(file, names, tmp_path):
     return areas, complaints, scripts, title
 
 
+@pytest.mark.usefixtures("drawn_previews")
 @pytest.mark.parametrize("scene", SCENES)
 def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path):
     name, level, acquired = SCENES[scene]

@@ -19,6 +19,7 @@ from landuse.workflows.mapping.map_area import load_classifier, map_area
 from tests.commands import interruptible
 from tests.servers import file_server, stac_item, write_items
 from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, VISIBLE, small_scene
+from tests.workflows.previews import drawn_previews
 from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
 from tests.workflows.small_maps import request as any_request
 
@@ -45,6 +46,13 @@ app()
 
 def request(tmp_path, source, **options):
     return any_request(tmp_path, source, block_px=BLOCK_PX, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_previews():
+    """Maps of other processes are compared with those of this one."""
+    with drawn_previews():
+        yield
 
 
 @pytest.fixture(scope="module")
