@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import settings
 
 from landuse.cli import app
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 # A busy machine is no bug: no test of what is computed fails for how long it took.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+_built = cache(typer.main.get_command)
+"""The command, which is the same each time; typer takes 40 ms to make it of its functions."""
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +73,7 @@ def demo_catalog(tmp_path_factory: pytest.TempPathFactory) -> DemoCatalog:
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """The command in this process (torch is imported once), its output caught below Python."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets it
+    monkeypatch.setattr(typer.main, "get_command", _built)
 
     def call(*arguments: object) -> Ran:
         capfd.readouterr()
