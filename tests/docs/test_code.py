@@ -40,7 +40,8 @@ class Reader:
     """Somebody who runs the blocks of a page in a folder.
 
     A block of ``landuse`` commands alone, and one of Python, is run in this process, which has imported torch
-    and GDAL already: that takes four seconds a command. Any other is a shell's.
+    and GDAL already: that takes four seconds a command. Any other is a shell's, and so is a file that is
+    written before commands.
     """
 
     def __init__(self, folder, demo, run, capfd):
@@ -48,10 +49,13 @@ class Reader:
 
     def bash(self, text):
         """What a block printed; it has to succeed."""
+        if (file := re.match(r"cat > \S+ <<'END'\n.*?\nEND\n", text, re.DOTALL)) and file.end() < len(text):
+            return self._shell(file[0]) + self.bash(text[file.end() :])
         code = Code(language="bash", text=text, line=1, mark="")
         commands = commands_of(code)
         lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
-        if len(commands) < sum(not line.startswith("#") for line in lines) or re.search(r"[$|>`*]", text):
+        said = re.sub(r" #.*", "", text)
+        if len(commands) < sum(not line.startswith("#") for line in lines) or re.search(r"[$|>`*]", said):
             return self._shell(text)
         return "".join(self.landuse(*words[1:]) for words in commands)
 
@@ -194,13 +198,17 @@ def test_the_tutorial_of_own_classes_runs_and_prints_what_it_shows(reader):
     assert re.search(r"^ *1 +4 +field +wood ", output, re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def landuse_command():
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_command_line_accepts_what_pages_say(page):
+def test_the_command_line_accepts_what_pages_say(page, landuse_command):
     for code in code_of(page):
         assert code.language, f"{page}:{code.line}: a block without a language"
         for words in commands_of(code):
-            command = typer.main.get_command(app)
-            rest = words[1:]
+            command, rest = landuse_command, words[1:]
             while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
                 command = command.commands[rest.pop(0)]
             if "--help" not in rest:
