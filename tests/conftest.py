@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -34,6 +35,12 @@ settings.load_profile("untimed")
 
 _built = cache(typer.main.get_command)
 """The command, which is the same each time; typer takes 40 ms to make it of its functions."""
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays until the end: a search for garbage need not look at it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
