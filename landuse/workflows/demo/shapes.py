@@ -41,7 +41,8 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Flo
         (width, height), Image.Resampling.BICUBIC, box=(0.5, 0.5, 0.5 + width / scale, 0.5 + height / scale)
     )
     out = np.asarray(image, np.float32)
-    scaled: Floats = (out - out.mean()) / out.std()
+    out = out - out.mean()
+    scaled: Floats = out / np.sqrt(np.square(out).mean())
     return scaled
 
 
@@ -73,18 +74,22 @@ def parcels(
         (y, x) parcel number, the count of parcels, and (y, x) distance to the parcel's edge.
     """
     rows = _cuts(rng, float(v.min()) - 1, float(v.max()), widths)
-    strip = np.searchsorted(rows, v)
-    inside = _distance_to_cuts(rows, v)
-    parcel = np.zeros(u.shape, np.int64)
+    position = u.ravel()
+    strip, inside = _between_cuts(rows, v.ravel())
+    parcel = np.zeros(u.size, np.int64)
     total = 0
     low, high = float(u.min()), float(u.max())
-    for k in range(len(rows) + 1):
+    # The pixels of each strip, found at once: a search for each would look at all pixels again.
+    count = len(rows) + 1
+    by_strip = np.argsort(strip.astype(np.uint16) if count < 2**16 else strip, kind="stable")
+    ends = np.cumsum(np.bincount(strip, minlength=count))
+    for where in np.split(by_strip, ends[:-1]):
         cols = _cuts(rng, low - rng.uniform(0, lengths[1]), high, lengths)
-        where = strip == k
-        parcel[where] = total + np.searchsorted(cols, u[where])
-        inside[where] = np.minimum(inside[where], _distance_to_cuts(cols, u[where]))
+        place, distance = _between_cuts(cols, position[where])
+        parcel[where] = total + place
+        inside[where] = np.minimum(inside[where], distance)
         total += len(cols) + 1
-    return parcel, total, inside
+    return parcel.reshape(u.shape), total, inside.reshape(u.shape)
 
 
 def _cuts(
@@ -97,12 +102,12 @@ def _cuts(
     return positions[positions < high]
 
 
-def _distance_to_cuts(cuts: NDArray[np.float64], position: Floats) -> Floats:
-    """Distance to the nearest of the increasing ``cuts``."""
+def _between_cuts(cuts: NDArray[np.float64], position: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """How many of the increasing ``cuts`` lie before, and the distance to the nearest."""
     edges = np.concatenate([[-np.inf], cuts, [np.inf]])
     k = np.searchsorted(cuts, position)
     nearest: Floats = np.minimum(position - edges[k], edges[k + 1] - position).astype(np.float32)
-    return nearest
+    return k, nearest
 
 
 def from_curve(position: Floats, curve: Floats, along: int, pixel: float) -> Floats:
