@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import warm
+
 LANDUSE = Path(sys.executable).with_name("landuse")
 
 
@@ -39,14 +41,18 @@ def interruptible(command, **options):
     )
 
 
-def spawn(*arguments, preexec_fn=None, **environment):
-    """The installed command in a process of its own."""
-    done = subprocess.run(
-        [LANDUSE, *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,  # a busy machine is no bug
-        env={**os.environ, **environment},
-        preexec_fn=preexec_fn,
-    )
+def spawn(*arguments, preexec_fn=None, cold=False, **environment):
+    """The installed command in a process of its own, which starts warm if nothing is asked of its start."""
+    command, env = [LANDUSE, *map(str, arguments)], {**os.environ, **environment}
+    if preexec_fn is None and not cold:
+        done = warm.run(command, env=env)
+    else:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,  # a busy machine is no bug
+            env=env,
+            preexec_fn=preexec_fn,
+        )
     return Ran(done.returncode, done.stdout, done.stderr)

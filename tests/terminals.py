@@ -6,12 +6,12 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import termios
 import threading
 from dataclasses import dataclass
 
 from tests.commands import LANDUSE
+from tests.warm import Warm
 
 _CONTROL = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
 
@@ -63,10 +63,9 @@ def on_terminal(*arguments, cols=100, pipe_stdout=False, **environment):
                 chunks.append(chunk)
 
     listener = threading.Thread(target=listen)
-    with subprocess.Popen(
-        [LANDUSE, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if pipe_stdout else theirs,
+    with Warm(
+        [LANDUSE, *arguments],
+        stdout=None if pipe_stdout else theirs,
         stderr=theirs,
         env={**plain, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
     ) as process:
@@ -75,4 +74,4 @@ def on_terminal(*arguments, cols=100, pipe_stdout=False, **environment):
         out, _ = process.communicate(timeout=120)
         listener.join(timeout=10)
     os.close(ours)
-    return Shown(process.returncode, b"".join(chunks).decode(), (out or b"").decode())
+    return Shown(process.returncode, b"".join(chunks).decode(), out)

@@ -35,8 +35,9 @@ import landuse
 from landuse.cli import app
 from landuse.model import DEFAULT_MODEL
 from landuse.model.checkpoint import model_path
-from tests.commands import LANDUSE, Ran, interruptible, spawn
+from tests.commands import LANDUSE, Ran, spawn
 from tests.servers import file_server, free_port
+from tests.warm import Warm
 from tests.workflows.patch_models import save_patch_model
 
 INN = "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif"
@@ -580,7 +581,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_blocks(small, tmp_path):
     out = tmp_path / "map"
     options = ("map", "--source", small, "--out", out, "--stride-px", "4", "--block-px", "16")
     options += ("--model", DEFAULT_MODEL)
-    with interruptible([LANDUSE, *options]) as process:
+    with Warm([LANDUSE, *options]) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(".blocks-*/*.npz")):
             assert process.poll() is None

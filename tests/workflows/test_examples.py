@@ -6,7 +6,6 @@ import re
 import runpy
 import shutil
 import statistics
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 
 from landuse.model.foreign.contract import ForeignModel
 from landuse.model.foreign.predict import load_held
+from tests import warm
 from tests.patches import EUROSAT as EUROSAT_ORDER
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,12 +27,9 @@ SMALL_PX = 96
 
 
 def start(example, *options, cwd):
-    return subprocess.run(
-        [sys.executable, EXAMPLES / example, *map(str, options)],
-        capture_output=True,
-        encoding="utf-8",
+    return warm.run(
+        [EXAMPLES / example, *options],
         cwd=cwd,
-        timeout=300,
         env=os.environ
         # Whoever asks the network gets a refusal.
         | {"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}

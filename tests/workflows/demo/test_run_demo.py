@@ -27,7 +27,8 @@ def shown(tmp_path_factory):
     """The demo's folder and what it printed, in a process of its own."""
     out = tmp_path_factory.mktemp("demo") / "out"
     # Whoever asks the network gets a refusal.
-    done = spawn("demo", "--out", out, http_proxy="http://127.0.0.1:1", https_proxy="http://127.0.0.1:1")
+    nobody = "http://127.0.0.1:1"
+    done = spawn("demo", "--out", out, cold=True, http_proxy=nobody, https_proxy=nobody)
     assert done.code == 0, done.err
     return out, done.out
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from landuse.workflows.mapping.on_dask import worker_device
 from landuse.workflows.mapping.request import MapRequest
 from tests.commands import interruptible, spawn
 from tests.servers import file_server, free_port
+from tests.warm import Warm
 from tests.workflows.loaders import deadly, other_weights
 from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, small_scene
 from tests.workflows.previews import drawn_previews
@@ -66,8 +66,8 @@ def scene(tmp_path_factory):
 
 @contextmanager
 def dask_process(*arguments):
-    with subprocess.Popen(
-        [DASK, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+    with Warm(
+        [DASK, *arguments], needs=["distributed.cli.dask_scheduler", "distributed.cli.dask_worker"]
     ) as process:
         try:
             yield process
@@ -124,7 +124,7 @@ def test_the_command_with_two_workers_of_its_own_makes_the_same_map(data_dir, tm
     options = ("map", "--source", source, "--block-px", "128", "--json")
     options += ("--bbox", "13.107,48.275,13.121,48.284")
     here = spawn(*options, "--out", tmp_path / "here")
-    there = spawn(*options, "--out", tmp_path / "there", "--workers", "2")
+    there = spawn(*options, "--out", tmp_path / "there", "--workers", "2", cold=True)
     assert (here.code, there.code) == (0, 0), there.err
     warned = [[line for line in ran.err.splitlines() if line.startswith("WARNING")] for ran in (here, there)]
     assert warned[0] == warned[1]

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from landuse.errors import OutputError, UsageError
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import load_classifier, map_area
-from tests.commands import interruptible
 from tests.servers import file_server, stac_item, write_items
+from tests.warm import Warm
 from tests.workflows.pixel_models import BLOCK_PX, BLOCKS, VISIBLE, small_scene
 from tests.workflows.previews import drawn_previews
 from tests.workflows.small_maps import BrightnessClassifier, assert_same_files, catalog_of, red_raster
@@ -76,8 +75,8 @@ def stopping(after, kind=KeyboardInterrupt):
 
 def command(source, model, out, *, kill_at=0, **options):
     asked = ["--source", source, "--model", model, "--out", out, "--block-px", BLOCK_PX, "--device", "cpu"]
-    return interruptible(
-        [sys.executable, "-c", MAIN, kill_at, "map", *asked],
+    return Warm(
+        ["-c", MAIN, kill_at, "map", *asked],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         **options,
     )

@@ -128,11 +128,10 @@ def killed(config, day, rng):
                 break
         time.sleep(rng.uniform(0, 2.5))
         alive = process.poll() is None
-        process.kill()
-        process.communicate()
     finally:
         process.kill()
-        process.wait()
+        with process:
+            process.communicate()
     return alive
 
 
@@ -389,7 +388,8 @@ def test_two_runs_started_together_share_the_work(kind, tmp_path, request, monke
             finally:
                 for run in runs:
                     run.kill()
-                    run.wait()
+                    with run:
+                        run.wait()
     assert [run.returncode for run in runs] == [0, 0], told
     areas = [json.loads(out)["areas"][0] for out, _ in told]
     mapped = [{entry["window"] for entry in area["windows"] if entry["state"] == "mapped"} for area in areas]

@@ -28,6 +28,7 @@ from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.workflows.nightly.config import load_config
 from landuse.workflows.nightly.run import Night, run_nightly
 from tests.servers import START_SECONDS, free_port, stac_item, write_items
+from tests.warm import Warm
 from tests.workflows.pixel_models import Scores
 
 ROOT = Path(__file__).parents[3]
@@ -223,10 +224,7 @@ def run_here(config, now_utc, only=(), **options):
 
 def start(config, now_utc):
     """A night in a process of its own; its stdout has the report, its stderr what happens."""
-    command = [sys.executable, "-m", __name__, str(config), now_utc.isoformat()]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
-    )
+    return Warm(["-m", __name__, config, now_utc.isoformat()], cwd=ROOT)
 
 
 def main(config, now):

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import random
 import resource
 import shutil
@@ -16,7 +15,6 @@ import signal
 import stat
 import struct
 import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -41,8 +39,8 @@ from landuse.workflows.training.eurosat import (
     paper_split,
 )
 from landuse.workflows.training.train import split_files
+from tests.commands import LANDUSE, spawn
 
-LANDUSE = Path(sys.executable).with_name("landuse")
 QUICK = RetryPolicy(
     attempts=3, first_pause_s=0.01, longest_pause_s=0.05, connect_timeout_s=30, read_timeout_s=30
 )
@@ -628,15 +626,8 @@ def test_what_is_published_is_well_formed():
         assert known.unpacked_bytes < eurosat.MAX_UNPACKED_BYTES
 
 
-def landuse(*arguments, preexec_fn=None, **environment):
-    return subprocess.run(
-        [LANDUSE, "data", "eurosat", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        env={**os.environ, **environment},
-        preexec_fn=preexec_fn,
-    )
+def landuse(*arguments, **options):
+    return spawn("data", "eurosat", *arguments, **options)
 
 
 def files_of_at_most_200_kb():
@@ -647,11 +638,11 @@ def files_of_at_most_200_kb():
 def test_a_full_disk_while_downloading_is_one_error(server, tmp_path):
     options = ("--url", server.url, "--md5", md5(ARCHIVE), "--out", tmp_path)
     done = landuse(*options, preexec_fn=files_of_at_most_200_kb)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Error: {tmp_path} cannot be written (File too large)")
-    assert len(done.stderr.splitlines()) == 1
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"Error: {tmp_path} cannot be written (File too large)")
+    assert len(done.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-    assert landuse(*options).returncode == 0
+    assert landuse(*options).code == 0
 
 
 def test_a_full_disk_while_unpacking_keeps_the_archive(tmp_path):
@@ -660,10 +651,10 @@ def test_a_full_disk_while_unpacking_keeps_the_archive(tmp_path):
     with serving(archive) as served:
         options = ("--url", served.url, "--md5", md5(archive), "--out", tmp_path)
         done = landuse(*options, preexec_fn=files_of_at_most_200_kb)
-        assert done.returncode == 1
-        assert "is kept" in done.stderr
+        assert done.code == 1
+        assert "is kept" in done.err
         assert [path.name for path in tmp_path.iterdir()] == [".EuroSAT_RGB.download"]
-        assert landuse(*options).returncode == 0
+        assert landuse(*options).code == 0
         assert len(served.log) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["EuroSAT_RGB"]
     assert (tmp_path / "EuroSAT_RGB" / "Forest" / "Forest_2.jpg").read_bytes() == bytes(500_000)
@@ -674,8 +665,8 @@ def test_an_archive_that_is_here_already_is_checked_unpacked_and_kept(server, tm
     file.write_bytes(ARCHIVE)
     out = tmp_path / "out"
     done = landuse("--archive", file, "--md5", md5(ARCHIVE), "--out", out, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
+    assert (done.code, done.err) == (0, "")
+    told = json.loads(done.out)
     assert (told["patches"], told["url"], told["md5"]) == (20, file.as_uri(), md5(ARCHIVE))
     assert files_below(out / "EuroSAT_RGB").keys() == {*PATCHES, "source.json"}
     assert file.read_bytes() == ARCHIVE
@@ -699,30 +690,30 @@ def test_the_command_says_where_the_data_are_and_what_next(server, tmp_path):
     options = ("--url", server.url, "--md5", md5(ARCHIVE), "--out", tmp_path)
     done = landuse(*options)
     folder = tmp_path / "EuroSAT_RGB"
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
         f"data     {folder} (20 patches)",
         f"next     landuse train --data {folder} --out RUN",
     ]
     again = landuse(*options, "--json")
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.code, again.err) == (0, "")
     source = Source(**json.loads((folder / "source.json").read_text()))
-    assert json.loads(again.stdout) == {
+    assert json.loads(again.out) == {
         "path": str(folder), "patches": 20, "bytes": len(ARCHIVE), "md5": md5(ARCHIVE), "url": server.url,
         "splits": [], "already_there": True,
     }  # fmt: skip
     assert source.patch_bytes == sum(map(len, PATCHES.values()))
-    assert "already there" in landuse(*options).stdout
+    assert "already there" in landuse(*options).out
     assert len(server.log) == 1
 
 
 def test_the_command_fails_with_one_line_and_the_providers_code(server, tmp_path):
     server.faults = [("status", 404, {})]
     done = landuse("--url", server.url, "--out", tmp_path, "--json")
-    assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr.startswith(f"Error: {server.url} answered HTTP 404")
-    assert len(done.stderr.splitlines()) == 1
-    assert landuse("--bands", "nir").returncode == 2
+    assert (done.code, done.out) == (5, "")
+    assert done.err.startswith(f"Error: {server.url} answered HTTP 404")
+    assert len(done.err.splitlines()) == 1
+    assert landuse("--bands", "nir").code == 2
 
 
 def test_a_proxy_of_the_environment_is_used(server, tmp_path):
@@ -731,7 +722,7 @@ def test_a_proxy_of_the_environment_is_used(server, tmp_path):
         "--url", "http://mirror.invalid/a.zip", "--md5", md5(ARCHIVE), "--out", tmp_path,
         http_proxy=proxy, no_proxy="",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert [a.path for a in server.log] == ["http://mirror.invalid/a.zip"]
 
 
@@ -749,7 +740,7 @@ def test_what_a_killed_download_left_is_cleared_up(server, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert max(sizes()) > 100_000
-    assert landuse(*options).returncode == 0
+    assert landuse(*options).code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["EuroSAT_RGB"]
 
 

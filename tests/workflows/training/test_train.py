@@ -9,7 +9,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from landuse.cli import app
 from landuse.model.checkpoint import load_checkpoint, model_path
 from landuse.model.training.config import TrainConfig
 from landuse.workflows.training.train import fitted, split_names
+from tests import warm
 from tests.commands import Ran
 from tests.patches import EUROSAT, HUES, NATURAL, make_jpegs, make_tiffs, write_split, write_tiff
 from tests.servers import free_port
@@ -501,11 +501,10 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(folder, 
     """SIGKILL leaves a process no moment to tidy up; the same command goes on to the same weights."""
 
     def command(out):
-        return [sys.executable, "-c", LOCKSTEP, folder / "jpg", split, out]
+        return ["-c", LOCKSTEP, folder / "jpg", split, out]
 
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    with subprocess.Popen(command(broken), encoding="utf-8", **pipes) as process:
+    with warm.Warm(command(broken), stdin=subprocess.PIPE) as process:
         for step in range(1, 7):  # four steps an epoch: after the sixth, two of the second are done
             assert process.stdout.readline() == f"{(step - 1) // 4 + 1} {step}\n"
             if step < 6:
@@ -521,8 +520,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(folder, 
 
     steps = {}
     for out in (broken, whole):
-        go = {"input": "go\n" * 12, "encoding": "utf-8"}
-        done = subprocess.run(command(out), capture_output=True, timeout=300, **go)
+        done = warm.run(command(out), input="go\n" * 12)
         assert (done.returncode, done.stderr) == (0, "")
         steps[out] = [int(line.split()[1]) for line in done.stdout.splitlines()]
     assert steps == {broken: list(range(5, 13)), whole: list(range(1, 13))}
@@ -538,9 +536,8 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(folder, 
 def torchrun(*options):
     """Two processes that train together; each computes on one thread."""
     launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port(), "-m", "landuse")
-    command = [sys.executable, "-m", *map(str, launcher), *map(str, options)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=one_thread)
+    return warm.run(["-m", *launcher, *options], env=one_thread, needs=["torch.distributed.run"])
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import hashlib
 import json
 import random
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -16,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -36,6 +34,7 @@ from landuse.workflows.nightly.ledger.records import (
 )
 from landuse.workflows.nightly.ledger.rows import succession
 from tests.postgres import PASSWORD
+from tests.warm import Warm
 from tests.workflows.nightly.ledger.workers import AREA, ATTEMPTS, RECIPE, many_sightings
 
 NOW = datetime(2024, 6, 20, 2, 0, tzinfo=UTC)
@@ -793,19 +792,17 @@ def test_another_writer_that_stays_too_long_is_told(url, monkeypatch):
 @contextmanager
 def workers(*commands):
     """Processes of ``workers``; whatever still runs at the end is killed."""
+    program = ("-m", "tests.workflows.nightly.ledger.workers")
     running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.workflows.nightly.ledger.workers", *map(str, command)],
-            cwd=Path.cwd(),
-        )
-        for command in commands
+        Warm([*program, *command], needs=["landuse.workflows.nightly.ledger.ledger"]) for command in commands
     ]
     try:
         yield running
     finally:
         for process in running:
             process.kill()
-            process.wait()
+            with process:
+                process.wait()
 
 
 def wait_for(log, text, times=1):
