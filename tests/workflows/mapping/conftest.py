@@ -1,6 +1,7 @@
-"""Maps of real scenes, which several tests look at and none changes."""
+"""Maps of real scenes, which several tests look at and none changes; workers that start soon."""
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,30 @@ class RealMap:
     out: Path
     """The map's folder."""
     report: MapReport
+
+
+WORKERS_NEED = (
+    "distributed.nanny",
+    "landuse.model.predict_pixels",
+    "landuse.workflows.imagery.one_step",
+    "landuse.workflows.mapping.map_area",
+    "landuse.workflows.mapping.on_dask",
+)
+
+
+@pytest.fixture
+def warm_workers() -> Iterator[None]:
+    """Workers that this process starts are forked from one that has imported what they need.
+
+    That takes each worker four seconds else, as it does those of a command in a process of its own.
+    """
+    import dask
+    from distributed.utils import get_mp_context
+
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # dask says once what to import
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(WORKERS_NEED))
+        yield
 
 
 @pytest.fixture(scope="session")

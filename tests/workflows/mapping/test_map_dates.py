@@ -207,6 +207,7 @@ def test_blocks_of_any_size_give_the_same_fused_and_smoothed_map(tmp_path, inn, 
     assert same[ranked[-1] - ranked[-2] > 2].all()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_workers_and_a_run_that_was_stopped_give_the_same_map(tmp_path, dates, smoothed):
     def stop(progress):
         if progress.blocks_done == 2:

@@ -142,9 +142,11 @@ def test_the_page_shows_every_nth_cell_whole_and_the_runs_warnings(whole, monkey
         np.testing.assert_array_equal(getattr(thin, name), values[::3, ::3])
 
 
-def test_workers_give_the_same_map(tmp_path, inn, model, whole):
+@pytest.mark.usefixtures("warm_workers")
+def test_another_process_gives_the_same_map(tmp_path, inn, model, whole):
+    """Of several processes, and what they do at the same time, ``test_on_dask`` tells."""
     asked = request(tmp_path, inn, block_px=200, probabilities=True)
-    cluster = Cluster(workers=2, model=str(model), device="cpu", load=load_classifier)
+    cluster = Cluster(workers=1, model=str(model), device="cpu", load=load_classifier)
     report = map_area(asked, load_classifier(str(model), "cpu"), None, cluster)
     assert_as_whole(report.out, whole.out)
 

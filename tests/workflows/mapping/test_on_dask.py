@@ -132,6 +132,7 @@ def test_the_command_with_two_workers_of_its_own_makes_the_same_map(data_dir, tm
     assert not list((tmp_path / "there").glob(".*"))
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_results_go_where_fsspec_leads_and_workers_too(scene, tmp_path):
     """A folder that is no local one to landuse, shared with processes; hrefs of a server, which count."""
     source, model, here = scene
@@ -204,6 +205,7 @@ def test_a_lost_scheduler_and_no_worker_are_one_error_each(scene, tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_workers")
 def test_a_block_that_kills_its_workers_is_named(scene, tmp_path):
     source, model, _ = scene
     with pytest.raises(ClusterError, match=r"r\d+_c\d+ was begun 3 times.*--block-px.*are kept"):
