@@ -1,6 +1,7 @@
 """A map whose folder is a bucket. The service is moto's S3 on loopback; oracle: the same map in a folder."""
 
 import boto3
+import fsspec
 import numpy as np
 import pytest
 import rasterio
@@ -26,6 +27,7 @@ def bucket(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     client = boto3.client("s3")
     client.create_bucket(Bucket="maps")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of the service that another test had
     yield client
     client.close()
     server.stop()
