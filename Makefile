@@ -33,6 +33,7 @@ bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/reading.py
 	$(BIN)/python tests/benchmarks/vectors.py
+	$(BIN)/python -m tests.benchmarks.viewing
 	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.full_tile

@@ -31,6 +31,7 @@ from landuse.commands.options import QuietOption, Terminated, grouped
 from landuse.commands.suggest import suggest_command
 from landuse.commands.terminal import print_error
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
+from landuse.commands.view import VIEW_EXAMPLES, view_command
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.redact import printable, redact
 
@@ -221,6 +222,7 @@ data_app.command("eurosat")(eurosat_command)
 app.command("map", cls=grouped(MAP_PANELS), epilog=MAP_EXAMPLES)(map_command)
 app.command("demo")(demo_command)
 app.command("catalog")(catalog_command)
+app.command("view", epilog=VIEW_EXAMPLES)(view_command)
 app.command("sample")(sample_command)
 app.command("area")(area_command)
 app.command("suggest")(suggest_command)
