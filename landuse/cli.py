@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
+from landuse.commands.clean import clean_command
 from landuse.commands.compare import COMPARE_EXAMPLES, compare_command
 from landuse.commands.learning import LEARN_EXAMPLES, LEARN_PANELS, learn_command
 from landuse.commands.maps import (
@@ -229,6 +230,7 @@ app.command("suggest")(suggest_command)
 app.command("change")(change_command)
 app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("learn", cls=grouped(LEARN_PANELS), epilog=LEARN_EXAMPLES)(learn_command)
+app.command("clean")(clean_command)
 app.command("models")(models_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
