@@ -67,7 +67,7 @@ class Shown:
 
     def later(self, expression, *arguments):
         """What a promise gives, or how it failed."""
-        self.page.set_script_timeout(30)
+        self.page.set_script_timeout(120)
         return self.page.execute_async_script(
             f"const done = arguments[arguments.length - 1]; (async () => ({expression}))().then("
             "(value) => done(value), (error) => done({failed: `${error.name}: ${error.message}`}))",
@@ -75,11 +75,11 @@ class Shown:
         )
 
     def until(self, script, what):
-        done = "const [look, done] = [new Function(arguments[0]), arguments[1]], until = Date.now() + 20000;"
+        done = "const [look, done] = [new Function(arguments[0]), arguments[1]], until = Date.now() + 90000;"
         waits = (
             "const wait = () => look() || Date.now() > until ? done(look()) : setTimeout(wait, 15); wait();"
         )
-        self.page.set_script_timeout(30)
+        self.page.set_script_timeout(120)
         assert self.page.execute_async_script(done + waits, script), what
 
     def wait(self):
