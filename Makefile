@@ -13,10 +13,10 @@ TENSORFLOW ?=
 TESTS := -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast bench check docs clean
+.PHONY: help demo test fast bench check docs qgis qgis-test clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## map a simulated area into demo-out/, without a network
 	$(BIN)/landuse demo --out $(DEMO) --overwrite
@@ -33,6 +33,7 @@ bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/reading.py
 	$(BIN)/python tests/benchmarks/vectors.py
+	$(BIN)/python -m tests.benchmarks.viewing
 	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.full_tile
@@ -46,6 +47,12 @@ check: $(INSTALLED) ## lint, formatting and types
 
 docs: $(INSTALLED) ## the documentation, into site/; fails on a broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+
+qgis: $(INSTALLED) ## the plugin for QGIS as a zip, into dist/
+	$(BIN)/python qgis/make_zip.py dist
+
+qgis-test: $(INSTALLED) ## the plugin in QGIS of the distribution, without a window (Debian: apt install qgis python3-qgis)
+	$(BIN)/python -m pytest -rs tests/qgis
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(DEMO) $(SITE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

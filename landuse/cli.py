@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
+from landuse.commands.clean import clean_command
 from landuse.commands.compare import COMPARE_EXAMPLES, compare_command
 from landuse.commands.learning import LEARN_EXAMPLES, LEARN_PANELS, learn_command
 from landuse.commands.maps import (
@@ -31,6 +32,7 @@ from landuse.commands.options import QuietOption, Terminated, grouped
 from landuse.commands.suggest import suggest_command
 from landuse.commands.terminal import print_error
 from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
+from landuse.commands.view import VIEW_EXAMPLES, view_command
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.redact import printable, redact
 
@@ -221,12 +223,14 @@ data_app.command("eurosat")(eurosat_command)
 app.command("map", cls=grouped(MAP_PANELS), epilog=MAP_EXAMPLES)(map_command)
 app.command("demo")(demo_command)
 app.command("catalog")(catalog_command)
+app.command("view", epilog=VIEW_EXAMPLES)(view_command)
 app.command("sample")(sample_command)
 app.command("area")(area_command)
 app.command("suggest")(suggest_command)
 app.command("change")(change_command)
 app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("learn", cls=grouped(LEARN_PANELS), epilog=LEARN_EXAMPLES)(learn_command)
+app.command("clean")(clean_command)
 app.command("models")(models_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)

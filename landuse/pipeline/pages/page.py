@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).parent / "assets"
 LEAFLET = "leaflet-1.9.4"
 STYLES = (f"{LEAFLET}/leaflet.css", "page.css")
-SCRIPTS = (f"{LEAFLET}/leaflet.js", "utm.js", "panel.js", "map.js")
+SCRIPTS = (f"{LEAFLET}/leaflet.js", "utm.js", "panel.js", "drawing.js", "map.js")
 """In the order in which they need each other."""
 
 PAGE_BYTES = 15_000_000
@@ -62,14 +62,14 @@ def render_page(view: MapView) -> str:
     Raises:
         ValueError: the map is not in a UTM zone.
     """
-    styles = [_asset(name) for name in STYLES]
-    scripts = [_asset(name) for name in SCRIPTS]
+    styles = [asset(name) for name in STYLES]
+    scripts = [asset(name) for name in SCRIPTS]
     policy = "; ".join(
         (
             "default-src 'none'",
             "img-src data:",
-            f"style-src {_digests(styles)}",
-            f"script-src {_digests(scripts)}",
+            f"style-src {digests(styles)}",
+            f"script-src {digests(scripts)}",
             "base-uri 'none'",
             "form-action 'none'",
         )
@@ -80,7 +80,7 @@ def render_page(view: MapView) -> str:
         "scripts": "\n".join(f"<script>{text}</script>" for text in scripts),
     }
     texts = _texts(view)
-    template = _asset("template.html")
+    template = asset("template.html")
     others = sum(len(text.encode()) for text in (template, json_for_html(texts), *parts.values()))
     packed = pack_map(view, PAGE_BYTES - others - _TAGS_BYTES)
     return Template(template).substitute(
@@ -94,15 +94,15 @@ def json_for_html(values: object) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     """A file of the page, without the line that sends a debugger looking for the library's sources."""
     return re.sub(r"\n//# sourceMappingURL=.*", "", (ASSETS / name).read_text("utf-8"))
 
 
-def _digests(texts: list[str]) -> str:
+def digests(texts: list[str]) -> str:
     """What lets exactly these texts pass a Content-Security-Policy."""
-    digests = (b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
+    found = (b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
+    return " ".join(f"'sha256-{digest}'" for digest in found)
 
 
 def _texts(view: MapView) -> dict[str, object]:

@@ -5,8 +5,6 @@
    Places are (metres north of the map's bottom, metres east of its left): Leaflet's CRS.Simple with a
    metre as its unit. Nothing is warped. */
 
-const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]; // viridis
-
 /* Cells are drawn as squares of so many canvas pixels that hatching fits into them. */
 const CANVAS_PX = 2048;
 const MOST_PX_PER_CELL = 16;
@@ -104,16 +102,6 @@ class Pieces {
     }
     return this.kept.get(key);
   }
-}
-
-function packed(color) {
-  return new Uint32Array(new Uint8Array([...color, 255]).buffer)[0];
-}
-
-function rampColor(share) {
-  const place = share * (RAMP.length - 1);
-  const index = Math.min(Math.floor(place), RAMP.length - 2);
-  return RAMP[index].map((low, i) => Math.round(low + (RAMP[index + 1][i] - low) * (place - index)));
 }
 
 /* Which values are chosen by what is hidden: those of the classes, but where the covers are shown. */
@@ -307,7 +295,6 @@ function connectReadout(map, data, pieces, cellM) {
   const text = (id, value) => {
     document.getElementById(id).textContent = value;
   };
-  const degrees = (value, positive, negative) => `${Math.abs(value).toFixed(5)}° ${value < 0 ? negative : positive}`;
   let last;
 
   /* A probability as exactly as the page knows it. */
@@ -342,7 +329,7 @@ function connectReadout(map, data, pieces, cellM) {
     const inside = row >= 0 && row < rows && col >= 0 && col < cols;
     const [east, north] = [left + place.lng, bottom + place.lat];
     const [lon, lat] = lonLatOfUtm(east, north, data.utm_zone, data.is_north);
-    text("cell-lonlat", `${degrees(lat, "N", "S")}, ${degrees(lon, "E", "W")}`);
+    text("cell-lonlat", lonLatText(lon, lat));
     text("cell-utm", `UTM ${data.utm_zone}${data.is_north ? "N" : "S"}: ${east.toFixed(0)} E, ${north.toFixed(0)} N`);
     if (!inside) {
       tellCell();
@@ -434,26 +421,8 @@ function connectControls(map, data, look, repaint) {
     show();
   });
   map.on("move viewreset zoomend resize", arrange);
-  divider.addEventListener("pointerdown", (event) => divider.setPointerCapture(event.pointerId));
-  divider.addEventListener("pointermove", (event) => {
-    const box = map.getContainer().getBoundingClientRect();
-    if (divider.hasPointerCapture(event.pointerId)) divide((event.clientX - box.left) / box.width);
-  });
-  divider.addEventListener("keydown", (event) => {
-    const places = {
-      ArrowLeft: divided - 0.02,
-      ArrowDown: divided - 0.02,
-      ArrowRight: divided + 0.02,
-      ArrowUp: divided + 0.02,
-      Home: 0,
-      End: 1,
-    };
-    if (!(event.key in places)) return;
-    event.preventDefault();
-    divide(places[event.key]);
-  });
-  const stops = RAMP.map(rgb).join();
-  document.getElementById("ramp-colors").style.background = `linear-gradient(to right, ${stops})`;
+  connectDivider(divider, map.getContainer(), () => divided, divide);
+  document.getElementById("ramp-colors").style.background = rampGradient();
   document.getElementById("covers-choice").hidden = !data.layers.covers;
   document.getElementById("ramp-note").hidden = !data.layers.covers; // a map of patches: calibrated on patches
   form.reset(); // a browser may keep what was chosen before a reload

@@ -113,7 +113,7 @@ def test_the_policy_lets_only_the_pages_own_scripts_run():
     assert policy["script-src"] == digests["script"]
     assert policy["style-src"] == digests["style"]
     assert policy["img-src"] == ["data:"]
-    assert len(digests["script"]) == 4
+    assert len(digests["script"]) == 5
     # Nothing is fetched: no address but the empty icon, and no attribute that runs or styles.
     addresses = [a[key] for _, a in reader.tags for key in ("src", "href", "srcset") if key in a]
     assert addresses == ["data:,"]

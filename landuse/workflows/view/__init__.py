@@ -1,0 +1,1 @@
+"""Finished maps, shown in a browser of this machine at full resolution."""
