@@ -30,7 +30,13 @@ from landuse.commands.nightly import nightly_app
 from landuse.commands.options import QuietOption, Terminated, grouped
 from landuse.commands.suggest import suggest_command
 from landuse.commands.terminal import print_error
-from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
+from landuse.commands.training import (
+    TRAIN_PANELS,
+    eurosat_command,
+    evaluate_command,
+    models_command,
+    train_command,
+)
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.redact import printable, redact
 
@@ -228,7 +234,7 @@ app.command("change")(change_command)
 app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("learn", cls=grouped(LEARN_PANELS), epilog=LEARN_EXAMPLES)(learn_command)
 app.command("models")(models_command)
-app.command("train")(train_command)
+app.command("train", cls=grouped(TRAIN_PANELS))(train_command)
 app.command("evaluate")(evaluate_command)
 app.add_typer(data_app, name="data")
 app.add_typer(nightly_app, name="nightly")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from landuse.model.training.config import EpochMetrics, StepProgress, TrainConfig
+    from landuse.model.training.labels.config import LabelTrainConfig
 
+C = TypeVar("C", "TrainConfig", "LabelTrainConfig")
 
 RANDOM = "random"
 """The split that is drawn here."""
@@ -175,7 +177,7 @@ def keep_split(out: Path, train_names: Sequence[str], val_names: Sequence[str]) 
             partial.write_text("".join(f"{each}\n" for each in names), "utf-8")
 
 
-def fitted(config: TrainConfig, patches: int) -> TrainConfig:
+def fitted(config: C, patches: int) -> C:
     """The recipe with a batch of which an epoch has ``LEAST_STEPS``, down to two patches for each process.
 
     The rate goes down with the batch.
