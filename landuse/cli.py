@@ -18,6 +18,7 @@ import landuse
 from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
 from landuse.commands.compare import COMPARE_EXAMPLES, compare_command
+from landuse.commands.labels import PREDICT_EXAMPLES, predict_command, thresholds_command
 from landuse.commands.learning import LEARN_EXAMPLES, LEARN_PANELS, learn_command
 from landuse.commands.maps import (
     MAP_EXAMPLES,
@@ -235,6 +236,8 @@ app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("learn", cls=grouped(LEARN_PANELS), epilog=LEARN_EXAMPLES)(learn_command)
 app.command("models")(models_command)
 app.command("train", cls=grouped(TRAIN_PANELS))(train_command)
-app.command("evaluate")(evaluate_command)
+app.command("evaluate", cls=grouped(TRAIN_PANELS))(evaluate_command)
+app.command("thresholds")(thresholds_command)
+app.command("predict", epilog=PREDICT_EXAMPLES)(predict_command)
 app.add_typer(data_app, name="data")
 app.add_typer(nightly_app, name="nightly")

@@ -235,6 +235,36 @@ def _epochs_progress(
 
 
 @contextmanager
+def images_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """How many of the images are done: a bar on a terminal, else a line for each tenth."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = terminal(sys.stderr)
+    columns = (
+        TextColumn("{task.completed:.0f} of {task.total:.0f} images"),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(
+        *columns, console=console or Console(stderr=True), transient=True, disable=quiet or console is None
+    )
+    told = -1
+    with bar:
+        task = bar.add_task("predict", total=0)
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total)
+            part = done * 10 // max(total, 1)
+            if console is None and not quiet and part > told:
+                print(f"{done} of {total} images", file=sys.stderr, flush=True)
+            told = max(part, told)
+
+        yield on_progress
+
+
+@contextmanager
 def pixel_training_progress(*, quiet: bool) -> Iterator[Callable[[PixelProgress], None]]:
     """A line on stderr for each fiftieth of a run, and where it is a terminal a bar with the time left."""
     from rich.console import Console

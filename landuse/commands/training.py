@@ -76,6 +76,9 @@ OPTION_OF = {"settings": "--set", "dihedral": "--d4"}
 PATCH_BATCH, LABEL_BATCH = 128, 32
 """Patches and images with labels a step where ``--batch-size`` is not given."""
 
+EVALUATE_OTHERS = ("data", "pixels", "split", "l2a_error", "confusion", "reliability")
+"""Parameters of ``evaluate_command`` that have no meaning where labels are scored."""
+
 LABELS_PANEL = "Images with any number of labels each (--labels)"
 TRAIN_PANELS: dict[str, tuple[str, ...]] = {"Options": ()}
 
@@ -472,6 +475,7 @@ def _refuse(context: typer.Context, names: tuple[str, ...], where: str, mend: st
 
 
 def evaluate_command(
+    context: typer.Context,
     data: Annotated[
         Path | None, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
     ] = None,
@@ -480,6 +484,31 @@ def evaluate_command(
         typer.Option(
             help="Of a model of pixels: folder of patches with pixel labels, such as one for each scene; may "
             "be given several times. Those that its val.txt names are scored, else all."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEST.csv",
+            help="Of models that tell labels: a CSV of images and labels, as of `landuse train --labels`.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER,...",
+            help="What each of several models of --labels counts; default: all alike.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Also draw precision over recall of each label.",
+            rich_help_panel=LABELS_PANEL,
         ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -512,7 +541,18 @@ def evaluate_command(
     """Score a model on labelled patches (--data), and a model of pixels on pixel labels too (--pixels).
 
     Of patches a model of pixels is scored by its head that classifies patches, of pixels by its land cover.
+    Models that tell labels are scored on a table of images (--labels); several, as in --model A,B, by the
+    mean of their probabilities.
     """
+    if labels is not None:
+        _refuse(context, EVALUATE_OTHERS, "apply to --labels")
+        if images is None:
+            raise UsageError("--labels needs --images DIR too. Give the folder of the images.")
+        _evaluate_labels(
+            model, labels, images, weights, curves, level, band_order, tta=tta, device=device, as_json=as_json
+        )
+        return
+    _refuse(context, ("images", "weights", "curves"), "apply without --labels")
     from landuse.model.checkpoint import load_contract, model_path
     from landuse.workflows.training.train import evaluate_model, patch_source
 
@@ -520,7 +560,7 @@ def evaluate_command(
         if (confusion if figure == "--confusion" else reliability) is not None and not given:
             raise UsageError(f"{figure} draws the scores of {of}, which is not given. Give it too.")
     if data is None and not pixels:
-        raise UsageError("There is nothing to score on. Give --data, --pixels or both.")
+        raise UsageError("There is nothing to score on. Give --data, --pixels or both, or --labels.")
     if confusion is not None or reliability is not None:
         from landuse.workflows.training.figures import (  # not needed for the scores alone
             check_png,
@@ -565,6 +605,64 @@ def evaluate_command(
     typer.echo("\n".join(lines))
 
 
+def _evaluate_labels(
+    model: str,
+    labels: Path,
+    images: Path,
+    weights: str | None,
+    curves: Path | None,
+    level: str,
+    band_order: str | None,
+    *,
+    tta: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    from landuse.workflows.labels.evaluate import evaluate_labels
+    from landuse.workflows.labels.stream import models_of, weights_of
+    from landuse.workflows.labels.train import image_source
+
+    if curves is not None:
+        from landuse.workflows.training.figures import check_png
+
+        check_png(curves)  # before minutes of scoring
+    found = evaluate_labels(
+        models_of(model),
+        labels,
+        image_source(images, level, band_order),
+        weights=weights_of(weights),
+        tta=tta,
+        device=device,
+    )
+    if curves is not None:
+        from landuse.workflows.labels.figures import draw_precision_recall
+
+        draw_precision_recall(found, curves)
+    scores = found.scores
+    if as_json:
+        print_json(asdict(scores))
+        return
+    low, high = scores.interval
+    lines = [
+        f"images {scores.n}  mAP {scores.map:.2%} (95 % interval {low:.2%} to {high:.2%})  "
+        f"PR-AUC {scores.pr_auc:.2%}",
+        f"micro F1 {scores.micro_f1:.2%}  macro F1 {scores.macro_f1:.2%}  Hamming loss {scores.hamming:.2%}",
+        f"  {'label':22} {'images':>6} {'AP':>8} {'F1':>8} {'threshold':>9}",
+        *(
+            f"  {printable(name):22} {one.positives:6} {_percent(one.ap):>8} {_percent(one.f1):>8} "
+            f"{one.threshold:9.3f}"
+            for name, one in scores.per_label.items()
+        ),
+    ]
+    if curves is not None:
+        lines.append(f"wrote   {curves}")
+    typer.echo("\n".join(lines))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
 def models_command(as_json: JsonOption = False) -> None:
     """List the models that come with the package."""
     from landuse.model.checkpoint import load_contract, model_path
@@ -580,11 +678,13 @@ def models_command(as_json: JsonOption = False) -> None:
         )
         return
     for name, contract in contracts.items():
+        kind = "labels" if contract.labels is not None else "classes"
         levels = " and ".join(entry.level for entry in contract.levels)
         bands = ", ".join(contract.required_bands)
         if contract.optional_bands:
             bands += f" and, where there, {', '.join(contract.optional_bands)}"
-        told = f"{bands} of {levels}; {len(contract.classes)} classes"
+        reads = f"{bands} of {levels}" if levels else "8-bit RGB images"
+        told = f"{reads}; {len(contract.classes)} {kind}"
         if contract.pixels is not None:
             told += f" and {len(contract.pixels.covers)} covers of each pixel"
         typer.echo(f"{name}  {told}")

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from landuse.errors import UsageError
 from landuse.model.training.labels.config import LabelMetrics
+from landuse.model.training.labels.measure import curve_points
 from landuse.workflows.training.figures import (
     BLUE,
     DARK,
@@ -17,6 +18,7 @@ from landuse.workflows.training.figures import (
     draw_fusion,
     head,
     new_figure,
+    plain_names,
     save_figure,
 )
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+
+    from landuse.workflows.labels.evaluate import Evaluated
 
 
 log = logging.getLogger(__name__)
@@ -105,4 +109,62 @@ def draw_label_curves(metrics_file: Path, path: Path) -> None:
         panel.tick_params(labelcolor=DARK)
     axes[-1].set_xlabel("epoch", color=DARK)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    save_figure(figure, path)
+
+
+def draw_precision_recall(found: Evaluated, path: Path) -> None:
+    """Draw precision over recall, a line a label that occurs, the best told first in the legend.
+
+    Args:
+        found: probabilities and targets; the mean average precision heads the figure.
+        path: the PNG; what is there is replaced.
+
+    Raises:
+        UsageError: ``path`` is not named ``.png``.
+        OutputError: it cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.ticker import PercentFormatter
+
+    check_png(path)
+    scores = found.scores
+    occurring = [(one.ap, name) for name, one in scores.per_label.items() if one.ap is not None]
+    by_ap = sorted(((ap, found.labels.index(name), name) for ap, name in occurring), reverse=True)
+    shown = by_ap[:MAX_CURVES]
+    columns = -(-len(shown) // 30)
+    figure = new_figure(7.0 + 2.6 * columns, 6.0)
+    axes: Axes = figure.add_subplot()
+    dashes = ("-", "--", ":")
+    for place, ((ap, column, _), name) in enumerate(
+        zip(shown, plain_names([name for *_, name in shown]), strict=True)
+    ):
+        recall, precision = curve_points(found.probabilities[:, column], found.targets[:, column])
+        axes.step(
+            [0.0, *recall],
+            [precision[0], *precision],
+            where="pre",
+            color=colormaps["tab20"](place % 20),
+            linestyle=dashes[place // 20 % len(dashes)],
+            label=f"{name}: {ap * 100:.1f} %",
+        )
+    low, high = scores.interval
+    left_out = f"; {len(by_ap) - len(shown)} labels are not drawn" if len(by_ap) > len(shown) else ""
+    head(
+        axes,
+        f"Precision over recall; mAP {scores.map * 100:.2f} % (95 % interval {low * 100:.2f} to "
+        f"{high * 100:.2f}), n = {scores.n}{left_out}",
+    )
+    legend = axes.legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=columns
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_xlabel("recall: share of the images with the label that are answered so", color=DARK)
+    axes.set_ylabel("precision: share of the answers that are right", color=DARK)
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelcolor=DARK)
     save_figure(figure, path)

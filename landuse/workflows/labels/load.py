@@ -34,11 +34,19 @@ class ImageSource:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise UsageError(f"--level {self.level!r} is unknown. Use {' or '.join(LEVELS)}.")
-        order = self.band_order or ()
-        if [name for name in order if name not in BANDS] or len(set(order)) != len(order):
-            raise UsageError(f"--band-order {','.join(order)}: each band once, from {', '.join(BANDS)}.")
+        check_band_order(self.band_order or ())
         if not self.root.is_dir():
             raise UsageError(f"--images {self.root} is not a folder. Give the one that holds the images.")
+
+
+def check_band_order(order: tuple[str, ...]) -> None:
+    """See that names are Sentinel-2's bands, each once.
+
+    Raises:
+        UsageError: one is none, or is there twice.
+    """
+    if [name for name in order if name not in BANDS] or len(set(order)) != len(order):
+        raise UsageError(f"--band-order {','.join(order)}: each band once, from {', '.join(BANDS)}.")
 
 
 def load_images(

@@ -10,7 +10,7 @@ from landuse.model.bands import BAND_SETS
 from landuse.model.checkpoint import model_path
 from landuse.model.predict import file_sha256
 from landuse.model.training.labels.train import train_labels
-from landuse.workflows.labels.load import ImageSource, load_images
+from landuse.workflows.labels.load import ImageSource, check_band_order, load_images
 from landuse.workflows.labels.table import read_table
 from landuse.workflows.training.train import fitted
 
@@ -60,8 +60,20 @@ def image_source(images: Path, level: str = "L1C", band_order: str | None = None
     Raises:
         UsageError: there is no such folder, or the level or a band is unknown.
     """
-    order = None if band_order is None else tuple(name.strip() for name in band_order.split(","))
-    return ImageSource(root=images, level=level, band_order=order)
+    return ImageSource(root=images, level=level, band_order=band_names(band_order))
+
+
+def band_names(text: str | None) -> tuple[str, ...] | None:
+    """The names that ``--band-order B02,B03`` gives.
+
+    Raises:
+        UsageError: one is no band of Sentinel-2, or is there twice.
+    """
+    if text is None:
+        return None
+    order = tuple(name.strip() for name in text.split(","))
+    check_band_order(order)
+    return order
 
 
 def train_label_model(
