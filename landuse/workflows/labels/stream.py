@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from landuse.contract import RGB8
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.read.images import BrokenImageError, read_picture, resized
+from landuse.sentinel2 import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -172,8 +173,11 @@ def check_level(ensemble: Ensemble, level: str) -> None:
     """See that each model of reflectance reads a level.
 
     Raises:
-        ModelError: one does not.
+        UsageError: there is no such level.
+        ModelError: a model does not read it.
     """
+    if level not in LEVELS:
+        raise UsageError(f"--level {level!r} is unknown. Use {' or '.join(LEVELS)}.")
     for predictor in ensemble.predictors:
         contract = predictor.contract
         if contract.input_kind != RGB8 and contract.level_input(level) is None:
