@@ -179,8 +179,8 @@ root, out = map(Path, sys.argv[1:])
 def step(done, total):
     print(done, flush=True)
     input()
-predict.predict_images(predict.PredictRequest(images=(root / "images",), models=(str(root / "a.safetensors"),),
-    out=out, device="cpu"), step)
+predict.predict_images(predict.PredictRequest(images=(root / "images",),
+    models=(str(root / "a.safetensors"),), out=out, device="cpu"), step)
 """
 
 
@@ -342,8 +342,8 @@ def test_memory_does_not_grow_with_the_number_of_images(folder, tmp_path):
         code = (
             "import resource, sys\nfrom pathlib import Path\nfrom landuse.workflows.labels import predict\n"
             "import torch; torch.set_num_threads(1)\n"
-            "predict.predict_images(predict.PredictRequest(images=(Path(sys.argv[1]),), models=(sys.argv[2],), "
-            "out=Path(sys.argv[3]), device='cpu'))\n"
+            "predict.predict_images(predict.PredictRequest(images=(Path(sys.argv[1]),), "
+            "models=(sys.argv[2],), out=Path(sys.argv[3]), device='cpu'))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         command = [sys.executable, "-c", code, place, folder / "a.safetensors", tmp_path / f"{count}.csv"]
