@@ -20,7 +20,8 @@ IMAGES = ModelContract(
 )  # fmt: skip
 REFLECTANCE = ModelContract(
     name="scenes", bands=("B04", "B03"),
-    levels=(LevelInput(level="L1C", gain=(1.0,) * 2, offset_dn=(0.0,) * 2),), saturation_dn=(2750.0,) * 2, mean=(0.1,) * 2, std=(0.2,) * 2, classes=("a",), patch_size_px=64,
+    levels=(LevelInput(level="L1C", gain=(1.0,) * 2, offset_dn=(0.0,) * 2),),
+    saturation_dn=(2750.0,) * 2, mean=(0.1,) * 2, std=(0.2,) * 2, classes=("a",), patch_size_px=64,
     resolution_m=10.0, labels=LabelOutputs(thresholds=(0.5,)),
 )  # fmt: skip
 

@@ -235,16 +235,16 @@ def _taken_over(
     width = len(settings["columns"]) + 1  # type: ignore[arg-type]  # a list
     file.seek(0)
     first = file.readline()
-    if first.endswith(b"\n") and not request.overwrite:
-        if first != head:
-            raise UsageError(
-                f"{_part_file(request.out)} holds rows of a run with other models or settings. Run that "
-                "command again, choose another --out, or start anew with --overwrite."
-            )
+    if first == head:  # also of a run that was to overwrite: so far these are its rows
         rows, end = _rows(file, width)
         file.truncate(end)
+    elif first.endswith(b"\n") and not request.overwrite:
+        raise UsageError(
+            f"{_part_file(request.out)} holds rows of a run with other models or settings. Run that command "
+            "again, choose another --out, or start anew with --overwrite."
+        )
     else:
-        # Nothing, or not even whole settings.
+        # Nothing, not even whole settings, or what is to be overwritten.
         file.truncate(0)
         file.seek(0)
         lines = b"" if request.overwrite else _table_lines(request.out, settings)

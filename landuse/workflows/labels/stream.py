@@ -117,26 +117,28 @@ def _ahead(
 
 
 def _for_model(path: Path, picture: Picture, contract: ModelContract) -> NDArray[np.generic]:
-    """An image as a model takes it: 8-bit ones at its size, reflectance with its bands as it is.
+    """An image as a model takes it: at its size, but for reflectance, whose pixels have one of their own.
 
     Raises:
-        BrokenImageError: it is of another kind, too small or too large.
+        BrokenImageError: it is too small or too large.
+        ModelError: it is reflectance, and the model reads 8-bit images.
     """
     values = picture.values
-    if picture.is_reflectance:
-        if contract.input_kind == RGB8:
-            raise BrokenImageError(
+    if contract.input_kind == RGB8:
+        if picture.is_reflectance:
+            raise ModelError(
                 f"Image {path} is reflectance, and model {contract.name} reads 8-bit RGB images. Choose a "
-                "model of reflectance, or convert the image."
+                "model of reflectance, or give 8-bit images."
             )
-        if not min(values.shape[1:]) >= MIN_SIDE_PX or max(values.shape[1:]) > MAX_SIDE_PX:
-            raise BrokenImageError(
-                f"Image {path} is {values.shape[1]} x {values.shape[2]} px; whole images of reflectance have "
-                f"sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} px. Cut it, or make a map of it (landuse map)."
-            )
+        return resized(values, contract.patch_size_px)  # type: ignore[arg-type]  # uint8, as its kind says
+    if not min(values.shape[1:]) >= MIN_SIDE_PX or max(values.shape[1:]) > MAX_SIDE_PX:
+        raise BrokenImageError(
+            f"Image {path} is {values.shape[1]} x {values.shape[2]} px; to models of reflectance whole images "
+            f"have sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} px. Cut it, or make a map of it (landuse map)."
+        )
+    if picture.is_reflectance:
         return values[[picture.bands.index(band) for band in contract.bands]]
-    side = contract.patch_size_px
-    return resized(values, side)  # type: ignore[arg-type]  # uint8, as it is no reflectance
+    return values
 
 
 def models_of(text: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from landuse.contract import RGB8
 from landuse.errors import ModelError, UsageError
 from landuse.model import DEFAULT_MODEL
 from landuse.model.bands import BAND_SETS
@@ -265,6 +266,11 @@ def evaluate_model(
 
     path = model_path(model)
     contract = load_contract(path)
+    if contract.labels is not None or contract.input_kind == RGB8:
+        raise ModelError(
+            f"Model {contract.name} tells labels, or reads 8-bit images of any origin, and --data holds "
+            "patches of classes that exclude each other. Score it with --labels, or choose another --model."
+        )
     if contract.level_input(data.level) is None:
         raise ModelError(
             f"Model {contract.name} reads {', '.join(e.level for e in contract.levels)}; the patches are "

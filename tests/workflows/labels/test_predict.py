@@ -241,6 +241,25 @@ def test_what_does_not_fit_is_refused(run, folder, tmp_path, options, told):
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_reflectance_is_no_image_and_an_image_keeps_its_size_as_reflectance(run, folder, tmp_path):
+    dn = np.full((3, 32, 32), 900, np.uint16)
+    write_tiff(tmp_path / "in" / "a.tif", dn, ("B04", "B03", "B02"))
+    options = ("--out", tmp_path / "p.csv", "--device", "cpu")
+    shown = run("predict", tmp_path / "in", "--model", folder / "a.safetensors", *options)
+    assert "is reflectance, and model a reads 8-bit RGB images" in shown.err
+    assert shown.code == 2
+    # An 8-bit image is taken for EuroSAT's: as DN of its own 32 px it tells the same.
+    model = save_patch_model(tmp_path / "m.safetensors")
+    image = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+    (tmp_path / "two").mkdir()
+    Image.fromarray(image).save(tmp_path / "two" / "a.png")
+    dn = np.rint(image.transpose(2, 0, 1) * (2750 / 255)).astype(np.uint16)
+    write_tiff(tmp_path / "two" / "b.tif", dn, ("B04", "B03", "B02"))
+    assert run("predict", tmp_path / "two", "--model", model, *options).code == 0
+    _, rows, _ = rows_of(tmp_path / "p.csv")
+    assert rows["a.png"] == pytest.approx(rows["b.tif"], abs=2e-3)
+
+
 def test_a_table_of_other_settings_is_not_touched(run, folder, tmp_path):
     out = tmp_path / "p.csv"
     options = ("predict", folder / "images", "--out", out, "--device", "cpu", "--quiet")
@@ -324,6 +343,8 @@ def test_what_cannot_be_scored_is_told(run, folder, tmp_path):
     shown = run(*given[:3], "--model", classes, "--labels", folder / "val.csv")
     assert "tells classes that exclude each other" in shown.error
     assert "--split does not apply to --labels" in run(*given, "--labels", missing, "--split", "x").error
+    shown = run("evaluate", "--data", tmp_path, "--model", folder / "a.safetensors")
+    assert "tells labels, or reads 8-bit images of any origin, and --data holds patches" in shown.error
     assert (
         "--curves does not apply without --labels"
         in run("evaluate", "--data", tmp_path, "--curves", "x.png").error
