@@ -238,13 +238,13 @@ def _taken_over(
     if first == head:  # also of a run that was to overwrite: so far these are its rows
         rows, end = _rows(file, width)
         file.truncate(end)
-    elif first.endswith(b"\n") and not request.overwrite:
+    elif first.endswith(b"\n") and file.read(1) and not request.overwrite:
         raise UsageError(
             f"{_part_file(request.out)} holds rows of a run with other models or settings. Run that command "
             "again, choose another --out, or start anew with --overwrite."
         )
     else:
-        # Nothing, not even whole settings, or what is to be overwritten.
+        # No row, or what is to be overwritten.
         file.truncate(0)
         file.seek(0)
         lines = b"" if request.overwrite else _table_lines(request.out, settings)

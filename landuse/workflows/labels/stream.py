@@ -130,7 +130,7 @@ def _for_model(path: Path, picture: Picture, contract: ModelContract) -> NDArray
                 f"Image {path} is reflectance, and model {contract.name} reads 8-bit RGB images. Choose a "
                 "model of reflectance, or give 8-bit images."
             )
-        return resized(values, contract.patch_size_px)  # type: ignore[arg-type]  # uint8, as its kind says
+        return resized(values, contract.patch_size_px)  # type: ignore[arg-type]  # it is uint8
     if not min(values.shape[1:]) >= MIN_SIDE_PX or max(values.shape[1:]) > MAX_SIDE_PX:
         raise BrokenImageError(
             f"Image {path} is {values.shape[1]} x {values.shape[2]} px; to models of reflectance whole images "
