@@ -133,7 +133,7 @@ def _for_model(path: Path, picture: Picture, contract: ModelContract) -> NDArray
         return resized(values, contract.patch_size_px)  # type: ignore[arg-type]  # it is uint8
     if not min(values.shape[1:]) >= MIN_SIDE_PX or max(values.shape[1:]) > MAX_SIDE_PX:
         raise BrokenImageError(
-            f"Image {path} is {values.shape[1]} x {values.shape[2]} px; to models of reflectance whole images "
+            f"Image {path} is {values.shape[1]} x {values.shape[2]} px; to models of reflectance images "
             f"have sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} px. Cut it, or make a map of it (landuse map)."
         )
     if picture.is_reflectance:

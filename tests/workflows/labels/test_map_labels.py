@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import geopandas as gpd
 import numpy as np
@@ -17,6 +18,8 @@ from landuse.model.predict import Predictor
 from landuse.pipeline.blocks.votes import label_bits
 from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.mapping.map_area import map_area
+from landuse.workflows.model_card import model_item
+from tests.stac_schemas import stac_errors as schema_errors
 from tests.workflows.patch_models import save_patch_model
 from tests.workflows.small_maps import catalog_of, read, red_raster, request
 
@@ -168,3 +171,27 @@ def test_a_model_of_images_makes_no_map(run, tmp_path, made):
     assert shown.code == 2
     assert "photos reads 8-bit RGB images, and Sentinel-2's scenes are reflectance" in shown.error
     assert issubclass(ModelError, UsageError)
+
+
+def test_a_model_of_labels_is_described_to_the_schemas(tmp_path):
+    """Oracle: the published schemas of STAC and of its MLM extension."""
+    path = label_model(tmp_path / "scenes.safetensors", preprocess="grey")
+    network, contract = load_checkpoint(path)
+    images = replace(
+        contract, bands=IMAGE_BANDS, levels=(), resolution_m=0.0, saturation_dn=(255.0,) * 3,
+        input_kind="rgb8", name="photos",
+    )  # fmt: skip
+    save_checkpoint(tmp_path / "photos.safetensors", network, images)
+    for name in ("scenes", "photos"):
+        weights = tmp_path / f"{name}.safetensors"
+        own = load_checkpoint(weights)[1]
+        item = model_item(
+            own, "0" * 64, weights=weights, folder=None, created_utc=datetime(2026, 1, 2, tzinfo=UTC)
+        ).to_dict()
+        assert schema_errors(item) == []
+        (output,) = item["properties"]["mlm:output"]
+        expression = output["post_processing_function"]["expression"]
+        assert expression["formula"] == "sigmoid(logits / temperature)"
+        assert expression["thresholds"] == [0.5] * len(own.classes)
+        assert "0.299 red" in json.dumps(item["properties"]["mlm:input"])
+    assert "constellation" not in item["properties"]  # photos are nobody's satellite's
