@@ -40,13 +40,11 @@ WeightsOption = Annotated[
     typer.Option(metavar="NUMBER,...", help="What each of several models counts; default: all alike."),
 ]
 
-PREDICT_EXAMPLES = """Examples:
-
-landuse predict photos --model multilabel.safetensors --tta --out probabilities.csv
-
-landuse predict a.tif b.tif --model balanced-fast-no-b10 --level L2A --out probabilities.csv
-
-landuse predict photos --model raw.safetensors,sharp.safetensors --weights 1,2 --out mean.csv
+PREDICT_EXAMPLES = """\b
+Examples:
+  landuse predict photos --model labels.safetensors --tta --out probabilities.csv
+  landuse predict a.tif b.tif --model balanced-fast-no-b10 --level L2A --out classes.csv
+  landuse predict photos --model raw.safetensors,sharp.safetensors --weights 1,2 --out mean.csv
 """
 
 

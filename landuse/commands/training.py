@@ -79,7 +79,7 @@ PATCH_BATCH, LABEL_BATCH = 128, 32
 EVALUATE_OTHERS = ("data", "pixels", "split", "l2a_error", "confusion", "reliability")
 """Parameters of ``evaluate_command`` that have no meaning where labels are scored."""
 
-LABELS_PANEL = "Images with any number of labels each (--labels)"
+LABELS_PANEL = "Images with labels from a table"
 TRAIN_PANELS: dict[str, tuple[str, ...]] = {"Options": ()}
 
 ImagesOption = Annotated[
@@ -139,8 +139,8 @@ def train_command(
     pos_weight: Annotated[
         str,
         typer.Option(
-            metavar="NUMBER|balanced",
-            help="What a label that is there counts beside one that is not; balanced: by their numbers, at "
+            metavar="NUMBER",
+            help="What a label that is there counts beside one that is not; or balanced: by their numbers, at "
             "most 20.",
             rich_help_panel=LABELS_PANEL,
         ),
