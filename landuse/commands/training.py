@@ -140,8 +140,8 @@ def train_command(
         str,
         typer.Option(
             metavar="NUMBER",
-            help="What a label that is there counts beside one that is not; or balanced: by their numbers, at "
-            "most 20.",
+            help="What a label that is there counts beside one that is not; or balanced: by their numbers, "
+            "at most 20.",
             rich_help_panel=LABELS_PANEL,
         ),
     ] = "1",
