@@ -84,7 +84,7 @@ def test_intervals_are_those_of_scores_of_drawn_images(drawn):
     got = score_labels(probabilities, targets, LABELS, (0.5,) * 4)
     rng = np.random.default_rng(11)
     found = []
-    for _ in range(400):
+    for _ in range(150):
         rows = rng.integers(0, 200, 200)
         y, p = targets[rows], probabilities[rows]
         held = [i for i in range(4) if y[:, i].any()]
@@ -97,7 +97,7 @@ def test_intervals_are_those_of_scores_of_drawn_images(drawn):
         )
     expected = np.nanquantile(np.array(found), (0.025, 0.975), axis=0).T
     told = (got.interval, got.micro_f1_interval, got.macro_f1_interval)
-    assert np.abs(np.array(told) - expected).max() < 0.02
+    assert np.abs(np.array(told) - expected).max() < 0.03
     assert got.interval[0] < got.map < got.interval[1]
 
 
