@@ -123,7 +123,7 @@ def test_an_image_that_states_too_many_pixels_is_not_decoded(tmp_path, monkeypat
     huge = tmp_path / "huge.tif"
     with rasterio.open(
         huge, "w", driver="GTiff", dtype="uint8", count=3, width=300_000, height=300_000, sparse_ok=True,
-        compress="deflate", tiled=True, bigtiff="yes", transform=Affine(1, 0, 0, 0, -1, 0),
+        compress="deflate", tiled=True, bigtiff="yes", transform=Affine(10, 0, 500_000, 0, -10, 5_300_000),
     ):  # fmt: skip
         pass
     monkeypatch.undo()
