@@ -19,6 +19,7 @@ from landuse.commands.accuracy import area_command, sample_command
 from landuse.commands.change import change_command
 from landuse.commands.clean import clean_command
 from landuse.commands.compare import COMPARE_EXAMPLES, compare_command
+from landuse.commands.labels import PREDICT_EXAMPLES, predict_command, thresholds_command
 from landuse.commands.learning import LEARN_EXAMPLES, LEARN_PANELS, learn_command
 from landuse.commands.maps import (
     MAP_EXAMPLES,
@@ -31,7 +32,13 @@ from landuse.commands.nightly import nightly_app
 from landuse.commands.options import QuietOption, Terminated, grouped
 from landuse.commands.suggest import suggest_command
 from landuse.commands.terminal import print_error
-from landuse.commands.training import eurosat_command, evaluate_command, models_command, train_command
+from landuse.commands.training import (
+    TRAIN_PANELS,
+    eurosat_command,
+    evaluate_command,
+    models_command,
+    train_command,
+)
 from landuse.commands.view import VIEW_EXAMPLES, view_command
 from landuse.errors import LanduseError, OutputError, UsageError
 from landuse.redact import printable, redact
@@ -232,7 +239,9 @@ app.command("compare", epilog=COMPARE_EXAMPLES)(compare_command)
 app.command("learn", cls=grouped(LEARN_PANELS), epilog=LEARN_EXAMPLES)(learn_command)
 app.command("clean")(clean_command)
 app.command("models")(models_command)
-app.command("train")(train_command)
-app.command("evaluate")(evaluate_command)
+app.command("train", cls=grouped(TRAIN_PANELS))(train_command)
+app.command("evaluate", cls=grouped(TRAIN_PANELS))(evaluate_command)
+app.command("thresholds")(thresholds_command)
+app.command("predict", epilog=PREDICT_EXAMPLES)(predict_command)
 app.add_typer(data_app, name="data")
 app.add_typer(nightly_app, name="nightly")

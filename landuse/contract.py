@@ -25,6 +25,15 @@ MAX_DN = 1e5
 TEMPERATURE = (1e-2, 1e2)
 """Least and largest temperature."""
 
+REFLECTANCE, RGB8 = "reflectance", "rgb8"
+"""What a network reads: Sentinel-2's reflectance as DN, or 8-bit RGB images of any origin."""
+IMAGE_BANDS = ("red", "green", "blue")
+"""The bands of a network that reads 8-bit RGB images, in order."""
+IMAGE_MAX = 255.0
+"""The largest value of an 8-bit image."""
+PREPROCESSES = ("raw", "grey", "sharpen")
+"""What is done to the pixels before mean and spread: nothing, grey in each band, or a sharpening kernel."""
+
 _NAME = re.compile(r"[^\W_][\w .,&+()'-]{0,79}")
 """A name of a model, class or cover: it may become part of a path, of a table or of a page."""
 
@@ -130,6 +139,17 @@ class LearnedClasses:
         _check_within("temperature of learned classes", (self.temperature,), TEMPERATURE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelOutputs:
+    """That a network says of each class by itself whether it is there: any number of them, or none."""
+
+    thresholds: tuple[float, ...]
+    """From which probability on each class counts as there, by id; fitted on the validation part."""
+
+    def __post_init__(self) -> None:
+        _check_within("threshold of a label", self.thresholds, (0.0, 1.0))
+
+
 MAX_SPECTRA = 64
 """Parts of a mixture of spectra; more than any here has."""
 
@@ -200,6 +220,13 @@ class ModelContract:
     """Which spectra training has shown; None where that is not known, and doubt is not told."""
     learned: LearnedClasses | None = None
     """How ``classes`` are told apart where they are a user's own; None where they are uses of covers."""
+    input_kind: str = REFLECTANCE
+    """``REFLECTANCE`` or ``RGB8``. Of images no level and no pixel size is stated: ``levels`` is empty, and
+    ``resolution_m`` is 0."""
+    preprocess: str = "raw"
+    """One of ``PREPROCESSES``."""
+    labels: LabelOutputs | None = None
+    """Where the classes do not exclude each other: the threshold of each. None where they do."""
 
     def __post_init__(self) -> None:
         count = len(self.bands)
@@ -218,10 +245,15 @@ class ModelContract:
         scalars = (self.resolution_m, self.temperature)
         if not all(isfinite(value) for values in (*per_band, scalars) for value in values):
             raise ValueError("every number of a contract must be finite")
-        if not self.levels:
+        if not self.levels and self.input_kind == REFLECTANCE:
             raise ValueError("a contract names at least one processing level")
-        if not 2 <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"{len(self.classes)} classes; a class raster holds 2 to 255 different ones")
+        least = 2 if self.labels is None else 1
+        if not least <= len(self.classes) <= 255 or len(set(self.classes)) != len(self.classes):
+            raise ValueError(
+                f"{len(self.classes)} classes; a class raster holds 2 to 255 different ones, and of labels "
+                "there are 1 to 255"
+            )
+        self._check_images_and_labels()
         if not 1 <= self.patch_size_px <= MAX_PATCH_PX:
             raise ValueError(f"patch_size_px {self.patch_size_px!s:.20} is not in 1 to {MAX_PATCH_PX} px")
         self._check_ranges()
@@ -251,8 +283,32 @@ class ModelContract:
         _check_names("class", self.classes)
         _check_names("cover", () if self.pixels is None else self.pixels.covers)
 
+    def _check_images_and_labels(self) -> None:
+        if self.input_kind not in (REFLECTANCE, RGB8):
+            raise ValueError(f"input_kind {self.input_kind!r:.40} is neither {REFLECTANCE} nor {RGB8}")
+        if self.input_kind == RGB8:
+            stated = (self.bands, self.levels, self.resolution_m, self.saturation_dn)
+            if stated != (IMAGE_BANDS, (), 0.0, (IMAGE_MAX,) * 3) or self.optional_bands:
+                raise ValueError(
+                    f"a network of 8-bit RGB images has the bands {', '.join(IMAGE_BANDS)}, up to "
+                    f"{IMAGE_MAX:g}, and no level and no pixel size"
+                )
+        if self.preprocess not in PREPROCESSES:
+            raise ValueError(
+                f"preprocess {self.preprocess!r:.40} is unknown; it is one of {', '.join(PREPROCESSES)}"
+            )
+        if self.preprocess == "grey" and len(self.bands) != 3:
+            raise ValueError(f"grey is made of three bands, not of {len(self.bands)}")
+        if self.pixels is not None and (
+            self.labels is not None or self.preprocess != "raw" or self.input_kind != REFLECTANCE
+        ):
+            raise ValueError("a network of pixels reads raw reflectance, and its classes exclude each other")
+        if self.labels is not None and len(self.labels.thresholds) != len(self.classes):
+            raise ValueError(f"{len(self.labels.thresholds)} thresholds for {len(self.classes)} labels")
+
     def _check_ranges(self) -> None:
-        unknown = [band[:20] for band in self.bands if band not in BANDS]
+        images = self.input_kind == RGB8
+        unknown = [band[:20] for band in self.bands if band not in (IMAGE_BANDS if images else BANDS)]
         if unknown:
             raise ValueError(f"bands {unknown} are not among {', '.join(BANDS)}")
         levels = [entry.level for entry in self.levels]
@@ -265,7 +321,8 @@ class ModelContract:
         _check_within("mean", self.mean, (0.0, 1.0))
         _check_within("std", self.std, (1e-6, 1.0))
         _check_within("temperature", (self.temperature,), TEMPERATURE)
-        _check_within("resolution_m", (self.resolution_m,), PIXEL_M)
+        if not images:
+            _check_within("resolution_m", (self.resolution_m,), PIXEL_M)
 
     @property
     def required_bands(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeAlias
+from typing import TYPE_CHECKING, TextIO, TypeAlias, TypeVar
 
 import typer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from landuse.model.training.config import EpochMetrics, StepProgress
+    from landuse.model.training.labels.config import LabelMetrics
     from landuse.model.training.pixels.train import PixelProgress
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from landuse.workflows.nightly.report import NightReport
     from landuse.workflows.nightly.status import AreaHealth
     from landuse.workflows.training.eurosat import Transfer
+
+M = TypeVar("M")
 
 Show: TypeAlias = "Callable[[Progress, str | None], None]"
 """Shows how far a run is: its stage and, while blocks are done, how many and how fast."""
@@ -174,6 +177,38 @@ def training_progress(
     *, quiet: bool
 ) -> Iterator[tuple[Callable[[EpochMetrics], None], Callable[[StepProgress], None]]]:
     """A line on stderr for each measurement, and where it is a terminal a bar with the time left."""
+
+    def told(metrics: EpochMetrics) -> str:
+        return (
+            f"epoch {metrics.epoch}  loss {metrics.loss:.3f}  val {metrics.val_accuracy:.2%}  "
+            f"simulated L2A {metrics.val_accuracy_l2a:.2%}  {metrics.patches_per_s:.0f} patches/s"
+        )
+
+    with _epochs_progress(told, quiet=quiet) as callbacks:
+        yield callbacks
+
+
+@contextmanager
+def label_training_progress(
+    *, quiet: bool
+) -> Iterator[tuple[Callable[[LabelMetrics], None], Callable[[StepProgress], None]]]:
+    """As ``training_progress``, of a run on labels."""
+
+    def told(metrics: LabelMetrics) -> str:
+        return (
+            f"epoch {metrics.epoch}  loss {metrics.loss:.3f}  val mAP {metrics.val_map:.2%}  "
+            f"micro F1 {metrics.val_micro_f1:.2%}  {metrics.images_per_s:.0f} images/s"
+        )
+
+    with _epochs_progress(told, quiet=quiet) as callbacks:
+        yield callbacks
+
+
+@contextmanager
+def _epochs_progress(
+    told: Callable[[M], str], *, quiet: bool
+) -> Iterator[tuple[Callable[[M], None], Callable[[StepProgress], None]]]:
+    """A line for each measurement, as ``told`` words it, and a bar."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -191,17 +226,42 @@ def training_progress(
             left = _duration(progress.seconds_left)
             bar.update(task, total=progress.steps, completed=progress.step, epoch=progress.epoch, left=left)
 
-        def on_epoch(metrics: EpochMetrics) -> None:
+        def on_epoch(metrics: M) -> None:
             if not quiet:
-                print(  # to what stderr is while the bar is shown: the lines above it
-                    f"epoch {metrics.epoch}  loss {metrics.loss:.3f}  val {metrics.val_accuracy:.2%}  "
-                    f"simulated L2A {metrics.val_accuracy_l2a:.2%}  {metrics.patches_per_s:.0f} patches/s  "
-                    f"{left} left",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                # to what stderr is while the bar is shown: the lines above it
+                print(f"{told(metrics)}  {left} left", file=sys.stderr, flush=True)
 
         yield on_epoch, on_step
+
+
+@contextmanager
+def images_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """How many of the images are done: a bar on a terminal, else a line for each tenth."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = terminal(sys.stderr)
+    columns = (
+        TextColumn("{task.completed:.0f} of {task.total:.0f} images"),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(
+        *columns, console=console or Console(stderr=True), transient=True, disable=quiet or console is None
+    )
+    told = -1
+    with bar:
+        task = bar.add_task("predict", total=0)
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total)
+            part = done * 10 // max(total, 1)
+            if console is None and not quiet and part > told:
+                print(f"{done} of {total} images", file=sys.stderr, flush=True)
+            told = max(part, told)
+
+        yield on_progress
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from landuse.commands.options import (
     one_of,
 )
 from landuse.commands.terminal import (
+    label_training_progress,
     pixel_training_progress,
     print_json,
     training_progress,
@@ -52,13 +53,159 @@ OPTIONS_OF_PATCHES = (
 )  # fmt: skip
 """Parameters of ``train_command`` that have no meaning where pixels are classified."""
 
+OPTIONS_OF_FOLDERS = (
+    "data",
+    "split",
+    "pixels",
+    "settings",
+    "class_balance",
+    "group_dropout",
+    "early_crop_px",
+)
+"""Parameters of ``train_command`` that have no meaning where labels are learned from a table."""
+
+OPTIONS_OF_LABELS = (
+    "images", "val_labels", "size", "preprocess", "loss", "pos_weight", "label_smoothing", "dihedral",
+    "crop_area", "randaugment", "magnitude", "mixup", "early_size", "early_until", "ema", "keep",
+)  # fmt: skip
+"""Parameters of ``train_command`` that have a meaning only there."""
+
+OPTION_OF = {"settings": "--set", "dihedral": "--d4"}
+"""Options that are not named as their parameters."""
+
+PATCH_BATCH, LABEL_BATCH = 128, 32
+"""Patches and images with labels a step where ``--batch-size`` is not given."""
+
+EVALUATE_OTHERS = ("data", "pixels", "split", "l2a_error", "confusion", "reliability")
+"""Parameters of ``evaluate_command`` that have no meaning where labels are scored."""
+
+LABELS_PANEL = "Images with labels from a table"
+TRAIN_PANELS: dict[str, tuple[str, ...]] = {"Options": ()}
+
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the images that --labels names.", rich_help_panel=LABELS_PANEL),
+]
+
 
 def train_command(
     context: typer.Context,
-    data: Annotated[
-        Path, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder for weights and state; a run in it is resumed.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TRAIN.csv",
+            help="Instead of --data: a CSV of images and labels that do not exclude each other. The first "
+            "column names the image, each further one a label, 0 or 1.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    val_labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VAL.csv",
+            help="The images that are measured on, with the same columns. Temperature and thresholds are "
+            "fitted to them.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            help="Side in pixels that 8-bit images are brought to; reflectance must have it.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = 128,
+    preprocess: Annotated[
+        str,
+        typer.Option(
+            help="raw; grey; or sharpen, with the kernel 0 -1 0 / -1 5 -1 / 0 -1 0. The model keeps it.",
+            autocompletion=one_of("raw", "grey", "sharpen"),
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = "raw",
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="bce, focal or asymmetric.",
+            autocompletion=one_of("bce", "focal", "asymmetric"),
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = "bce",
+    pos_weight: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="What a label that is there counts beside one that is not; or balanced: by their numbers, "
+            "at most 20.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = "1",
+    label_smoothing: Annotated[
+        float, typer.Option(help="Moves targets by half of it from 0 and 1.", rich_help_panel=LABELS_PANEL)
+    ] = 0.0,
+    dihedral: Annotated[
+        bool,
+        typer.Option(
+            "--d4/--no-d4",
+            help="Augmentation: each image under a random symmetry of the square.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = True,
+    crop_area: Annotated[
+        float,
+        typer.Option(
+            help="Augmentation: random crops of at least this share of the area, brought back to the size.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = 0.6,
+    randaugment: Annotated[
+        int,
+        typer.Option(
+            help="Augmentation: operations of RandAugment on each image; 2 is usual.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = 0,
+    magnitude: Annotated[
+        float,
+        typer.Option(
+            help="Augmentation: strength of RandAugment's operations, 0 to 1.", rich_help_panel=LABELS_PANEL
+        ),
+    ] = 0.5,
+    mixup: Annotated[
+        float,
+        typer.Option(
+            help="Augmentation: share of the batches under Mixup, of those that are not under CutMix.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = 0.0,
+    early_size: Annotated[
+        int | None,
+        typer.Option(help="Side that images have at first: cheaper epochs.", rich_help_panel=LABELS_PANEL),
+    ] = None,
+    early_until: Annotated[
+        float,
+        typer.Option(help="Share of the epochs after which --early-size ends.", rich_help_panel=LABELS_PANEL),
+    ] = 0.6,
+    ema: Annotated[
+        float,
+        typer.Option(
+            help="Decay of the weights' moving average, which is kept.", rich_help_panel=LABELS_PANEL
+        ),
+    ] = 0.998,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Weights of the last epoch, or of the best by mAP on --val-labels, whose figure there then "
+            "flatters.",
+            autocompletion=one_of("last", "best"),
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = "last",
     split: Annotated[
         str | None,
         typer.Option(
@@ -108,7 +255,8 @@ def train_command(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Patches a step, over all processes. Default: 128, or as many as give an epoch 8 steps."
+            help="Patches a step, over all processes. Default: 128, with --labels 32, or as many as give an "
+            "epoch 8 steps."
         ),
     ] = None,
     peak_rate: Annotated[
@@ -145,6 +293,8 @@ def train_command(
     init: Annotated[
         str | None,
         typer.Option(
+            "--init",
+            "--start-from",
             help="Start from a shipped model or a .safetensors, not from scratch; bands it does not know "
             "begin at zero. resnet50 takes torchvision's weights as safetensors.",
             autocompletion=shipped_models,
@@ -170,12 +320,82 @@ def train_command(
     balanced-pixel learns from patches with pixel labels too (--pixels). Its recipe is set with --set, but for
     --init, --seed and --precision.
 
+    With --labels it learns from a table of images that each have any number of labels.
+
     On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
     """
+    if labels is not None:
+        _refuse(context, OPTIONS_OF_FOLDERS, "apply to --labels")
+        if network == PIXEL_NETWORK:
+            raise UsageError(
+                f"--network {PIXEL_NETWORK} classifies pixels, and --labels are of whole images."
+            )
+        if images is None or val_labels is None:
+            raise UsageError("--labels needs --images DIR and --val-labels VAL.csv too. Give all three.")
+        from landuse.model.training.labels.config import LabelTrainConfig
+        from landuse.workflows.labels.train import LabelTrainRequest, image_source, train_label_model
+
+        batch = batch_size or LABEL_BATCH
+        label_request = LabelTrainRequest(
+            labels=labels,
+            val_labels=val_labels,
+            images=image_source(images, level, band_order),
+            out=out,
+            bands=bands,
+            name=name or f"{network}-labels",
+            init=init,
+            device=device,
+            fits_batch=batch_size is None,
+            config=LabelTrainConfig(
+                network=network,
+                size_px=size,
+                preprocess=preprocess,
+                loss=loss,
+                pos_weight=pos_weight,
+                label_smoothing=label_smoothing,
+                epochs=epochs,
+                batch_size=batch,
+                peak_rate=peak_rate if batch_size else peak_rate * batch / PATCH_BATCH,
+                warmup_epochs=warmup_epochs,
+                weight_decay=weight_decay,
+                decay_fusion=decay_fusion,
+                ema=ema,
+                dihedral=dihedral,
+                least_area=crop_area,
+                brightness=brightness,
+                randaugment=randaugment,
+                magnitude=magnitude,
+                cutmix=cutmix,
+                mixup=mixup,
+                mix_until=cutmix_until,
+                atmosphere=atmosphere,
+                early_size_px=early_size,
+                early_until=early_until,
+                keep=keep,
+                seed=seed,
+                precision=precision,
+                compile=compile_,
+                val_every=val_every,
+            ),
+        )
+        with label_training_progress(quiet=quiet) as (on_label_epoch, on_step):
+            weights = train_label_model(label_request, on_label_epoch, on_step)
+        typer.echo(str(weights))
+        return
+    _refuse(context, OPTIONS_OF_LABELS, "apply without --labels")
+    if data is None:
+        raise UsageError(
+            "There is nothing to learn from. Give --data DIR, or --labels TRAIN.csv and its images."
+        )
     from landuse.workflows.training.train import patch_source
 
     if network == PIXEL_NETWORK:
-        _refuse_options_of_patches(context)
+        _refuse(
+            context,
+            OPTIONS_OF_PATCHES,
+            f"apply to --network {PIXEL_NETWORK}",
+            "the recipe is set with --set NAME=VALUE",
+        )
         from landuse.model.training.pixels.config import PixelTrainConfig
         from landuse.workflows.training.train_pixels import PixelTrainRequest, train_pixel_model
 
@@ -213,7 +433,7 @@ def train_command(
         config=TrainConfig(
             network=network,
             epochs=epochs,
-            batch_size=128 if batch_size is None else batch_size,
+            batch_size=PATCH_BATCH if batch_size is None else batch_size,
             peak_rate=peak_rate,
             warmup_epochs=warmup_epochs,
             weight_decay=weight_decay,
@@ -236,25 +456,26 @@ def train_command(
     typer.echo(str(weights))
 
 
-def _refuse_options_of_patches(context: typer.Context) -> None:
-    """See that no option was given that has no meaning where pixels are classified.
+def _refuse(context: typer.Context, names: tuple[str, ...], where: str, mend: str = "") -> None:
+    """See that no option was given that has no meaning here.
 
     Raises:
         UsageError: one was.
     """
     given = [
-        f"--{name.strip('_').replace('_', '-')}"
-        for name in OPTIONS_OF_PATCHES
+        OPTION_OF.get(name, f"--{name.strip('_').replace('_', '-')}")
+        for name in names
         if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
     ]
     if given:
         raise UsageError(
-            f"{', '.join(given)} {'do' if len(given) > 1 else 'does'} not apply to --network "
-            f"{PIXEL_NETWORK}. Leave it out; the recipe is set with --set NAME=VALUE."
+            f"{', '.join(given)} {'do' if len(given) > 1 else 'does'} not {where}. Leave it out"
+            f"{'; ' + mend if mend else ''}."
         )
 
 
 def evaluate_command(
+    context: typer.Context,
     data: Annotated[
         Path | None, typer.Option(help="Folder with one folder of JPEG or 13-band TIFF patches a class.")
     ] = None,
@@ -263,6 +484,31 @@ def evaluate_command(
         typer.Option(
             help="Of a model of pixels: folder of patches with pixel labels, such as one for each scene; may "
             "be given several times. Those that its val.txt names are scored, else all."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEST.csv",
+            help="Of models that tell labels: a CSV of images and labels, as of `landuse train --labels`.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER,...",
+            help="What each of several models of --labels counts; default: all alike.",
+            rich_help_panel=LABELS_PANEL,
+        ),
+    ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Also draw precision over recall of each label.",
+            rich_help_panel=LABELS_PANEL,
         ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -295,7 +541,18 @@ def evaluate_command(
     """Score a model on labelled patches (--data), and a model of pixels on pixel labels too (--pixels).
 
     Of patches a model of pixels is scored by its head that classifies patches, of pixels by its land cover.
+    Models that tell labels are scored on a table of images (--labels); several, as in --model A,B, by the
+    mean of their probabilities.
     """
+    if labels is not None:
+        _refuse(context, EVALUATE_OTHERS, "apply to --labels")
+        if images is None:
+            raise UsageError("--labels needs --images DIR too. Give the folder of the images.")
+        _evaluate_labels(
+            model, labels, images, weights, curves, level, band_order, tta=tta, device=device, as_json=as_json
+        )
+        return
+    _refuse(context, ("images", "weights", "curves"), "apply without --labels")
     from landuse.model.checkpoint import load_contract, model_path
     from landuse.workflows.training.train import evaluate_model, patch_source
 
@@ -303,7 +560,7 @@ def evaluate_command(
         if (confusion if figure == "--confusion" else reliability) is not None and not given:
             raise UsageError(f"{figure} draws the scores of {of}, which is not given. Give it too.")
     if data is None and not pixels:
-        raise UsageError("There is nothing to score on. Give --data, --pixels or both.")
+        raise UsageError("There is nothing to score on. Give --data, --pixels or both, or --labels.")
     if confusion is not None or reliability is not None:
         from landuse.workflows.training.figures import (  # not needed for the scores alone
             check_png,
@@ -348,6 +605,64 @@ def evaluate_command(
     typer.echo("\n".join(lines))
 
 
+def _evaluate_labels(
+    model: str,
+    labels: Path,
+    images: Path,
+    weights: str | None,
+    curves: Path | None,
+    level: str,
+    band_order: str | None,
+    *,
+    tta: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    from landuse.workflows.labels.evaluate import evaluate_labels
+    from landuse.workflows.labels.stream import models_of, weights_of
+    from landuse.workflows.labels.train import image_source
+
+    if curves is not None:
+        from landuse.workflows.training.figures import check_png
+
+        check_png(curves)  # before minutes of scoring
+    found = evaluate_labels(
+        models_of(model),
+        labels,
+        image_source(images, level, band_order),
+        weights=weights_of(weights),
+        tta=tta,
+        device=device,
+    )
+    if curves is not None:
+        from landuse.workflows.labels.figures import draw_precision_recall
+
+        draw_precision_recall(found, curves)
+    scores = found.scores
+    if as_json:
+        print_json(asdict(scores))
+        return
+    low, high = scores.interval
+    lines = [
+        f"images {scores.n}  mAP {scores.map:.2%} (95 % interval {low:.2%} to {high:.2%})  "
+        f"PR-AUC {scores.pr_auc:.2%}",
+        f"micro F1 {scores.micro_f1:.2%}  macro F1 {scores.macro_f1:.2%}  Hamming loss {scores.hamming:.2%}",
+        f"  {'label':22} {'images':>6} {'AP':>8} {'F1':>8} {'threshold':>9}",
+        *(
+            f"  {printable(name):22} {one.positives:6} {_percent(one.ap):>8} {_percent(one.f1):>8} "
+            f"{one.threshold:9.3f}"
+            for name, one in scores.per_label.items()
+        ),
+    ]
+    if curves is not None:
+        lines.append(f"wrote   {curves}")
+    typer.echo("\n".join(lines))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
 def models_command(as_json: JsonOption = False) -> None:
     """List the models that come with the package."""
     from landuse.model.checkpoint import load_contract, model_path
@@ -363,11 +678,13 @@ def models_command(as_json: JsonOption = False) -> None:
         )
         return
     for name, contract in contracts.items():
+        kind = "labels" if contract.labels is not None else "classes"
         levels = " and ".join(entry.level for entry in contract.levels)
         bands = ", ".join(contract.required_bands)
         if contract.optional_bands:
             bands += f" and, where there, {', '.join(contract.optional_bands)}"
-        told = f"{bands} of {levels}; {len(contract.classes)} classes"
+        reads = f"{bands} of {levels}" if levels else "8-bit RGB images"
+        told = f"{reads}; {len(contract.classes)} {kind}"
         if contract.pixels is not None:
             told += f" and {len(contract.pixels.covers)} covers of each pixel"
         typer.echo(f"{name}  {told}")

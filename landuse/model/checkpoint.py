@@ -15,7 +15,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from landuse.contract import KnownSpectra, LearnedClasses, LevelInput, ModelContract, PixelOutputs
+from landuse.contract import (
+    REFLECTANCE,
+    KnownSpectra,
+    LabelOutputs,
+    LearnedClasses,
+    LevelInput,
+    ModelContract,
+    PixelOutputs,
+)
 from landuse.errors import ModelError, OutputError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.networks import build_network, config_from_dict
@@ -82,11 +90,14 @@ def contract_from_dict(values: dict[str, Any]) -> ModelContract:
         patch_size_px=_whole(values["patch_size_px"]),
         resolution_m=_number(values["resolution_m"]),
         temperature=_number(values["temperature"]),
-        # Older checkpoints do not name these four.
+        # Older checkpoints do not name these seven.
         optional_bands=_texts(values.get("optional_bands", [])),
         pixels=_pixel_outputs(values.get("pixels")),
         spectra=_known_spectra(values.get("spectra")),
         learned=_learned_classes(values.get("learned")),
+        input_kind=_text(values.get("input_kind", REFLECTANCE)),
+        preprocess=_text(values.get("preprocess", "raw")),
+        labels=_label_outputs(values.get("labels")),
     )
     contract.check_names()
     return contract
@@ -133,6 +144,14 @@ def _learned_classes(values: dict[str, Any] | None) -> LearnedClasses | None:
         colors=tuple(colors),  # type: ignore[arg-type]  # __post_init__ counts their values
         temperature=_number(values["temperature"]),
     )
+
+
+def _label_outputs(values: dict[str, Any] | None) -> LabelOutputs | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(LabelOutputs)}:
+        raise ValueError("labels is no table of thresholds")
+    return LabelOutputs(thresholds=_numbers(values["thresholds"]))
 
 
 def _list(value: object) -> Sequence[Any]:

@@ -70,8 +70,8 @@ class NetworkConfig:
             )
         if self.attention not in ("every", "last"):
             raise ValueError(f"attention is {self.attention!r}; use 'every' or 'last'")
-        if self.bands < 1 or self.classes < 2:
-            raise ValueError(f"bands={self.bands}, classes={self.classes}: need >= 1 and >= 2")
+        if self.bands < 1 or self.classes < 1:
+            raise ValueError(f"bands={self.bands}, classes={self.classes}: need >= 1 and >= 1")
         # A config read from a file must not make this process build for ever.
         if not 1 <= sum(self.depths) <= MAX_BLOCKS or min(*self.depths, *self.widths, self.unshuffle) < 1:
             raise ValueError(
@@ -110,9 +110,9 @@ class FixedConfig:
     def __post_init__(self) -> None:
         if self.name not in FIXED:
             raise ValueError(f"name is {self.name!r}; use {', '.join(FIXED)}")
-        if not 1 <= self.bands <= MAX_BANDS or not 2 <= self.classes <= MAX_CLASSES:
+        if not 1 <= self.bands <= MAX_BANDS or not 1 <= self.classes <= MAX_CLASSES:
             raise ValueError(
-                f"bands={self.bands}, classes={self.classes}: need 1..{MAX_BANDS} and 2..{MAX_CLASSES}"
+                f"bands={self.bands}, classes={self.classes}: need 1..{MAX_BANDS} and 1..{MAX_CLASSES}"
             )
 
     def to_dict(self) -> dict[str, object]:

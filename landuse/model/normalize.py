@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError
@@ -47,6 +48,9 @@ TRANSMITTANCE = dict.fromkeys(PATH_DN, 0.95) | {"B09": 0.23}
 B09 lies in an absorption band of water vapour, which L2A corrects for: in EuroSAT's L1C its mean is
 732 DN beside 2594 of B8A, while the ground is about as bright in both.
 """
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey (ITU-R BT.601), as Pillow and OpenCV have them."""
 
 
 def path_dn(bands: tuple[str, ...]) -> tuple[float, ...]:
@@ -119,7 +123,41 @@ def bring_to_input(dn: Tensor, contract: ModelContract, level: str) -> Tensor:
     return dn.to(torch.float32) * gain + offset
 
 
+def to_unit(input_dn: Tensor, contract: ModelContract) -> Tensor:
+    """Input ``(B, bands, H, W)`` as shares of where each band saturates, float32, not yet clipped.
+
+    Args:
+        input_dn: input DN as of ``bring_to_input``; of a network of images their values 0..255.
+        contract: names the saturation.
+    """
+    return input_dn / _per_band(contract.saturation_dn, input_dn)
+
+
+def preprocessed(unit: Tensor, preprocess: str) -> Tensor:
+    """What the contract's ``preprocess`` makes of ``(B, bands, H, W)`` in 0..1: the same shape, in 0..1.
+
+    ``grey`` is ITU-R BT.601's luma in each of the three bands. ``sharpen`` is the kernel
+    ``0 -1 0 / -1 5 -1 / 0 -1 0`` on each band, cut to 0..1; at the border the image is mirrored without
+    repeating its edge, as OpenCV's ``filter2D`` does.
+    """
+    if preprocess == "grey":
+        luma = (unit * _per_band(LUMA, unit)).sum(1, keepdim=True)
+        return luma.expand(-1, 3, -1, -1)
+    if preprocess == "sharpen":
+        padded = F.pad(unit, (1, 1, 1, 1), mode="reflect")
+        around = (
+            padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+        )
+        return (5 * unit - around).clamp(0, 1)
+    return unit
+
+
+def standardize_unit(unit: Tensor, contract: ModelContract) -> Tensor:
+    """Shares of the saturation ``(B, bands, H, W)`` to what the first convolution reads, same shape."""
+    mean, std = _per_band(contract.mean, unit), _per_band(contract.std, unit)
+    return (preprocessed(unit.clamp(0, 1), contract.preprocess) - mean) / std
+
+
 def standardize(input_dn: Tensor, contract: ModelContract) -> Tensor:
     """Input DN ``(B, bands, H, W)`` to what the first convolution reads, float32, same shape."""
-    mean, std = _per_band(contract.mean, input_dn), _per_band(contract.std, input_dn)
-    return ((input_dn / _per_band(contract.saturation_dn, input_dn)).clamp(0, 1) - mean) / std
+    return standardize_unit(to_unit(input_dn, contract), contract)

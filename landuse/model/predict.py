@@ -208,7 +208,7 @@ class Predictor:
             level: ``"L1C"`` or ``"L2A"``.
 
         Returns:
-            (N, classes) float32; each row sums to 1 and does not depend on the other patches.
+            (N, classes) float32; each row sums to 1, but of labels, and does not depend on the other patches.
 
         Raises:
             ModelError: type, shape, number of bands or level are not the contract's.
@@ -231,7 +231,7 @@ class Predictor:
             cells: cells along a side; 1 asks for the whole patch.
 
         Returns:
-            (N, classes, cells, cells) float32; sums to 1 over classes.
+            (N, classes, cells, cells) float32; sums to 1 over classes, but of labels.
 
         Raises:
             ModelError: type, shape, number of bands or level are not the contract's.
@@ -283,7 +283,8 @@ class Predictor:
                 # Over the last axis each row is worked out alone; over another one threads share the
                 # rows in chunks whose ends round differently.
                 last = logits.movedim(1, -1).contiguous()  # (B, ..., classes)
-                yield last.softmax(-1).movedim(-1, 1)[:count]  # (n, classes, ...)
+                told = last.softmax(-1) if self.contract.labels is None else last.sigmoid()
+                yield told.movedim(-1, 1)[:count]  # (n, classes, ...)
 
     def _evidence(self, x: Tensor) -> Tensor:
         """Class evidence in float32; convolutions as the device does them best."""

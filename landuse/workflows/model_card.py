@@ -50,6 +50,7 @@ from pystac.extensions.raster import DataType
 import landuse
 from landuse.classes import LAND_COVER, LAND_USE
 from landuse.classes import legend as class_legend
+from landuse.contract import RGB8
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model import WEIGHTS, shipped_models
 from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from landuse.classes import LandUseClass
-    from landuse.contract import ModelContract, PixelOutputs
+    from landuse.contract import LabelOutputs, ModelContract, PixelOutputs
     from landuse.model.foreign.contract import ForeignContract
     from landuse.model.networks import PatchNetwork
     from landuse.pipeline.blocks.plan import RunPlan
@@ -107,8 +108,20 @@ ARTIFACT_TYPE = "safetensors.torch.save_file"
 
 LEVEL_FORMAT = "landuse-level-transform"
 SOFTMAX_FORMAT = "landuse-softmax"
+SIGMOID_FORMAT = "landuse-sigmoid"
+IMAGE_FORMAT = "landuse-image"
 COMBINATION_FORMAT = "landuse-cover-and-use"
 """Formats of the processing expressions; the descriptions beside them say what they mean."""
+
+PREPROCESS_TOLD = {
+    "raw": "value / 255",
+    "grey": "0.299 red + 0.587 green + 0.114 blue of value / 255, in each band",
+    "sharpen": (
+        "value / 255 under the kernel 0 -1 0 / -1 5 -1 / 0 -1 0, mirrored at the border without its edge, "
+        "cut to 0..1"
+    ),
+}
+"""What a contract's ``preprocess`` does, of 8-bit values."""
 
 WHOLE_WORLD = (-180.0, -90.0, 180.0, 90.0)
 """Where a model was trained of which that is not known."""
@@ -501,12 +514,11 @@ def _item(
         properties={
             "title": printable(contract.name),
             "description": description,
-            "constellation": "sentinel-2",
-            "instruments": ["msi"],
-            "gsd": contract.resolution_m,
+            **_origin(contract),
             "bands": [_band(band, contract) for band in contract.bands],
             "landuse:levels": levels,
             "landuse:patch_size_px": size,
+            **({"landuse:preprocess": contract.preprocess} if contract.preprocess != "raw" else {}),
         },
         stac_extensions=list(EXTENSIONS),
     )
@@ -548,15 +560,33 @@ def _item(
     return item
 
 
+def _origin(contract: ModelContract) -> dict[str, object]:
+    """Whose imagery a model reads; of images of any origin nothing is known."""
+    if contract.input_kind == RGB8:
+        return {}
+    return {"constellation": "sentinel-2", "instruments": ["msi"], "gsd": contract.resolution_m}
+
+
 def _description(contract: ModelContract, architecture: str) -> str:
     """What a model does, of what, in one sentence."""
+    told = (
+        f"which of {len(contract.classes)} land-use classes"
+        if contract.labels is None
+        else f"which, if any, of {len(contract.classes)} labels"
+    )
+    if contract.input_kind == RGB8:
+        size = contract.patch_size_px
+        return (
+            f"A network ({architecture}) that tells {told} an 8-bit RGB image shows, brought to {size} x "
+            f"{size} px."
+        )
     levels = " or ".join(entry.level for entry in contract.levels)
     size, bands = contract.patch_size_px, ", ".join(contract.required_bands)
     if contract.optional_bands:
         bands += f" and, where there, {', '.join(contract.optional_bands)}"
     if contract.pixels is None:
         return (
-            f"A network ({architecture}) that tells which of {len(contract.classes)} land-use classes a "
+            f"A network ({architecture}) that tells {told} a "
             f"Sentinel-2 patch of {size} x {size} px at {contract.resolution_m:g} m shows "
             f"({bands} of {levels})."
         )
@@ -590,6 +620,12 @@ def _add_weights(
 
 
 def _band(name: str, contract: ModelContract) -> dict[str, object]:
+    if contract.input_kind == RGB8:
+        return {"name": name, "eo:common_name": name, "data_type": DataType.UINT8.value}
+    return _sentinel_band(name, contract)
+
+
+def _sentinel_band(name: str, contract: ModelContract) -> dict[str, object]:
     """What goes into the pre-processing: reflectance x 10000 without offset, at the model's pixel size."""
     return {
         "name": name,
@@ -604,12 +640,47 @@ def _band(name: str, contract: ModelContract) -> dict[str, object]:
     }
 
 
+def _image_input(contract: ModelContract) -> ModelInput:
+    """As ``_input``, of a model of 8-bit RGB images."""
+    size = contract.patch_size_px
+    return ModelInput(
+        {
+            "name": "image",
+            "bands": list(contract.bands),
+            "input": {
+                "shape": [-1, len(contract.bands), size, size],
+                "dim_order": ["batch", "bands", "height", "width"],
+                "data_type": DataType.FLOAT32.value,
+            },
+            "description": (
+                f"value is an 8-bit image's, 0 to 255, brought to {size} x {size} px by bilinear resampling. "
+                f"First the pre-processing: {PREPROCESS_TOLD[contract.preprocess]}; then value_scaling, one "
+                "for each band: (x - mean) / stddev."
+            ),
+            "value_scaling": [
+                {"type": "z-score", "mean": mean, "stddev": std}
+                for mean, std in zip(contract.mean, contract.std, strict=True)
+            ],
+            "resize_type": "interpolation-linear",
+            "pre_processing_function": {
+                "format": IMAGE_FORMAT,
+                "expression": {
+                    "formula": PREPROCESS_TOLD[contract.preprocess],
+                    "preprocess": contract.preprocess,
+                },
+            },
+        }
+    )
+
+
 def _input(contract: ModelContract) -> ModelInput:
     """Bands, shape, and all that stands between DN and the network's input.
 
     ``standardize`` divides by the saturation before it subtracts the mean; here mean and standard
     deviation are in DN instead, so that they are MLM's own z-score.
     """
+    if contract.input_kind == RGB8:
+        return _image_input(contract)
     size = contract.patch_size_px if contract.pixels is None else -1
     per_band = zip(contract.mean, contract.std, contract.saturation_dn, strict=True)
     levels = {
@@ -630,7 +701,13 @@ def _input(contract: ModelContract) -> ModelInput:
                 f"dn is reflectance x {DN_PER_REFLECTANCE} without the +1000 offset of newer products, at "
                 f"{contract.resolution_m:g} m, nodata filled. First, band by band, the pre-processing for "
                 "the level of the imagery: clip(gain * dn + offset_dn, 0, saturation_dn); then "
-                "value_scaling, one for each band: (x - mean) / stddev."
+                + (
+                    ""
+                    if contract.preprocess == "raw"
+                    else f"{PREPROCESS_TOLD[contract.preprocess]}, of x / saturation_dn for value / 255, and "
+                    "x back in DN; then "
+                )
+                + "value_scaling, one for each band: (x - mean) / stddev."
                 + (
                     f" Height and width are multiples of {PixelNet.position_px}. What stands in a band that "
                     "is missing is not looked at."
@@ -649,6 +726,7 @@ def _input(contract: ModelContract) -> ModelInput:
                 "expression": {
                     "formula": "clip(gain * dn + offset_dn, 0, saturation_dn)",
                     "levels": levels,
+                    **({"preprocess": contract.preprocess} if contract.preprocess != "raw" else {}),
                     "saturation_dn": list(contract.saturation_dn),
                 },
             },
@@ -656,8 +734,34 @@ def _input(contract: ModelContract) -> ModelInput:
     )
 
 
+def _label_output(contract: ModelContract, labels: LabelOutputs) -> ModelOutput:
+    """As ``_output``, of a network whose classes do not exclude each other."""
+    return ModelOutput.create(
+        name="logits",
+        tasks=[TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION],
+        result=ResultStructure.create(
+            shape=[-1, len(contract.classes)], dim_order=["batch", "class"], data_type=DataType.FLOAT32
+        ),
+        description=(
+            "Logits; the post-processing makes them probabilities, each by itself: sigmoid(logits / "
+            "temperature). A label is there where its probability is not below its threshold."
+        ),
+        classes=[_class(value, name) for value, name in enumerate(contract.classes)],
+        post_processing_function=ProcessingExpression.create(
+            format=SIGMOID_FORMAT,
+            expression={
+                "formula": "sigmoid(logits / temperature)",
+                "temperature": contract.temperature,
+                "thresholds": list(labels.thresholds),
+            },
+        ),
+    )
+
+
 def _output(contract: ModelContract) -> ModelOutput:
     """What the network gives, as MLM says it."""
+    if contract.labels is not None:
+        return _label_output(contract, contract.labels)
     return ModelOutput.create(
         name="logits",
         tasks=[TaskType.SCENE_CLASSIFICATION, TaskType.CLASSIFICATION],

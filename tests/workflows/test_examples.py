@@ -17,10 +17,13 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
+from landuse.model.checkpoint import load_contract
 from landuse.model.foreign.contract import ForeignModel
 from landuse.model.foreign.predict import load_held
+from landuse.workflows.labels.table import read_table
 from tests import warm
 from tests.patches import EUROSAT as EUROSAT_ORDER
+from tests.patches import HUES, make_jpegs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL_PX = 96
@@ -579,3 +582,33 @@ def test_dynamic_world_is_a_function_of_dn(tmp_path, monkeypatch, refusal):
     predictor.pixel_scores(dn, example["BANDS"], "L2A")
     path = np.array([700, 400, 300, 0, 0, 0, 0, 0, 0])[:, None, None]
     np.testing.assert_allclose(given[-1], dynamic_world_input(dn + path), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_multilabel_eurosat(tmp_path):
+    """Each image has the classes that fill 5 % of it. Oracle: the hue that each pixel is nearest to."""
+    make_jpegs(tmp_path / "data", 12)
+    options = ("--data", "data", "--out", "made", "--train", 16, "--val", 8, "--epochs", 1, "--batch-size", 8)
+    shown = run("multilabel_eurosat.py", *options, cwd=tmp_path)
+    assert "weights  made/run/model.safetensors" in shown
+    hues = np.array(list(HUES.values())) * 2750 / 255
+    counts = []
+    for part, count in (("train", 16), ("val", 8)):
+        table = read_table(tmp_path / "made" / f"{part}.csv")
+        assert table.labels == tuple(HUES)
+        assert len(table.names) == count
+        for name, labels in zip(table.names, table.targets, strict=True):
+            with rasterio.open(tmp_path / "made" / "images" / name) as file:
+                assert file.descriptions == ("B04", "B03", "B02")
+                dn = file.read().astype(float)
+            distance = ((dn[None] - hues[:, :, None, None]) ** 2).sum(1)
+            shares = np.bincount(distance.argmin(0).ravel(), minlength=3) / dn[0].size
+            sure = np.abs(shares - 0.05) > 0.03
+            assert ((shares >= 0.05) == labels)[sure].all()
+            counts.append(labels.sum())
+    assert min(counts) < max(counts)
+    contract = load_contract(tmp_path / "made" / "run" / "model.safetensors")
+    assert len(contract.labels.thresholds) == 3
+    assert [entry.level for entry in contract.levels] == ["L1C", "L2A"]
+    again = run("multilabel_eurosat.py", *options, cwd=tmp_path)
+    assert again == shown

@@ -18,9 +18,11 @@ from affine import Affine
 from landuse.classes import EUROSAT
 from landuse.cli import app
 from landuse.commands.training import PIXEL_NETWORK
+from landuse.contract import PREPROCESSES
 from landuse.model import shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.networks import NETWORKS
+from landuse.model.training.labels.losses import LOSSES
 from landuse.pipeline.blocks.plan import COMPOSITES, FUSIONS
 from landuse.pipeline.providers import PROVIDERS
 from landuse.pipeline.search.season import SEASONS as MAP_SEASONS
@@ -167,6 +169,13 @@ ACCEPTED = {
     ("train", "init"): shipped_models(),
     ("evaluate", "model"): shipped_models(),
     ("evaluate", "level"): LEVELS,
+    ("train", "preprocess"): PREPROCESSES,
+    ("train", "loss"): LOSSES,
+    ("train", "keep"): ("last", "best"),
+    ("predict", "model"): shipped_models(),
+    ("predict", "level"): LEVELS,
+    ("thresholds", "model"): shipped_models(),
+    ("thresholds", "level"): LEVELS,
     ("data eurosat", "bands"): ARCHIVES,
 }
 

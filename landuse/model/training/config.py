@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from landuse.errors import UsageError
 from landuse.model.networks import NETWORKS
@@ -138,7 +139,23 @@ class StepProgress:
     """By the pace of this sitting so far, measuring included."""
 
 
-def rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+class Schedule(Protocol):
+    """What decides the learning rate of each step."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training part."""
+
+    @property
+    def peak_rate(self) -> float:
+        """After warm-up."""
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs of linear warm-up from zero."""
+
+
+def rate_at(config: Schedule, step: int, steps_per_epoch: int) -> float:
     """Learning rate of a step: linear warm-up, then half a cosine to zero."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:

@@ -12,6 +12,8 @@ from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.training import augment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from landuse.contract import ModelContract
@@ -134,7 +136,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         scaled = logits.double() / math.exp(log_t)
         return float(torch.nn.functional.cross_entropy(scaled, labels, label_smoothing=smoothing))
 
-    # The loss is convex in 1 / T, so it has one valley: golden section, which cannot diverge.
+    return temperature_of_least(loss)
+
+
+def temperature_of_least(loss: Callable[[float], float]) -> float:
+    """The temperature in 1/20 to 20 where a loss is least that is convex in its inverse.
+
+    Args:
+        loss: of the natural logarithm of the temperature.
+    """
+    # One valley: golden section, which cannot diverge.
     low, high = -LOG_TEMPERATURE_LIMIT, LOG_TEMPERATURE_LIMIT
     ratio = (math.sqrt(5) - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)

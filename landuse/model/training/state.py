@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,13 +24,49 @@ if TYPE_CHECKING:
     from landuse.contract import ModelContract
     from landuse.model.devices import Worker
     from landuse.model.networks import PatchNetwork
-    from landuse.model.training.config import TrainConfig
 
 
-class TrainingRun:
+class RunConfig(Protocol):
+    """What a run of any kind is set by; a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def network(self) -> str:
+        """Name in ``NETWORKS``."""
+
+    @property
+    def seed(self) -> int:
+        """Of the initialisation."""
+
+    @property
+    def weight_decay(self) -> float:
+        """On convolution and linear weights."""
+
+    @property
+    def decay_fusion(self) -> bool:
+        """Whether the fusion scalars are under weight decay too."""
+
+    @property
+    def peak_rate(self) -> float:
+        """Learning rate to begin with."""
+
+    @property
+    def ema(self) -> float:
+        """Decay of the moving average."""
+
+    @property
+    def compile(self) -> bool:
+        """Whether the step is compiled."""
+
+
+C = TypeVar("C", bound=RunConfig)
+
+
+class TrainingRun(Generic[C]):
     """Network, moving average, optimiser and position in the schedule."""
 
-    def __init__(self, config: TrainConfig, contract: ModelContract, out: Path, worker: Worker) -> None:
+    def __init__(self, config: C, contract: ModelContract, out: Path, worker: Worker) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.contract = contract

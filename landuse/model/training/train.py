@@ -210,7 +210,7 @@ def train(
 
 
 def _train_epochs(
-    run: TrainingRun,
+    run: TrainingRun[TrainConfig],
     worker: Worker,
     train_patches: LabelledPatches,
     val_patches: LabelledPatches,
@@ -253,7 +253,7 @@ def _train_epochs(
 
 
 def _train_epoch(
-    run: TrainingRun,
+    run: TrainingRun[TrainConfig],
     forward: nn.Module,
     patches: LabelledPatches,
     weights: Tensor | None,
@@ -293,7 +293,7 @@ def _loss_weights(config: TrainConfig, patches: LabelledPatches, worker: Worker)
 
 
 def _measure(
-    run: TrainingRun, val_patches: LabelledPatches, loss: float, speed: float, seconds: float
+    run: TrainingRun[TrainConfig], val_patches: LabelledPatches, loss: float, speed: float, seconds: float
 ) -> EpochMetrics:
     path = torch.tensor(path_dn(run.contract.bands))
     accuracies = []

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from landuse.contract import RGB8
 from landuse.errors import ModelError
 from landuse.model.bands import RGB
 from landuse.model.checkpoint import has_contract, load_checkpoint
@@ -45,8 +46,11 @@ def start_from(path: Path, network: PatchNetwork, contract: ModelContract) -> Mo
     Raises:
         ModelError: the file cannot be read, or is of another network.
     """
+    # Images of unknown origin have no Sentinel-2 bands: their red, green and blue are taken for those.
+    images = contract.input_kind == RGB8
+    wanted = RGB if images else contract.bands
     if network.config.name == "resnet50" and not has_contract(path):
-        _fill(path, network, _foreign_tensors(path), RGB, contract.bands, same_classes=False)
+        _fill(path, network, _foreign_tensors(path), RGB, wanted, same_classes=False)
         return contract
     given, known = load_checkpoint(path)
     if _without_ends(given.config.to_dict()) != _without_ends(network.config.to_dict()):
@@ -55,7 +59,10 @@ def start_from(path: Path, network: PatchNetwork, contract: ModelContract) -> Mo
             "of the same network, or from scratch."
         )
     same_classes = known.classes == contract.classes
-    _fill(path, network, given.state_dict(), known.bands, contract.bands, same_classes)
+    known_bands = RGB if known.input_kind == RGB8 else known.bands
+    _fill(path, network, given.state_dict(), known_bands, wanted, same_classes)
+    if (contract.input_kind, contract.preprocess) != (known.input_kind, known.preprocess):
+        return contract  # the values are of another kind: their own mean and spread hold
     return _scaled_like(contract, known)
 
 

@@ -131,6 +131,9 @@ class RunPlan:
     """Whether the model says where the imagery is unlike what it was trained on."""
     min_confidence: float = 0.0
     """Cells whose confidence, times what doubt leaves of it, is below this have no class."""
+    thresholds: tuple[float, ...] = ()
+    """Where the classes are labels that do not exclude each other: from which probability on each counts as
+    there. Empty where they exclude each other."""
     smooth: tuple[float, ...] = ()
     """Of each class how strongly its probabilities are smoothed, as ``smooth.Smoothing`` has it; empty: none
     is."""
@@ -269,7 +272,9 @@ class RunPlan:
         for name in ("blocks", "probabilities", "missing_bands", "area_wkt", "is_clipped", "colors"):
             del values[name]
         values["clip_wkt"] = self.clip_wkt
-        for name in ("covers", "tells_doubt", "min_confidence", "legend", "smooth", "smooth_px"):
+        for name in (
+            "covers", "tells_doubt", "min_confidence", "legend", "thresholds", "smooth", "smooth_px",
+        ):  # fmt: skip
             if not values[name]:
                 del values[name]
         if self.legend is not None:  # what it is called, and what it rests on, decide nothing
@@ -651,6 +656,7 @@ def make_plan(
     smoothing = smoothing or Smoothing()
     engine = engine_of(contract)
     classes, merged = told_classes(contract, told_in)
+    thresholds = () if contract.labels is None else contract.labels.thresholds
     read, missing = bands_to_read(scenes, contract, bands)
     crs = crs or suitable_crs(area, scenes)
     row_start, row_stop, col_start, col_stop = planned_extent(
@@ -692,7 +698,8 @@ def make_plan(
         min_confidence=min_confidence,
         smooth=smoothing.strengths if smoothing.is_on else (),
         smooth_px=smoothing.window_px if smoothing.is_on else 0,
-        probabilities=probabilities,
+        thresholds=thresholds,
+        probabilities=probabilities or bool(thresholds),
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )
 
@@ -707,6 +714,11 @@ def told_classes(
     """
     if told_in is None:
         return contract.classes, None
+    if contract.labels is not None:
+        raise UsageError(
+            f"A legend adds probabilities of classes that exclude each other, and {contract.name} tells "
+            "labels that do not. Leave --legend out."
+        )
     check_known(told_in, contract.classes, contract.name)
     return merged_classes(told_in, contract.classes, contract.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,41 @@ _PROBABILITY_STEPS = 65_535
 """Patch probabilities are blended in steps of 1/65535: sums of whole numbers are exact, so the
 result cannot depend on the order or the company in which patches were computed."""
 
+LABELS_PER_BAND = 31
+"""Labels in a band of bits: the last bit is left, so that no value is ``BITS_NODATA``."""
+
+BITS_NODATA = 2**32 - 1
+"""Bits of a cell that is not mapped."""
+
+
+def label_bits(shares: NDArray[np.uint8], thresholds: Sequence[float]) -> NDArray[np.uint32]:
+    """Which labels each cell has.
+
+    Args:
+        shares: (label, row, col) probabilities in steps of 1/250; ``NODATA_ID`` where not mapped.
+        thresholds: from which probability on each label is there.
+
+    Returns:
+        (band, row, col): bit ``i`` of band ``b``, from the lowest on, is label ``31 * b + i``;
+        ``BITS_NODATA`` where not mapped.
+
+    Example:
+        >>> label_bits(np.array([[[200]], [[20]], [[130]]], np.uint8), (0.5, 0.5, 0.5)).tolist()
+        [[[5]]]
+    """
+    bands = -(-len(shares) // LABELS_PER_BAND)
+    bits = np.zeros((bands, *shares.shape[1:]), np.uint32)
+    for label, share in enumerate(shares):
+        there = share >= threshold_step(thresholds[label])
+        bits[label // LABELS_PER_BAND] |= there.astype(np.uint32) << np.uint32(label % LABELS_PER_BAND)
+    bits[:, shares[0] == NODATA_ID] = BITS_NODATA
+    return bits
+
+
+def threshold_step(threshold: float) -> int:
+    """The least probability in steps of 1/250 that is not below a threshold."""
+    return math.ceil(round(threshold * SHARE_STEPS, 9))
+
 
 def merged(
     shares: NDArray[np.float32], members: Sequence[Sequence[int]] | None, axis: int = 0
@@ -60,10 +96,18 @@ def merged(
 
 
 class Blend:
-    """Averages the votes of a block's overlapping patches, cell by cell."""
+    """Averages the votes of a block's overlapping patches, cell by cell.
 
-    def __init__(self, block: Block, *, classes: int) -> None:
+    Args:
+        block: its cells.
+        classes: how many there are.
+        exclusive: whether they exclude each other, so that their probabilities sum to 1.
+    """
+
+    def __init__(self, block: Block, *, classes: int, exclusive: bool = True) -> None:
         self._block = block
+        self._exclusive = exclusive
+        self._weights = np.zeros(block.shape, np.int64)  # (row, col), what the votes sum to at most
         self._sums = np.zeros((classes, *block.shape), np.int64)  # (class, row, col)
 
     def add(self, batch: PatchBatch, probabilities: NDArray[np.float32]) -> None:
@@ -74,7 +118,8 @@ class Blend:
             probabilities: (N, class, span, span), of each cell that a patch covers.
         """
         votes = np.rint(probabilities * _PROBABILITY_STEPS).astype(np.int64)
-        votes *= np.rint(batch.usable_share * 100).clip(1).astype(np.int64)[:, None, None, None]
+        counts = np.rint(batch.usable_share * 100).clip(1).astype(np.int64)
+        votes *= counts[:, None, None, None]
         span = probabilities.shape[2]
         rows, cols = self._block.shape
         for n in range(len(votes)):
@@ -84,6 +129,7 @@ class Blend:
             left, right = max(col, 0), min(col + span, cols)
             cut = votes[n, :, top - row : bottom - row, left - col : right - col]
             self._sums[:, top:bottom, left:right] += cut
+            self._weights[top:bottom, left:right] += counts[n] * _PROBABILITY_STEPS
 
     def settle(
         self,
@@ -106,7 +152,8 @@ class Blend:
         """
         observed = count_in_cells(pixels.observed.values, stride_px)
         usable = count_in_cells(pixels.usable.values, stride_px)
-        total = self._sums.sum(0)
+        # Of classes that exclude each other the sum over classes: rounded votes do not add up to the weights.
+        total = self._sums.sum(0) if self._exclusive else self._weights
         mapped = inside & (usable > 0) & (usable * 2 >= observed) & (total > 0)
         probabilities = np.where(mapped, self._sums / np.maximum(total, 1), 0).astype(np.float32)
         return CellScores(
@@ -243,7 +290,10 @@ def block_rasters(
         probabilities: whether every class's probability is kept.
         min_confidence: a cell whose confidence, times what doubt leaves of it, is below this becomes unknown.
     """
-    ids, shares = two_best(scores.probabilities)
+    told = scores.probabilities
+    if len(told) == 1:  # a single label, which has no second
+        told = np.concatenate([told, np.zeros_like(told)])
+    ids, shares = two_best(told)
     doubt = _in_steps(scores.doubt, scores.mapped)
     sure = np.rint(shares[0] * (1 - scores.doubt.sum(0)) * SHARE_STEPS)  # without a doubt the sum is 0
     unknown = scores.mapped & (sure < min_confidence * SHARE_STEPS)

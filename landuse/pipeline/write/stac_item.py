@@ -20,6 +20,7 @@ from pystac import MediaType
 from pystac.utils import datetime_to_str
 
 from landuse.classes import LandUseClass, cover_legend
+from landuse.pipeline.blocks.votes import BITS_NODATA, LABELS_PER_BAND
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS, CellStatus
 from landuse.pipeline.geometry import (
     crosses_antimeridian,
@@ -79,6 +80,8 @@ _ASSETS = {
     "doubt.tif": ("doubt", "How unlike what the model was trained on", "data"),
     "confidence.tif": ("confidence", "Probability of the class", "data"),
     "probabilities.tif": ("probabilities", "Probability of every class", "data"),
+    "labels.tif": ("labels", "Probability of every label", "data"),
+    "label_bits.tif": ("label_bits", "Labels that are there, a bit each", "data"),
     "status.tif": ("status", "Why a cell has a class or none", "metadata"),
     "image.tif": ("image", "The imagery that was classified", "visual"),
     "landuse.gpkg": ("vectors", "Polygons, scenes and summary", "data"),
@@ -336,9 +339,16 @@ def _raster_fields(name: str, plan: RunPlan, facts: MapFacts) -> dict[str, objec
         return {**ids, "nodata": CellStatus.OUTSIDE.value, "classification:classes": _statuses()}
     if name in ("confidence.tif", "doubt.tif"):
         return share
-    if name == "probabilities.tif":
+    if name in ("probabilities.tif", "labels.tif"):
         bands = [{"name": _safe(entry.name), "description": printable(entry.title)} for entry in plan.entries]
         return {**share, "bands": bands}
+    if name == "label_bits.tif":
+        return {
+            "data_type": "uint32",
+            "nodata": BITS_NODATA,
+            "raster:spatial_resolution": plan.cell_m,
+            "bands": [{"name": f"bits_{band}"} for band in range(-(-len(plan.classes) // LABELS_PER_BAND))],
+        }
     if name == "image.tif":
         return {
             "data_type": "uint8",

@@ -15,6 +15,7 @@ from rasterio.features import sieve
 from rasterio.windows import Window
 
 from landuse.errors import UsageError
+from landuse.pipeline.blocks.votes import threshold_step
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.write.geopackage import SUFFIXES, check_vector_format, convert_layers, geopackage_writer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 GEOPACKAGE = "landuse.gpkg"
 
-LAYERS = ("landuse", "cells", "scenes", "summary")
+LAYERS = ("landuse", "labels", "cells", "scenes", "summary")
 """What the layers are called; in other formats each is a file of that name."""
 
 PIXELS_MIN_AREA_HA = 0.5
@@ -92,6 +93,8 @@ def write_vectors(
         categorized("landuse", "class_id", entries, f"Land use by {plan.model}"),
         outlined("scenes", "Scenes that the map was made of"),
     ]
+    if plan.thresholds:
+        styles.append(categorized("labels", "label_id", entries, f"Labels by {plan.model}"))
     if options.cells:
         styles.append(categorized("cells", "class_id", entries, f"Cells by {plan.model}"))
     land = plan.land
@@ -99,6 +102,9 @@ def write_vectors(
     with geopackage_writer(folder / GEOPACKAGE, styles) as put:
         for polygons in _polygons(plan, folder, options):
             put("landuse", polygons if options.whole_cells else _cut(polygons, land))
+        for label in range(len(plan.thresholds)):
+            for polygons in _label_polygons(plan, folder, label, options):
+                put("labels", polygons if options.whole_cells else _cut(polygons, land))
         put("scenes", _scenes(plan))
         put("summary", _summary(areas))
         if options.cells:
@@ -128,6 +134,38 @@ def _polygons(plan: RunPlan, folder: Path, options: VectorOptions) -> Iterator[g
     polygons["geometry"] = shapely.coverage_simplify(dense, options.simplify_m)
     polygons["area_ha"] = polygons.geometry.area / 10_000
     yield polygons
+
+
+def _label_polygons(
+    plan: RunPlan, folder: Path, label: int, options: VectorOptions
+) -> Iterator[gpd.GeoDataFrame]:
+    """Where one label is there; polygons of different labels overlap.
+
+    Small ones are left out, since what lies around them is no other label, and each outline is made simpler
+    by itself.
+    """
+    step = threshold_step(plan.thresholds[label])
+
+    def strips() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        with rasterio.open(folder / "labels.tif") as file:
+            for window in _windows(file.height, file.width):
+                shares = file.read(label + 1, window=window)
+                there = (shares >= step) & (shares != NODATA_ID)
+                yield (
+                    np.where(there, np.uint8(0), np.uint8(NODATA_ID)),
+                    shares.astype(np.float32) / SHARE_STEPS,
+                )
+
+    least_ha = options.for_plan(plan).min_area_ha or 0.0
+    for found in polygonize(strips(), plan.cell_geobox, names=[plan.classes[label]], nodata=NODATA_ID):
+        polygons = found[found.area_ha >= least_ha].rename(
+            columns={"class_id": "label_id", "class_name": "label", "confidence": "probability"}
+        )
+        polygons["label_id"] = np.int64(label)
+        if options.simplify_m > 0:
+            polygons["geometry"] = polygons.geometry.simplify(options.simplify_m)
+            polygons["area_ha"] = polygons.geometry.area / 10_000
+        yield polygons
 
 
 def _cut(polygons: gpd.GeoDataFrame, land: BaseGeometry) -> gpd.GeoDataFrame:

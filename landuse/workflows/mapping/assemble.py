@@ -16,6 +16,7 @@ from landuse import classes as class_table
 from landuse.errors import ReadError
 from landuse.legends.legend import hexadecimal
 from landuse.pipeline.blocks.plan import RunPlan
+from landuse.pipeline.blocks.votes import BITS_NODATA, LABELS_PER_BAND, label_bits
 from landuse.pipeline.cells import (
     AREA_STEPS,
     COLORS_TAG,
@@ -51,6 +52,8 @@ OUTPUTS = (
     "second.tif",
     "doubt.tif",
     "probabilities.tif",
+    "labels.tif",
+    "label_bits.tif",
     "status.tif",
     "status.tif.aux.xml",
     "image.tif",
@@ -133,6 +136,9 @@ def _assemble_rasters(
                 put["doubt.tif"](*corner, rasters.doubt[0])
             if "probabilities.tif" in layers:
                 put["probabilities.tif"](*corner, rasters.probabilities)
+            if plan.thresholds:
+                put["labels.tif"](*corner, rasters.probabilities)
+                put["label_bits.tif"](*corner, label_bits(rasters.probabilities, plan.thresholds))
             tally.add(rasters, content.counts)
             failures += content.failures
             observed |= content.observed
@@ -212,7 +218,21 @@ def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
         )
     if plan.tells_doubt:
         layers["doubt.tif"] = replace(share, descriptions=("how unlike what the model was trained on",))
-    if plan.probabilities:
+    if plan.thresholds:
+        layers["labels.tif"] = replace(share, descriptions=plan.classes)
+        layers["label_bits.tif"] = RasterLayer(
+            dtype="uint32",
+            geobox=geobox,
+            nodata=BITS_NODATA,
+            descriptions=tuple(
+                f"bits of {', '.join(plan.classes[start : start + LABELS_PER_BAND])}"
+                for start in range(0, len(plan.classes), LABELS_PER_BAND)
+            ),
+            overview_resampling="NEAREST",  # a mean or a mode of bits says nothing
+            units="bit mask",
+            tags={**tags, "thresholds": json.dumps(plan.thresholds)},
+        )
+    elif plan.probabilities:
         layers["probabilities.tif"] = replace(share, descriptions=plan.classes)
     return layers
 

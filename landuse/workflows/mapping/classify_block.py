@@ -209,7 +209,7 @@ class BlockScores:
 
 def score_block(plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput) -> BlockScores:
     """What a block's cells are found to be: the scores of its image, or the mean of those of its dates."""
-    blend = votes.Blend(block, classes=len(plan.classes))
+    blend = votes.Blend(block, classes=len(plan.classes), exclusive=not plan.thresholds)
     evidence = _Evidence()
     image: xr.Dataset | None = None
     failures: list[ReadFailure] = []

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import shapely
 
-from landuse.errors import IncompleteError, OutputError, UsageError
+from landuse.contract import RGB8
+from landuse.errors import IncompleteError, ModelError, OutputError, UsageError
 from landuse.model import shipped_models
 from landuse.model.foreign.contract import ForeignModel
 from landuse.pipeline.blocks.plan import (
@@ -84,7 +85,14 @@ def load_classifier(model: str | ForeignModel, device: str = "auto") -> Classifi
     # torch takes seconds to import
     from landuse.model.checkpoint import load_contract, model_path
 
-    if load_contract(model_path(model)).pixels is not None:
+    contract = load_contract(model_path(model))
+    if contract.input_kind == RGB8:
+        raise ModelError(
+            f"Model {contract.name} reads 8-bit RGB images, and Sentinel-2's scenes are reflectance: no map "
+            "can be made with it. Tell the labels of images with `landuse predict`, or choose another "
+            "--model."
+        )
+    if contract.pixels is not None:
         from landuse.model.predict_pixels import PixelPredictor
 
         return PixelPredictor.load(model, device)

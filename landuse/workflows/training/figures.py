@@ -100,7 +100,7 @@ def draw_confusion(scores: Scores, classes: tuple[str, ...], path: Path) -> None
         for row, total in zip(scores.confusion, totals, strict=True)
     ]
     side_in = min(count * CELL_IN, MAX_SIDE_IN)
-    figure = _figure(side_in + 3.4, side_in + 2.2)
+    figure = new_figure(side_in + 3.4, side_in + 2.2)
     axes = figure.add_subplot()
     # Errors are a few percent of a class: the square root lets them show beside the diagonal.
     norm = PowerNorm(0.5, 0, 1)
@@ -112,13 +112,13 @@ def draw_confusion(scores: Scores, classes: tuple[str, ...], path: Path) -> None
                 ink = _ink(shade(float(norm(shares[row][col]))))
                 _write_cell(axes, row, col, value, total, ink)
     # Names as high as the rows allow, 10 points at most.
-    _name_classes(axes, _plain_names(classes), totals, size=min(10.0, 0.75 * 72 * side_in / count))
+    _name_classes(axes, plain_names(classes), totals, size=min(10.0, 0.75 * 72 * side_in / count))
     figure.suptitle(_headline(scores), fontsize=11, x=0.01, ha="left", color=DARK)
     bar = figure.colorbar(ScalarMappable(norm, "Blues"), ax=axes, fraction=0.035, pad=0.02)
     bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
     bar.set_label("share of the true class", color=DARK)
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_curves(metrics_file: Path, path: Path) -> None:
@@ -139,13 +139,13 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     last = metrics[-1]
     blocks = max(len(entry.fusion) for entry in metrics)
     panels = 3 if blocks else 2
-    figure = _figure(8.5, 2.7 * panels + 0.5)
+    figure = new_figure(8.5, 2.7 * panels + 0.5)
     axes: list[Axes] = list(figure.subplots(panels, sharex=True))
     epochs = [entry.epoch for entry in metrics]
     mark = "o" if len(metrics) <= 60 else ""
 
     axes[0].plot(epochs, [entry.loss for entry in metrics], color=DARK, marker=mark, markersize=3.5)
-    _head(axes[0], f"Training loss, {last.loss:.3f} at the last measurement")
+    head(axes[0], f"Training loss, {last.loss:.3f} at the last measurement")
 
     # On a logit axis 98 and 99 % are as far apart as they are in errors. 0 and 100 % would be infinitely far
     # away.
@@ -159,18 +159,18 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
         axes[1].plot(epochs, drawn, color=color, linestyle=dash, marker=mark, markersize=3.5, label=label)
     axes[1].set_yticks([], minor=True)
     axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-    _head(axes[1], "Accuracy on the validation split, averaged weights")
+    head(axes[1], "Accuracy on the validation split, averaged weights")
     axes[1].legend(loc="lower right", frameon=False, fontsize=9)
 
     if blocks:
-        _draw_fusion(axes[2], metrics, blocks, mark)
+        draw_fusion(axes[2], [(entry.epoch, entry.fusion) for entry in metrics], mark)
     for panel in axes:
         panel.grid(axis="y", color="#dddddd", linewidth=0.7)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelcolor=DARK)
     axes[-1].set_xlabel("epoch", color=DARK)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_losses(losses_file: Path, path: Path) -> None:
@@ -189,7 +189,7 @@ def draw_losses(losses_file: Path, path: Path) -> None:
     check_png(path)
     losses = read_losses(losses_file)
     names = sorted({name for values in losses.values() for name in values})
-    figure = _figure(8.5, 4.5)
+    figure = new_figure(8.5, 4.5)
     axes: Axes = figure.add_subplot()
     shade = colormaps["tab20"]
     for index, name in enumerate(names):
@@ -204,13 +204,13 @@ def draw_losses(losses_file: Path, path: Path) -> None:
         mark = "o" if len(means) == 1 else ""
         axes.plot(steps, means, color=shade(index % 20), marker=mark, label=f"{name}: {means[-1]:.3g}")
     axes.set_yscale("log", nonpositive="clip")
-    _head(axes, f"Parts of the loss after {max(losses)} steps, each before its weight")
+    head(axes, f"Parts of the loss after {max(losses)} steps, each before its weight")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelcolor=DARK)
     axes.set_xlabel("step", color=DARK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(sets: Mapping[str, Reliability], path: Path) -> None:
@@ -228,10 +228,10 @@ def draw_reliability(sets: Mapping[str, Reliability], path: Path) -> None:
     from matplotlib.ticker import PercentFormatter
 
     check_png(path)
-    figure = _figure(8.5, 6.5)
+    figure = new_figure(8.5, 6.5)
     axes: list[Axes] = list(figure.subplots(2, sharex=True, height_ratios=(3, 1)))
     axes[0].plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
-    names = _plain_names([name[-NAME_CHARS:] for name in sets])  # folders: their ends tell them apart
+    names = plain_names([name[-NAME_CHARS:] for name in sets])  # folders: their ends tell them apart
     for index, (name, told) in enumerate(zip(names, sets.values(), strict=True)):
         bins = [
             (sure / weight, right / weight, weight / sum(told.weight))
@@ -245,8 +245,8 @@ def draw_reliability(sets: Mapping[str, Reliability], path: Path) -> None:
         axes[1].plot(sure, share, color=color, marker="o", markersize=3.5)
     axes[0].set(xlim=(0, 1), ylim=(0, 1))
     axes[1].set_ylim(bottom=0)
-    _head(axes[0], "Share that is right of what is said with a confidence; on the dotted line they are equal")
-    _head(axes[1], "Share of the pixels that are in each bin of confidence")
+    head(axes[0], "Share that is right of what is said with a confidence; on the dotted line they are equal")
+    head(axes[1], "Share of the pixels that are in each bin of confidence")
     legend = axes[0].legend(loc="upper left", frameon=False, fontsize=8)
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -257,7 +257,7 @@ def draw_reliability(sets: Mapping[str, Reliability], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelcolor=DARK)
     axes[1].set_xlabel("mean confidence of a bin", color=DARK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def read_losses(losses_file: Path) -> dict[int, dict[str, float]]:
@@ -337,30 +337,38 @@ def _metrics_of(line: str) -> EpochMetrics:
     return entry
 
 
-def _head(axes: Axes, text: str) -> None:
+def head(axes: Axes, text: str) -> None:
+    """Write a panel's heading."""
     axes.set_title(text, fontsize=10.5, loc="left", color=DARK)
 
 
-def _draw_fusion(axes: Axes, metrics: Sequence[EpochMetrics], blocks: int, mark: str) -> None:
-    """One line a block, from input (dark) to output (light)."""
+def draw_fusion(axes: Axes, measured: Sequence[tuple[int, tuple[float, ...]]], mark: str) -> None:
+    """One line a block, from input (dark) to output (light).
+
+    Args:
+        axes: what to draw into.
+        measured: epoch and fusion weight of each block.
+        mark: matplotlib's marker of a measurement, or nothing.
+    """
     from matplotlib import colormaps
 
     shade = colormaps["viridis"]
     dashes = ("-", "--", "-.", ":")
+    blocks = max(len(fusion) for _, fusion in measured)
     for block in range(blocks):
-        measured = [entry for entry in metrics if len(entry.fusion) > block]
+        values = [(epoch, fusion[block]) for epoch, fusion in measured if len(fusion) > block]
         axes.plot(
-            [entry.epoch for entry in measured],
-            [entry.fusion[block] for entry in measured],
+            [epoch for epoch, _ in values],
+            [value for _, value in values],
             # Viridis' yellow end is too pale on white.
             color=shade(0.88 * block / max(blocks - 1, 1)),
             linestyle=dashes[block % len(dashes)],
             marker=mark,
             markersize=3.5,
-            label=f"block {block + 1}: {measured[-1].fusion[block]:.2f}",
+            label=f"block {block + 1}: {values[-1][1]:.2f}",
         )
     axes.set_ylim(0, 1)
-    _head(axes, "Fusion weight of each attention block: 1 = coordinate, 0 = channel attention")
+    head(axes, "Fusion weight of each attention block: 1 = coordinate, 0 = channel attention")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
@@ -404,7 +412,7 @@ def _name_classes(axes: Axes, names: Sequence[str], totals: Sequence[int], size:
     axes.set_ylabel("true class (patches)", fontsize=11, color=DARK)
 
 
-def _plain_names(classes: Sequence[str]) -> list[str]:
+def plain_names(classes: Sequence[str]) -> list[str]:
     """Names on one line, short, and of characters that the font has."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -425,7 +433,7 @@ def _headline(scores: Scores) -> str:
     )
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
     """A figure of its own on an Agg canvas, known to nobody else."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -435,7 +443,12 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     with atomic_path(path) as partial:
         # Without the version of matplotlib, which would make equal figures differ.
         figure.savefig(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from landuse.contract import RGB8
 from landuse.errors import ModelError, UsageError
 from landuse.model import DEFAULT_MODEL
 from landuse.model.bands import BAND_SETS
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from landuse.model.training.config import EpochMetrics, StepProgress, TrainConfig
+    from landuse.model.training.labels.config import LabelTrainConfig
 
+C = TypeVar("C", "TrainConfig", "LabelTrainConfig")
 
 RANDOM = "random"
 """The split that is drawn here."""
@@ -175,7 +178,7 @@ def keep_split(out: Path, train_names: Sequence[str], val_names: Sequence[str]) 
             partial.write_text("".join(f"{each}\n" for each in names), "utf-8")
 
 
-def fitted(config: TrainConfig, patches: int) -> TrainConfig:
+def fitted(config: C, patches: int) -> C:
     """The recipe with a batch of which an epoch has ``LEAST_STEPS``, down to two patches for each process.
 
     The rate goes down with the batch.
@@ -263,6 +266,11 @@ def evaluate_model(
 
     path = model_path(model)
     contract = load_contract(path)
+    if contract.labels is not None or contract.input_kind == RGB8:
+        raise ModelError(
+            f"Model {contract.name} tells labels, or reads 8-bit images of any origin, and --data holds "
+            "patches of classes that exclude each other. Score it with --labels, or choose another --model."
+        )
     if contract.level_input(data.level) is None:
         raise ModelError(
             f"Model {contract.name} reads {', '.join(e.level for e in contract.levels)}; the patches are "

@@ -493,7 +493,7 @@ def test_config_survives_json(name):
         ("depths", (2, 2), "same number of stages"),
         ("attention", "first", "'every' or 'last'"),
         ("bands", 0, "bands=0"),
-        ("classes", 1, "classes=1"),
+        ("classes", 0, "classes=0"),
         ("widths", (64, 0, 256), "must be >= 1"),
         ("unshuffle", 0, "must be >= 1"),
         ("depths", (2, 2, 10**9), "at most"),
@@ -513,7 +513,7 @@ def test_config_refuses_what_makes_no_network(key, value, message):
         ({"bands": float("nan")}, ValueError, "bands=nan"),
         ({"bands": "3"}, TypeError, "not supported"),
         ({"bands": None}, TypeError, "not supported"),
-        ({"classes": 1}, ValueError, "classes=1"),
+        ({"classes": 0}, ValueError, "classes=0"),
         ({"classes": 256}, ValueError, "classes=256"),
         ({"depths": [2, 2]}, TypeError, "depths"),
         ({"name": "vgg"}, TypeError, "missing"),  # taken for a balanced network, which needs more

@@ -42,13 +42,13 @@ def scores_of(confusion):
 def drawn(monkeypatch):
     """Every figure that is saved, with the canvas it was drawn on."""
     seen = []
-    save = figures._save
+    save = figures.save_figure
 
     def keep(figure, path):
         save(figure, path)
         seen.append(figure)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save_figure", keep)
     return seen
 
 

@@ -193,6 +193,8 @@ function fillFiles(names) {
     "doubt.tif": "how unlike what the model was trained on, GeoTIFF",
     "confidence.tif": "probability of the class, GeoTIFF",
     "probabilities.tif": "probability of every class, GeoTIFF",
+    "labels.tif": "probability of every label, GeoTIFF",
+    "label_bits.tif": "labels that are there, a bit each, GeoTIFF",
     "status.tif": "why a cell has no class, GeoTIFF",
     "image.tif": "the image, GeoTIFF",
     "landuse.gpkg": "polygons, scenes and areas, GeoPackage",

@@ -88,7 +88,8 @@ def test_batches_hold_the_pixels_of_their_windows_with_gaps_filled_by_the_mean()
         assert got[key][1] == pytest.approx(share)
 
 
-def test_blend_equals_a_loop_over_cells():
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_blend_equals_a_loop_over_cells(exclusive):
     rng = np.random.default_rng(2)
     stride, patch, rows, cols = 8, 32, 9, 13
     height, width = rows * stride - 3, cols * stride - 5  # imagery ends inside the last cells
@@ -98,12 +99,14 @@ def test_blend_equals_a_loop_over_cells():
         mask[:, width:] = False
     windows = windows_of(rows, cols, height, width, stride, patch)
     block = Block(row_start=0, row_stop=rows, col_start=0, col_stop=cols)
-    blend = Blend(block, classes=3)
+    blend = Blend(block, classes=3, exclusive=exclusive)
     span = patch // stride
     sums, total = np.zeros((3, rows, cols)), np.zeros((rows, cols))
     for batch in patch_batches(pixels, windows, patch_px=patch, batch_size=4):
         scores = rng.dirichlet([1, 1, 1], (len(batch.dn), span, span)).astype(np.float32)
         scores = np.moveaxis(scores, 3, 1)  # (N, class, span, span)
+        if not exclusive:  # any number of labels, or none
+            scores = rng.random(scores.shape).astype(np.float32) * (rng.random((len(scores), 3, 1, 1)) < 0.5)
         blend.add(batch, scores)
         for n, score in enumerate(scores):
             for i in range(span):
@@ -120,7 +123,8 @@ def test_blend_equals_a_loop_over_cells():
     np.testing.assert_allclose(
         settled.probabilities[:, settled.mapped], (sums / total)[:, settled.mapped], atol=1e-4
     )
-    np.testing.assert_allclose(settled.probabilities.sum(0)[settled.mapped], 1, atol=1e-6)
+    if exclusive:
+        np.testing.assert_allclose(settled.probabilities.sum(0)[settled.mapped], 1, atol=1e-6)
     classes, confidence = class_raster(settled), confidence_raster(settled)
     assert classes[0, 0] == 255
     assert confidence[0, 0] == 255

@@ -1,0 +1,1 @@
+"""Networks that say of each label by itself whether it is there: losses, augmentation, training, scores."""
