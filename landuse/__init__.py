@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from landuse.workflows.learn.request import LearnReport
     from landuse.workflows.mapping.from_python import map
     from landuse.workflows.mapping.report import MapReport
+    from landuse.workflows.mapping.zones_report import ZonesReport
     from landuse.workflows.of_two_maps import change, compare
 else:
     _HOMES = {
@@ -36,6 +37,7 @@ else:
         "ForeignModel": "landuse.model.foreign.contract",
         "LearnReport": "landuse.workflows.learn.request",
         "MapReport": "landuse.workflows.mapping.report",
+        "ZonesReport": "landuse.workflows.mapping.zones_report",
         "change": "landuse.workflows.of_two_maps",
         "classify": "landuse.workflows.classify",
         "compare": "landuse.workflows.of_two_maps",
@@ -84,6 +86,7 @@ __all__ = [
     "ProviderError",
     "ReadError",
     "UsageError",
+    "ZonesReport",
     "__version__",
     "change",
     "classify",

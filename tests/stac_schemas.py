@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent / "schemas"
 EXTENSIONS = "https://stac-extensions.github.io"
 CORE = {
     "Feature": "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json",
+    "Collection": "https://schemas.stacspec.org/v1.1.0/collection-spec/json-schema/collection.json",
     "Catalog": "https://schemas.stacspec.org/v1.1.0/catalog-spec/json-schema/catalog.json",
 }
 MLM_1_4, MLM_1_5 = (f"{EXTENSIONS}/mlm/v1.{minor}.0/schema.json" for minor in (4, 5))

@@ -27,11 +27,12 @@ from landuse.commands.options import (
 from landuse.commands.terminal import (
     map_progress,
     print_agreement,
-    print_estimate,
+    print_any_estimate,
+    print_any_report,
     print_json,
     print_report,
 )
-from landuse.errors import IncompleteError
+from landuse.errors import IncompleteError, UsageError
 from landuse.model import MAP_MODEL
 
 MAP_PANELS = {
@@ -42,6 +43,7 @@ MAP_PANELS = {
         "aoi_layer",
         "date",
         "season",
+        "zones",
         "source",
         "allow_private_hosts",
     ),
@@ -58,7 +60,7 @@ MAP_PANELS = {
     "Smoothing": ("smooth", "smooth_px"),
     "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
     "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
-    "The run": ("dry_run", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
+    "The run": ("dry_run", "calibrate", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
 }
 """Options of ``landuse map`` as its help groups them."""
 
@@ -107,6 +109,15 @@ def map_command(
             autocompletion=one_of("spring", "summer", "autumn", "winter"),
         ),
     ] = None,
+    zones: Annotated[
+        str,
+        typer.Option(
+            help="`one`: one map, in the UTM zone that holds most of the area; what lies in other zones is "
+            "warped. `each`: a map for each UTM zone of the area, each cut to its part, joined by virtual "
+            "rasters, one file of polygons, a STAC collection and a summary.",
+            autocompletion=one_of("one", "each"),
+        ),
+    ] = "one",
     source: Annotated[
         str,
         typer.Option(
@@ -290,6 +301,14 @@ def map_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and mapped; read no pixel.")
     ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="With --dry-run: map simulated land for half a minute, and foresee time, memory and disk by "
+            "that, now and in later dry runs of this model on this machine.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -297,7 +316,7 @@ def map_command(
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
     from landuse.legends.legend import load_legend
     from landuse.workflows.imagery.one_step import ImageFacts, requested_source
-    from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
+    from landuse.workflows.mapping.map_area import load_classifier, requested_cluster
     from landuse.workflows.mapping.request import (
         MapRequest,
         requested_area,
@@ -305,7 +324,10 @@ def map_command(
         requested_season,
         requested_vectors,
     )
+    from landuse.workflows.mapping.zones import map_any
 
+    if calibrate and not dry_run:
+        raise UsageError("--calibrate is for --dry-run, which it makes surer. Give both, or neither.")
     cluster = requested_cluster(scheduler, workers, model, device)
     facts = ImageFacts(
         level=level,
@@ -321,6 +343,7 @@ def map_command(
         area=requested_area(bbox, aoi, aoi_layer),
         dates=requested_dates(date),
         season=requested_season(season),
+        zones=zones,
         out=out,
         catalog=catalog,
         title=title,
@@ -351,17 +374,17 @@ def map_command(
     # On a cluster the workers compute: this process only asks the model what it needs.
     classifier = load_classifier(model, device if cluster is None else "cpu")
     if dry_run:
-        from landuse.workflows.mapping.dry_run import estimate_run
+        from landuse.workflows.mapping.dry_run import estimate_any
 
-        estimate = estimate_run(request, classifier)
+        estimate = estimate_any(request, classifier, calibrate=calibrate)
         if as_json:
             print_json(estimate.to_dict())
         else:
-            print_estimate(estimate)
+            print_any_estimate(estimate)
         return
     try:
         with terminable(), map_progress(quiet=quiet) as on_progress:
-            report = map_area(request, classifier, on_progress, cluster)
+            report = map_any(request, classifier, on_progress, cluster)
     except IncompleteError as error:
         if as_json:
             print_json(error.report)
@@ -369,7 +392,7 @@ def map_command(
     if as_json:
         print_json(report.to_dict())
     else:
-        print_report(report)
+        print_any_report(report)
 
 
 def demo_command(

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.demo.run_demo import DemoResult
-    from landuse.workflows.mapping.dry_run import RunEstimate
+    from landuse.workflows.mapping.dry_run import Cost, RunEstimate, ZonesEstimate
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
+    from landuse.workflows.mapping.zones_report import ZonesReport
     from landuse.workflows.nightly.rebuild import AreaRebuilt
     from landuse.workflows.nightly.report import NightReport
     from landuse.workflows.nightly.status import AreaHealth
@@ -355,21 +356,79 @@ def print_estimate(estimate: RunEstimate) -> None:
         f"gaps    {gaps.percent:.1f} % of the area is in no scene"
         + "".join(f"; {','.join(f'{edge:g}' for edge in bbox)}" for bbox in gaps.bboxes)
     )
+    _print_cost(estimate.cost)
+    if estimate.calibration is None:
+        typer.echo("speed   timed for a moment; --calibrate measures small runs, and keeps that for later")
+    else:
+        typer.echo(f"speed   of small runs on this machine, measured at {estimate.calibration.measured_utc}")
+
+
+def _print_cost(estimate: Cost) -> None:
+    """What a run takes, on stdout."""
     low, high = (size / 1e6 for size in estimate.read_bytes)
     typer.echo(f"read    about {low:.1f} MB if the first scenes are clear, {high:.1f} MB if all are needed")
-    typer.echo(f"disk    up to {max(estimate.disk_bytes) / 1e6:.1f} MB while it runs")
-    soon, late = (estimate.network_seconds + seconds for seconds in estimate.read_seconds)
+    about = ""
+    if estimate.disk_about_bytes is not None:
+        about = f"about {max(estimate.disk_about_bytes) / 1e6:.1f} MB, "
+    typer.echo(f"disk    {about}up to {max(estimate.disk_bytes) / 1e6:.1f} MB while it runs")
+    if estimate.memory_bytes is not None:
+        typer.echo(f"memory  about {estimate.memory_bytes / 1e9:.2f} GB at most")
+    soon, late = estimate.seconds
     work = f"{estimate.pixels / 1e6:.1f} Mpx" if estimate.pixels else f"{estimate.patches} patches"
+    span = f"{soon:.0f} s" if round(soon) == round(late) else f"{soon:.0f} to {late:.0f} s"
     typer.echo(
-        f"time    {soon:.0f} to {late:.0f} s: {work} take "
-        f"{estimate.network_seconds:.0f} s here, reading at an assumed 10 MB/s the rest"
+        f"time    {span}: {work} take {estimate.network_seconds:.0f} s here, fetching at an assumed 10 MB/s "
+        "and writing the rest"
     )
+
+
+def print_any_estimate(estimate: RunEstimate | ZonesEstimate) -> None:
+    """What a dry run found, on stdout: of one map, or of each zone's and of all together."""
+    from landuse.workflows.mapping.dry_run import RunEstimate
+
+    if isinstance(estimate, RunEstimate):
+        print_estimate(estimate)
+        return
+    for name, zone in estimate.zones:
+        typer.echo(f"zone    {name}")
+        print_estimate(zone)
+    for name, reason in estimate.unmapped:
+        typer.echo(f"zone    {name}: no map, {printable(reason)}")
+    typer.echo(f"all     {len(estimate.zones)} zones")
+    _print_cost(estimate.total)
 
 
 def _print_sources(sources: Iterable[SourceOutcome]) -> None:
     for source in sources:
         why = f": {printable(source.reason)}" if source.reason else ""
         typer.echo(f"source  {printable(source.source)} {source.state}, {source.scenes} scenes{why}")
+
+
+def print_any_report(report: MapReport | ZonesReport) -> None:
+    """What a run did, on stdout: of one map, or of the maps of several zones."""
+    from landuse.workflows.mapping.report import MapReport
+
+    if isinstance(report, MapReport):
+        print_report(report)
+        return
+    cover = report.cover
+    _print_classes(report.classes)
+    _print_covers(report.covers)
+    for zone in report.zones:
+        typer.echo(
+            f"zone    {zone.part.name}: {zone.land_m2 / 1e6:.2f} km2, {_percent(zone.cover.valid)} "
+            f"classified, in {report.out}/{zone.folder}"
+        )
+    for empty in report.unmapped:
+        typer.echo(f"zone    {empty.part.name}: {empty.part.area_m2 / 1e6:.2f} km2, no map")
+    typer.echo(
+        f"area    {report.land_m2 / 1e6:.2f} km2: {_percent(cover.valid)} classified, "
+        f"{cover.cloud_told.replace(' %', '%')}, {_percent(cover.failed)} failed, "
+        f"{_percent(cover.nodata)} nodata"
+    )
+    for name in report.files:
+        if "/" not in name:
+            typer.echo(f"wrote   {report.out}/{name}")
 
 
 def print_report(report: MapReport) -> None:
@@ -383,9 +442,7 @@ def print_report(report: MapReport) -> None:
         # With fewer colours several classes would look the same.
         many = console.color_system in ("256", "truecolor") and not console.no_color
         console.print(_class_table(report, swatches=many))
-    if report.covers:
-        told = ", ".join(f"{printable(entry.name)} {_percent(entry.share)}" for entry in report.covers)
-        typer.echo(f"cover   {told}")
+    _print_covers(report.covers)
     _print_bands(report.plan)
     typer.echo(
         f"cells   {cover.cells}: {_percent(cover.valid)} classified, {cover.cloud_told.replace(' %', '%')}, "
@@ -447,6 +504,12 @@ def _print_classes(classes: tuple[ClassArea, ...]) -> None:
     typer.echo(f"{'class':22} {f'area {unit}':>10} {'share':>7}")
     for entry in classes:
         typer.echo(f"{printable(entry.name):22} {entry.area_m2 / unit_m2:10.2f} {_percent(entry.share):>7}")
+
+
+def _print_covers(covers: tuple[ClassArea, ...]) -> None:
+    if covers:
+        told = ", ".join(f"{printable(entry.name)} {_percent(entry.share)}" for entry in covers)
+        typer.echo(f"cover   {told}")
 
 
 def _class_table(report: MapReport, *, swatches: bool) -> Table:

@@ -21,6 +21,7 @@ PUBLIC = {
     "UsageError",
     "LearnReport",
     "MapReport",
+    "ZonesReport",
     "__version__",
     "change",
     "classify",

@@ -58,6 +58,17 @@ MAX_PIXELS = 20_000_000_000
 MAX_BLOCKS = 200_000
 """Most blocks of one map; each is a file, and a line of the plan."""
 
+MAX_WIDTH_M = 2e6
+"""Widest area of one map: six UTM zones at 60 degrees north, three at the equator."""
+
+FALSE_EASTING_M = 500_000.0
+"""Easting of the middle of a UTM zone."""
+
+EARTH_RADIUS_M = 6_371_000.0
+
+WARN_AREA_SCALE = 0.01
+"""By how much areas may be told too large before a map warns of it."""
+
 MIN_BLOCK_PX = 64
 """Smallest side of a block whose pixels are classified."""
 
@@ -236,6 +247,15 @@ class RunPlan:
                 f"{self.patch_px} that {self.model} learned from: it does not know the surroundings and errs "
                 "more often. Use a larger part of the scene."
             )
+        farthest_m = max(
+            abs(self.left_m - FALSE_EASTING_M), abs(self.left_m + self.cols * self.cell_m - FALSE_EASTING_M)
+        )
+        too_large = _area_scale(farthest_m) - 1
+        if too_large > WARN_AREA_SCALE:
+            found.append(
+                f"The map reaches {farthest_m / 1000:.0f} km from the middle of UTM zone {self.crs}, where "
+                f"areas are told {100 * too_large:.1f} % too large. Map each zone by itself: --zones each."
+            )
         if self.missing_bands:
             found.append(
                 f"Not every scene offers {', '.join(self.missing_bands)}, which {self.model} can do without: "
@@ -330,6 +350,11 @@ class RunPlan:
         tupled["blocks"] = tuple(Block(**block) for block in values["blocks"])
         tupled["legend"] = _legend_from_dict(values.get("legend"))
         return cls(**tupled)  # type: ignore[arg-type]  # JSON promises no types
+
+
+def _area_scale(distance_m: float) -> float:
+    """How many times too large UTM tells a small area so far from a zone's middle, on a round earth."""
+    return (0.9996 * (1 + distance_m**2 / (2 * EARTH_RADIUS_M**2))) ** 2
 
 
 def _legend_from_dict(values: dict[str, Any] | None) -> MergedClasses | None:
@@ -588,12 +613,22 @@ def planned_extent(
     return row_start, row_stop, *cols
 
 
+def fits_zone(area: BaseGeometry, crs: str) -> bool:
+    """Whether an area in longitude and latitude is narrow enough for one map in a UTM zone."""
+    return _is_narrow(project(area, "EPSG:4326", crs))
+
+
+def _is_narrow(projected: BaseGeometry) -> bool:
+    west, _, east, _ = projected.bounds
+    return all(map(math.isfinite, projected.bounds)) and east - west <= MAX_WIDTH_M
+
+
 def _projected(area: BaseGeometry, crs: str) -> BaseGeometry:
     projected = project(area, "EPSG:4326", crs)
-    west, _, east, _ = projected.bounds
-    if not all(map(math.isfinite, projected.bounds)) or east - west > 2e6:
+    if not _is_narrow(projected):
         raise UsageError(
-            f"The area reaches too far from UTM zone {crs} for one map. Cut it to a few degrees of longitude."
+            f"The area reaches too far from UTM zone {crs} for one map. Map each zone by itself with --zones "
+            "each, or cut the area to a few degrees of longitude."
         )
     return projected
 

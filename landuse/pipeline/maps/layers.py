@@ -87,7 +87,7 @@ def opened_layers(source: ClassMap, names: Sequence[str]) -> Iterator[MapLayers]
 
     Args:
         source: the map.
-        names: of files, without ``.tif``.
+        names: of files, without their ending, which is that of the classes.
 
     Raises:
         UsageError: one cannot be read, or is not of the run that made the classes.
@@ -95,7 +95,7 @@ def opened_layers(source: ClassMap, names: Sequence[str]) -> Iterator[MapLayers]
     with ExitStack() as stack:
         files = {}
         for name in ("landuse", *names):
-            path = source.path if name == "landuse" else source.path.with_name(f"{name}.tif")
+            path = source.path if name == "landuse" else source.path.with_name(f"{name}{source.path.suffix}")
             if not path.is_file():
                 continue
             try:

@@ -171,6 +171,19 @@ class Overlap:
         ]
 
 
+def raster_of(path: Path, name: str = "landuse") -> Path:
+    """The raster of a map's folder, or what is given if that is a file.
+
+    Args:
+        path: a map's folder, that of the joined maps of several UTM zones, or a raster in one of these.
+        name: of the raster; of a file its neighbour of that name.
+    """
+    if not path.is_dir():
+        return path if name == "landuse" else path.with_name(f"{name}{path.suffix}")
+    joined = path / f"{name}.vrt"
+    return joined if joined.exists() and not (path / f"{name}.tif").exists() else path / f"{name}.tif"
+
+
 @contextmanager
 def opened_map(path: Path) -> Iterator[OpenMap]:
     """Open a map with its probabilities.
@@ -181,15 +194,15 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
     Raises:
         UsageError: there is no such map, or it lacks what a comparison needs.
     """
-    raster = path / "landuse.tif" if path.is_dir() else path
-    beside = raster.with_name("probabilities.tif")
+    raster = raster_of(path)
+    beside = raster_of(path, "probabilities")
     if not raster.is_file():
         raise UsageError(
             f"{raster} does not exist. Give the folder that `landuse map` wrote, or its landuse.tif."
         )
     if not beside.is_file():
         raise UsageError(
-            f"{raster.parent} has no probabilities.tif, and classes alone do not tell change from flicker. "
+            f"{raster.parent} has no {beside.name}, and classes alone do not tell change from flicker. "
             "Map it again with --probabilities."
         )
     with ExitStack() as stack:
@@ -234,7 +247,7 @@ def _check_belong(
     ]
     if grids[0] != grids[1] or probabilities.count != len(names):
         raise UsageError(
-            f"{raster} ({len(names)} classes) and the probabilities.tif beside it ({probabilities.count} "
+            f"{raster} ({len(names)} classes) and the probabilities beside it ({probabilities.count} "
             "bands) are not of one run: their grid, tag plan_sha256 or classes differ. Map again with "
             "--probabilities."
         )
@@ -411,7 +424,7 @@ def counted_map(path: Path) -> ClassMap:
         UsageError: there is no such map, or it lacks what is needed.
         ReadError: its pixels cannot be read.
     """
-    raster = path / "landuse.tif" if path.is_dir() else path
+    raster = raster_of(path)
     if not raster.is_file():
         raise UsageError(
             f"{raster} does not exist. Give the folder that `landuse map` wrote, or its landuse.tif."

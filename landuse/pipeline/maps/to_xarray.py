@@ -89,6 +89,13 @@ def open_map(location: Path | str) -> xr.Dataset:
     """
     folder = _folder_of(location)
     report = _report(folder)
+    zones = [text(mapping(entry).get("folder")) for entry in sequence(report.get("zones"))]
+    if zones:
+        raise UsageError(
+            f"{redact_href(folder)} holds the joined maps of {len(zones)} UTM zones, each in a grid of its "
+            f"own. Open one of them: "
+            f"{', '.join(printable(_file(redact_href(folder), name)) for name in zones)}."
+        )
     listed = sequence(report.get("files"))
     missing = [file for name, file in _RASTERS.items() if file not in listed and name not in _OPTIONAL]
     if missing:

@@ -87,6 +87,7 @@ def survey(
     every_date: bool,
     max_cloud_percent: float,
     remote: Remote,
+    own_zone_first: bool = False,
 ) -> Survey:
     """Look at the scenes' masks over the area.
 
@@ -97,6 +98,7 @@ def survey(
         every_date: whether pixels are read of every date; then no scene is spare.
         max_cloud_percent: a scene with more cloud over the area, of what it shows of it, is left out.
         remote: how what is not on this machine is read.
+        own_zone_first: whether of one day the scenes in ``crs`` come before those that have to be warped.
 
     Raises:
         NothingFoundError: no scene is left.
@@ -111,7 +113,7 @@ def survey(
     if not kept:
         raise _none_left([look.scene for look in looks], failures, max_cloud_percent)
     log.info("%d of %d scenes are clear enough over the area", len(kept), len(looks))
-    ordered = _in_order(kept, area, inside)
+    ordered = _in_order(kept, area, inside, crs if own_zone_first else None)
     return Survey(
         scenes=tuple(one.scene for one in ordered) if every_date else _with_spares(ordered, inside),
         left_out=tuple(look.scene for look in looks if not _good_enough(look.scene, max_cloud_percent)),
@@ -217,7 +219,9 @@ def _good_enough(scene: Scene, max_cloud_percent: float) -> bool:
     return scene.view.seen > 0 and scene.view.cloud_percent <= max_cloud_percent
 
 
-def _in_order(looks: Sequence[_Look], area: BaseGeometry, inside: NDArray[np.bool_]) -> list[_Look]:
+def _in_order(
+    looks: Sequence[_Look], area: BaseGeometry, inside: NDArray[np.bool_], first_crs: str | None
+) -> list[_Look]:
     """Overpass by overpass, so that neighbouring tiles of one date meet and seams lie only at clouds."""
     days: dict[date, list[_Look]] = {}
     for look, day in zip(looks, solar_days([look.scene for look in looks]), strict=True):
@@ -232,11 +236,12 @@ def _in_order(looks: Sequence[_Look], area: BaseGeometry, inside: NDArray[np.boo
         return _stated_clear(look.scene, area) if look.scene.view is None else look.scene.view.clear
 
     order = sorted(days, key=lambda day: (-round(clear_of_day(day), 3), -day.toordinal()))
-    return [
-        look
-        for day in order
-        for look in sorted(days[day], key=lambda look: (-clear_of_scene(look), look.scene.id))
-    ]
+
+    def rank(look: _Look) -> tuple[bool, float, str]:
+        warped = first_crs is not None and look.scene.crs != first_crs
+        return warped, -clear_of_scene(look), look.scene.id
+
+    return [look for day in order for look in sorted(days[day], key=rank)]
 
 
 def _with_spares(ordered: Sequence[_Look], inside: NDArray[np.bool_]) -> tuple[Scene, ...]:

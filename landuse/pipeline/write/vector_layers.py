@@ -106,7 +106,7 @@ def write_vectors(
             for polygons in _label_polygons(plan, folder, label, options):
                 put("labels", polygons if options.whole_cells else _cut(polygons, land))
         put("scenes", _scenes(plan))
-        put("summary", _summary(areas))
+        put("summary", summary_table(areas))
         if options.cells:
             for squares in _cells(plan, folder):
                 put("cells", squares)
@@ -268,7 +268,7 @@ def _scenes(plan: RunPlan) -> gpd.GeoDataFrame:
     )
 
 
-def _summary(areas: Sequence[ClassArea]) -> pd.DataFrame:
+def summary_table(areas: Sequence[ClassArea]) -> pd.DataFrame:
     """Cells and area of each class, counted on the raster, whatever was done to the polygons."""
     return pd.DataFrame(
         {

@@ -27,7 +27,7 @@ from landuse.errors import ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps import agreement as figures
 from landuse.pipeline.maps.agreement import Agreement
-from landuse.pipeline.maps.open import counted_map
+from landuse.pipeline.maps.open import counted_map, raster_of
 from landuse.pipeline.maps.reference import (
     CONFLICT_ID,
     IGNORED_ID,
@@ -305,7 +305,7 @@ def _opened(
         with opened_collection(request, source, grid) as found:
             yield found
         return
-    path = request.reference / "landuse.tif" if request.reference.is_dir() else request.reference
+    path = raster_of(request.reference) if request.reference.is_dir() else request.reference
     shown = f"REFERENCE {path}"
     if not path.is_file():
         raise UsageError(

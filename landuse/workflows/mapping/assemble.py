@@ -103,7 +103,7 @@ def assemble(
         OutputError: a file cannot be written.
     """
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        layers = _layers(plan, _tags(plan, plan.scenes_used(spares_read)))
+        layers = raster_layers(plan, plan.scenes_used(spares_read))
         made = _assemble_rasters(plan, work, folder, layers, spares_read=spares_read)
         names = write_vectors(plan, folder, made.classes, vectors)
     return replace(made, files=(*made.files, *names))
@@ -155,7 +155,14 @@ def _assemble_rasters(
     )
 
 
-def _layers(plan: RunPlan, tags: dict[str, str]) -> dict[str, RasterLayer]:
+def raster_layers(plan: RunPlan, used: Sequence[Scene]) -> dict[str, RasterLayer]:
+    """What each raster of a map holds, by its file's name.
+
+    Args:
+        plan: of the map.
+        used: the scenes that have pixels in it.
+    """
+    tags = _tags(plan, used)
     geobox = plan.cell_geobox
     entries = plan.entries
     share = RasterLayer(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 import shapely
 
-from landuse.pipeline.blocks.context import BlockContext
+from landuse.errors import NothingFoundError
+from landuse.pipeline.blocks.context import BlockContext, block_context, own_pixels
+from landuse.pipeline.blocks.patches import block_patches
 from landuse.pipeline.geometry import footprint_in, footprint_of, solar_days
+from landuse.pipeline.read.cloud_survey import LONGEST_SIDE_PX
 from landuse.pipeline.remote.files import is_jpeg2000
 from landuse.sentinel2 import RESOLUTION_M, SCL
+from landuse.workflows.mapping.calibrate import (
+    Calibration,
+    keep_calibration,
+    kept_calibration,
+    key_of,
+    measure,
+)
 from landuse.workflows.mapping.classify_block import work_of
 from landuse.workflows.mapping.map_area import area_of, find_scenes, plan_map
+from landuse.workflows.mapping.publish import VIEW_CELLS
+from landuse.workflows.mapping.zones import nothing_found, zone_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +38,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.mapping.classify_block import (
         Classifier,
-        Land,
         PatchClassifier,
         PixelClassifier,
-        Placed,
     )
     from landuse.workflows.mapping.request import MapRequest
 
@@ -49,6 +58,9 @@ its square where cells are asked for."""
 
 SMALL_FILES_BYTES = 1_500_000
 """What preview, scripts of the page, STAC items and empty tables take together, of any map."""
+
+SIEVE_BYTES = 3
+"""For a cell while small polygons go to their neighbours: its class before and after, and a mask."""
 
 CALIBRATION_PATCHES = 256
 """Patches that the network is timed on."""
@@ -71,15 +83,9 @@ class Gaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunEstimate:
-    """What ``landuse map`` would do."""
+class Cost:
+    """What a run takes."""
 
-    plan: RunPlan
-    """With every scene that may be clear enough over the area, which only its mask can tell."""
-    sources: tuple[SourceOutcome, ...]
-    """What became of each source."""
-    gaps: Gaps
-    """What no scene covers."""
     read_bytes: tuple[int, int]
     """From one clear layer of scenes to all of them; estimated."""
     patches: int
@@ -89,55 +95,261 @@ class RunEstimate:
     disk_bytes: tuple[int, int]
     """Most that is held during the run, copies of what is fetched included; estimated."""
     read_seconds: tuple[float, float]
-    """At ``READ_BYTES_PER_S``."""
+    """Of what is not on this machine, at ``READ_BYTES_PER_S``."""
     network_seconds: float
-    """At the rate that the network has on this machine now."""
+    """At the rate that the network has on this machine now; that of a calibration where there is one."""
+    seconds: tuple[float, float]
+    """The whole run, from the least to the most that is read."""
+    memory_bytes: int | None = None
+    """Most memory of the process, by a calibration; None without."""
+    disk_about_bytes: tuple[int, int] | None = None
+    """Most that is held on disk, as well as simulated land can be compressed, by a calibration."""
+
+    def __add__(self, other: Self) -> Self:
+        """Of two runs, one after the other."""
+        return type(self)(
+            read_bytes=_added(self.read_bytes, other.read_bytes),
+            patches=self.patches + other.patches,
+            pixels=self.pixels + other.pixels,
+            disk_bytes=_added(self.disk_bytes, other.disk_bytes),
+            read_seconds=_added(self.read_seconds, other.read_seconds),
+            network_seconds=self.network_seconds + other.network_seconds,
+            seconds=_added(self.seconds, other.seconds),
+            memory_bytes=(
+                None
+                if self.memory_bytes is None or other.memory_bytes is None
+                else max(self.memory_bytes, other.memory_bytes)
+            ),
+            disk_about_bytes=(
+                None
+                if self.disk_about_bytes is None or other.disk_about_bytes is None
+                else _added(self.disk_about_bytes, other.disk_about_bytes)
+            ),
+        )
+
+
+Pair = TypeVar("Pair", int, float)
+
+
+def _added(one: tuple[Pair, Pair], other: tuple[Pair, Pair]) -> tuple[Pair, Pair]:
+    return one[0] + other[0], one[1] + other[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEstimate:
+    """What ``landuse map`` would do."""
+
+    plan: RunPlan
+    """With every scene that may be clear enough over the area, which only its mask can tell."""
+    sources: tuple[SourceOutcome, ...]
+    """What became of each source."""
+    gaps: Gaps
+    """What no scene covers."""
+    cost: Cost
+    """What it takes."""
+    calibration: Calibration | None = None
+    """What that rests on; None where this machine was not measured for such a run."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; hrefs without their query, which may be a signature."""
-        values = asdict(self)
+        values = {name: value for name, value in asdict(self).items() if name not in ("plan", "cost")}
+        values |= asdict(self.cost)
         values["plan"] = self.plan.to_public_dict()
         values["assumed_read_bytes_per_s"] = READ_BYTES_PER_S
         return values
 
 
-def estimate_run(request: MapRequest, classifier: Classifier) -> RunEstimate:
-    """Search and plan, and estimate what the run will take. No pixel is read.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZonesEstimate:
+    """What ``landuse map --zones each`` would do."""
+
+    zones: tuple[tuple[str, RunEstimate], ...]
+    """Name of each UTM zone, such as ``"32N"``, and the run of its part of the area."""
+    unmapped: tuple[tuple[str, str], ...]
+    """Name of each zone in which nothing is found, and why."""
+
+    @property
+    def total(self) -> Cost:
+        """Of all zones: they are mapped one after the other."""
+        first, *others = (estimate.cost for _, estimate in self.zones)
+        return sum(others, first)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "zones": [{"zone": name, **estimate.to_dict()} for name, estimate in self.zones],
+            "unmapped": [{"zone": name, "reason": reason} for name, reason in self.unmapped],
+            "total": asdict(self.total),
+        }
+
+
+def estimate_any(
+    request: MapRequest, classifier: Classifier, *, calibrate: bool = False
+) -> RunEstimate | ZonesEstimate:
+    """What the run of a request, of one zone or of each, will take. No pixel is read.
+
+    Args:
+        request: what is to be mapped.
+        classifier: the model.
+        calibrate: whether to measure this machine anew, and keep that.
 
     Raises:
-        LanduseError: as ``find_scenes`` and ``plan_map`` do.
+        NothingFoundError: in no zone anything was found.
+        LanduseError: as ``estimate_run`` does.
+    """
+    if request.zones != "each":
+        return estimate_run(request, classifier, calibrate=calibrate)
+    zones: list[tuple[str, RunEstimate]] = []
+    unmapped: list[tuple[str, str]] = []
+    for part, of_zone in zone_requests(request, classifier):
+        try:
+            # One measurement does for all zones, unless they are read in other bands.
+            anew = calibrate and not any(estimate.calibration for _, estimate in zones)
+            zones.append((part.name, estimate_run(of_zone, classifier, calibrate=anew)))
+        except NothingFoundError as error:
+            unmapped.append((part.name, str(error)))
+    if not zones:
+        raise nothing_found(unmapped)
+    return ZonesEstimate(zones=tuple(zones), unmapped=tuple(unmapped))
+
+
+def estimate_run(request: MapRequest, classifier: Classifier, *, calibrate: bool = False) -> RunEstimate:
+    """Search and plan, and estimate what the run will take. No pixel of a scene is read.
+
+    Args:
+        request: what is to be mapped.
+        classifier: the model.
+        calibrate: whether to measure this machine anew by small runs on simulated land, and keep that.
+
+    Raises:
+        LanduseError: as ``find_scenes``, ``plan_map`` and ``measure`` do.
     """
     found = find_scenes(request, classifier.contract)
     plan = plan_map(request, classifier, found.scenes)
-    work = [placed for placed in (work_of(plan, block) for block in plan.blocks) if placed is not None]
+    work = work_of_blocks(plan)
     extent = shapely.union_all(
-        [
-            shapely.box(*plan.pixel_geobox(placed.rows_px, placed.cols_px).boundingbox.bbox)
-            for placed, _ in work
-        ]
+        [shapely.box(*plan.pixel_geobox(block.rows_px, block.cols_px).boundingbox.bbox) for block in work]
     )
     dates = len(set(solar_days(plan.scenes))) if plan.fuse == "dates" else 1
-    patches = dates * sum(_patches(placed) for placed, _ in work)
-    pixels = dates * sum(placed.pixels for placed, _ in work if isinstance(placed, BlockContext))
+    patches = dates * sum(block.patches for block in work)
+    pixels = dates * sum(block.pixels for block in work) if plan.engine == "pixels" else 0
     read_bytes, fetched_bytes = _read_bytes(plan, extent), _read_bytes(plan, extent, remote_only=True)
     kept = _kept_bytes(plan, request)
-    return RunEstimate(
-        plan=plan,
-        sources=found.sources,
-        gaps=gaps_in(area_of(request, found.scenes), plan.scenes),
+    key = key_of(request, plan, classifier)
+    if calibrate:
+        calibration: Calibration | None = measure(request, plan, classifier)
+        keep_calibration(key, cast("Calibration", calibration))
+    else:
+        calibration = kept_calibration(key)
+    read_seconds = (fetched_bytes[0] / READ_BYTES_PER_S, fetched_bytes[1] / READ_BYTES_PER_S)
+    cost = Cost(
         read_bytes=read_bytes,
         patches=patches,
         pixels=pixels,
         disk_bytes=(fetched_bytes[0] + kept, fetched_bytes[1] + kept),
-        read_seconds=(read_bytes[0] / READ_BYTES_PER_S, read_bytes[1] / READ_BYTES_PER_S),
-        network_seconds=dates * _network_seconds(plan, classifier, work) if work else 0.0,
+        read_seconds=read_seconds,
+        network_seconds=0.0,
+        seconds=(0.0, 0.0),
+    )
+    if calibration is None:
+        network = dates * _network_seconds(plan, classifier, work) if work else 0.0
+        cost = replace(
+            cost, network_seconds=network, seconds=(network + read_seconds[0], network + read_seconds[1])
+        )
+    else:
+        cost = _foreseen(calibration, cost, plan, work, fetched_bytes)
+    return RunEstimate(
+        plan=plan,
+        sources=found.sources,
+        gaps=gaps_in(area_of(request, found.scenes), plan.scenes),
+        cost=cost,
+        calibration=calibration,
     )
 
 
-def _patches(placed: Placed) -> int:
-    if isinstance(placed, BlockContext):
-        return 0
-    return len(placed.rows.cells) * len(placed.cols.cells)
+def _foreseen(
+    calibration: Calibration,
+    cost: Cost,
+    plan: RunPlan,
+    work: Sequence[BlockWork],
+    fetched_bytes: tuple[int, int],
+) -> Cost:
+    """What a run takes on a machine that was measured."""
+    cells = sum(block.cells for block in work)
+    largest_px = max((block.pixels for block in work), default=0)
+    network = calibration.map_seconds + calibration.work_seconds * (cost.pixels + cost.patches)
+    around = calibration.once_seconds + calibration.plan_seconds + calibration.write_seconds
+    around += calibration.cell_seconds * cells
+    looked_at = min(cells, LONGEST_SIDE_PX**2)  # clouds over a large area are looked at coarsely
+    around += calibration.plan_cell_seconds * looked_at
+    # The next blocks are read while the network works on one: the slower of the two is waited for, and the
+    # first block's pixels.
+    first = 1 / max(len(work), 1)
+    soon, late = (around + max(network, reading) + first * reading for reading in cost.read_seconds)
+    shown = min(plan.rows * plan.cols, VIEW_CELLS**2)
+    written = calibration.write_memory_bytes + calibration.cell_memory_bytes * shown
+    # The class raster, which is sieved whole.
+    beyond = SIEVE_BYTES * (plan.rows * plan.cols - shown) if plan.engine == "pixels" else 0
+    mapped = calibration.map_memory_bytes + calibration.pixel_bytes * largest_px
+    kept = calibration.disk_bytes + calibration.cell_bytes * cells
+    return replace(
+        cost,
+        network_seconds=network,
+        seconds=(soon, late),
+        memory_bytes=round(max(mapped, written + beyond)),
+        disk_about_bytes=(round(kept + fetched_bytes[0]), round(kept + fetched_bytes[1])),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockWork:
+    """What a block takes."""
+
+    rows_px: tuple[int, int]
+    """First and one past the last pixel row that is read for it, from the map's corner."""
+    cols_px: tuple[int, int]
+    """The same of columns."""
+    cells: int
+    """Cells of it that belong to the map."""
+    patches: int
+    """Patches in it; 0 of a model of pixels."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that are read for it."""
+        return (self.rows_px[1] - self.rows_px[0]) * (self.cols_px[1] - self.cols_px[0])
+
+
+def work_of_blocks(plan: RunPlan) -> list[BlockWork]:
+    """What each block with land takes; of a country most are told by their corners alone."""
+    area = None if plan.clip_wkt is None else shapely.make_valid(shapely.from_wkt(plan.clip_wkt))
+    if area is not None:
+        shapely.prepare(area)
+    found = []
+    for block in plan.blocks:
+        box = shapely.box(*plan.pixel_geobox(*own_pixels(plan, block)).boundingbox.bbox)
+        if area is not None and not area.intersects(box):
+            continue
+        cells = block.shape[0] * block.shape[1]
+        if area is None or area.contains(box):
+            placed = block_context(plan, block) if plan.engine == "pixels" else block_patches(plan, block)
+        else:
+            work = work_of(plan, block)  # counts the cells that the outline leaves
+            placed, cells = (None, 0) if work is None else (work[0], int(work[1].cells.sum()))
+        if placed is None:
+            continue
+        patches = 0
+        if not isinstance(placed, BlockContext):
+            patches = len(placed.rows.cells) * len(placed.cols.cells)
+        found.append(
+            BlockWork(
+                rows_px=placed.rows_px,
+                cols_px=placed.cols_px,
+                cells=cells,
+                patches=patches,
+            )
+        )
+    return found
 
 
 def _kept_bytes(plan: RunPlan, request: MapRequest) -> int:
@@ -192,9 +404,9 @@ def gaps_in(area: BaseGeometry, scenes: Sequence[Scene]) -> Gaps:
     )
 
 
-def _network_seconds(plan: RunPlan, classifier: Classifier, work: Sequence[tuple[Placed, Land]]) -> float:
+def _network_seconds(plan: RunPlan, classifier: Classifier, work: Sequence[BlockWork]) -> float:
     """Timed on noise: what a patch shows does not matter to how long it takes."""
-    pixels = sum(math.prod(high - low for low, high in (w.rows_px, w.cols_px)) for w, _ in work)
+    pixels = sum(block.pixels for block in work)
 
     def classify_noise() -> float:
         """Classifies a little; returns how many times that the run is."""
@@ -207,7 +419,7 @@ def _network_seconds(plan: RunPlan, classifier: Classifier, work: Sequence[tuple
         patch_classifier, cells = cast("PatchClassifier", classifier), plan.patch_px // plan.stride_px
         shape = (CALIBRATION_PATCHES, len(plan.bands), plan.patch_px, plan.patch_px)
         patch_classifier.cell_probabilities(rng.integers(1, 4000, shape, np.uint16), plan.level, cells)
-        return sum(_patches(placed) for placed, _ in work) / CALIBRATION_PATCHES
+        return sum(block.patches for block in work) / CALIBRATION_PATCHES
 
     classify_noise()  # the first batch also sets things up
     began = time.perf_counter()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import shapely
 
@@ -30,6 +30,7 @@ from landuse.workflows.mapping.map_area import (
     plan_map,
 )
 from landuse.workflows.mapping.request import MapRequest, requested_season
+from landuse.workflows.mapping.zones import map_any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.search.area import DateRange
     from landuse.pipeline.search.source import Source
     from landuse.workflows.mapping.report import MapReport
+    from landuse.workflows.mapping.zones_report import ZonesReport
 
     SourceLike: TypeAlias = (
         str
@@ -71,6 +73,7 @@ def map(
     bands: str = ...,
     max_cloud_percent: float = ...,
     season: str | None = ...,
+    zones: Literal["one"] = ...,
     composite: str = ...,
     fuse: str = ...,
     smooth: float | str = ...,
@@ -98,6 +101,7 @@ def map(
     bands: str = ...,
     max_cloud_percent: float = ...,
     season: str | None = ...,
+    zones: Literal["one"] = ...,
     composite: str = ...,
     fuse: str = ...,
     smooth: float | str = ...,
@@ -113,6 +117,36 @@ def map(
 ) -> MapReport: ...
 
 
+@overload
+def map(
+    *,
+    source: SourceLike = ...,
+    area: AreaLike | None = ...,
+    date: DateLike | None = ...,
+    out: str | Path,
+    model: str | Path | ForeignModel = ...,
+    cell_m: float | None = ...,
+    stride_px: int | None = ...,
+    legend: str | Path | None = ...,
+    bands: str = ...,
+    max_cloud_percent: float = ...,
+    season: str | None = ...,
+    zones: Literal["each"],
+    composite: str = ...,
+    fuse: str = ...,
+    smooth: float | str = ...,
+    smooth_px: int = ...,
+    probabilities: bool = ...,
+    min_confidence: float = ...,
+    min_valid_percent: float = ...,
+    allow_failed: bool = ...,
+    device: str = ...,
+    title: str = ...,
+    overwrite: bool = ...,
+    allow_private_hosts: bool = ...,
+) -> ZonesReport: ...
+
+
 def map(
     *,
     source: SourceLike = "planetary-computer",
@@ -126,6 +160,7 @@ def map(
     bands: str = "all",
     max_cloud_percent: float = 40.0,
     season: str | None = None,
+    zones: str = "one",
     composite: str = "best",
     fuse: str = "pixels",
     smooth: float | str = 0.0,
@@ -138,7 +173,7 @@ def map(
     title: str = "",
     overwrite: bool = False,
     allow_private_hosts: bool = False,
-) -> xr.Dataset | MapReport:
+) -> xr.Dataset | MapReport | ZonesReport:
     """Map an area as ``landuse map`` does.
 
     Args:
@@ -164,6 +199,8 @@ def map(
         max_cloud_percent: leave out scenes with more cloud over the area.
         season: ``"spring"``, ``"summer"``, ``"autumn"`` or ``"winter"`` where the area lies (south of the
             equator summer is December to February), or months such as ``"4-6"``; None: any.
+        zones: ``"one"``: one map, in the UTM zone that holds most of the area; ``"each"``: a map for each
+            zone of the area, joined in ``out``.
         composite: ``"best"``, ``"median"`` or ``"medoid"``: how several scenes become one image.
         fuse: ``"pixels"``: the composite is classified; ``"dates"``: each date is, and the probabilities of
             those that are clear at a pixel are averaged.
@@ -181,8 +218,8 @@ def map(
             networks, also other than its own.
 
     Returns:
-        With ``out`` the ``MapReport`` of the run, whose ``to_xarray()`` opens the map; without it the map
-        as ``open_map`` describes it, in memory.
+        With ``out`` the ``MapReport`` of the run, whose ``to_xarray()`` opens the map, or with
+        ``zones="each"`` a ``ZonesReport``; without ``out`` the map as ``open_map`` describes it, in memory.
 
     Raises:
         UsageError: an argument is wrong; the message says how to mend it.
@@ -205,6 +242,7 @@ def map(
         ("min_confidence", min_confidence, Real),
         ("min_valid_percent", min_valid_percent, Real),
         ("season", season, str | None),
+        ("zones", zones, str),
         ("composite", composite, str),
         ("fuse", fuse, str),
         ("smooth", smooth, Real | str),
@@ -229,6 +267,7 @@ def map(
         bands=bands,
         max_cloud_percent=max_cloud_percent,
         season=requested_season(season),
+        zones=zones,
         composite=composite,
         fuse=fuse,
         smooth=smooth,
@@ -243,7 +282,12 @@ def map(
     )
     classifier = load_classifier(model if isinstance(model, ForeignModel) else str(model), device)
     if out is not None:
-        return map_area(request, classifier)
+        return map_any(request, classifier)
+    if request.zones == "each":
+        raise UsageError(
+            'zones="each" makes several maps, each in a grid of its own, which are no one dataset. Give '
+            "out=, a folder."
+        )
     found = find_scenes(request, classifier.contract)
     plan = plan_map(request, classifier, found.scenes)
     size = (

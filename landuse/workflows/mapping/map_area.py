@@ -146,7 +146,7 @@ def find_scenes(request: MapRequest, contract: ModelContract) -> Found:
     told_classes(contract, request.legend)
     smoothing_of(request, contract)
     if request.area is not None:
-        _check_extent(request, contract, suitable_crs(request.area.geometry, ()), ())
+        _check_extent(request, contract, _crs_of(request, ()), ())
     query = SceneQuery(
         area=request.area,
         dates=request.dates,
@@ -204,9 +204,14 @@ def choose_zone(request: MapRequest, classifier: Classifier, scenes: Sequence[Sc
         bands=request.bands,
         block_px=request.block_px,
     )
-    crs = suitable_crs(area_of(request, scenes), scenes)
+    crs = _crs_of(request, scenes)
     _check_extent(request, contract, crs, scenes)
     return crs
+
+
+def _crs_of(request: MapRequest, scenes: Sequence[Scene]) -> str:
+    """The UTM zone that is asked for, or the one that suits the area and the scenes."""
+    return request.crs or suitable_crs(area_of(request, scenes), scenes)
 
 
 def _check_extent(request: MapRequest, contract: ModelContract, crs: str, scenes: Sequence[Scene]) -> None:
@@ -245,7 +250,7 @@ def plan_map(
         clip=request.area is not None and request.area.clip,
         asked=request.area is not None,
         block_px=request.block_px,
-        crs=crs,
+        crs=crs or request.crs,
         told_in=request.legend,
     )
 
@@ -413,6 +418,7 @@ def _survey(request: MapRequest, scenes: Sequence[Scene], crs: str, remote: Remo
         every_date=reads_every_date(request.composite, request.fuse),
         max_cloud_percent=request.max_cloud_percent,
         remote=remote,
+        own_zone_first=request.crs is not None,
     )
 
 
@@ -490,6 +496,11 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
 def _refuse_map(out: Store, request: MapRequest) -> None:
     """Refuse to replace a map unasked; one whose files were being put into place is gone on with."""
     there = out.names()
+    if "collection.json" in there and any(name.startswith("zone-") for name in there):
+        raise UsageError(
+            f"{out} holds the joined maps of several UTM zones, which one map does not replace. Use --zones "
+            "each, or another --out."
+        )
     held = [name for name in OUTPUTS if name in there]
     if held and not request.overwrite and not (OUTPUTS[-1] not in held and is_unfinished(out)):
         raise UsageError(

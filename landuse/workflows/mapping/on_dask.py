@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 import weakref
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import dask
 from dask.system import CPU_COUNT
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed.protocol import pickle as dask_pickle
 
 import landuse
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
@@ -113,8 +115,8 @@ class Site:
         self._remote: Remote | None = None
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Site], tuple[Job]]:
-        return Site, (self.job,)
+    def __reduce__(self) -> tuple[Callable[[bytes], Site], tuple[bytes]]:
+        return _site, (_packed(self.job),)
 
     def do(self, number: int) -> Told:
         """Do a block of the plan, unless its file is there: a worker may die when it has just written it."""
@@ -189,6 +191,17 @@ def worker_device(device: str, name: object, gpus: int) -> str:
         gpus: of this machine; 0 where the worker is elsewhere.
     """
     return f"cuda:{int(str(name)) % gpus}" if gpus and device in ("auto", "cuda") else device
+
+
+def _packed(job: Job) -> bytes:
+    """A job as dask sends it, made small: a country's plan takes megabytes, which a scheduler keeps."""
+    return zlib.compress(dask_pickle.dumps(job))
+
+
+def _site(packed: bytes) -> Site:
+    """The site of a packed job, in the worker."""
+    job: Job = dask_pickle.loads(zlib.decompress(packed))
+    return Site(job)
 
 
 def _do(site: Site, number: int) -> Told:
@@ -333,7 +346,7 @@ class Workers:
         job = self._job(plan=plan, folder=folder.absolute())
         run = f"landuse-{uuid.uuid4().hex[:12]}"
         with self._reaching():
-            site = self._client.submit(Site, job, key=f"{run}-site")
+            site = self._client.submit(_site, _packed(job), key=f"{run}-site")
         number_of = {block: number for number, block in enumerate(plan.blocks)}
         following = iter(blocks)
         pending: set[Future[Told]] = set()

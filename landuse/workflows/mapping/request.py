@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from landuse.legends.legend import Legend
     from landuse.pipeline.search.source import Source
 
+ZONES_ASKED = ("one", "each")
+"""What ``--zones`` takes."""
+
 MAX_TITLE = 200
 """Characters of a map's title."""
 
@@ -39,6 +42,11 @@ class MapRequest:
     """Where; None maps all that a local source covers."""
     dates: DateRange | None
     """When; None takes any date."""
+    zones: str = "one"
+    """``"one"``: one map in one UTM zone; ``"each"``: a map for each zone of the area, joined."""
+    crs: str | None = None
+    """UTM zone of the map, such as ``"EPSG:32632"``, whose scenes are preferred to others of the same day;
+    None: that of ``suitable_crs``, and no such preference."""
     season: Season | None = None
     """In which months of the year; None takes any."""
     out: Path | str | None = None
@@ -102,7 +110,18 @@ class MapRequest:
             return self.out
         if self.catalog is None:
             return Path("landuse-map")
-        decisive = (
+        start = self.dates and (self.dates.start_utc or self.dates.end_utc)
+        days = f"{start:%Y-%m-%d}" if start else "any-date"
+        key = hashlib.sha256(json.dumps(self.decisive(weights_sha256)).encode()).hexdigest()[:8]
+        return self.catalog / f"landuse-{days}-{key}"
+
+    def decisive(self, weights_sha256: str) -> tuple[object, ...]:
+        """What decides the pixels of the maps asked for, as JSON values; not which scenes there are.
+
+        Args:
+            weights_sha256: digest of the model's file.
+        """
+        return (
             [source if isinstance(source, str) else source.name for source in self.sources],
             self.area and shapely.to_wkb(self.area.geometry, hex=True),
             str(self.dates),
@@ -120,12 +139,15 @@ class MapRequest:
                 *([str(self.smooth), self.smooth_px] if self.smooth else []),
             ],
         )
-        start = self.dates and (self.dates.start_utc or self.dates.end_utc)
-        days = f"{start:%Y-%m-%d}" if start else "any-date"
-        key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
-        return self.catalog / f"landuse-{days}-{key}"
 
     def __post_init__(self) -> None:
+        if self.zones not in ZONES_ASKED:
+            raise UsageError(f"--zones {self.zones!r} is unknown. Use {' or '.join(ZONES_ASKED)}.")
+        if self.zones == "each" and self.catalog is not None:
+            raise UsageError(
+                f"--catalog {self.catalog} lists single maps, and --zones each writes a collection of its "
+                "own into --out. Leave --catalog out."
+            )
         if self.catalog is not None and isinstance(self.out, str) and "://" in self.out:
             raise UsageError(
                 f"--catalog {self.catalog} lists maps on this machine, and --out {redact_href(self.out)} is "

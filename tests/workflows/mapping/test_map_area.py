@@ -391,7 +391,7 @@ def test_a_dry_run_foresees_the_disk_that_blocks_and_files_take(data_dir, tmp_pa
     name, level, acquired = SCENES["orihuela"]
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     asked = request(tmp_path, source, probabilities=True, vectors=vectors)
-    foreseen = estimate_run(asked, predictor).disk_bytes[1]
+    foreseen = estimate_run(asked, predictor).cost.disk_bytes[1]
     blocks = []
 
     def watch(progress):

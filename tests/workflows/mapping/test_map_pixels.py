@@ -539,11 +539,11 @@ def test_a_source_without_a_band_that_is_needed_is_refused(tmp_path, model):
 
 def test_a_dry_run_tells_how_many_pixels(tmp_path, inn, model, whole):
     estimate = estimate_run(request(tmp_path, inn, probabilities=True), load_classifier(str(model), "cpu"))
-    assert estimate.pixels == whole.pixels > whole.plan.rows * whole.plan.cols
-    assert estimate.patches == whole.patches == 0
-    assert estimate.network_seconds > 0
+    assert estimate.cost.pixels == whole.pixels > whole.plan.rows * whole.plan.cols
+    assert estimate.cost.patches == whole.patches == 0
+    assert estimate.cost.network_seconds > 0
     kept = sum(path.stat().st_size for path in whole.out.iterdir())
-    assert kept < max(estimate.disk_bytes)
+    assert kept < max(estimate.cost.disk_bytes)
 
 
 def test_the_command_takes_cells_and_bands(tmp_path, run, inn, model):

@@ -349,7 +349,7 @@ def test_a_dry_run_foresees_without_reading_a_pixel(services, predictor, tmp_pat
     assert [len(scene.mirrors) for scene in estimate.plan.scenes] == [1, 1]
     assert estimate.gaps.percent == 0
     report = map_area(request(sources, tmp_path / "map"), predictor)
-    assert estimate.pixels >= report.pixels > 0.9 * estimate.pixels
+    assert estimate.cost.pixels >= report.pixels > 0.9 * estimate.cost.pixels
     shown = json.dumps(estimate.to_dict())
     for secret in there.secrets():
         assert secret not in shown

@@ -13,13 +13,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from distributed.protocol import dumps
 
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
 from landuse.workflows.mapping import on_dask as cluster_module
-from landuse.workflows.mapping.in_process import BlockDone, Cluster
+from landuse.workflows.mapping.in_process import BlockDone, Cluster, Stage
 from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
 from landuse.workflows.mapping.on_dask import worker_device
 from landuse.workflows.mapping.request import MapRequest
@@ -153,27 +154,38 @@ def test_results_go_where_fsspec_leads_and_workers_too(scene, tmp_path):
     assert not list(out.glob(".*"))
 
 
-def test_a_worker_that_is_killed_costs_its_blocks_only(scene, tmp_path):
+@pytest.mark.slow
+def test_workers_killed_at_random_and_a_cancelled_run_cost_their_blocks_only(scene, tmp_path):
+    """One worker is killed, the run is cancelled, it is gone on with, and another worker is killed."""
     source, model, here = scene
-    written = {}
+    moment = np.random.default_rng()  # any moment will do
+    first, cancelled, second = np.sort(moment.choice(np.arange(1, BLOCKS - 2), 3, replace=False))
+    written, runs = {}, []
 
     def on_progress(progress):
         for path in (tmp_path / "map").glob(".blocks-*/*.npz"):
             assert written.setdefault(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
-        if progress.blocks_done == 3:
-            processes[0].kill()
+        if progress.stage is Stage.SEARCH:
+            runs.append("run")
+        if progress.blocks_done >= first:
+            processes["one"].kill()
+        if len(runs) == 1 and progress.blocks_done >= cancelled:
+            raise KeyboardInterrupt
+        if progress.blocks_done >= second:
+            processes["two"].kill()
 
     with scheduler() as (address, _), ExitStack() as stack:
-        processes = [stack.enter_context(worker(address, tmp_path, name)) for name in ("one", "two")]
+        processes = {name: stack.enter_context(worker(address, tmp_path, name)) for name in ("one", "two")}
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
-        report = map_area(
-            request(source, tmp_path / "map"),
-            load_classifier(model, "cpu"),
-            on_progress,
-            own(model, scheduler=address),
-        )
-    assert len(written) >= BLOCKS - 2
+        asked = request(source, tmp_path / "map"), load_classifier(model, "cpu"), on_progress
+        with pytest.raises(KeyboardInterrupt, match=f"{cancelled} of {BLOCKS} blocks are finished"):
+            map_area(*asked, own(model, scheduler=address))
+        processes["three"] = stack.enter_context(worker(address, tmp_path, "three"))
+        with Client(address, set_as_default=False) as client:
+            wait_until(lambda: len(client.nthreads()) == 2)  # the second and the third
+        report = map_area(*asked, own(model, scheduler=address))
+    assert len(written) >= BLOCKS - 2, (first, cancelled, second)
     assert report.pixels > report.plan.rows * report.plan.cols
     assert_same_files(tmp_path / "map", here)
 
@@ -259,8 +271,8 @@ def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
     )
     site, *tasks = sent
     assert len(tasks) == BLOCKS
-    assert max(tasks) < 2_000
-    assert site < 20_000
+    assert max(tasks) < 1_000
+    assert site < 10_000
     assert len(pickle.dumps(BlockDone(name="r000000_c000000", patches=1, pixels=0, failures=0))) < 500
 
 

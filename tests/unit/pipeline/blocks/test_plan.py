@@ -1,6 +1,7 @@
 """Plans: oracles are plain arithmetic on the UTM lattice, and pyproj for places."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -201,6 +202,21 @@ def test_where_tiles_reach_beyond_their_zone_their_cover_tells():
     area = shapely.box(5.0, 60.0, 5.5, 60.4)
     wide, narrow = shapely.box(4.9, 59.9, 6.5, 60.8), shapely.box(5.3, 59.9, 6.5, 60.8)
     assert utm_crs(area, [scene(narrow, "EPSG:32633"), scene(wide, "EPSG:32632")]) == "EPSG:32632"
+
+
+def test_a_map_far_from_its_zone_warns_of_its_areas():
+    """Oracle: PROJ's own areal scale."""
+    zone = pyproj.Proj("EPSG:32633")
+    for lon, warned in ((15, False), (21, False), (24, True)):
+        area = shapely.box(lon, 48, lon + 0.1, 48.1)
+        warnings = plan_of(area, [scene(area)], crs="EPSG:32633").warnings
+        scale = zone.get_factors(lon + 0.1, 48.05).areal_scale
+        assert (scale > 1.01) == warned == bool(warnings)
+        if warned:
+            (warning,) = warnings
+            told = float(re.search(r"are told ([\d.]+) % too large", warning)[1])
+            assert told == pytest.approx(100 * (scale - 1), abs=0.06)
+            assert "--zones each" in warning
 
 
 def test_blurred_imagery_is_warned_of():
