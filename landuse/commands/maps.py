@@ -288,7 +288,7 @@ def map_command(
     block_px: Annotated[
         int | None,
         typer.Option(
-            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 2048 "
+            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1536 "
             "of a model that classifies each pixel, 1024 of one that classifies patches."
         ),
     ] = None,

@@ -49,12 +49,12 @@ def cover_shares(cover_logits: Tensor, outputs: PixelOutputs) -> Tensor:
     return (cover_logits.float() / outputs.cover_temperature).softmax(1)
 
 
-def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
+def combine(cover_logits: Tensor, use_half: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
     """The probability of each class and of each cover.
 
     Args:
         cover_logits: (B, covers, H, W), ``with_prior``; H and W are multiples of 4.
-        use_logits: (B, uses, H, W).
+        use_half: (B, uses, H/2, W/2), logits; the network tells the use of four pixels at once.
         contract: of a model that classifies pixels: classes, covers, their uses and the temperatures.
 
     Returns:
@@ -64,7 +64,7 @@ def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -
     if outputs is None:
         raise ValueError(f"model {contract.name} classifies patches, not pixels")
     covers = cover_shares(cover_logits, outputs)
-    scaled = use_logits.float() / outputs.use_temperature
+    scaled = use_half.float() / outputs.use_temperature
     classes = covers.new_zeros((covers.shape[0], len(contract.classes), *covers.shape[2:]))
     for index, uses in enumerate(outputs.uses_of_covers):
         of_cover = covers[:, index : index + 1]
@@ -73,31 +73,39 @@ def combine(cover_logits: Tensor, use_logits: Tensor, contract: ModelContract) -
             continue
         shares = _shares(scaled, of_cover, uses, outputs)
         for position, use in enumerate(uses):
-            classes[:, contract.classes.index(use)] = of_cover[:, 0] * shares[:, position]
+            torch.mul(
+                of_cover[:, 0], _doubled(shares[:, position]), out=classes[:, contract.classes.index(use)]
+            )
     return classes, covers
 
 
-def _shares(use_logits: Tensor, of_cover: Tensor, uses: tuple[str, ...], outputs: PixelOutputs) -> Tensor:
-    """``p(use | cover)`` of a cover's uses at each pixel, (B, uses of the cover, H, W), summing to 1."""
-    chosen = use_logits[:, [outputs.uses.index(use) for use in uses]].softmax(1)
+def _shares(use_half: Tensor, of_cover: Tensor, uses: tuple[str, ...], outputs: PixelOutputs) -> Tensor:
+    """``p(use | cover)`` of a cover's uses, (B, uses of the cover, H/2, W/2), summing to 1."""
+    chosen = use_half[:, [outputs.uses.index(use) for use in uses]].softmax(1)
+    covered = F.avg_pool2d(of_cover, 2)  # (B, 1, H/2, W/2)
     lines = [position for position, use in enumerate(uses) if use in LINES]
     others = [position for position, use in enumerate(uses) if use not in LINES]
     shares = chosen.clone()
     areal = chosen[:, others]
-    around = _averaged(areal * of_cover) / _averaged(of_cover).clamp(min=1e-6)
+    around = _averaged(areal * covered) / _averaged(covered).clamp(min=1e-6)
     around = around / around.sum(1, keepdim=True).clamp(min=1e-6)
-    left = 1 - chosen[:, lines].sum(1, keepdim=True) if lines else torch.ones_like(of_cover)
+    left = 1 - chosen[:, lines].sum(1, keepdim=True) if lines else torch.ones_like(covered)
     shares[:, others] = left * around
     return shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def _averaged(x: Tensor) -> Tensor:
-    """The mean over ``USE_AROUND_PX`` around each pixel of ``(B, C, H, W)``; shorter at the edges."""
-    cells = F.avg_pool2d(x, _CELL_PX)
+    """The mean over ``USE_AROUND_PX`` around each position of ``(B, C, H/2, W/2)``; shorter at the edges."""
+    cells = F.avg_pool2d(x, _CELL_PX // 2)
     size = USE_AROUND_PX // _CELL_PX
     if size % 2 == 0:
         raise ValueError(f"USE_AROUND_PX {USE_AROUND_PX} must be an odd multiple of {_CELL_PX}")
     half = size // 2
     means = F.avg_pool2d(cells, (1, size), 1, (0, half), count_include_pad=False)
     means = F.avg_pool2d(means, (size, 1), 1, (half, 0), count_include_pad=False)
-    return F.interpolate(means, scale_factor=_CELL_PX, mode="bilinear", align_corners=False)
+    return F.interpolate(means, scale_factor=_CELL_PX // 2, mode="bilinear", align_corners=False)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """``(B, H/2, W/2)`` with each value four times, (B, H, W)."""
+    return F.interpolate(x[:, None], scale_factor=2, mode="nearest")[:, 0]

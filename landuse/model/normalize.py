@@ -120,7 +120,7 @@ def bring_to_input(dn: Tensor, contract: ModelContract, level: str) -> Tensor:
             f"{', '.join(contract.bands)}; it was given {tuple(dn.shape)}."
         )
     gain, offset = _per_band(entry.gain, dn), _per_band(entry.offset_dn, dn)
-    return dn.to(torch.float32) * gain + offset
+    return (dn.to(torch.float32) * gain).add_(offset)  # in place: blocks are large
 
 
 def to_unit(input_dn: Tensor, contract: ModelContract) -> Tensor:
@@ -155,7 +155,8 @@ def preprocessed(unit: Tensor, preprocess: str) -> Tensor:
 def standardize_unit(unit: Tensor, contract: ModelContract) -> Tensor:
     """Shares of the saturation ``(B, bands, H, W)`` to what the first convolution reads, same shape."""
     mean, std = _per_band(contract.mean, unit), _per_band(contract.std, unit)
-    return (preprocessed(unit.clamp(0, 1), contract.preprocess) - mean) / std
+    shares = preprocessed(unit.clamp(0, 1), contract.preprocess)
+    return (shares - mean).div_(std)  # in place: blocks are large
 
 
 def standardize(input_dn: Tensor, contract: ModelContract) -> Tensor:

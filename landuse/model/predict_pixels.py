@@ -138,15 +138,14 @@ class PixelPredictor:
     def _shares(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of each pixel's class and of its cover, of standardised ``(1, bands, H, W)``."""
         contract, head = self.contract, self._network.learned
-        if contract.learned is None or head is None or contract.pixels is None:
-            covers, uses = self.logits(x, present)
-            return combine(with_prior(covers, present, contract), uses, contract)
         found = self.dense_features(x, present)
+        if contract.learned is None or head is None or contract.pixels is None:
+            return combine(with_prior(found.cover, present, contract), found.use_half, contract)
         classes = (head(found, x, present) / contract.learned.temperature).softmax(1)
         return classes, cover_shares(with_prior(found.cover, present, contract), contract.pixels)
 
     def dense_features(self, x: Tensor, present: Tensor) -> DenseFeatures:
-        """The network alone: standardised ``(B, bands, H, W)`` to what a head for other classes looks at."""
+        """The network alone: standardised ``(B, bands, H, W)`` to the logits, and what they are made of."""
         half = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             return self._network.dense_features(self._network.features(x, present))
@@ -155,13 +154,6 @@ class PixelPredictor:
         if bands not in self._meters:
             self._meters[bands] = DoubtMeter(self.contract, bands, self.device)
         return self._meters[bands]
-
-    def logits(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """The network alone: standardised ``(B, bands, H, W)`` to cover and use logits of each pixel."""
-        half = self.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            covers, uses = self._network.dense(self._network.features(x, present))
-        return covers, uses
 
     def block_input(self, dn: NDArray[np.uint16], bands: Sequence[str], level: str) -> tuple[Tensor, Tensor]:
         """What the network reads of a block, (1, bands of the contract, H, W), and which bands are there.

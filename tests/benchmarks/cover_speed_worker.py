@@ -64,7 +64,7 @@ def of_landuse(name: str, dn: dict[str, np.ndarray], threads: int, bands: str, p
 
     def network() -> object:
         with torch.inference_mode():
-            return predictor.logits(x, present)
+            return predictor.dense_features(x, present)
 
     return (
         network,

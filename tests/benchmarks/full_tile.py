@@ -46,7 +46,7 @@ with torch.inference_mode(), full_float32():
         dn = rng.integers(300, 3000, (len(bands), rows, cols)).astype(np.uint16)
         x, present = predictor._input(dn, bands, "L2A")
         for _ in range(times):
-            predictor.logits(x, present)
+            predictor.dense_features(x, present)
 """
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="balanced-pixel")
     parser.add_argument("--side-px", type=int, default=TILE_PX, help="side of the tile, a multiple of 8")
-    parser.add_argument("--block-px", type=int, default=2048)
+    parser.add_argument("--block-px", type=int, default=1536)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -201,7 +201,7 @@ class _Looks:
                 left = present.new_tensor([[float(band in kept) for band in contract.optional_bands]])
                 view = self._view(x, left, at, int(self._rng.integers(8)))
                 self.parts.append((samples, view, (1 - share) / len(fewer)))
-            classes, _ = combine(with_prior(found.cover, present, self._trunk), found.use, self._trunk)
+            classes, _ = combine(with_prior(found.cover, present, self._trunk), found.use_half, self._trunk)
         self._firsts.append((samples, plain, classes[0].argmax(0).cpu().numpy()[at]))
 
     def _view(

@@ -21,7 +21,7 @@ def logits(height=64, width=96, seed=0):
     rng = torch.Generator().manual_seed(seed)
     return (
         2 * torch.randn(2, 9, height, width, generator=rng),
-        2 * torch.randn(2, 10, height, width, generator=rng),
+        2 * torch.randn(2, 10, height // 2, width // 2, generator=rng),
     )
 
 
@@ -63,13 +63,13 @@ def test_without_infrared_the_covers_bias_is_added():
 
 
 def test_a_flat_field_shares_its_cover_as_the_uses_softmax():
-    cover, use = (torch.randn(1, n, 1, 1).expand(1, n, 64, 64) for n in (9, 10))
+    cover, use = (torch.randn(1, n, 1, 1).expand(1, n, side, side) for n, side in ((9, 64), (10, 32)))
     warm = replace(CONTRACT, pixels=replace(CONTRACT.pixels, use_temperature=1.7))
     classes, covers = combine(cover, use, warm)
     for index, uses in enumerate(USES_OF_COVERS):
         if len(uses) > 1:
             rows = [CONTRACT.pixels.uses.index(name) for name in uses]
-            shares = (use[:, rows] / 1.7).softmax(1)
+            shares = (use[:, rows, :1, :1] / 1.7).softmax(1)
             got = classes[:, [plane(name) for name in uses]]
             torch.testing.assert_close(got, covers[:, index : index + 1] * shares, rtol=1e-4, atol=1e-6)
 
@@ -77,18 +77,18 @@ def test_a_flat_field_shares_its_cover_as_the_uses_softmax():
 def test_a_highway_is_decided_at_each_pixel():
     cover = torch.zeros(1, 9, 64, 64)
     cover[:, 6] = 20  # all is built
-    use = torch.zeros(1, 10, 64, 64)
+    use = torch.zeros(1, 10, 32, 32)
     before = combine(cover, use, CONTRACT)[0]
     line = torch.zeros(64, 64, dtype=torch.bool)
-    line[20] = True
-    use[:, 3][:, line] = 8
+    line[20:22] = True
+    use[:, 3, 10] = 8
     after = combine(cover, use, CONTRACT)[0]
     assert float(after[0, plane("Highway"), line].min()) > 0.99
     torch.testing.assert_close(after[0, plane("Highway"), ~line], before[0, plane("Highway"), ~line])
     # An industry of one pixel is nothing, among houses.
-    use = torch.zeros(1, 10, 64, 64)
+    use = torch.zeros(1, 10, 32, 32)
     use[:, 7] = 3
-    use[0, 4, 32, 32] = 12
+    use[0, 4, 16, 16] = 12
     shares = combine(cover, use, CONTRACT)[0]
     assert float(shares[0, plane("Residential"), 32, 32]) > float(shares[0, plane("Industrial"), 32, 32])
 
@@ -99,7 +99,7 @@ def test_the_use_is_that_of_the_cover_around_the_pixel():
     classes, covers = combine(cover, use, CONTRACT)
     rows = [CONTRACT.pixels.uses.index(name) for name in ("Pasture", "HerbaceousVegetation")]
     grass = covers[0, 2].double().numpy()
-    pasture = use[0, rows].double().softmax(0)[0].numpy()
+    pasture = use[0, rows].double().softmax(0)[0].numpy().repeat(2, 0).repeat(2, 1)
     cells = lambda x: x.reshape(12, 4, 16, 4).mean((1, 3))  # noqa: E731  # short and used here alone
     weighted, weight = cells(pasture * grass), cells(grass)
     half = USE_AROUND_PX // 4 // 2
