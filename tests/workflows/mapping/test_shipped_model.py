@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import landuse
+from landuse.contract import IMAGE_BANDS, RGB8
 from landuse.model import DEFAULT_MODEL, MAP_MODEL, WEIGHTS, shipped_models
 from landuse.model.bands import ALL, NO_B10, RGB
 from landuse.model.checkpoint import load_checkpoint, load_contract, model_path
@@ -51,6 +52,7 @@ def test_shipped_weights_are_small_and_carry_their_contract():
         MAP_MODEL: REQUIRED + OPTIONAL,
         "balanced-fast-all": ALL,
         "balanced-fast-no-b10": NO_B10,
+        "multilabel-ucm": IMAGE_BANDS,
     }
     assert set(shipped_models()) == set(bands)
     for name in shipped_models():
@@ -59,8 +61,9 @@ def test_shipped_weights_are_small_and_carry_their_contract():
         assert contract.name == name
         assert contract.bands == bands[name]
         assert (contract.pixels is not None) == (name == MAP_MODEL)
-        # L2A has no B10.
+        # L2A has no B10, and images have no level.
         expected = {"L1C"} if "B10" in contract.bands else {"L1C", "L2A"}
+        expected = set() if contract.input_kind == RGB8 else expected
         assert {entry.level for entry in contract.levels} == expected
 
 
