@@ -381,7 +381,10 @@ def test_what_a_model_of_pixels_gives_follows_from_its_card(tmp_path):
         of_uses = [logits[1][told["uses"].index(use)] if len(uses) > 1 else 0 for use in uses]
         within = softmax(np.array(of_uses) / told["use_temperature"])
         by_class |= dict(zip(uses, share * within, strict=True))
-    flat = [torch.from_numpy(v.astype(np.float32))[None, :, None, None].expand(1, -1, 64, 64) for v in logits]
+    flat = [
+        torch.from_numpy(v.astype(np.float32))[None, :, None, None].expand(1, -1, side, side)
+        for v, side in zip(logits, (64, 32), strict=True)
+    ]
     got, covers = combine(*flat, contract)
     np.testing.assert_allclose(covers[0, :, 30, 30], p_cover, rtol=1e-4)
     names = [entry["name"] for entry in landuse["classification:classes"]]

@@ -125,7 +125,9 @@ def test_a_map_by_an_unknown_model_says_no_more_than_is_known(tmp_path):
     assert model["assets"]["weights"]["href"] == "ni:///sha-256;" + "A" * 43  # 32 bytes of 0 in base64
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_models() if load_contract(model_path(name)).levels])
+@pytest.mark.parametrize(
+    "name", [name for name in shipped_models() if load_contract(model_path(name)).levels]
+)
 def test_a_shipped_model_is_told_whole(name):
     weights = WEIGHTS / f"{name}.safetensors"
     contract, sha256 = load_contract(weights), hashlib.sha256(weights.read_bytes()).hexdigest()
