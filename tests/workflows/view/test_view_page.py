@@ -10,6 +10,7 @@ import pyproj
 import pytest
 import rasterio
 from rasterio.windows import Window
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import ActionChains, Keys
 
 from landuse.classes import LAND_COVER, LAND_USE
@@ -58,9 +59,18 @@ class Shown:
         self.page.get("about:blank")
         self.page.get_log("browser")
         self.page.get_log("performance")
-        self.page.get(f"{self.address}#{fragment}" if fragment else self.address)
+        self.load(f"{self.address}#{fragment}" if fragment else self.address)
         self.wait()
         return self
+
+    def load(self, address):
+        """Has the page loaded. Of some hundred loads one was never told to chromedriver: it gets a second."""
+        self.page.set_page_load_timeout(60)
+        try:
+            self.page.get(address)
+        except TimeoutException:
+            self.page.get("about:blank")
+            self.page.get(address)
 
     def run(self, script, *arguments):
         return self.page.execute_script(script, *arguments)
