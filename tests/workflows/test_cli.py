@@ -201,7 +201,9 @@ def test_models_are_listed_with_what_they_need(run):
         "balanced-fast-no-b10",
         "balanced-fast-rgb",
         "balanced-pixel",
+        "multilabel-ucm",
     ]
+    assert "multilabel-ucm  8-bit RGB images; 17 labels" in lines
     listed = json.loads(run("models", "--json").out)
     assert listed["balanced-fast-rgb"]["bands"] == ["B04", "B03", "B02"]
     assert {level["level"] for level in listed["balanced-fast-rgb"]["levels"]} == {"L1C", "L2A"}

@@ -103,7 +103,7 @@ MLM_RULES = {
                                     },
                                 },
                             },
-                            "resize_type": {"type": "null"},
+                            "resize_type": {"enum": [None, "interpolation-linear"]},
                             "pre_processing_function": {"$ref": "#/$defs/processing"},
                         },
                         "additionalProperties": False,
@@ -635,7 +635,7 @@ def test_every_shipped_weight_has_a_card_that_agrees_with_it(name):
         size, side = -1, 64
     assert described["bands"] == [band["name"] for band in properties["bands"]] == list(contract.bands)
     assert described["input"]["shape"] == [-1, len(contract.bands), size, size]
-    assert properties["gsd"] == contract.resolution_m
+    assert properties.get("gsd") == (contract.resolution_m if contract.levels else None)
     assert properties["landuse:levels"] == [entry.level for entry in contract.levels]
     assert [entry["name"] for entry in output["classification:classes"]] == list(contract.classes)
     told = output["post_processing_function"]["expression"]
