@@ -6,10 +6,9 @@ one, so a run that was killed goes on from its last whole epoch exactly as if it
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,10 +19,11 @@ from landuse.errors import OutputError, UsageError
 from landuse.model.bands import INPUT_MAX_DN, SPECTRAL_GROUPS
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.devices import joined
-from landuse.model.networks import fusion_weights, set_dropblock_progress
+from landuse.model.networks import fusion_weights
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn, standardize
 from landuse.model.training import augment
-from landuse.model.training.config import EpochMetrics, StepProgress, class_weights, rate_at
+from landuse.model.training.config import EpochMetrics, StepProgress, class_weights
+from landuse.model.training.epochs import append_metrics, epoch_seed, step_reporter, train_epoch
 from landuse.model.training.evaluate import fit_temperature, logits_of, score
 from landuse.model.training.state import TrainingRun
 from landuse.model.training.transfer import start_from
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from landuse.model.devices import Worker
     from landuse.model.training.config import TrainConfig
@@ -82,10 +82,6 @@ def make_contract(name: str, patches: LabelledPatches) -> ModelContract:
     return replace(draft, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
-def _epoch_seed(config: TrainConfig, epoch: int) -> int:
-    return config.seed * 1_000_003 + epoch
-
-
 def spectral_groups(bands: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """Positions of each spectral group's bands among ``bands``; groups without one are left out."""
     groups = (tuple(bands.index(band) for band in group if band in bands) for group in SPECTRAL_GROUPS)
@@ -99,7 +95,7 @@ def _batches(
 
     Yields augmented input ``(B, bands, S, S)`` and target probabilities ``(B, classes)``.
     """
-    seed = _epoch_seed(config, epoch)
+    seed = epoch_seed(config, epoch)
     order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))
     rng = torch.Generator(worker.device).manual_seed(seed + (worker.rank << 40))
     path = torch.tensor(path_dn(contract.bands), device=worker.device)
@@ -221,68 +217,28 @@ def _train_epochs(
     steps_per_epoch = len(train_patches) // config.batch_size
     forward = run.forward_module(worker)
     weights = _loss_weights(config, train_patches, worker)
-    began, first_step = time.monotonic(), run.step
+    report = step_reporter(run, worker, steps_per_epoch, on_step)
+    began = time.monotonic()
 
-    def report(loss: float) -> None:
-        if on_step is not None and worker.leads:
-            steps = config.epochs * steps_per_epoch
-            pace = (time.monotonic() - began) / (run.step - first_step)
-            on_step(
-                StepProgress(
-                    epoch=run.epoch + 1,
-                    step=run.step,
-                    steps=steps,
-                    loss=loss,
-                    seconds_left=pace * (steps - run.step),
-                )
-            )
+    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=config.label_smoothing)
 
     while run.epoch < config.epochs:
         epoch_began = time.monotonic()
-        loss = _train_epoch(run, forward, train_patches, weights, worker, report)
+        batches = _batches(train_patches, config, run.contract, run.epoch, worker)
+        loss = train_epoch(
+            run, forward, batches, loss_of, worker, steps_per_epoch=steps_per_epoch, report=report
+        )
         speed = steps_per_epoch * config.batch_size / (time.monotonic() - epoch_began)
         run.epoch += 1
         if worker.leads:
             run.save()
             if run.epoch % config.val_every == 0 or run.epoch == config.epochs:
                 metrics = _measure(run, val_patches, loss, speed, time.monotonic() - began)
-                _append(run.state_file.with_name("metrics.jsonl"), metrics)
+                append_metrics(run.state_file.with_name("metrics.jsonl"), metrics)
                 if on_epoch is not None:
                     on_epoch(metrics)
         worker.wait()
-
-
-def _train_epoch(
-    run: TrainingRun[TrainConfig],
-    forward: nn.Module,
-    patches: LabelledPatches,
-    weights: Tensor | None,
-    worker: Worker,
-    report: Callable[[float], None],
-) -> float:
-    """One pass over the patches; returns the mean loss."""
-    config = run.config
-    # Dropout and DropBlock draw from the global generator.
-    torch.manual_seed(_epoch_seed(config, run.epoch) + (worker.rank << 40))
-    set_dropblock_progress(run.network, run.epoch / config.epochs)
-    forward.train()
-    losses = []
-    for x, targets in _batches(patches, config, run.contract, run.epoch, worker):
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate_at(config, run.step, len(patches) // config.batch_size)
-        with torch.autocast(worker.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = forward(x)
-        loss = F.cross_entropy(
-            logits.float(), targets, weight=weights, label_smoothing=config.label_smoothing
-        )
-        run.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        run.optimizer.step()
-        run.step += 1
-        run.update_average()
-        losses.append(float(loss.detach()))
-        report(losses[-1])
-    return sum(losses) / len(losses)
 
 
 def _loss_weights(config: TrainConfig, patches: LabelledPatches, worker: Worker) -> Tensor | None:
@@ -309,13 +265,3 @@ def _measure(
         patches_per_s=speed,
         seconds=seconds,
     )
-
-
-def _append(metrics_file: Path, metrics: EpochMetrics) -> None:
-    try:
-        with metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(metrics)) + "\n")
-    except OSError as error:
-        raise OutputError(
-            f"{metrics_file} cannot be written ({error}). Make room and run the same command again."
-        ) from error

@@ -6,10 +6,9 @@ run that was killed goes on from its last whole epoch exactly as if it had not b
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,10 +18,11 @@ from landuse.errors import OutputError, UsageError
 from landuse.model.bands import INPUT_MAX_DN
 from landuse.model.checkpoint import load_checkpoint, load_contract, save_checkpoint
 from landuse.model.devices import joined
-from landuse.model.networks import fusion_weights, set_dropblock_progress
+from landuse.model.networks import fusion_weights
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn, standardize_unit, to_unit
 from landuse.model.training import augment
-from landuse.model.training.config import StepProgress, rate_at
+from landuse.model.training.config import StepProgress
+from landuse.model.training.epochs import append_metrics, epoch_seed, step_reporter, train_epoch
 from landuse.model.training.labels import augment as of_images
 from landuse.model.training.labels.config import BALANCED_POS_WEIGHT, MAX_POS_WEIGHT, LabelMetrics
 from landuse.model.training.labels.losses import loss_of
@@ -94,10 +94,6 @@ def make_label_contract(name: str, images: LabelledImages, preprocess: str) -> M
     return replace(draft, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
-def _epoch_seed(config: LabelTrainConfig, epoch: int) -> int:
-    return config.seed * 1_000_003 + epoch
-
-
 def _batches(
     images: LabelledImages, config: LabelTrainConfig, contract: ModelContract, epoch: int, worker: Worker
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -105,7 +101,7 @@ def _batches(
 
     Yields augmented input ``(B, bands, S, S)`` and targets ``(B, labels)`` in 0..1.
     """
-    seed = _epoch_seed(config, epoch)
+    seed = epoch_seed(config, epoch)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     rng = torch.Generator(worker.device).manual_seed(seed + (worker.rank << 40))
     early = config.early_size_px is not None and epoch < config.early_until * config.epochs
@@ -287,29 +283,22 @@ def _train_epochs(
     steps_per_epoch = len(train_images) // config.batch_size
     forward = run.forward_module(worker)
     weights = torch.tensor(pos_weights(config, train_images), device=worker.device)
-    began, first_step = time.monotonic(), run.step
+    report = step_reporter(run, worker, steps_per_epoch, on_step)
+    began = time.monotonic()
     best_file = run.state_file.with_name(BEST)
     best = -1.0
     if worker.leads and config.keep == "best" and best_file.exists():
         best = _val_scores(load_checkpoint(best_file)[0].to(worker.device), run, val_images)[0]
 
-    def report(loss: float) -> None:
-        if on_step is not None and worker.leads:
-            steps = config.epochs * steps_per_epoch
-            pace = (time.monotonic() - began) / (run.step - first_step)
-            on_step(
-                StepProgress(
-                    epoch=run.epoch + 1,
-                    step=run.step,
-                    steps=steps,
-                    loss=loss,
-                    seconds_left=pace * (steps - run.step),
-                )
-            )
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return loss_of(config.loss, logits, targets, weights)
 
     while run.epoch < config.epochs:
         epoch_began = time.monotonic()
-        loss = _train_epoch(run, forward, train_images, weights, worker, report)
+        batches = _batches(train_images, config, run.contract, run.epoch, worker)
+        mean_loss = train_epoch(
+            run, forward, batches, loss, worker, steps_per_epoch=steps_per_epoch, report=report
+        )
         speed = steps_per_epoch * config.batch_size / (time.monotonic() - epoch_began)
         run.epoch += 1
         if worker.leads:
@@ -320,50 +309,19 @@ def _train_epochs(
                     save_checkpoint(best_file, run.average, run.contract)
                 metrics = LabelMetrics(
                     epoch=run.epoch,
-                    loss=loss,
+                    loss=mean_loss,
                     val_map=val_map,
                     val_micro_f1=val_f1,
                     fusion=tuple(fusion_weights(run.average)),
                     images_per_s=speed,
                     seconds=time.monotonic() - began,
                 )
-                _append(run.state_file.with_name("metrics.jsonl"), metrics)
+                append_metrics(run.state_file.with_name("metrics.jsonl"), metrics)
                 if on_epoch is not None:
                     on_epoch(metrics)
             # Last: a run that is killed before it measures the epoch again, and so may keep it.
             run.save()
         worker.wait()
-
-
-def _train_epoch(
-    run: TrainingRun[LabelTrainConfig],
-    forward: nn.Module,
-    images: LabelledImages,
-    weights: Tensor,
-    worker: Worker,
-    report: Callable[[float], None],
-) -> float:
-    """One pass over the images; returns the mean loss."""
-    config = run.config
-    # Dropout and DropBlock draw from the global generator.
-    torch.manual_seed(_epoch_seed(config, run.epoch) + (worker.rank << 40))
-    set_dropblock_progress(run.network, run.epoch / config.epochs)
-    forward.train()
-    losses = []
-    for x, targets in _batches(images, config, run.contract, run.epoch, worker):
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate_at(config, run.step, len(images) // config.batch_size)
-        with torch.autocast(worker.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = forward(x)
-        loss = loss_of(config.loss, logits.float(), targets, weights)
-        run.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        run.optimizer.step()
-        run.step += 1
-        run.update_average()
-        losses.append(float(loss.detach()))
-        report(losses[-1])
-    return sum(losses) / len(losses)
 
 
 def _val_scores(
@@ -375,13 +333,3 @@ def _val_scores(
     answers = logits >= 0
     f1 = 2 * float((truth & answers).sum()) / float(truth.sum() + answers.sum())
     return mean_average_precision(logits, truth), f1
-
-
-def _append(metrics_file: Path, metrics: LabelMetrics) -> None:
-    try:
-        with metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(metrics)) + "\n")
-    except OSError as error:
-        raise OutputError(
-            f"{metrics_file} cannot be written ({error}). Make room and run the same command again."
-        ) from error
