@@ -120,7 +120,8 @@ def compare_command(
         else:
             _print_paired(paired)
         return
-    from landuse.workflows.compare.compare_map import CompareRequest, compare_map
+    from landuse.workflows.compare.compare_map import compare_map
+    from landuse.workflows.compare.request import CompareRequest
 
     request = CompareRequest(
         map=map_,

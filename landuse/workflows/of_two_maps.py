@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from landuse.errors import UsageError
 from landuse.pipeline.cells import CHANGE_THRESHOLD
 from landuse.workflows.change import ChangeRequest, compare_maps
-from landuse.workflows.compare.compare_map import MIN_PATCH_HA, CompareRequest, compare_map
+from landuse.workflows.compare.compare_map import compare_map
+from landuse.workflows.compare.request import MIN_PATCH_HA, CompareRequest
 from landuse.workflows.mapping.report import MapReport
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from distributed.protocol import dumps
 from landuse.model.checkpoint import load_contract, model_path
 from landuse.pipeline.blocks.plan import BLOCK_PX, RunPlan, make_plan
 from landuse.pipeline.geometry import footprint_of_bounds, outer_rings, project
-from landuse.pipeline.remote.files import Traffic
+from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.scene import BandAsset, Scene
 from landuse.pipeline.write.folder import Store

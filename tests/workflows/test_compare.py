@@ -19,7 +19,8 @@ from sklearn.metrics import confusion_matrix, f1_score
 from landuse.errors import NothingFoundError, ProviderError, ReadError, UsageError
 from landuse.legends.legend import load_legend
 from landuse.workflows.compare import compare_map as module
-from landuse.workflows.compare.compare_map import OUTPUTS, CompareRequest, compare_map
+from landuse.workflows.compare.compare_map import OUTPUTS, compare_map
+from landuse.workflows.compare.request import CompareRequest
 from tests.servers import file_server, stac_api, write_items
 
 NAMES = ("AnnualCrop", "Forest", "SeaLake", "Residential")

@@ -13,29 +13,26 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from landuse.errors import LanduseError, ProviderError, ReadError
+from landuse.errors import LanduseError, ProviderError
 from landuse.pipeline.providers import PROVIDERS, S3Access
 from landuse.pipeline.remote.ranges import (
     HttpSource,
-    Part,
     RangeSource,
     S3Source,
-    UnreachableError,
     http_session,
     s3_client,
 )
-from landuse.pipeline.remote.retry import ExhaustedError, Outages, Patience, RetryPolicy
+from landuse.pipeline.remote.request_pool import RequestPool
+from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.remote.signing import NoSigner, Signer, signer_of
 from landuse.pipeline.remote.sparse_copy import RemoteFile, SparseStore
 from landuse.pipeline.stac_json import is_remote
-from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -43,27 +40,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.remote.hosts import Hosts
-
-FAILED_HOST_AFTER = 2
-"""After so many reads in a row that a host did not answer, it is left alone for a while."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """What was fetched so far."""
-
-    requests: int
-    """Answered with data or not."""
-    fetched_bytes: int
-    """Bytes kept, each counted once."""
-
-    def __add__(self, other: Self) -> Self:
-        """Both together."""
-        return replace(
-            self,
-            requests=self.requests + other.requests,
-            fetched_bytes=self.fetched_bytes + other.fetched_bytes,
-        )
+    from landuse.pipeline.remote.request_pool import Traffic
 
 
 class _Handle(io.RawIOBase):
@@ -161,12 +138,8 @@ class Remote:
         self._providers = {**PROVIDERS, **{provider.name: provider for provider in providers}}
         self._threads = threads
         self._store = SparseStore(folder)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="landuse-range")
-        self._stopped = threading.Event()
-        self._hosts = Outages(self._policy, after=FAILED_HOST_AFTER, stopped=self._stopped)
+        self._requests = RequestPool(self._policy, threads)
         self._lock = threading.Lock()
-        self._parts: set[Part] = set()
-        """What is being taken in."""
         self._files: dict[tuple[str, str], RemoteFile] = {}
         self._signers: dict[str, Signer] = {}
         self._clients: dict[S3Access, Any] = {}
@@ -174,8 +147,6 @@ class Remote:
         self._sessions: dict[str, Session] = {}
         """By provider: which hosts may be asked depends on it."""
         self._names = itertools.count()
-        self._requests = 0
-        self._bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -183,9 +154,7 @@ class Remote:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
-        # Requests that wait for an answer are waited for, at most until their timeout.
-        self._pool.shutdown(cancel_futures=True)
+        self._requests.close()
         for session in self._sessions.values():
             session.close()
         for client in self._clients.values():
@@ -194,11 +163,7 @@ class Remote:
 
     def stop(self) -> None:
         """End all patience, for good: pauses end, no request begins, bodies are not taken in any further."""
-        self._stopped.set()
-        with self._lock:
-            parts = list(self._parts)
-        for part in parts:
-            part.abort()
+        self._requests.stop()
 
     @contextmanager
     def readers(self, threads: int) -> Iterator[ThreadPoolExecutor]:
@@ -219,7 +184,7 @@ class Remote:
     @property
     def traffic(self) -> Traffic:
         """What was fetched so far."""
-        return Traffic(requests=self._requests, fetched_bytes=self._bytes)
+        return self._requests.traffic
 
     @contextmanager
     def opened(self, href: str, provider: str) -> Iterator[Opened]:
@@ -239,7 +204,7 @@ class Remote:
             file = self._files.get((provider, href))
             if file is None:
                 host = urlsplit(href).netloc.rpartition("@")[2]
-                file = RemoteFile(self._source(href, provider), self, host, self._store)
+                file = RemoteFile(self._source(href, provider), self._requests, host, self._store)
                 self._files[provider, href] = file
         yield Opened(file, name)
 
@@ -265,7 +230,7 @@ class Remote:
                 self._clients[access] = s3_client(access, self._policy, self._threads)
             return S3Source(href, self._clients[access], access)
         if known is not None and provider not in self._signers:
-            self._signers[provider] = signer_of(known, self._policy, self._stopped)
+            self._signers[provider] = signer_of(known, self._policy, self._requests.stopped)
         signer = self._signers.get(provider, NoSigner())
         if provider not in self._sessions:
             self._sessions[provider] = http_session(self._threads, self._hosts_of(provider))
@@ -279,55 +244,6 @@ class Remote:
         known = self._providers.get(provider)
         named = provider if known is None else known.endpoint
         return Hosts([named], any_host=self._any_host or not is_remote(named))
-
-    def side_by_side(
-        self, get: Callable[[tuple[int, int]], None], spans: Sequence[tuple[int, int]]
-    ) -> list[Exception]:
-        """Call ``get`` for each span at the same time; what went wrong comes back, in order."""
-        futures = [self._pool.submit(get, span) for span in spans]
-        errors = (future.exception() for future in futures)
-        return [error for error in errors if isinstance(error, Exception)]
-
-    def patiently(self, host: str, attempt: Callable[[Patience], None]) -> None:
-        """Repeat an attempt as the policy says; not at all at a host that is being left alone.
-
-        Raises:
-            ExhaustedError: no attempt succeeded.
-        """
-        patience = self._hosts.patience(host)
-        try:
-            patience.run(lambda: attempt(patience), printable(host))
-        except ExhaustedError as error:
-            # A host that is busy or breaks off does answer: its other files may well be read.
-            if isinstance(error.__cause__, UnreachableError):
-                self._hosts.failed(host, str(error))
-            elif error.__cause__ is not None:
-                self._hosts.answered(host)
-            raise
-        except ReadError:
-            self._hosts.answered(host)
-            raise
-        self._hosts.answered(host)
-
-    @contextmanager
-    def taking(self, part: Part) -> Iterator[None]:
-        """While a part is taken in; ``stop`` ends that even where the server is silent."""
-        with self._lock:
-            self._parts.add(part)
-        try:
-            if self._stopped.is_set():
-                part.abort()
-            yield
-        finally:
-            with self._lock:
-                self._parts.discard(part)
-            part.close()
-
-    def count(self, *, requests: int = 0, fetched_bytes: int = 0) -> None:
-        """Add to the traffic."""
-        with self._lock:
-            self._requests += requests
-            self._bytes += fetched_bytes
 
 
 def is_jpeg2000(href: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from landuse.pipeline.remote.files import Remote
+    from landuse.pipeline.remote.request_pool import RequestPool
 
 HEAD_BYTES = 32_768
 """Fetched when a file is opened: the header of a COG with the index of its chunks."""
@@ -141,9 +141,9 @@ class SparseStore:
 class RemoteFile:
     """A sparse copy of one remote file. For any thread."""
 
-    def __init__(self, source: RangeSource, remote: Remote, host: str, store: SparseStore) -> None:
+    def __init__(self, source: RangeSource, requests: RequestPool, host: str, store: SparseStore) -> None:
         self._source = source
-        self._remote = remote
+        self._requests = requests
         self._host = host
         self._lock = threading.Lock()
         """Held while ranges are fetched: whoever wants the same bytes waits instead of asking too."""
@@ -194,7 +194,7 @@ class RemoteFile:
             if self.lost is not None:
                 raise ReadError(self.lost)
             wanted = [gap for start, stop in ranges for gap in self._missing(start, self._clip(stop))]
-            errors = self._remote.side_by_side(self._get, _joined(wanted, self._spans))
+            errors = self._requests.side_by_side(self._get, _joined(wanted, self._spans))
         for error in errors:
             if isinstance(error, ReadError):
                 # It will be said again for every block; the server need not be asked again.
@@ -217,9 +217,9 @@ class RemoteFile:
 
         def attempt(patience: Patience) -> None:
             nonlocal at
-            self._remote.count(requests=1)
+            self._requests.count(requests=1)
             part = self._source.request(at, stop)
-            with self._remote.taking(part):
+            with self._requests.taking(part):
                 if part.start > at:
                     raise TransientError("the answer holds another range than was asked for")
                 size = self._check_version(part)
@@ -237,7 +237,7 @@ class RemoteFile:
             if at < min(stop, size):
                 raise TransientError(f"the answer broke off at byte {at} of {stop}")
 
-        self._remote.patiently(self._host, attempt)
+        self._requests.patiently(self._host, attempt)
 
     def _check_version(self, part: Part) -> int:
         """The file's size; an answer of another version than those before it is refused."""
@@ -257,7 +257,7 @@ class RemoteFile:
         self._store.write(self._base + at, piece)
         with self._span_lock:
             self._spans.add(at, at + len(piece))
-        self._remote.count(fetched_bytes=len(piece))
+        self._requests.count(fetched_bytes=len(piece))
 
 
 def _joined(wanted: Iterable[tuple[int, int]], there: Spans) -> list[tuple[int, int]]:

@@ -40,7 +40,6 @@ from landuse.pipeline.maps.reference import (
 )
 from landuse.pipeline.maps.small_patches import small_patches
 from landuse.pipeline.pages.comparison import ComparisonView, write_comparison_page
-from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.write.cog import RasterLayer, cog_writer
 from landuse.pipeline.write.folder import prepare_folder, staged, write_json
 from landuse.pipeline.write.geopackage import geopackage_writer
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.maps.open import ClassMap
     from landuse.workflows.compare.crosswalk import Crosswalk
+    from landuse.workflows.compare.request import CompareRequest
 
 OUTPUTS = (
     "disagreement.tif",
@@ -73,9 +73,6 @@ CAVEAT = (
     "--samples`."
 )
 
-MIN_PATCH_HA = 0.5
-"""Smallest patch of disagreement that is drawn as polygons where none is asked for."""
-
 _RAW = "raw.tif"
 _RAW_NOTHING, _RAW_SAME = 65_535, 65_534
 """Its values; cells that differ have ``class of the map x classes + class of the reference``."""
@@ -91,45 +88,6 @@ _STRIP_VALUES = 2**21
 
 _VIEW_CELLS = 1200
 """Longest side of a panel of the page."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompareRequest:
-    """What a user asks for."""
-
-    map: Path
-    """Folder of a map, or its ``landuse.tif``."""
-    reference: Path | None = None
-    """A GeoTIFF of classes, another map's folder, or a vector file of polygons."""
-    collection: str | None = None
-    """A collection of STAC that is the reference instead."""
-    source: str = "planetary-computer"
-    """Where that is."""
-    year: int | None = None
-    """Of which year; None: the nearest to the map's."""
-    crosswalk: str | None = None
-    """A legend of landuse or a file that both are brought to; None: the map's own names, or what goes with a
-    known collection."""
-    layer: str | None = None
-    """Of a GeoPackage of polygons."""
-    column: str | None = None
-    """Of polygons: holds their classes."""
-    min_patch_ha: float = MIN_PATCH_HA
-    """Smaller patches of disagreement are counted and in the raster, but not drawn as polygons."""
-    out: Path
-    """Folder for the results."""
-    overwrite: bool = False
-    """Replace results that are there already."""
-    retry: RetryPolicy | None = None
-    """Patience with a source."""
-    allow_private_hosts: bool = False
-    """Whether a source on the web may lead to private hosts besides its own."""
-
-    def __post_init__(self) -> None:
-        if (self.reference is None) == (self.collection is None):
-            raise UsageError("Give a REFERENCE or a --reference of a source, and not both.")
-        if not (math.isfinite(self.min_patch_ha) and self.min_patch_ha >= 0):
-            raise UsageError(f"--min-patch-ha {self.min_patch_ha:g} is no size. Give 0 or more.")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from landuse.pipeline.providers import Provider
     from landuse.pipeline.remote.files import Opened as RemoteOpened
     from landuse.pipeline.search.stac_files import FoundItem
-    from landuse.workflows.compare.compare_map import CompareRequest
     from landuse.workflows.compare.crosswalk import Crosswalk
+    from landuse.workflows.compare.request import CompareRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

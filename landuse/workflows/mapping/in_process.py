@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
-from landuse.pipeline.remote.files import Traffic
+from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.block_file import block_name, read_block, write_block
 from landuse.redact import redact_href
 from landuse.workflows.mapping.classify_block import classify_block, read_input

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from landuse.contract import ModelContract
     from landuse.pipeline.cells import Block
-    from landuse.pipeline.remote.files import Traffic
+    from landuse.pipeline.remote.request_pool import Traffic
     from landuse.pipeline.scene import BandAsset, ReadFailure, Scene
     from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import BlockDone, Progress

@@ -30,7 +30,8 @@ from distributed.protocol import pickle as dask_pickle
 
 import landuse
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
-from landuse.pipeline.remote.files import Remote, Traffic
+from landuse.pipeline.remote.files import Remote
+from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.block_file import PLAN_FILE
 from landuse.redact import redact_href
 from landuse.workflows.mapping.classify_block import read_input

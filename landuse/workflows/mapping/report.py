@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import ClassArea, Cover
-    from landuse.pipeline.remote.files import Traffic
+    from landuse.pipeline.remote.request_pool import Traffic
     from landuse.pipeline.scene import ReadFailure, Scene
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.pipeline.search.season import Season
