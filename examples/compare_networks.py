@@ -21,7 +21,7 @@ from torch import nn
 from landuse.model.networks import NETWORKS, build_network
 from landuse.model.training.config import EpochMetrics, TrainConfig
 from landuse.model.training.datasets import PatchSource
-from landuse.workflows.training.figures import read_metrics
+from landuse.workflows.training.logs import read_metrics
 from landuse.workflows.training.train import TrainRequest, train_model
 
 BANDS, CLASSES, SIDE_PX = 3, 10, 64

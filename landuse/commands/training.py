@@ -562,11 +562,9 @@ def evaluate_command(
     if data is None and not pixels:
         raise UsageError("There is nothing to score on. Give --data, --pixels or both, or --labels.")
     if confusion is not None or reliability is not None:
-        from landuse.workflows.training.figures import (  # not needed for the scores alone
-            check_png,
-            draw_confusion,
-            draw_reliability,
-        )
+        # Not needed for the scores alone.
+        from landuse.workflows.training.drawing import check_png
+        from landuse.workflows.training.figures import draw_confusion, draw_reliability
 
         for path in (confusion, reliability):
             if path is not None:
@@ -623,7 +621,7 @@ def _evaluate_labels(
     from landuse.workflows.labels.train import image_source
 
     if curves is not None:
-        from landuse.workflows.training.figures import check_png
+        from landuse.workflows.training.drawing import check_png
 
         check_png(curves)  # before minutes of scoring
     found = evaluate_labels(

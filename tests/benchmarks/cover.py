@@ -24,7 +24,8 @@ import torch
 from landuse.errors import LanduseError
 from landuse.model import DEFAULT_MODEL
 from landuse.model.training.pixels.measure import Reliability
-from landuse.workflows.training.figures import check_png, draw_reliability
+from landuse.workflows.training.drawing import check_png
+from landuse.workflows.training.figures import draw_reliability
 from tests.benchmarks.cover_maps import Legend, read_map, score_map
 from tests.benchmarks.cover_models import Scorer, patch_scorer, pixel_scorer, symmetric
 from tests.benchmarks.cover_references import (

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from landuse.errors import UsageError
 from landuse.model.training.labels.config import LabelMetrics
 from landuse.model.training.labels.measure import curve_points
-from landuse.workflows.training.figures import (
+from landuse.workflows.training.drawing import (
     BLUE,
     DARK,
     VERMILION,
     check_png,
-    draw_fusion,
     head,
     new_figure,
     plain_names,
     save_figure,
+    tidy,
 )
+from landuse.workflows.training.figures import draw_fusion
+from landuse.workflows.training.logs import read_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from landuse.workflows.labels.evaluate import Evaluated
 
-
-log = logging.getLogger(__name__)
-
 MAX_CURVES = 60
 """Labels whose curves are drawn; more would be one grey mass."""
 
@@ -39,31 +36,16 @@ MAX_CURVES = 60
 def read_label_metrics(metrics_file: Path) -> tuple[LabelMetrics, ...]:
     """The measurements of a run on labels, by epoch; the last one counts where an epoch has two.
 
-    A run that was killed may leave half a line: it is left out, with a warning.
-
     Raises:
         UsageError: the file cannot be read or holds no measurement.
     """
-    try:
-        lines = metrics_file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{metrics_file} cannot be read ({error}). Give the metrics.jsonl of a training run on labels."
-        ) from error
-    found = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = TypeAdapter(LabelMetrics).validate_json(line)
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s, line %d is no whole measurement (%s): left out", metrics_file, number, reason)
-            continue
-        found[entry.epoch] = entry
-    if not found:
-        raise UsageError(
-            f"{metrics_file} holds no measurement in {len(lines)} lines. Give the metrics.jsonl of a "
-            "training run on labels that has measured an epoch."
-        )
+    entries = read_lines(
+        metrics_file,
+        TypeAdapter(LabelMetrics).validate_json,
+        what="measurement",
+        mend="Give the metrics.jsonl of a training run on labels that has measured an epoch.",
+    )
+    found = {entry.epoch: entry for entry in entries}
     return tuple(found[epoch] for epoch in sorted(found))
 
 
@@ -104,9 +86,7 @@ def draw_label_curves(metrics_file: Path, path: Path) -> None:
     if blocks:
         draw_fusion(axes[2], [(entry.epoch, entry.fusion) for entry in metrics], mark)
     for panel in axes:
-        panel.grid(axis="y", color="#dddddd", linewidth=0.7)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelcolor=DARK)
+        tidy(panel)
     axes[-1].set_xlabel("epoch", color=DARK)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     save_figure(figure, path)
@@ -164,7 +144,5 @@ def draw_precision_recall(found: Evaluated, path: Path) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_xlabel("recall: share of the images with the label that are answered so", color=DARK)
     axes.set_ylabel("precision: share of the answers that are right", color=DARK)
-    axes.grid(color="#dddddd", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelcolor=DARK)
+    tidy(axes, grid="both")
     save_figure(figure, path)

@@ -1,41 +1,34 @@
-"""Figures of a network's scores and of its training, as PNG.
-
-They are drawn with matplotlib's ``Figure`` and without pyplot, so no figure stays open, no display is
-needed, and a caller's own figures are not changed.
-"""
+"""Figures of a network's scores and of its training, as PNG."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
-from landuse.errors import UsageError
-from landuse.model.training.config import EpochMetrics
-from landuse.pipeline.write.folder import atomic_path, prepare_folder
-from landuse.redact import printable
+from landuse.workflows.training.drawing import (
+    BLUE,
+    DARK,
+    FONT,
+    MUTED,
+    NAME_CHARS,
+    VERMILION,
+    check_png,
+    head,
+    new_figure,
+    plain_names,
+    save_figure,
+    tidy,
+)
+from landuse.workflows.training.logs import read_losses, read_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from landuse.model.training.evaluate import Scores
     from landuse.model.training.pixels.measure import Reliability
-
-log = logging.getLogger(__name__)
-
-FONT = "DejaVu Sans"
-"""Comes with matplotlib, so a figure looks the same everywhere."""
-
-DPI = 150
-NAME_CHARS = 28
-"""Longer names are cut: one hostile name must not squeeze the matrix out of its figure."""
 
 CELL_IN, MAX_SIDE_IN = 0.78, 24.0
 """Side of a matrix cell, and of a matrix of so many classes that its cells must be smaller."""
@@ -45,32 +38,6 @@ TEXT_CLASSES = 30
 
 LEAST_SHARE = 0.0005
 """Accuracies nearer to 0 or 1 are drawn at this distance from it."""
-
-DARK, MUTED = "#1a1a1a", "#6b6b6b"
-BLUE, VERMILION = "#0072b2", "#d55e00"
-"""Of the palette of Okabe and Ito, which people of any colour vision tell apart."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepLosses:
-    """A line of ``losses.jsonl``."""
-
-    step: int
-    """Steps done."""
-    losses: dict[str, float]
-    """Each part of the loss at that step, before its weight."""
-
-
-def check_png(path: Path) -> None:
-    """See that a figure can be written to ``path``, before the work it would show is done.
-
-    Raises:
-        UsageError: the name does not end in ``.png``.
-        OutputError: the folder cannot be written.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"Figures are PNG files; {path.name!r} is named otherwise. End the name in .png.")
-    prepare_folder(path.parent)
 
 
 def draw_confusion(scores: Scores, classes: tuple[str, ...], path: Path) -> None:
@@ -165,9 +132,7 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     if blocks:
         draw_fusion(axes[2], [(entry.epoch, entry.fusion) for entry in metrics], mark)
     for panel in axes:
-        panel.grid(axis="y", color="#dddddd", linewidth=0.7)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelcolor=DARK)
+        tidy(panel)
     axes[-1].set_xlabel("epoch", color=DARK)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     save_figure(figure, path)
@@ -206,9 +171,7 @@ def draw_losses(losses_file: Path, path: Path) -> None:
     axes.set_yscale("log", nonpositive="clip")
     head(axes, f"Parts of the loss after {max(losses)} steps, each before its weight")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelcolor=DARK)
+    tidy(axes)
     axes.set_xlabel("step", color=DARK)
     save_figure(figure, path)
 
@@ -253,93 +216,9 @@ def draw_reliability(sets: Mapping[str, Reliability], path: Path) -> None:
     for panel in axes:
         panel.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         panel.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        panel.grid(color="#dddddd", linewidth=0.7)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelcolor=DARK)
+        tidy(panel, grid="both")
     axes[1].set_xlabel("mean confidence of a bin", color=DARK)
     save_figure(figure, path)
-
-
-def read_losses(losses_file: Path) -> dict[int, dict[str, float]]:
-    """The parts of the loss by step, in order; the last line counts where a step has two.
-
-    A run that was killed may leave half a line, and does some steps again when it is resumed: such a line is
-    left out, with a warning.
-
-    Raises:
-        UsageError: the file cannot be read or holds no losses.
-    """
-    try:
-        lines = losses_file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{losses_file} cannot be read ({error}). Give the losses.jsonl of a training run on pixels."
-        ) from error
-    found: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = TypeAdapter(StepLosses).validate_json(line)
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s, line %d holds no whole losses (%s): left out", losses_file, number, reason)
-            continue
-        found[entry.step] = entry.losses
-    if not found:
-        raise UsageError(
-            f"{losses_file} holds no losses in {len(lines)} lines. Give the losses.jsonl of a training "
-            "run on pixels."
-        )
-    return {step: found[step] for step in sorted(found)}
-
-
-def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:
-    """The measurements of a ``metrics.jsonl``, by epoch; the last one counts where an epoch has two.
-
-    A run that was killed may leave half a line, and measures the epoch again when it is resumed: such
-    a line is left out, with a warning.
-
-    Raises:
-        UsageError: the file cannot be read or holds no measurement.
-    """
-    try:
-        lines = metrics_file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{metrics_file} cannot be read ({error}). Give the metrics.jsonl of a training run."
-        ) from error
-    found = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = _metrics_of(line)
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s, line %d is no whole measurement (%s): left out", metrics_file, number, reason)
-            continue
-        found[entry.epoch] = entry
-    if not found:
-        raise UsageError(
-            f"{metrics_file} holds no measurement in {len(lines)} lines. Give the metrics.jsonl of a "
-            "training run that has measured an epoch."
-        )
-    return tuple(found[epoch] for epoch in sorted(found))
-
-
-def _metrics_of(line: str) -> EpochMetrics:
-    """One line's values, checked.
-
-    Raises:
-        ValueError: they are no measurement.
-    """
-    entry = TypeAdapter(EpochMetrics).validate_json(line)
-    numbers = (entry.val_accuracy, entry.val_accuracy_l2a, *entry.fusion)
-    if entry.epoch < 1 or not all(0 <= number <= 1 for number in numbers):
-        raise ValueError(f"epoch {entry.epoch}, accuracies and fusion weights {numbers} are out of range")
-    return entry
-
-
-def head(axes: Axes, text: str) -> None:
-    """Write a panel's heading."""
-    axes.set_title(text, fontsize=10.5, loc="left", color=DARK)
 
 
 def draw_fusion(axes: Axes, measured: Sequence[tuple[int, tuple[float, ...]]], mark: str) -> None:
@@ -412,18 +291,6 @@ def _name_classes(axes: Axes, names: Sequence[str], totals: Sequence[int], size:
     axes.set_ylabel("true class (patches)", fontsize=11, color=DARK)
 
 
-def plain_names(classes: Sequence[str]) -> list[str]:
-    """Names on one line, short, and of characters that the font has."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    drawn = get_font(findfont(FontProperties(family=FONT))).get_charmap()
-    names = []
-    for name in classes:
-        plain = "".join(char if ord(char) in drawn else "?" for char in printable(name))
-        names.append(plain if len(plain) <= NAME_CHARS else f"{plain[: NAME_CHARS - 1]}…")
-    return names
-
-
 def _headline(scores: Scores) -> str:
     low, high = scores.interval
     kappa = f"{scores.kappa:.4f}" if isfinite(scores.kappa) else "undefined"
@@ -431,26 +298,3 @@ def _headline(scores: Scores) -> str:
         f"accuracy {scores.accuracy * 100:.2f} % (95 % interval {low * 100:.2f} to {high * 100:.2f}),  "
         f"kappa {kappa},  n = {scores.n}"
     )
-
-
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """A figure of its own on an Agg canvas, known to nobody else."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with atomic_path(path) as partial:
-        # Without the version of matplotlib, which would make equal figures differ.
-        figure.savefig(
-            partial, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, metadata={"Software": None}
-        )

@@ -22,7 +22,8 @@ from landuse.model.checkpoint import load_contract, model_path
 from landuse.model.training.evaluate import Scores, score
 from landuse.model.training.pixels.measure import Reliability
 from landuse.workflows.training import figures
-from landuse.workflows.training.figures import draw_confusion, draw_curves, draw_reliability, read_metrics
+from landuse.workflows.training.figures import draw_confusion, draw_curves, draw_reliability
+from landuse.workflows.training.logs import read_metrics
 
 CLASSES = ("Brick", "Grass", "Water")
 HOSTILE = ("$x^{2$ \\frac{", "a\nb\x1b[31m\ud800漢", "n" * 300)

@@ -24,7 +24,8 @@ from landuse.model.training.pixels.batches import Batches
 from landuse.model.training.pixels.config import PixelTrainConfig
 from landuse.model.training.pixels.train import PixelRun, make_pixel_contract, step_losses
 from landuse.workflows.training import train_pixels
-from landuse.workflows.training.figures import draw_losses, read_losses
+from landuse.workflows.training.figures import draw_losses
+from landuse.workflows.training.logs import read_losses
 from landuse.workflows.training.train import patch_source
 from landuse.workflows.training.train_pixels import PixelTrainRequest, train_pixel_model
 from tests.patches import EUROSAT, write_tiff
