@@ -98,7 +98,7 @@ def test_training_learns_labels_and_keeps_how_to_tell_them(run, folder, tmp_path
             logits.append(network(x)[0].numpy())
     probabilities = 1 / (1 + np.exp(-np.array(logits) / contract.temperature))
     ap = average_precision_score(table.targets, probabilities, average="macro")
-    assert ap == pytest.approx(measured[-1]["val_map"], abs=0.02)  # measured in bfloat16
+    assert ap == pytest.approx(measured[-1]["val_map"], abs=1e-4)
     for label in range(3):
         truth = table.targets[:, label]
         best = max(f1_score(truth, probabilities[:, label] >= t) for t in probabilities[:, label])
@@ -177,7 +177,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(folder, 
 
 def test_a_trunk_that_was_trained_on_reflectance_is_a_start_for_images(run, folder, tmp_path):
     out = tmp_path / "run"
-    short = ("--size", 16, "--epochs", 1, "--batch-size", 36, "--device", "cpu", "--peak-rate", 1e-6)
+    short = ("--size", 16, "--epochs", 1, "--batch-size", 32, "--device", "cpu", "--peak-rate", 1e-6)
     shown = run("train", *options_of(folder), "--out", out, *short, "--start-from", "balanced-fast-rgb")
     assert shown.code == 0, shown.err
     from landuse.model.checkpoint import model_path

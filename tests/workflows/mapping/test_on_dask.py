@@ -25,7 +25,7 @@ from landuse.workflows.mapping.in_process import BlockDone, Cluster, Stage
 from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
 from landuse.workflows.mapping.on_dask import worker_device
 from landuse.workflows.mapping.request import MapRequest
-from tests.commands import spawn
+from tests.commands import interruptible, spawn
 from tests.servers import file_server, free_port
 from tests.warm import Warm
 from tests.workflows.loaders import deadly, other_weights
@@ -345,8 +345,6 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     source, model, here = scene
     out = tmp_path / "map"
     code = (
-        "import os\n"
-        "if __name__ == '__main__': os.setsid()  # a group of its own\n"
         "from landuse.cli import app\n"
         "import landuse.workflows.mapping.map_area as m, tests.workflows.loaders as l\n"
         "m.load_classifier = l.slow\n"
@@ -355,9 +353,11 @@ def test_no_worker_outlives_its_run(scene, tmp_path, kind):
     script = tmp_path / "main.py"
     script.write_text(code)
     options = ("--source", source, "--model", model, "--out", out, "--block-px", BLOCK_PX, "--workers", 2)
-    needed = ["distributed.nanny", "landuse.workflows.mapping.on_dask"]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    with Warm([script, "map", *options], env=environ, needs=needed) as process:
+    with interruptible(
+        [sys.executable, script, "map", *options],
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    ) as process:
         wait_until(lambda: list(out.glob(".blocks-*/*.npz")) or process.poll() is not None)
         assert process.poll() is None
         family = children_of(process.pid)
