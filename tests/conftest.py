@@ -37,8 +37,13 @@ _built = cache(typer.main.get_command)
 """The command, which is the same each time; typer takes 40 ms to make it of its functions."""
 
 
+# Collecting imports half of what there is and makes thousands of tests, all of which stay.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays until the end: a search for garbage need not look at it each time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -158,6 +158,64 @@ def run(arguments, *, input=None, timeout=300, **options):
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
+@contextlib.contextmanager
+def python_of_others(folder):
+    """A program that others may start in the place of Python: what it is to run starts warm.
+
+    It hands on SIGINT and SIGTERM, and ends as the process does that it stands for.
+
+    Args:
+        folder: where the program and its socket lie.
+    """
+    place, program = folder / "warm.socket", folder / "python"
+    program.write_text(f"#!{sys.executable} -IS\n{_STANDS_FOR_PYTHON.format(place=str(place))}")
+    program.chmod(0o755)
+
+    def hand_on():
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                asking, _ = listening.accept()
+                with asking:
+                    asked, files, _, _ = socket.recv_fds(asking, LARGEST, 3)
+                    socket.send_fds(_server(), [asked], [*files, asking.fileno()])
+                    for file in files:
+                        os.close(file)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(place))
+        listening.listen()
+        thread = threading.Thread(target=hand_on, daemon=True)
+        thread.start()
+        try:
+            yield program
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+_STANDS_FOR_PYTHON = """
+import json, os, signal, socket, struct, sys
+job = {{
+    "arguments": [argument for argument in sys.argv[1:] if argument != "-u"],
+    "env": dict(os.environ),
+    "cwd": os.getcwd(),
+    "needs": [],
+}}
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    asking.connect({place!r})
+    socket.send_fds(asking, [json.dumps(job).encode()], [0, 1, 2])
+    (pid,) = struct.unpack("q", asking.recv(8))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: os.kill(pid, number))
+    (code,) = struct.unpack("q", asking.recv(8))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
 @cache
 def _server():
     """Where requests go. Its process is started with the first, and ends with this one."""
@@ -243,6 +301,8 @@ def become(job, streams):
     os.chdir(job["cwd"])
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
+    if (threads := os.environ.get("OMP_NUM_THREADS")) and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(int(threads))
 
 
 def begin(arguments):

@@ -22,6 +22,7 @@ from landuse.model.networks import NetworkConfig, build_network
 from landuse.workflows.labels.table import read_table
 from tests.labels import LABELS, make_images, write_table
 from tests.patches import write_tiff
+from tests.warm import Warm
 from tests.workflows.patch_models import save_patch_model
 
 KEYS = {"n", "map", "pr_auc", "micro_f1", "macro_f1", "per_label", "interval"}
@@ -188,9 +189,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_table(run, folder, tmp_path):
     whole, out = tmp_path / "whole.csv", tmp_path / "p.csv"
     options = ("predict", folder / "images", "--model", folder / "a.safetensors", "--device", "cpu")
     assert run(*options, "--out", whole).code == 0
-    command = [sys.executable, "-c", STEPWISE, folder, out]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, encoding="utf-8", **pipes) as process:
+    with Warm(["-c", STEPWISE, folder, out], stdin=subprocess.PIPE) as process:
         for done in (0, 8, 16, 24):
             assert process.stdout.readline() == f"{done}\n"
             if done < 24:

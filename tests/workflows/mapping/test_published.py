@@ -1,8 +1,6 @@
 """A map as it is opened by others. Oracles: rasterio and rio-cogeo, pyogrio, pystac, Pillow, Chromium."""
 
 import json
-import subprocess
-import sys
 from datetime import datetime
 
 import geopandas as gpd
@@ -26,6 +24,7 @@ from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.assemble import OUTPUTS
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
+from tests import warm
 from tests.browser import chromium
 from tests.stac_schemas import stac_errors
 from tests.workflows.patch_models import patch_predictor
@@ -48,22 +47,30 @@ def titles_of(names):
     return {" ".join(entry.title.split()): entry.id for entry in legend(names)}
 
 
-def areas_on_the_page(file, names, tmp_path):
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A browser, which each test has open what it looks at."""
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+def areas_on_the_page(page, file, names):
     """Hectares of each class as the page's table shows them, and what the browser complained of."""
-    with chromium(tmp_path / "profile") as page:
-        page.get(file.as_uri())
-        page.set_script_timeout(20)
-        page.execute_async_script(
-            "const done = arguments[0]; const wait = () =>"
-            "document.documentElement.dataset.ready ? done() : setTimeout(wait, 20); wait();"
-        )
-        rows = [
-            [cell.text for cell in row.find_elements("css selector", "th, td")]
-            for row in page.find_elements("css selector", "#areas tbody tr")
-        ]
-        complaints = [entry for entry in page.get_log("browser") if entry["level"] != "DEBUG"]
-        scripts = len(page.find_elements("css selector", "script"))
-        title = page.title
+    page.get("about:blank")
+    page.get_log("browser")
+    page.get(file.as_uri())
+    page.set_script_timeout(20)
+    page.execute_async_script(
+        "const done = arguments[0]; const wait = () =>"
+        "document.documentElement.dataset.ready ? done() : setTimeout(wait, 20); wait();"
+    )
+    rows = [
+        [cell.text for cell in row.find_elements("css selector", "th, td")]
+        for row in page.find_elements("css selector", "#areas tbody tr")
+    ]
+    complaints = [entry for entry in page.get_log("browser") if entry["level"] != "DEBUG"]
+    scripts = len(page.find_elements("css selector", "script"))
+    title = page.title
     ids = titles_of(names)
     areas = {ids[" ".join(row[0].split())]: float(row[1].replace(",", "")) for row in rows}
     return areas, complaints, scripts, title
@@ -71,7 +78,7 @@ def areas_on_the_page(file, names, tmp_path):
 
 @pytest.mark.usefixtures("drawn_previews")
 @pytest.mark.parametrize("scene", SCENES)
-def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path):
+def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path, page):
     name, level, acquired = SCENES[scene]
     source = catalog_of(tmp_path, data_dir / name, level=level, acquired=acquired)
     report = map_area(
@@ -95,7 +102,7 @@ def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path):
     summary = pyogrio.read_dataframe(out / "landuse.gpkg", layer="summary")
     item = pystac.Item.from_file(str(out / "item.json"))
     run = json.loads((out / "run.json").read_text())
-    page, complaints, _, _ = areas_on_the_page(out / "index.html", names, tmp_path)
+    shown, complaints, _, _ = areas_on_the_page(page, out / "index.html", names)
     assert (cells.area / 10_000).groupby(cells.class_id).sum().to_dict() == pytest.approx(raster)
     land = {entry["id"]: entry["area_ha"] for entry in run["classes"]}
     assert all(0 < area_ha <= raster[i] for i, area_ha in land.items())  # cells reach beyond the imagery
@@ -106,7 +113,7 @@ def test_every_reader_finds_the_same_areas(scene, data_dir, tmp_path):
         {entry["id"]: entry["area_ha"] for entry in item.properties["landuse:areas"]},
     ):
         assert found == pytest.approx(land, rel=1e-4)
-    assert page == pytest.approx(land, abs=0.051)  # shown to a tenth
+    assert shown == pytest.approx(land, abs=0.051)  # shown to a tenth
     assert complaints == []
 
     with rasterio.open(out / "probabilities.tif") as file:
@@ -182,7 +189,7 @@ class HostileClassifier(BrightnessClassifier):
         )
 
 
-def test_hostile_names_break_no_file_no_page_and_no_path(tmp_path):
+def test_hostile_names_break_no_file_no_page_and_no_path(tmp_path, page):
     values = np.tile(np.repeat(np.uint16([900, 9000]), 200), (400, 1))
     with rasterio.open(
         tmp_path / "B04.tif",
@@ -253,27 +260,21 @@ def test_hostile_names_break_no_file_no_page_and_no_path(tmp_path):
         assert stac_errors(json.loads((out / file).read_text())) == []
     (listed,) = pystac.Catalog.from_file(str(maps / "catalog.json")).get_items()
     assert listed.properties["title"] == title
-    areas, complaints, scripts, shown = areas_on_the_page(out / "index.html", names, tmp_path)
+    areas, complaints, scripts, shown = areas_on_the_page(page, out / "index.html", names)
     assert sum(areas.values()) == pytest.approx(1600, abs=80)
     assert complaints == []
-    assert scripts == areas_scripts(tmp_path)
+    assert scripts == areas_scripts(page, tmp_path)
     assert "<script>" in shown
-    told = subprocess.run(
-        [sys.executable, "-m", "landuse", "map", "--source", str(tmp_path / "item.json"), "--dry-run"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    told = warm.run(["-m", "landuse", "map", "--source", tmp_path / "item.json", "--dry-run"])
     assert "\x1b" not in told.stdout + told.stderr
 
 
-def areas_scripts(tmp_path):
+def areas_scripts(page, tmp_path):
     """Scripts of a page whose names are harmless."""
     source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((200, 200), 900, np.uint16)))
     out = map_area(request(tmp_path, source, out=tmp_path / "plain"), BrightnessClassifier(64)).out
-    with chromium(tmp_path / "profile2") as page:
-        page.get((out / "index.html").as_uri())
-        return len(page.find_elements("css selector", "script"))
+    page.get((out / "index.html").as_uri())
+    return len(page.find_elements("css selector", "script"))
 
 
 def test_an_address_elsewhere_gets_every_file_too(tmp_path):

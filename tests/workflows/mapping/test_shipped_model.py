@@ -90,19 +90,19 @@ def test_evaluate_agrees_with_a_script_of_ten_lines(data_dir, tmp_path):
     network, contract = load_checkpoint(model_path(DEFAULT_MODEL))
     l1c = next(entry for entry in contract.levels if entry.level == "L1C")
     confusion, confidences = np.zeros((10, 10), int), []
-    for start in range(0, len(names), 16):
+    for start in range(0, len(names), 8):
         turned = []
-        for name in names[start : start + 16]:
+        for name in names[start : start + 8]:
             with Image.open(root / "EuroSAT_RGB" / name) as image:
                 dn = np.asarray(image).astype(float) / 255 * 2750  # (row, col, red green blue)
             x = ((dn * l1c.gain + l1c.offset_dn) / contract.saturation_dn).clip(0, 1)
             x = (x - contract.mean) / contract.std
             turned += [np.rot90(face, k) for face in (x, x[:, ::-1]) for k in range(4)]
         batch = torch.tensor(np.stack(turned)).permute(0, 3, 1, 2).float()
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            logits = network(batch).float().unflatten(0, (-1, 8)).mean(1)
+        with torch.inference_mode():
+            logits = network(batch).unflatten(0, (-1, 8)).mean(1)
         confidence, answer = (logits / contract.temperature).softmax(1).max(1)
-        for name, found in zip(names[start : start + 16], answer.tolist(), strict=True):
+        for name, found in zip(names[start : start + 8], answer.tolist(), strict=True):
             confusion[contract.classes.index(name.split("/")[0]), found] += 1
         confidences += confidence.tolist()
     scores = evaluate_model(

@@ -17,6 +17,7 @@ import pytest
 import landuse
 from landuse.errors import ProviderError, UsageError
 from landuse.workflows.nightly.report import AreaNightReport, PeriodReport
+from tests import warm
 
 CONFIG = """\
 out: maps
@@ -174,8 +175,7 @@ def test_no_secret_reaches_prefects_log(server, config, tmp_path):
         "PREFECT_LOGGING_EXTRA_LOGGERS": "landuse",
         "PREFECT_API_URL": PREFECT_API_URL.value(),
     }
-    command = [sys.executable, script, config]
-    ran = subprocess.run(command, env=environ, capture_output=True, encoding="utf-8", timeout=240)
+    ran = warm.run([script, config], env=environ)
     shown = ran.stdout + ran.stderr
     assert "RuntimeError: GET https://host/x failed" in shown
     assert "ProviderError: gone" in shown
@@ -210,19 +210,18 @@ nightly_flow(Path(sys.argv[1]), ["north", "south"])
 
 
 @pytest.mark.slow
-def test_a_night_on_simulated_scenes(server, tmp_path):
+def test_a_night_on_simulated_scenes(server, tmp_path, demo_catalog):
     """The whole of it: flow, task, search, map, ledger, metrics; a second night has nothing to do."""
-    from landuse.workflows.demo.run_demo import make_demo_catalog
     from landuse.workflows.nightly.config import load_config
     from landuse.workflows.nightly.prefect_flow import nightly_flow
     from landuse.workflows.nightly.status import nightly_status
 
-    demo = make_demo_catalog(tmp_path / "demo")
-    west, south, _, _ = demo.bbox
+    west, south, _, _ = demo_catalog.bbox
+    (tmp_path / "demo").symlink_to(demo_catalog.catalog.parent)  # so that the config names it from its folder
     box = [west, south, west + 0.01, south + 0.01]
     config = tmp_path / "nightly.yaml"
     config.write_text(
-        f"out: maps\nsource: {demo.catalog.relative_to(tmp_path)}\nlook_back_days: 3660\nmax_cloud: 100\n"
+        f"out: maps\nsource: demo/{demo_catalog.catalog.name}\nlook_back_days: 3660\nmax_cloud: 100\n"
         f"metrics_file: landuse.prom\nareas:\n  - {{name: corner, bbox: {box}}}\n"
     )
     for _ in range(2):
@@ -230,7 +229,7 @@ def test_a_night_on_simulated_scenes(server, tmp_path):
         assert state.is_completed(), state.message
         assert task_runs(state) == [("corner", "COMPLETED", 1)]
         maps = sorted((tmp_path / "maps" / "corner").rglob("landuse.tif"))
-        assert len(maps) == len(demo.dates)
+        assert len(maps) == len(demo_catalog.dates)
     (health,) = nightly_status(load_config(config), datetime.now(UTC))
     assert health.area == "corner"
     assert 'area="corner"' in (tmp_path / "maps" / "landuse.prom").read_text()

@@ -29,7 +29,9 @@ from tests.patches import EUROSAT, HUES, NATURAL, make_jpegs, make_tiffs, write_
 from tests.servers import free_port
 
 NO_B10 = tuple(band for band in NATURAL if band != "B10")
-RECIPE = ("--epochs", "4", "--batch-size", "12", "--peak-rate", "0.02", "--device", "cpu")
+# bfloat16, the default, takes ten times as long on a processor that does not compute in it: one test uses it.
+FAST = ("--device", "cpu", "--precision", "fp32")
+RECIPE = ("--epochs", "4", "--batch-size", "12", "--peak-rate", "0.02", *FAST)
 KEYS = {"n", "accuracy", "kappa", "macro_f1", "per_class", "ece", "confidence_gap", "confusion", "interval"}
 EACH = 16
 
@@ -122,7 +124,7 @@ def test_real_patches_of_all_bands_are_trained_on_and_scored(run, data_dir, tmp_
     measure.write_text("".join(f"{name}/{own[2].replace('.tif', '.jpg')}\n" for name, own in files.items()))
     shown = run(
         "train", "--data", data, "--bands", "all", "--split", f"{learn},{measure}", "--out", tmp_path / "run",
-        "--epochs", "1", "--batch-size", "10", "--device", "cpu",
+        "--epochs", "1", "--batch-size", "10", *FAST,
     )  # fmt: skip
     assert shown.code == 0, shown.err
     weights = shown.out.strip()
@@ -483,7 +485,9 @@ request = TrainRequest(
     split=split,
     out=Path(out),
     device="cpu",
-    config=TrainConfig(epochs=3, batch_size=9, peak_rate=0.02, warmup_epochs=1, shift_px=2),
+    config=TrainConfig(
+        epochs=3, batch_size=9, peak_rate=0.02, warmup_epochs=1, shift_px=2, precision="fp32"
+    ),
 )
 
 
@@ -533,15 +537,22 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(folder, 
     assert {path.name for path in broken.iterdir()} == {path.name for path in whole.iterdir()}
 
 
-def torchrun(*options):
+@pytest.fixture
+def torchrun(tmp_path_factory):
     """Two processes that train together; each computes on one thread."""
-    launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port(), "-m", "landuse")
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return warm.run(["-m", *launcher, *options], env=one_thread, needs=["torch.distributed.run"])
+    with warm.python_of_others(tmp_path_factory.mktemp("python")) as python:
+
+        def start(*options):
+            launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port())
+            environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(python)}
+            command = ["-m", *launcher, "-m", "landuse", *options]
+            return warm.run(command, env=environ, needs=["torch.distributed.run"])
+
+        yield start
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(run, folder, split, tmp_path):
+def test_two_processes_train_one_model(run, torchrun, folder, split, tmp_path):
     out = tmp_path / "run"
     done = torchrun("train", "--data", folder / "jpg", "--split", split, "--out", out, *RECIPE)
     assert done.returncode == 0, done.stderr
@@ -573,7 +584,7 @@ def test_two_processes_train_one_model(run, folder, split, tmp_path):
         ),
     ],
 )
-def test_what_two_processes_cannot_share_is_one_clear_error(folder, split, tmp_path, options, says):
+def test_what_two_processes_cannot_share_is_one_clear_error(torchrun, folder, split, tmp_path, options, says):
     out = tmp_path / "run"
     done = torchrun("train", "--data", folder / "jpg", "--split", split, "--out", out, *RECIPE, *options)
     assert done.returncode != 0

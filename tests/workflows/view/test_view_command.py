@@ -3,7 +3,6 @@
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import urllib.error
@@ -14,6 +13,7 @@ import pytest
 from landuse.errors import UsageError
 from landuse.workflows.view.view import MOST_FOLDERS, ViewRequest, open_browser, served
 from tests.view_folders import write_map
+from tests.warm import Warm
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,7 @@ def answer(url, **headers):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0)])
 def test_it_prints_its_address_serves_and_ends_cleanly(map_folder, number, code):
-    command = [sys.executable, "-m", "landuse", "view", str(map_folder), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Warm(["-m", "landuse", "view", map_folder, "--no-open"]) as process:
         try:
             line = process.stdout.readline()
             assert line.startswith("open    http://127.0.0.1:")
@@ -45,7 +44,7 @@ def test_it_prints_its_address_serves_and_ends_cleanly(map_folder, number, code)
             port = int(address.rsplit(":", 1)[1].strip("/"))
             with socket.create_connection(("127.0.0.1", port), timeout=10):
                 process.send_signal(number)
-                out, err = process.communicate(timeout=20)
+                out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, out) == (code, "")
