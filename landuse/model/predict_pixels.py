@@ -229,7 +229,9 @@ class PixelPredictor:
             # Filled by numpy: torch has no indexed assignment of uint16.
             whole = np.zeros((1, len(held), *dn.shape[1:]), np.uint16)
             whole[0, [held.index(band) for band in bands]] = dn
-        stored = torch.from_numpy(np.ascontiguousarray(whole)).to(self.device)
+        stored = torch.from_numpy(np.ascontiguousarray(whole))
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computing
+            stored = stored.pin_memory().to(self.device, non_blocking=True)
         present = torch.tensor([[float(band in bands) for band in contract.optional_bands]])
         return bring_to_input(stored, contract, level, held), present.to(self.device)
 
