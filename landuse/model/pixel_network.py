@@ -262,7 +262,8 @@ class PixelNet(nn.Module):
                 return constant if bias is None else bias.to(seen.dtype)[None, :, None, None]
             if len(there) < infrared.shape[1]:
                 infrared = infrared[:, there]
-            kernel = self.infrared.weight.unflatten(1, (-1, 4))[:, there].flatten(1, 2)
+            of_bands = [4 * band + place for band in there for place in range(4)]  # as unshuffling has them
+            kernel = self.infrared.weight[:, of_bands]
             felt = F.conv2d(self.unshuffle(infrared), kernel, self.infrared.bias, padding=1)
         else:
             held = infrared * present.to(infrared.dtype)[:, :, None, None]
@@ -313,7 +314,7 @@ class PixelNet(nn.Module):
         kernel = torch.cat([head.weight for head in heads])
         bias = torch.cat([head.bias for head in heads if head.bias is not None])
         logits = F.conv2d(z, kernel, bias, padding=1)
-        covers, uses = logits.split([head.out_channels for head in heads], 1)
+        covers, uses = logits[:, : self.covers.out_channels], logits[:, self.covers.out_channels :]
         return DenseFeatures(half=z, cover=self.shuffle(covers), use_half=uses)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:

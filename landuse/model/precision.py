@@ -56,7 +56,7 @@ class PrecisionTiming:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16; of a CPU False also where PyTorch cannot tell."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     tell = getattr(torch.cpu, "get_capabilities", None)  # newer versions have it
     known = {} if tell is None else tell()
     return any(known.get(name, False) for name in _CPU_FEATURES)
