@@ -37,6 +37,8 @@ bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.full_tile
+	$(BIN)/python -m tests.benchmarks.dense_loop
+	$(BIN)/python -m tests.benchmarks.device --device cpu --side-px 512 --map-px 0 --batch 32
 	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel \
 		--tensorflow-python $(TENSORFLOW))
 

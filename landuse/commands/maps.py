@@ -19,6 +19,7 @@ from landuse.commands.options import (
     ImageScaleOption,
     JsonOption,
     OverwriteOption,
+    PrecisionOption,
     PrivateHostsOption,
     QuietOption,
     one_of,
@@ -30,6 +31,7 @@ from landuse.commands.terminal import (
     print_any_estimate,
     print_any_report,
     print_json,
+    print_precision,
     print_report,
 )
 from landuse.errors import IncompleteError, UsageError
@@ -60,7 +62,17 @@ MAP_PANELS = {
     "Smoothing": ("smooth", "smooth_px"),
     "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
     "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
-    "The run": ("dry_run", "calibrate", "device", "workers", "scheduler", "block_px", "as_json", "quiet"),
+    "The run": (
+        "dry_run",
+        "calibrate",
+        "device",
+        "precision",
+        "workers",
+        "scheduler",
+        "block_px",
+        "as_json",
+        "quiet",
+    ),
 }
 """Options of ``landuse map`` as its help groups them."""
 
@@ -201,6 +213,7 @@ def map_command(
     ] = 7,
     allow_private_hosts: PrivateHostsOption = False,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -316,7 +329,7 @@ def map_command(
     """Map an area: find scenes, read, classify, write GeoTIFF, GeoPackage and a page."""
     from landuse.legends.legend import load_legend
     from landuse.workflows.imagery.one_step import ImageFacts, requested_source
-    from landuse.workflows.mapping.map_area import load_classifier, requested_cluster
+    from landuse.workflows.mapping.map_area import load_classifier, requested_cluster, with_precision
     from landuse.workflows.mapping.request import (
         MapRequest,
         requested_area,
@@ -328,6 +341,11 @@ def map_command(
 
     if calibrate and not dry_run:
         raise UsageError("--calibrate is for --dry-run, which it makes surer. Give both, or neither.")
+    if scheduler is not None and precision == "auto":
+        raise UsageError(
+            "--precision auto times this machine, and the workers of --scheduler are others. Give fp32 or "
+            "bf16."
+        )
     cluster = requested_cluster(scheduler, workers, model, device)
     facts = ImageFacts(
         level=level,
@@ -356,6 +374,7 @@ def map_command(
         fuse=fuse,
         smooth=smooth,
         smooth_px=smooth_px,
+        precision=precision,
         probabilities=probabilities,
         vectors=requested_vectors(
             vector_format=vector_format,
@@ -371,8 +390,10 @@ def map_command(
         block_px=block_px,
         allow_private_hosts=allow_private_hosts,
     )
-    # On a cluster the workers compute: this process only asks the model what it needs.
-    classifier = load_classifier(model, device if cluster is None else "cpu")
+    # On a cluster the workers compute: this process only asks the model what it needs, or how fast it is.
+    here = cluster is None or precision == "auto"
+    classifier = with_precision(load_classifier(model, device if here else "cpu"), precision)
+    print_precision(classifier, quiet=quiet)
     if dry_run:
         from landuse.workflows.mapping.dry_run import estimate_any
 

@@ -42,6 +42,15 @@ DeviceOption = Annotated[
     str,
     typer.Option(help="auto, cpu, cuda or cuda:INDEX.", autocompletion=one_of("auto", "cpu", "cuda")),
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        help="Arithmetic of a model that classifies each pixel. fp32: the same map on every machine. bf16: "
+        "about twice as fast on processors that compute in it, much slower on others; some pixels differ. "
+        "auto: times both here, says what each takes, and takes the faster one.",
+        autocompletion=one_of("fp32", "bf16", "auto"),
+    ),
+]
 ModelOption = Annotated[
     str,
     typer.Option(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.cells import ClassArea
     from landuse.pipeline.search.find_scenes import SourceOutcome
     from landuse.workflows.demo.run_demo import DemoResult
+    from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.dry_run import Cost, RunEstimate, ZonesEstimate
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
@@ -323,6 +324,17 @@ def transfer_progress(*, quiet: bool) -> Iterator[Callable[[Transfer], None]]:
             bar.update(tasks[stage], total=transfer.total, completed=done, amount=amount)
 
         yield on_progress
+
+
+def print_precision(classifier: Classifier, *, quiet: bool) -> None:
+    """What ``--precision auto`` measured and chose, on stderr; nothing where nothing was measured."""
+    timings = getattr(classifier, "timings", ())
+    if quiet or not timings:
+        return
+    told = ", ".join(map(str, timings))
+    if len(timings) == 1:
+        told += "; this machine does not compute in bf16"
+    typer.echo(f"precision   {told}: {classifier.precision} is taken", err=True)  # type: ignore[union-attr]  # what has timings has a precision
 
 
 def print_json(values: Mapping[str, object]) -> None:

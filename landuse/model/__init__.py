@@ -8,6 +8,9 @@ DEFAULT_MODEL = "balanced-fast-rgb"
 MAP_MODEL = "balanced-pixel"
 """The shipped model that maps are made with when none is named: it classifies each pixel."""
 
+PRECISIONS = ("fp32", "bf16", "auto")
+"""Arithmetic of a model of pixels: float32, bfloat16, or what is measured to be faster."""
+
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the models that come with the package lie."""
 

@@ -40,8 +40,11 @@ def with_prior(cover_logits: Tensor, present: Tensor, contract: ModelContract) -
     logits = cover_logits.float()
     if contract.pixels is None or not contract.pixels.visible_cover_bias:
         return logits
+    without = (present == 0).all(1)
+    if not bool(without.any()):
+        return logits
     bias = logits.new_tensor(contract.pixels.visible_cover_bias)[None, :, None, None]
-    return logits + bias * (present == 0).all(1)[:, None, None, None]
+    return logits + bias * without[:, None, None, None]
 
 
 def cover_shares(cover_logits: Tensor, outputs: PixelOutputs) -> Tensor:

@@ -62,7 +62,7 @@ class DoubtMeter:
         """
         if contract.spectra is None:
             raise ValueError(f"model {contract.name} does not know its spectra")
-        there = [contract.bands.index(band) for band in bands]
+        self._there = there = [contract.bands.index(band) for band in bands]
         visible = len(contract.required_bands)
         views = dict.fromkeys((tuple(there[:visible]), tuple(there[: visible + 1]), tuple(there)))
         self._views = [_View(contract.spectra, columns, device) for columns in views]
@@ -71,9 +71,12 @@ class DoubtMeter:
         """Doubt of each pixel, 0..1, (H, W): 0.5 is as rare as the rarest of what training showed.
 
         Args:
-            input_dn: (1, bands of the contract, H, W), not clipped; sides are multiples of ``CELL_PX``.
+            input_dn: (1, bands, H, W), not clipped: those that are there, or all of the contract's; sides are
+                multiples of ``CELL_PX``.
         """
-        spectra = spectra_of(input_dn)[0]  # (bands, rows, cols)
+        if input_dn.shape[1] != len(self._there):
+            input_dn = input_dn[:, self._there]
+        spectra = spectra_of(input_dn)[0]  # (bands that are there, rows, cols)
         rarity = torch.stack([view.rarity(spectra) for view in self._views]).amax(0)
         near = F.avg_pool2d(
             rarity.sigmoid()[None, None], AROUND_CELLS, 1, AROUND_CELLS // 2, count_include_pad=False
@@ -94,10 +97,9 @@ class _Part:
 
 
 class _View:
-    """The mixture over some of the bands."""
+    """The mixture over the first of the bands that are there."""
 
     def __init__(self, known: KnownSpectra, columns: tuple[int, ...], device: torch.device) -> None:
-        self._columns = list(columns)
         chosen = np.array(columns)
         self._parts = []
         for weight, mean, factor in zip(known.weights, known.means, factors_of(known), strict=True):
@@ -113,15 +115,14 @@ class _View:
                 )
             )
         drawn = torch.tensor(draw(known, SAMPLES).T, dtype=torch.float32, device=device)
-        density = self._log_density(drawn[:, None]).flatten().cpu().numpy()
+        density = self._log_density(drawn[list(columns), None]).flatten().cpu().numpy()
         self._least = float(np.quantile(density, known.rare))
 
     def rarity(self, spectra: Tensor) -> Tensor:
         """How far below the least usual one the logarithm of the density is, (rows, cols)."""
-        return self._least - self._log_density(spectra)
+        return self._least - self._log_density(spectra[: len(self._parts[0].centre)])
 
-    def _log_density(self, spectra: Tensor) -> Tensor:
-        values = spectra[self._columns]
+    def _log_density(self, values: Tensor) -> Tensor:
         flat = values.flatten(1)  # (n, cells)
         total = flat.new_full(flat.shape[1:], -torch.inf)
         for part in self._parts:

@@ -196,10 +196,11 @@ class SqueezeExcite(nn.Module):
     def gate(self, x: Tensor, window: int | None = None) -> Tensor:
         """Gate in 0..1 for ``(B, C, H, W)``: ``(B, C, 1, 1)``, or of the same shape for moving windows."""
         if window is None:
-            pooled = x.mean((2, 3), keepdim=True)
+            hidden = self.reduce(x.mean((2, 3), keepdim=True))
         else:
-            pooled = moving_mean(moving_mean(x, window, 3), window, 2)
-        return torch.sigmoid(self.expand(F.relu(self.reduce(pooled))))
+            # The mean of sums is the sum of means: it is taken of the few channels, not of the many.
+            hidden = moving_mean(moving_mean(self.reduce(x), window, 3), window, 2)
+        return torch.sigmoid_(self.expand(F.relu(hidden)))
 
     def forward(self, x: Tensor, window: int | None = None) -> Tensor:
         """Features ``(B, C, H, W)`` with each channel scaled by its gate, same shape."""
@@ -223,17 +224,20 @@ class CoordinateAttention(nn.Module):
             height = x.shape[2]
             rows = x.mean(3, keepdim=True)  # (B, C, H, 1)
             cols = x.mean(2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
-            both = self._encode(torch.cat([rows, cols], 2))  # (B, C/r, H+W, 1)
+            both = self._encode(self.reduce(torch.cat([rows, cols], 2)))  # (B, C/r, H+W, 1)
             row_code, col_code = both[:, :, :height], both[:, :, height:].transpose(2, 3)
         else:
-            row_code = self._encode(moving_mean(x, window, 3))  # (B, C/r, H, W)
-            col_code = self._encode(moving_mean(x, window, 2))  # (B, C/r, H, W)
-        row_gate = torch.sigmoid(self.expand_row(row_code))  # (B, C, H, 1 or W)
-        col_gate = torch.sigmoid(self.expand_col(col_code))  # (B, C, 1 or H, W)
-        return row_gate * col_gate  # (B, C, H, W)
+            reduced = self.reduce(x)  # before the means, as in ``SqueezeExcite``
+            row_code = self._encode(moving_mean(reduced, window, 3))  # (B, C/r, H, W)
+            col_code = self._encode(moving_mean(reduced, window, 2))  # (B, C/r, H, W)
+        row_gate = torch.sigmoid_(self.expand_row(row_code))  # (B, C, H, 1 or W)
+        col_gate = torch.sigmoid_(self.expand_col(col_code))  # (B, C, 1 or H, W)
+        if window is None or torch.is_grad_enabled():
+            return row_gate * col_gate  # (B, C, H, W)
+        return row_gate.mul_(col_gate)
 
-    def _encode(self, pooled: Tensor) -> Tensor:
-        encoded: Tensor = F.hardswish(self.norm(self.reduce(pooled)))  # (B, C/r, h, w)
+    def _encode(self, reduced: Tensor) -> Tensor:
+        encoded: Tensor = F.hardswish(self.norm(reduced))  # (B, C/r, h, w)
         return encoded
 
     def forward(self, x: Tensor, window: int | None = None) -> Tensor:
@@ -255,7 +259,10 @@ class BalancedAttention(nn.Module):
         # Both scale the same features, so their gates are blended: half the passes over large maps.
         channel = self.channel.gate(x, window)
         a = torch.sigmoid(self.balance).to(channel.dtype)
-        return x * torch.lerp(channel, self.coordinate.gate(x, window), a)  # (B, C, H, W)
+        coordinate = self.coordinate.gate(x, window)
+        if window is None or torch.is_grad_enabled():
+            return x * torch.lerp(channel, coordinate, a)  # (B, C, H, W)
+        return channel.lerp_(coordinate, a).mul_(x)  # in place: maps of whole scenes are large
 
 
 class DropBlock(nn.Module):
@@ -313,7 +320,7 @@ class ResidualBlock(nn.Module):
         y = self.norm2(self.conv2(y))
         if isinstance(self.attention, BalancedAttention):
             y = self.attention(y, window)
-        return F.relu(y + self.shortcut(x), inplace=True)
+        return F.relu(y.add_(self.shortcut(x)), inplace=True)
 
 
 class BalancedNet(PatchNetwork):

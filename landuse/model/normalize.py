@@ -18,6 +18,8 @@ from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 PATH_DN = {
@@ -90,17 +92,25 @@ def level_inputs(bands: tuple[str, ...]) -> tuple[LevelInput, ...]:
     )
 
 
-def _per_band(values: tuple[float, ...], like: Tensor) -> Tensor:
+def _per_band(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
 
 
-def bring_to_input(dn: Tensor, contract: ModelContract, level: str) -> Tensor:
+def _of_bands(values: tuple[float, ...], contract: ModelContract, bands: Sequence[str] | None) -> list[float]:
+    """Of a value for each of the contract's bands those of some of them; None: all."""
+    return [values[contract.bands.index(band)] for band in (contract.bands if bands is None else bands)]
+
+
+def bring_to_input(
+    dn: Tensor, contract: ModelContract, level: str, bands: Sequence[str] | None = None
+) -> Tensor:
     """DN of one level to the network's input DN.
 
     Args:
         dn: (B, bands, H, W), reflectance x 10000, any numeric dtype.
         contract: names the bands and the level's transform.
         level: ``"L1C"`` or ``"L2A"``.
+        bands: those of the contract's that ``dn`` holds; None: all.
 
     Returns:
         (B, bands, H, W) float32, not yet clipped.
@@ -114,23 +124,27 @@ def bring_to_input(dn: Tensor, contract: ModelContract, level: str) -> Tensor:
             f"Model {contract.name} reads {', '.join(e.level for e in contract.levels)}; the imagery "
             f"is {level}. Choose another --model or a source of that level."
         )
-    if dn.ndim != 4 or dn.shape[1] != len(contract.bands):
+    held = contract.bands if bands is None else bands
+    if dn.ndim != 4 or dn.shape[1] != len(held):
         raise ModelError(
-            f"Model {contract.name} takes (batch, {len(contract.bands)}, height, width) with bands "
-            f"{', '.join(contract.bands)}; it was given {tuple(dn.shape)}."
+            f"Model {contract.name} takes (batch, {len(held)}, height, width) with bands "
+            f"{', '.join(held)}; it was given {tuple(dn.shape)}."
         )
-    gain, offset = _per_band(entry.gain, dn), _per_band(entry.offset_dn, dn)
+    gain, offset = (
+        _per_band(_of_bands(values, contract, bands), dn) for values in (entry.gain, entry.offset_dn)
+    )
     return (dn.to(torch.float32) * gain).add_(offset)  # in place: blocks are large
 
 
-def to_unit(input_dn: Tensor, contract: ModelContract) -> Tensor:
+def to_unit(input_dn: Tensor, contract: ModelContract, bands: Sequence[str] | None = None) -> Tensor:
     """Input ``(B, bands, H, W)`` as shares of where each band saturates, float32, not yet clipped.
 
     Args:
         input_dn: input DN as of ``bring_to_input``; of a network of images their values 0..255.
         contract: names the saturation.
+        bands: those of the contract's that are held; None: all.
     """
-    return input_dn / _per_band(contract.saturation_dn, input_dn)
+    return input_dn / _per_band(_of_bands(contract.saturation_dn, contract, bands), input_dn)
 
 
 def preprocessed(unit: Tensor, preprocess: str) -> Tensor:
@@ -152,13 +166,21 @@ def preprocessed(unit: Tensor, preprocess: str) -> Tensor:
     return unit
 
 
-def standardize_unit(unit: Tensor, contract: ModelContract) -> Tensor:
+def standardize_unit(unit: Tensor, contract: ModelContract, bands: Sequence[str] | None = None) -> Tensor:
     """Shares of the saturation ``(B, bands, H, W)`` to what the first convolution reads, same shape."""
-    mean, std = _per_band(contract.mean, unit), _per_band(contract.std, unit)
+    mean, std = (
+        _per_band(_of_bands(values, contract, bands), unit) for values in (contract.mean, contract.std)
+    )
     shares = preprocessed(unit.clamp(0, 1), contract.preprocess)
     return (shares - mean).div_(std)  # in place: blocks are large
 
 
-def standardize(input_dn: Tensor, contract: ModelContract) -> Tensor:
-    """Input DN ``(B, bands, H, W)`` to what the first convolution reads, float32, same shape."""
-    return standardize_unit(to_unit(input_dn, contract), contract)
+def standardize(input_dn: Tensor, contract: ModelContract, bands: Sequence[str] | None = None) -> Tensor:
+    """Input DN ``(B, bands, H, W)`` to what the first convolution reads, float32, same shape.
+
+    Args:
+        input_dn: as of ``bring_to_input``.
+        contract: names what the bands are measured by.
+        bands: those of the contract's that are held; None: all.
+    """
+    return standardize_unit(to_unit(input_dn, contract, bands), contract, bands)

@@ -233,28 +233,42 @@ class PixelNet(nn.Module):
 
         Args:
             x: (B, visible + infrared, H, W), standardised; H and W are multiples of ``position_px``.
-                Whatever stands in a missing band is not looked at.
+                Whatever stands in a missing band is not looked at. In use bands that no image has may be
+                left out.
             present: (B, infrared) or (1, infrared), 1 where a band is there, 0 where it is missing.
         """
         visible, infrared = x[:, : self.config.visible], x[:, self.config.visible :]
-        seen = F.relu(self.visible_norm(self.visible(self.unshuffle(visible))), inplace=True)
+        seen = self.visible_norm(self.visible(self.unshuffle(visible)))
         unseen = (1 - present.float()) @ self.missing.float()  # (B, branch)
-        if bool((present == 0).all()) and not self.training:
-            # A batch without infrared, in use: the branch's convolution would be of zeros.
-            constant = self.infrared_norm(seen.new_zeros((1, self.config.branch, 1, 1)))
-            bias = self.infrared.bias
-            if bias is not None:  # the norm is folded into the convolution
-                constant = bias.to(seen.dtype)[None, :, None, None]
-            felt = F.relu(constant + unseen[:, :, None, None].to(seen.dtype)).expand_as(seen)
-        else:
-            there = infrared * present.to(infrared.dtype)[:, :, None, None]
-            felt = self.infrared_norm(self.infrared(self.unshuffle(there)))
-            felt = F.relu(felt + unseen[:, :, None, None].to(felt.dtype), inplace=True)
-        stem = torch.cat([seen, felt], 1)
+        felt = self._felt(infrared, present, seen) + unseen[:, :, None, None].to(seen.dtype)
+        stem = F.relu(torch.cat([seen, felt.expand_as(seen)], 1), inplace=True)
         window = self.config.window_px
         half = _through(self.stage1, stem, window // 2)
         quarter = _through(self.stage2, half, window // 4)
         return Pyramid(stem, half, quarter, _through(self.stage3, quarter, window // 8))
+
+    def _felt(self, infrared: Tensor, present: Tensor, seen: Tensor) -> Tensor:
+        """What the infrared branch's convolution makes of the bands that are there.
+
+        It is like ``seen``, or (1, branch, 1, 1) where no band is there.
+        """
+        if not self.training and bool((present == present[:1]).all()):
+            # In use all images have the same bands: the convolution of the others would be of zeros.
+            there = present[0].nonzero().flatten().tolist()
+            if not there:
+                constant = self.infrared_norm(seen.new_zeros((1, self.config.branch, 1, 1)))
+                bias = self.infrared.bias
+                # With a bias the norm is folded into the convolution.
+                return constant if bias is None else bias.to(seen.dtype)[None, :, None, None]
+            if len(there) < infrared.shape[1]:
+                infrared = infrared[:, there]
+            of_bands = [4 * band + place for band in there for place in range(4)]  # as unshuffling has them
+            kernel = self.infrared.weight[:, of_bands]
+            felt = F.conv2d(self.unshuffle(infrared), kernel, self.infrared.bias, padding=1)
+        else:
+            held = infrared * present.to(infrared.dtype)[:, :, None, None]
+            felt = self.infrared(self.unshuffle(held))
+        return self.infrared_norm(felt)  # type: ignore[no-any-return]  # nn.Module calls are untyped in torch
 
     def patch_evidence(self, pyramid: Pyramid) -> Tensor:
         """Evidence of each use (logits) at each position, (B, uses, H/8, W/8); its mean is a patch's."""
@@ -272,18 +286,36 @@ class PixelNet(nn.Module):
     def decoded(self, pyramid: Pyramid) -> Tensor:
         """The last features of the dense head, (B, decoder[1], H/2, W/2)."""
         coarse = _doubled(self.from_eighth_norm(self.from_eighth(pyramid.eighth)))
-        y = F.relu(self.from_quarter_norm(self.from_quarter(pyramid.quarter)) + coarse, inplace=True)
+        y = F.relu(self.from_quarter_norm(self.from_quarter(pyramid.quarter)).add_(coarse), inplace=True)
         y = F.relu(self.mix_quarter_norm(self.mix_quarter(y)), inplace=True)
         coarse = _doubled(self.to_half_norm(self.to_half(y)))
-        fine = torch.cat([pyramid.half, pyramid.stem], 1)
-        z = F.relu(self.from_half_norm(self.from_half(fine)) + coarse, inplace=True)
+        z = F.relu(self.from_half_norm(self._from_half(pyramid)).add_(coarse), inplace=True)
         z = F.relu(self.mix_half_norm(self.mix_half(z)), inplace=True)
         return z
+
+    def _from_half(self, pyramid: Pyramid) -> Tensor:
+        """``from_half`` of the half and the stem together."""
+        if torch.is_grad_enabled():
+            joined: Tensor = self.from_half(torch.cat([pyramid.half, pyramid.stem], 1))
+            return joined
+        # A convolution of two maps is the sum of one of each: they need not be copied side by side.
+        kernel = self.from_half.weight
+        split = pyramid.half.shape[1]
+        own = F.conv2d(pyramid.half, kernel[:, :split], self.from_half.bias)
+        return own.add_(F.conv2d(pyramid.stem, kernel[:, split:]))
 
     def dense_features(self, pyramid: Pyramid) -> DenseFeatures:
         """What ``dense`` makes its logits of, and these, for a ``ClassHead``."""
         z = self.decoded(pyramid)
-        return DenseFeatures(half=z, cover=self.shuffle(self.covers(z)), use_half=self.uses(z))
+        if torch.is_grad_enabled():
+            return DenseFeatures(half=z, cover=self.shuffle(self.covers(z)), use_half=self.uses(z))
+        # Both heads in one convolution: one of few channels takes as long as one of more.
+        heads = (self.covers, self.uses)
+        kernel = torch.cat([head.weight for head in heads])
+        bias = torch.cat([head.bias for head in heads if head.bias is not None])
+        logits = F.conv2d(z, kernel, bias, padding=1)
+        covers, uses = logits[:, : self.covers.out_channels], logits[:, self.covers.out_channels :]
+        return DenseFeatures(half=z, cover=self.shuffle(covers), use_half=uses)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Logits of patches, (B, uses); ``x`` and ``present`` as for ``features``."""

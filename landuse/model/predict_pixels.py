@@ -6,6 +6,7 @@ caller gives more of the imagery than it needs an answer for (``landuse.pipeline
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -13,12 +14,14 @@ import numpy as np
 import torch
 
 from landuse.errors import ModelError, UsageError
+from landuse.model import PRECISIONS
 from landuse.model.checkpoint import load_pixel_checkpoint, model_path
 from landuse.model.cover_and_use import combine, cover_shares, with_prior
 from landuse.model.devices import resolve_device
 from landuse.model.doubt import DoubtMeter
 from landuse.model.networks import fold_norms
 from landuse.model.normalize import bring_to_input, standardize
+from landuse.model.precision import fastest, measure_precisions
 from landuse.model.predict import file_sha256, full_float32
 
 if TYPE_CHECKING:
@@ -30,9 +33,7 @@ if TYPE_CHECKING:
 
     from landuse.contract import ModelContract
     from landuse.model.pixel_network import DenseFeatures, PixelNet
-
-PRECISIONS = ("auto", "fp32", "bf16")
-"""``auto``: bfloat16 on a GPU that computes in it, else float32."""
+    from landuse.model.precision import PrecisionTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +56,7 @@ class PixelPredictor:
         contract: bands, levels, classes and covers.
         device: where the network runs.
         precision: ``"fp32"`` or ``"bf16"``, of the convolutions; all else is float32.
+        timings: what ``auto`` chose the precision by; empty where it was given.
         weights_sha256: SHA-256 of the checkpoint's file, in hex: what a run's hash and report name.
         weights_path: the checkpoint's file, where it came from one.
     """
@@ -65,32 +67,31 @@ class PixelPredictor:
         contract: ModelContract,
         *,
         device: torch.device,
-        precision: str = "auto",
+        precision: str = "fp32",
         weights_sha256: str,
         weights_path: Path | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"--precision {precision!r} is unknown. Choose {', '.join(PRECISIONS)}.")
-        if precision == "auto":
-            half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            precision = "bf16" if half else "fp32"
+        _check_precision(precision)
         self.contract = contract
         self.device = device
-        self.precision = precision
+        self.precision = "fp32"
+        self.timings: tuple[PrecisionTiming, ...] = ()
         self.weights_sha256 = weights_sha256
         self.weights_path = weights_path
         self._meters: dict[tuple[str, ...], DoubtMeter] = {}
         self._network = network.eval().to(device=device, dtype=torch.float32)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+        self._choose(precision)
 
     @classmethod
-    def load(cls, model: str, device: str = "auto", precision: str = "auto") -> Self:
+    def load(cls, model: str, device: str = "auto", precision: str = "fp32") -> Self:
         """The predictor of a shipped model's name or of a checkpoint's path.
 
         Args:
             model: name or path.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
-            precision: one of ``PRECISIONS``; bfloat16 is faster on processors that compute in it.
+            precision: ``fp32``; ``bf16``, which is faster on processors that compute in it; or ``auto``,
+                which times both.
 
         Raises:
             ModelError: there is no such model, its file is corrupt or foreign, or it classifies patches.
@@ -108,6 +109,25 @@ class PixelPredictor:
             weights_sha256=file_sha256(path),
             weights_path=path,
         )
+
+    def in_precision(self, precision: str) -> Self:
+        """The same network computing in another precision: ``fp32``, ``bf16`` or ``auto``.
+
+        Raises:
+            UsageError: the precision is unknown.
+        """
+        _check_precision(precision)
+        other = copy(self)
+        other._choose(precision)
+        return other
+
+    def _choose(self, precision: str) -> None:
+        self.timings = ()
+        if precision == "auto":
+            self.precision = "fp32"
+            self.timings = measure_precisions(self)
+            precision = fastest(self.timings)
+        self.precision = precision
 
     @property
     def position_px(self) -> int:
@@ -129,9 +149,11 @@ class PixelPredictor:
         Example:
             >>> scores = PixelPredictor.load("balanced-pixel").pixel_scores(dn, ("B04", "B03", "B02"), "L2A")
         """
-        input_dn, present = self._input_dn(dn, tuple(bands), level)
+        # A head for learned classes has weights for every band; else those that are missing cost nothing.
+        held = self.contract.bands if self.contract.learned is not None else tuple(bands)
+        input_dn, present = self._input_dn(dn, tuple(bands), level, held)
         with full_float32():
-            classes, of_cover = self._shares(self._standardized(input_dn), present)
+            classes, of_cover = self._shares(self._standardized(input_dn, held), present)
             doubt = self._meter(tuple(bands))(input_dn).cpu().numpy() if self.contract.tells_doubt else None
         return PixelScores(landuse=classes[0].cpu().numpy(), cover=of_cover[0].cpu().numpy(), doubt=doubt)
 
@@ -170,14 +192,17 @@ class PixelPredictor:
 
     def _input(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> tuple[Tensor, Tensor]:
         """(1, bands of the contract, H, W) and which of the optional ones are there, (1, optional)."""
-        input_dn, present = self._input_dn(dn, bands, level)
-        return self._standardized(input_dn), present
+        held = self.contract.bands
+        input_dn, present = self._input_dn(dn, bands, level, held)
+        return self._standardized(input_dn, held), present
 
-    def _standardized(self, input_dn: Tensor) -> Tensor:
-        return standardize(input_dn, self.contract).contiguous(memory_format=torch.channels_last)
+    def _standardized(self, input_dn: Tensor, held: tuple[str, ...]) -> Tensor:
+        return standardize(input_dn, self.contract, held).contiguous(memory_format=torch.channels_last)
 
-    def _input_dn(self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str) -> tuple[Tensor, Tensor]:
-        """What ``_input`` makes, in DN that are neither clipped nor standardised."""
+    def _input_dn(
+        self, dn: NDArray[np.uint16], bands: tuple[str, ...], level: str, held: tuple[str, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """What ``_input`` makes, in DN that are neither clipped nor standardised, of the bands ``held``."""
         contract = self.contract
         known = [band for band in contract.bands if band in bands]
         missing = [band for band in contract.required_bands if band not in bands]
@@ -199,9 +224,18 @@ class PixelPredictor:
                 f"Model {contract.name} takes blocks whose sides are multiples of {side} px; it was given "
                 f"{dn.shape[1]} x {dn.shape[2]} px. Pad the block."
             )
-        # Filled by numpy: torch has no indexed assignment of uint16.
-        whole = np.zeros((1, len(contract.bands), *dn.shape[1:]), np.uint16)
-        whole[0, [contract.bands.index(band) for band in bands]] = dn
-        stored = torch.from_numpy(whole).to(self.device)
+        whole = dn[None]
+        if held != bands:
+            # Filled by numpy: torch has no indexed assignment of uint16.
+            whole = np.zeros((1, len(held), *dn.shape[1:]), np.uint16)
+            whole[0, [held.index(band) for band in bands]] = dn
+        stored = torch.from_numpy(np.ascontiguousarray(whole))
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computing
+            stored = stored.pin_memory().to(self.device, non_blocking=True)
         present = torch.tensor([[float(band in bands) for band in contract.optional_bands]])
-        return bring_to_input(stored, contract, level), present.to(self.device)
+        return bring_to_input(stored, contract, level, held), present.to(self.device)
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision!r} is unknown. Use {', '.join(PRECISIONS)}.")

@@ -19,6 +19,7 @@ from landuse.errors import ModelError, UsageError
 from landuse.legends.legend import load_legend
 from landuse.model import MAP_MODEL
 from landuse.model.foreign.contract import ForeignModel
+from landuse.model.memory import reused_memory
 from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
@@ -32,7 +33,7 @@ from landuse.workflows.imagery.bands import parse_band_name
 from landuse.workflows.mapping.assemble import CellTally
 from landuse.workflows.mapping.classify_block import BlockInput, classify_block, work_of
 from landuse.workflows.mapping.in_process import read_ahead
-from landuse.workflows.mapping.map_area import load_classifier, plan_map
+from landuse.workflows.mapping.map_area import load_classifier, plan_map, with_precision
 from landuse.workflows.mapping.request import MapRequest
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def classify(
     cell_m: float | None = None,
     stride_px: int | None = None,
     device: str = "auto",
+    precision: str = "fp32",
     smooth: float | str = 0.0,
     smooth_px: int = SMOOTH_PX,
     probabilities: bool = False,
@@ -88,6 +90,7 @@ def classify(
         cell_m: side of a cell of the map in metres, of a model that classifies each pixel; None: 10.
         stride_px: side of a cell in pixels, of a model that classifies patches; None: 16.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
+        precision: arithmetic of a model of pixels, as of ``map``: ``"fp32"``, ``"bf16"`` or ``"auto"``.
         smooth: how strongly class probabilities are smoothed, as of ``map``; 0: not at all.
         smooth_px: side of the window in which they are, in pixels: odd, 3 to 11.
         probabilities: also give every class's probability.
@@ -124,7 +127,9 @@ def classify(
         raise UsageError(f"smooth {smooth!r:.60} is no strength. Give 0.5, say.")
     if isinstance(smooth_px, bool) or not isinstance(smooth_px, int):
         raise UsageError(f"smooth_px {smooth_px!r:.60} is no whole number of pixels. Give 7, say.")
-    classifier = load_classifier(model if isinstance(model, ForeignModel) else str(model), device)
+    classifier = with_precision(
+        load_classifier(model if isinstance(model, ForeignModel) else str(model), device), precision
+    )
     held = _held(data, level, scale, offset, classifier.contract.resolution_m)
     needed = classifier.contract.required_bands
     missing = [band for band in needed if band not in held.scene.bands]
@@ -142,6 +147,7 @@ def classify(
         stride_px=stride_px,
         smooth=smooth,
         smooth_px=smooth_px,
+        precision=precision,
         probabilities=probabilities,
         legend=None if legend is None else load_legend(str(legend), "legend"),
     )
@@ -157,7 +163,7 @@ def classify(
     doubt = np.zeros((int(plan.tells_doubt), plan.rows, plan.cols), np.uint8)
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
     tally = CellTally(plan, plan.scenes)
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(1) as reader, reused_memory():
         for block, given in read_ahead(plan.blocks, read, reader):
             content = classify_block(plan, block, classifier, given)
             cells = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]

@@ -4,8 +4,8 @@
 mirrors a real scene of 13 bands into a square and has it classified by processes that live side by side, each
 on the same cores with the same number of threads: Dynamic World's SavedModel under TensorFlow, whose
 environment the given Python is of, and the model in each band set and precision. Round after round each
-runs once while the others wait; what is quoted are medians of seconds and of ratios within a round, which
-others' work on the machine disturbs less.
+runs once while the others wait; what is quoted are medians of processor seconds and of ratios within a round,
+which others' work on the machine disturbs less.
 First the run proves that Dynamic World is called rightly: its labels of the scene are those it is known by.
 """
 
@@ -51,7 +51,7 @@ class Side:
         self._answer("ready")
 
     def ask(self, line: str) -> float:
-        """Have a line carried out; its seconds."""
+        """Have a line carried out; its processor seconds."""
         if self._process.stdin is None:
             raise RuntimeError("the worker has no input")
         self._process.stdin.write(f"{line}\n")
@@ -128,6 +128,8 @@ def timings(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Si
 
 def table(seconds: dict[str, dict[str, list[float]]], megapixels: float) -> str:
     """Medians of seconds a megapixel, of seconds a tile, and of the ratio to Dynamic World within rounds.
+
+    A ratio is told with the least and the largest of any round.
 
     Args:
         seconds: by side and kind, one value a round.

@@ -36,12 +36,13 @@ NETWORK = """
 import json, sys, time
 import numpy as np
 import torch
+from landuse.model.memory import reused_memory
 from landuse.model.predict import full_float32
 from landuse.model.predict_pixels import PixelPredictor
 model, sizes, bands = sys.argv[1], json.loads(sys.argv[2]), tuple(sys.argv[3].split(","))
 predictor = PixelPredictor.load(model, "cpu")
 rng = np.random.default_rng(0)
-with torch.inference_mode(), full_float32():
+with torch.inference_mode(), full_float32(), reused_memory():
     for rows, cols, times in sizes:
         dn = rng.integers(300, 3000, (len(bands), rows, cols)).astype(np.uint16)
         x, present = predictor._input(dn, bands, "L2A")

@@ -150,6 +150,9 @@ class RunPlan:
     is."""
     smooth_px: int = 0
     """Side of the window of the smoothing in pixels; 0 without."""
+    precision: str = ""
+    """Arithmetic of the network's convolutions, of a model of pixels: ``"fp32"`` or ``"bf16"``; empty of
+    others, which have no choice."""
     probabilities: bool
     """Whether blocks keep every class's probability. It does not decide pixels."""
     blocks: tuple[Block, ...]
@@ -301,6 +304,8 @@ class RunPlan:
             values["legend"] = {"of": self.legend.of, "colors": self.legend.colors}
         if self.fuse == "pixels":
             del values["fuse"]
+        if self.precision != "bf16":  # digests are older than the choice
+            del values["precision"]
         for scene in values["scenes"]:
             for name in ("provider", "view", "mirrors", "platform", "tile", "item_href"):
                 del scene[name]
@@ -649,6 +654,7 @@ def make_plan(
     probabilities: bool = False,
     min_confidence: float = 0.0,
     smoothing: Smoothing | None = None,
+    precision: str = "",
     block_px: int | None = None,
     crs: str | None = None,
     told_in: Legend | None = None,
@@ -669,6 +675,7 @@ def make_plan(
         bands: which of the bands that the model can do without to read: one of ``BAND_SETS``.
         probabilities: whether blocks keep every class's probability.
         smoothing: of class probabilities; None: none.
+        precision: of the network's arithmetic; empty where the model has no choice.
         min_confidence: below it, times what doubt leaves of it, a cell has no class.
         block_px: side of a block in pixels; it decides memory, not results. None takes ``BLOCK_PX``.
         crs: UTM zone of the map; by default that of ``utm_crs``.
@@ -734,6 +741,7 @@ def make_plan(
         smooth=smoothing.strengths if smoothing.is_on else (),
         smooth_px=smoothing.window_px if smoothing.is_on else 0,
         thresholds=thresholds,
+        precision=precision,
         probabilities=probabilities or bool(thresholds),
         blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
     )

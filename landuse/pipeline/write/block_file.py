@@ -192,6 +192,18 @@ def is_unfinished(out: Store) -> bool:
     return any(PLAN_FILE in folder.names() for folder in _folders(out))
 
 
+def unfinished_precision(out: Store) -> str:
+    """In which precision the blocks that wait in ``out`` were computed; empty where none tells."""
+    for folder in _folders(out):
+        try:
+            told = json.loads(folder.read(PLAN_FILE) or b"")["precision"]
+        except (ValueError, TypeError, KeyError):  # no plan, or none of this version's
+            continue
+        if told in ("fp32", "bf16"):
+            return str(told)
+    return ""
+
+
 def remove_blocks(out: Store) -> None:
     """Remove all finished blocks, of whatever plan."""
     for folder in _folders(out):
@@ -228,6 +240,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
             ("engine", "engine"),
             ("composite", "composite"),
             ("fuse", "fuse"),
+            ("precision", "precision"),
         )
         if before[key] != now[key]
     ]

@@ -134,6 +134,7 @@ def key_of(request: MapRequest, plan: RunPlan, classifier: Classifier) -> str:
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
         "threads": torch.get_num_threads(),
         "model": plan.weights_sha256,
+        "precision": plan.precision,
         "bands": plan.bands,
         "level": plan.level,
         "masked": bool(mask_bands(plan.level, plan.scenes[0].bands)),

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
+from landuse.model.memory import reused_memory
 from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.block_file import block_name, read_block, write_block
 from landuse.redact import redact_href
@@ -222,7 +223,7 @@ def run_here(
     Returns:
         What was fetched beside what ``remote`` counts: nothing.
     """
-    with remote.readers(1) as reader:
+    with remote.readers(1) as reader, reused_memory():
         for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
             on_done(run_block(plan, block, given, classifier, folder))
     return Traffic(requests=0, fetched_bytes=0)

@@ -14,13 +14,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import shapely
 
 from landuse.contract import RGB8
 from landuse.errors import IncompleteError, ModelError, OutputError, UsageError
-from landuse.model import shipped_models
+from landuse.model import PRECISIONS, shipped_models
 from landuse.model.foreign.contract import ForeignModel
 from landuse.pipeline.blocks.plan import (
     RunPlan,
@@ -40,7 +40,7 @@ from landuse.pipeline.read.cloud_survey import Survey, survey
 from landuse.pipeline.read.read_scene import pixel_m_of
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.search.find_scenes import Found, SceneQuery, search_sources
-from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks
+from landuse.pipeline.write.block_file import is_unfinished, open_blocks, remove_blocks, unfinished_precision
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.stac_catalog import add_to_catalog, check_catalog
 from landuse.workflows.mapping.assemble import OUTPUTS, Assembled, assemble
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from landuse.contract import ModelContract
+    from landuse.model.predict_pixels import PixelPredictor
     from landuse.pipeline.cells import Block
     from landuse.pipeline.remote.request_pool import Traffic
     from landuse.pipeline.scene import BandAsset, ReadFailure, Scene
@@ -99,6 +100,35 @@ def load_classifier(model: str | ForeignModel, device: str = "auto") -> Classifi
     from landuse.model.predict import Predictor
 
     return Predictor.load(model, device)
+
+
+def with_precision(classifier: Classifier, precision: str) -> Classifier:
+    """The classifier computing in a precision: ``fp32``, ``bf16``, or ``auto``, which measures.
+
+    Raises:
+        UsageError: the precision is unknown, or the model has no choice.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision!r} is unknown. Use {', '.join(PRECISIONS)}.")
+    if _precision_of(classifier):
+        return cast("PixelPredictor", classifier).in_precision(precision)
+    if precision == "bf16":
+        raise UsageError(
+            f"--precision bf16 is for models of pixels that landuse trained, and {classifier.contract.name} "
+            "is none. Leave it out, or choose another --model."
+        )
+    return classifier
+
+
+def _precision_of(classifier: Classifier) -> str:
+    """In which precision a classifier computes; empty where it has no choice."""
+    return str(getattr(classifier, "precision", ""))
+
+
+def _as_begun(request: MapRequest, classifier: Classifier, out: Store) -> Classifier:
+    """The classifier in the precision of the blocks that wait in ``out``, where it may be any."""
+    begun = unfinished_precision(out) if request.precision == "auto" else ""
+    return with_precision(classifier, begun) if begun and _precision_of(classifier) else classifier
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -247,6 +277,7 @@ def plan_map(
         composite=request.composite,
         fuse=request.fuse,
         smoothing=smoothing_of(request, contract),
+        precision=_precision_of(classifier),
         clip=request.area is not None and request.area.clip,
         asked=request.area is not None,
         block_px=request.block_px,
@@ -295,6 +326,7 @@ def map_area(
     began = time.monotonic()
     tally = Tally(on_progress)
     out = _destination(request, classifier)
+    classifier = _as_begun(request, classifier, out)
     tally.enter(Stage.SEARCH)
     found = found or find_scenes(request, classifier.contract)
     crs = choose_zone(request, classifier, found.scenes)

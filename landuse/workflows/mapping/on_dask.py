@@ -16,7 +16,7 @@ import time
 import uuid
 import weakref
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -30,12 +30,14 @@ from distributed.protocol import pickle as dask_pickle
 
 import landuse
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
+from landuse.model.memory import reused_memory
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.block_file import PLAN_FILE
 from landuse.redact import redact_href
 from landuse.workflows.mapping.classify_block import read_input
 from landuse.workflows.mapping.in_process import BlockDone, finished_block, run_block
+from landuse.workflows.mapping.map_area import with_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -142,6 +144,9 @@ class Site:
                     job.policy, providers=job.providers, folder=scratch, any_host=job.any_host
                 )
                 weakref.finalize(self, self._remote.__exit__, None, None, None)
+                memory = ExitStack()
+                memory.enter_context(reused_memory())
+                weakref.finalize(self, memory.close)
             return self._remote
 
     def _check(self) -> None:
@@ -165,14 +170,15 @@ class Site:
         # dask starts workers with one thread for numerical libraries; a thread's own setting counts.
         torch.set_num_threads(self.job.threads or worker.state.nthreads)
         device = worker_device(cluster.device, worker.name, self.job.gpus)
-        return _loaded(cluster.load, cluster.model, device, self.job.plan.weights_sha256)
+        plan = self.job.plan
+        return _loaded(cluster.load, cluster.model, device, plan.weights_sha256, plan.precision)
 
 
 @lru_cache(maxsize=1)
 def _loaded(
-    load: Callable[[str, str], Classifier], model: str, device: str, weights_sha256: str
+    load: Callable[[str, str], Classifier], model: str, device: str, weights_sha256: str, precision: str
 ) -> Classifier:
-    """The model, kept in the process for the next run of the same."""
+    """The model in the plan's precision, kept in the process for the next run of the same."""
     classifier = load(model, device)
     if classifier.weights_sha256 != weights_sha256:
         raise ModelError(
@@ -180,7 +186,7 @@ def _loaded(
             f"{classifier.weights_sha256[:12]}, the plan's has {weights_sha256[:12]}. Give every worker the "
             "same file."
         )
-    return classifier
+    return with_precision(classifier, precision) if precision else classifier
 
 
 def worker_device(device: str, name: object, gpus: int) -> str:

@@ -220,6 +220,7 @@ class MapReport:
                 "patch_px": plan.patch_px,
             },
             "engine": plan.engine,
+            "precision": plan.precision or None,
             "composite": plan.composite,
             "fuse": plan.fuse,
             "smooth": (

@@ -71,6 +71,8 @@ class MapRequest:
     """How strongly class probabilities are smoothed, as ``parse_smooth`` takes it; 0: not at all."""
     smooth_px: int = SMOOTH_PX
     """Side of the window in which they are, in pixels."""
+    precision: str = "fp32"
+    """What was asked for: ``"fp32"``, ``"bf16"`` or ``"auto"``; the classifier says what it is."""
     probabilities: bool = False
     """Also write every class's probability."""
     min_confidence: float = 0.0
@@ -137,6 +139,7 @@ class MapRequest:
                 *([str(self.season)] if self.season else []),
                 *([self.fuse] if self.fuse != "pixels" else []),
                 *([str(self.smooth), self.smooth_px] if self.smooth else []),
+                *([self.precision] if self.precision != "fp32" else []),
             ],
         )
 

@@ -86,6 +86,27 @@ def test_folded_norms_answer_the_same(net, row):
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize("row", [[1.0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]])
+def test_in_use_it_answers_as_in_training(net, row):
+    """Where no gradient is asked for, layers share convolutions and arrays; the oracle is the other way."""
+    fold_norms(net)
+    x, present = torch.randn(2, 7, 64, 48), torch.tensor([row]).expand(2, -1)
+    expected = net.dense_features(net.features(x.requires_grad_(), present))
+    with torch.inference_mode():
+        got = net.dense_features(net.features(x, present))
+    for name, one, other in zip(got._fields, got, expected, strict=True):
+        scale = float(other.detach().abs().max())
+        torch.testing.assert_close(one, other.detach(), rtol=1e-4, atol=1e-5 * scale, msg=name)
+
+
+@pytest.mark.parametrize("row", [[1.0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]])
+def test_bands_that_no_image_has_may_be_left_out(net, row):
+    x, present = torch.randn(2, 7, 32, 32), torch.tensor([row]).expand(2, -1)
+    held = [0, 1, 2, *(3 + index for index, there in enumerate(row) if there)]
+    for got, wanted in zip(answers(net, x[:, held], present), answers(net, x, present), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_the_shipped_layers_fit_their_budget():
     with torch.device("meta"):
         net = PixelNet(balanced_pixel(3, 7, 9, 10))

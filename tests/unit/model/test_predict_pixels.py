@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from landuse.errors import ModelError, UsageError
+from landuse.model import precision
 from landuse.model.checkpoint import load_pixel_checkpoint, save_checkpoint
 from landuse.model.cover_and_use import combine
 from landuse.model.normalize import bring_to_input, standardize
@@ -89,7 +90,7 @@ def test_a_predictor_says_what_it_is(weights, predictor):
     assert predictor.weights_path == weights
     assert (predictor.position_px, predictor.precision) == (8, "fp32")
     assert str(predictor.device) == "cpu"
-    assert PixelPredictor.load(str(weights), "cpu").precision == "fp32"  # auto, where there is no GPU
+    assert PixelPredictor.load(str(weights), "cpu").precision == "fp32"  # the same on every machine
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,31 @@ def test_what_cannot_be_loaded_is_refused(weights, checkpoint, tmp_path):
     save_checkpoint(broken, network, contract)
     with pytest.raises(ModelError, match="not finite"):
         PixelPredictor.load(str(broken), "cpu")
+
+
+def test_a_precision_is_chosen_by_a_measurement(predictor, monkeypatch):
+    monkeypatch.setattr(precision, "SIDE_PX", 64)
+    for has_it, names in ((False, ["fp32"]), (True, ["fp32", "bf16"])):
+        monkeypatch.setattr(precision, "computes_bfloat16", lambda device, has_it=has_it: has_it)
+        chosen = predictor.in_precision("auto")
+        assert [timing.precision for timing in chosen.timings] == names
+        assert chosen.precision == precision.fastest(chosen.timings)
+        for timing in chosen.timings:
+            assert timing.seconds > 0
+            assert 0.8 < timing.equal <= 1
+    assert chosen.timings[0].equal == 1
+    assert (predictor.precision, predictor.timings) == ("fp32", ())  # the others are copies
+    assert predictor.in_precision("bf16").timings == ()
+    with pytest.raises(UsageError, match="--precision 'fp16'"):
+        predictor.in_precision("fp16")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.5, "bf16"), (0.86, "bf16"), (0.88, "fp32"), (9, "fp32")]
+)
+def test_bfloat16_has_to_pay(seconds, expected):
+    own = precision.PrecisionTiming(precision="fp32", seconds=1.0, equal=1.0)
+    half = precision.PrecisionTiming(precision="bf16", seconds=seconds, equal=0.99)
+    assert precision.fastest((own, half)) == expected
+    assert precision.fastest((own,)) == "fp32"
+    assert str(half).startswith(f"bf16 takes {seconds:.2f} s a megapixel with 99.00% of the pixels")

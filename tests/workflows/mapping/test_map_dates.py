@@ -305,6 +305,20 @@ def test_what_decides_pixels_is_in_the_digest(tmp_path, dates):
     ]
     assert len(set(different)) == len(different)
     assert digest(smooth=0, smooth_px=5) == digest()  # off is off
+    assert digest(precision="auto") == digest()  # the classifier says what it computes in
+
+
+def test_another_arithmetic_than_float32_is_in_the_digest(tmp_path, dates):
+    _, source = dates
+    scenes = find_scenes(request(tmp_path, source), RedPixels().contract).scenes
+    told = {}
+    for precision in ("", "fp32", "bf16"):
+        classifier = RedPixels()
+        classifier.precision = precision
+        plan = plan_map(request(tmp_path, source), classifier, scenes)
+        assert plan.precision == precision
+        told[precision] = plan.digest
+    assert told[""] == told["fp32"] != told["bf16"]
 
 
 def test_imagery_in_memory_is_smoothed_as_well(dates, monkeypatch):
