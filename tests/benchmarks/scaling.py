@@ -7,10 +7,10 @@ the report): planning and writing are done by the process that asks, whatever th
 efficiency is the time on one worker over that on two, halved.
 
 Others' work on the machine, and two cores that share a memory or a frequency, slow two workers down as well.
-So by turns with these a control has two processes, kept to the same cores, run the network alone, each on half
-of the land, against one on all of it: what the machine would allow without dask. And the workers' processor
-seconds are told: those of one over twice those of the busier of two is the efficiency of a machine where
-nobody else is at work, but for what workers wait.
+So by turns with these a control has two processes, kept to the same cores, run the network alone, each on
+half of the land, against one on all of it: what the machine would allow without dask. And the workers'
+processor seconds are told: those of one over twice those of the busier of two is the efficiency of a machine
+where nobody else is at work, but for what workers wait.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def map_zones(
     asked = zone_requests(request, classifier)
     _refuse_strange(out, [part for part, _ in asked])
     out.prepare()
-    with out.locked():
+    with out.locked() as check_lock:
         _refuse(out, kept, request)  # another run may have been at work until now
         for other in _kept_folders(out):
             if other != kept:
@@ -149,7 +149,7 @@ def map_zones(
             out=out.path or out.shown,
             seconds={"map": mapped - began},
         )
-        report = join(report, out)
+        report = join(report, out, check_lock)
         if request.catalog is not None and out.path is not None:
             add_collection_to_catalog(request.catalog, out.path)
         if not report.cover.failed:
