@@ -290,7 +290,15 @@ def test_cluster():
         assert f"127.0.0.1{port}/health" in services[name]["healthcheck"]["test"][-1]
     told = (folder / "README.md").read_text()
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told))
-    elsewhere = {"--build", "--detach", "--wait", "--scale", "--rm", "--nthreads"}  # docker's and dask's
+    elsewhere = {
+        "--build",
+        "--build-arg",
+        "--detach",
+        "--wait",
+        "--scale",
+        "--rm",
+        "--nthreads",
+    }  # docker's and dask's
     assert shown - elsewhere <= {spelling for option in map_command.params for spelling in option.opts}
 
 
