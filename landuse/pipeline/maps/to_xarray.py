@@ -8,8 +8,9 @@ import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
+from xml.etree import ElementTree
 
 import numpy as np
 import odc.geo.xr  # noqa: F401  # lets every array say .odc.geobox
@@ -39,7 +40,7 @@ _RASTERS = {
     "doubt": "doubt.tif",
     "probabilities": "probabilities.tif",
 }
-"""The file of each variable."""
+"""The file of each variable. Joined maps of several UTM zones have virtual rasters in their place."""
 
 _OPTIONAL = ("cover", "doubt", "probabilities")
 """Those that may be missing."""
@@ -51,6 +52,12 @@ _PROVENANCE = {
     **dict.fromkeys(("bands", "acquired_utc", "scenes", "landuse_version")),
 }
 """Attributes of the dataset, and the raster's tag that each comes from where that is called otherwise."""
+
+_BESIDE = re.compile(r"(?:zone-\d\d[NS]|warped)/[\w-]+\.(?:tif|vrt)|\.\./zone-\d\d[NS]/[\w-]+\.tif")
+"""What a virtual raster of joined maps takes its cells from: nothing but what lies in their folder."""
+
+_OPTIONS: dict[str, dict[str, Any]] = {"GTiff": {"GEOREF_SOURCES": "INTERNAL"}, "VRT": {}}
+"""How each driver of GDAL opens a raster."""
 
 _CHUNK_CELLS = 2048
 """Side of a dask chunk: a multiple of the side of a COG's tiles."""
@@ -73,9 +80,13 @@ def open_map(location: Path | str) -> xr.Dataset:
     The coordinate ``spatial_ref`` holds the CRS, so that ``.odc.geobox`` and ``.rio`` know the grid. The
     dataset's attributes tell what the map was made of. An error of reading cells comes from dask.
 
+    The maps of several UTM zones (``zones="each"``) open as one, in the grid of their virtual rasters: cells
+    of the zone that holds most of the land are shown as they are, those of others by the nearest cell. The
+    attribute ``zones`` names them, and ``area_ha`` is what they have in their own grids.
+
     Args:
         location: folder of the map, or the ``landuse.tif`` in it: a path, an ``https://`` URL, or a URL that
-            both GDAL and fsspec know, such as ``s3://bucket/map``.
+            both GDAL and fsspec know, such as ``s3://bucket/map``. Joined maps: a path of their folder.
 
     Raises:
         UsageError: there is no such map, it is not finished, or its files are not as landuse writes them.
@@ -90,33 +101,38 @@ def open_map(location: Path | str) -> xr.Dataset:
     folder = _folder_of(location)
     report = _report(folder)
     zones = [text(mapping(entry).get("folder")) for entry in sequence(report.get("zones"))]
-    if zones:
+    if zones and "://" in folder:
         raise UsageError(
-            f"{redact_href(folder)} holds the joined maps of {len(zones)} UTM zones, each in a grid of its "
-            f"own. Open one of them: "
-            f"{', '.join(printable(_file(redact_href(folder), name)) for name in zones)}."
+            f"{redact_href(folder)} holds the joined maps of {len(zones)} UTM zones, whose virtual rasters "
+            "are opened on this machine alone. Copy the folder here, or open the map of one zone: "
+            f"landuse.open_map({printable(_file(redact_href(folder), zones[0]))!r})"
+            f"{''.join(f', or {printable(name)}' for name in zones[1:])}."
         )
+    files = {name: f"{Path(file).stem}.vrt" if zones else file for name, file in _RASTERS.items()}
     listed = sequence(report.get("files"))
-    missing = [file for name, file in _RASTERS.items() if file not in listed and name not in _OPTIONAL]
+    missing = [file for name, file in files.items() if file not in listed and name not in _OPTIONAL]
     if missing:
         raise _foreign(folder, f"its run.json does not list {', '.join(missing)}")
     with ExitStack() as on_error:
         rasters = {}
-        for name, file in _RASTERS.items():
+        for name, file in files.items():
             if file in listed:
-                rasters[name] = _raster(_file(folder, file))
+                if zones:
+                    _check_virtual(folder, file)
+                rasters[name] = _raster(_file(folder, file), "VRT" if zones else "GTiff")
                 on_error.callback(rasters[name].close)
         tags = rasters["class"].attrs["tags"]
-        names = class_names(Path(redact_href(folder)) / _RASTERS["class"], tags.get("classes"))
+        names = class_names(Path(redact_href(folder)) / files["class"], tags.get("classes"))
         covers: Sequence[str] = ()
         if "cover" in rasters:
             covers = class_names(
-                Path(redact_href(folder)) / _RASTERS["cover"],
+                Path(redact_href(folder)) / files["cover"],
                 rasters["cover"].attrs["tags"].get("covers"),
                 "covers",
             )
         for name, raster in rasters.items():
-            _check(folder, name, raster, rasters["class"], text(report.get("plan_sha256")), names)
+            check = (files[name], rasters["class"], text(report.get("plan_sha256")), names)
+            _check(folder, name, raster, *check)
         attributes: dict[str, object] = {
             "title": printable(text(report.get("title"))),
             "created_utc": printable(text(report.get("created_utc"))),
@@ -127,6 +143,8 @@ def open_map(location: Path | str) -> xr.Dataset:
             },
         }
         attributes |= told_shares(mapping(report.get("cover")))
+        if zones:
+            attributes["zones"] = printable(", ".join(name.removeprefix("zone-") for name in zones))
         dataset = map_dataset(
             rasters,
             names=names,
@@ -285,30 +303,78 @@ def _report(folder: str) -> Json:
     return mapping(report)
 
 
-def _raster(file: str) -> xr.DataArray:
+def _check_virtual(folder: str, file: str) -> None:
+    """See that a virtual raster leads to rasters in its folder alone: GDAL would follow any name.
+
+    Raises:
+        UsageError: it leads elsewhere.
+        ReadError: it, or what it leads to, cannot be read.
+    """
+    waiting = [Path(folder) / file]
+    while waiting:
+        path = waiting.pop()
+        try:
+            root = ElementTree.fromstring(path.read_bytes())
+        except (OSError, ElementTree.ParseError) as error:
+            raise ReadError(f"{path} cannot be read as a virtual raster ({error}). Map again.") from error
+        for source in root.iter():
+            if source.tag not in ("SourceFilename", "SourceDataset"):
+                continue
+            name = source.text or ""
+            if not _BESIDE.fullmatch(name) or source.get("relativeToVRT") != "1":
+                raise _foreign(folder, f"{path.name} leads to {printable(name)!r:.80}")
+            if name.endswith(".vrt"):
+                waiting.append(path.parent / name)
+            else:
+                _plain(str(path.parent / name))
+
+
+def _plain(file: str) -> None:
+    """See that a file is a GeoTIFF, whatever it is called.
+
+    Raises:
+        ReadError: it is none.
+    """
+    try:
+        with rasterio.open(file, driver="GTiff"):
+            pass
+    except RasterioError as error:
+        raise _unreadable(file, error) from error
+
+
+def _raster(file: str, driver: str) -> xr.DataArray:
     try:
         # GDAL would try all its drivers, some of which follow names in a file to other files.
         with rasterio.Env(**GDAL_OPTIONS):
-            with rasterio.open(file, driver="GTiff") as plain:
+            with rasterio.open(file, driver=driver) as plain:
                 tags = plain.tags()  # rioxarray makes numbers of those that look like one
             raster = rioxarray.open_rasterio(
-                file, chunks={"y": _CHUNK_CELLS, "x": _CHUNK_CELLS}, driver="GTiff", GEOREF_SOURCES="INTERNAL"
+                file, chunks={"y": _CHUNK_CELLS, "x": _CHUNK_CELLS}, driver=driver, **_OPTIONS[driver]
             )
     except (RasterioError, OSError) as error:
-        raise ReadError(
-            f"{redact_href(file)} cannot be read as a raster ({redact(str(error))}). Is it whole? Make the "
-            "map again."
-        ) from error
+        raise _unreadable(file, error) from error
     if not isinstance(raster, xr.DataArray):
         raise UsageError(f"{redact_href(file)} holds several rasters. Give a map of `landuse map`.")
     return raster.assign_attrs(tags=tags)
 
 
+def _unreadable(file: str, error: Exception) -> ReadError:
+    return ReadError(
+        f"{redact_href(file)} cannot be read as a raster ({redact(str(error))}). Is it whole? Make the "
+        "map again."
+    )
+
+
 def _check(
-    folder: str, name: str, raster: xr.DataArray, first: xr.DataArray, plan_sha256: str, names: Sequence[str]
+    folder: str,
+    name: str,
+    raster: xr.DataArray,
+    file: str,
+    first: xr.DataArray,
+    plan_sha256: str,
+    names: Sequence[str],
 ) -> None:
     """See that a raster is of that map and holds what its variable says."""
-    file = _RASTERS[name]
     bands = len(names) if name == "probabilities" else 1
     nodata = CellStatus.OUTSIDE if name == "status" else NODATA_ID
     if raster.dtype != np.uint8 or raster.sizes["band"] != bands or raster.rio.nodata != nodata:
@@ -320,7 +386,7 @@ def _check(
     if not plan_sha256 or raster.attrs["tags"].get("plan_sha256") != plan_sha256:
         raise _foreign(folder, f"{file} and run.json do not name the same plan_sha256")
     if raster.rio.crs is None or raster.odc.geobox != first.odc.geobox:
-        raise _foreign(folder, f"{file} has no CRS, or another grid than {_RASTERS['class']}")
+        raise _foreign(folder, f"{file} has no CRS, or another grid than the classes")
 
 
 def _foreign(folder: str, reason: str) -> LanduseError:

@@ -23,7 +23,7 @@ from landuse.errors import BusyError, OutputError, UsageError
 from landuse.redact import redact, redact_href
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fsspec import AbstractFileSystem
 
@@ -122,7 +122,7 @@ def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
     Args:
         out: where the files go.
         names: all files that may lie there; one that was not made anew is removed, since beside the
-            new ones it would lie.
+            new ones it would lie. The last one tells that the others are whole: it goes first and comes last.
 
     Raises:
         OutputError: the files could not be moved into place.
@@ -136,6 +136,9 @@ def staged(out: Path, names: Sequence[str]) -> Iterator[Path]:
         for name in names:
             if (folder / name).exists():
                 keep(folder / name)
+        if (out / names[-1]).exists():  # an old one would tell of a mixture that it is whole
+            (out / names[-1]).unlink()
+            keep(out)
         for name in names:
             if name == names[-1]:  # it tells that the others are whole
                 keep(out)
@@ -345,6 +348,28 @@ class Store:
         with self._elsewhere("written") as there:
             there.pipe_file(f"{self.root}/{name}", content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file in a folder elsewhere where there is none of that name; False where there is one.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with self._elsewhere("written") as there:
+            try:
+                there.pipe_file(f"{self.root}/{name}", content, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file of a folder elsewhere, where there is one.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        with self._elsewhere("removed") as there, suppress(FileNotFoundError):
+            there.rm_file(f"{self.root}/{name}")
+
     def remove(self) -> None:
         """Remove the folder and all in it, as far as that goes."""
         if self.path is not None:
@@ -354,12 +379,13 @@ class Store:
                 there.rm(self.root, recursive=True)
 
     @contextmanager
-    def replaced(self, names: Sequence[str]) -> Iterator[Path]:
+    def replaced(self, names: Sequence[str], check: Callable[[], None] = lambda: None) -> Iterator[Path]:
         """A folder on this machine whose files replace the store's when the block ends well.
 
         Args:
             names: all files that may lie there; one that was not made anew is removed. The last one tells
-                that the others are whole: elsewhere it goes first and comes last.
+                that the others are whole: it goes first and comes last.
+            check: is called elsewhere before the first file is touched, and before each one comes.
 
         Raises:
             OutputError: the files could not be put into place.
@@ -370,6 +396,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory(prefix="landuse-") as temporary:
             yield Path(temporary)
+            check()
             there_already = self.names()
             with self._elsewhere("written") as there:
                 for name in reversed(names):
@@ -378,19 +405,28 @@ class Store:
                         there.rm_file(f"{self.root}/{name}")
                 for name in names:
                     if (Path(temporary) / name).exists():
+                        check()
                         there.put_file(str(Path(temporary) / name), f"{self.root}/{name}")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """For one run at a time; a lock ends with its process, however that ends.
+    def locked(self) -> Iterator[Callable[[], None]]:
+        """For one run at a time.
 
-        Only a folder on this machine can be locked: elsewhere nothing holds two runs apart.
+        On this machine a lock ends with its process, however that ends. Elsewhere it is a file, which expires
+        where its holder does not renew it.
+
+        Yields:
+            What raises ``BusyError`` where the lock was lost, to be called before others see what is written.
 
         Raises:
             BusyError: another run is at work in the folder.
+            OutputError: a folder elsewhere cannot be written.
         """
         if self.path is None:
-            yield
+            from landuse.pipeline.write.lock import locked_elsewhere
+
+            with locked_elsewhere(self) as check:
+                yield check
             return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
@@ -403,7 +439,7 @@ class Store:
             except OSError:
                 pass  # a file system that knows no locks
             clear_staged(self.path)
-            yield
+            yield lambda: None
         finally:
             os.close(descriptor)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from landuse.errors import OutputError, UsageError
 from landuse.pipeline.stac_json import is_land_use_map, mapping, sequence, text
 from landuse.pipeline.write.folder import prepare_folder, write_json
+from landuse.pipeline.write.stac_collection import COLLECTION_NAME
 from landuse.pipeline.write.stac_item import ITEM_NAME, local_href
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ CATALOG_NAME = "catalog.json"
 
 _LOCK = ".catalog.lock"
 """File that is locked while the catalogue grows: the folder itself may be a map's, locked by its run."""
+
+_JSON = "application/json"
+
+_MEDIA_TYPES = {"item": "application/geo+json", "child": _JSON}
+"""Of what a catalogue's links of each relation lead to."""
 
 _ITEM_ID = "landuse:item_id"
 """Field of a link that tells which item is there without reading it."""
@@ -59,7 +65,46 @@ def add_to_catalog(catalog_folder: Path, map_folder: Path) -> Path:
     return path
 
 
-def linked(catalog: Json, path: Path, item: Json, document: Path, about: Json) -> tuple[Json, Json]:
+def add_collection_to_catalog(catalog_folder: Path, maps_folder: Path) -> Path:
+    """List the collection of several zones' maps, and by it each of the maps, as ``add_to_catalog`` a map.
+
+    Args:
+        catalog_folder: where the catalogue lies.
+        maps_folder: where the collection and the folders of the maps are in place.
+
+    Returns:
+        Path of ``catalog.json``.
+
+    Raises:
+        UsageError: what is there is no catalogue, or the folder holds no collection of maps.
+        OutputError: it cannot be written.
+    """
+    prepare_folder(catalog_folder, "--catalog")
+    path, document = catalog_folder / CATALOG_NAME, maps_folder / COLLECTION_NAME
+    with _locked(catalog_folder):
+        catalog, collection = _catalog(path), _read(document)
+        if collection.get("type") != "Collection" or not text(collection.get("id")):
+            raise UsageError(f"{document} is no collection of maps. Name the folder of `--zones each`.")
+        about = {"title": text(collection.get("title")), _ITEM_ID: collection["id"]}
+        catalog, collection = linked(catalog, path, collection, document, about, "child")
+        for link in _links(collection):
+            if link.get("rel") == "item":
+                of_map = maps_folder / text(link.get("href"))
+                write_json(of_map, _with_root(_item(of_map), of_map, path))
+        write_json(document, collection)
+        write_json(path, catalog)
+    return path
+
+
+def _with_root(item: Json, document: Path, path: Path) -> Json:
+    """An item whose topmost catalogue is that at ``path``."""
+    root = {"rel": "root", "href": local_href(str(path.absolute()), document.parent), "type": _JSON}
+    return {**item, "links": [root, *(entry for entry in _links(item) if entry.get("rel") != "root")]}
+
+
+def linked(
+    catalog: Json, path: Path, item: Json, document: Path, about: Json, relation: str = "item"
+) -> tuple[Json, Json]:
     """A catalogue and an item with links to each other. An older link to the same item is dropped.
 
     Two links lead to the same item where they name the same file, or carry the same ``landuse:item_id``.
@@ -70,21 +115,22 @@ def linked(catalog: Json, path: Path, item: Json, document: Path, about: Json) -
         item: the item.
         document: where it will lie.
         about: further fields of the catalogue's link to the item.
+        relation: of that link; ``"child"`` where the item is a collection.
 
     Returns:
         The catalogue and the item, ready to be written.
     """
     href = local_href(str(document.absolute()), path.parent)
-    link = {"rel": "item", "href": href, "type": "application/geo+json", **about}
+    link = {"rel": relation, "href": href, "type": _MEDIA_TYPES[relation], **about}
     above = local_href(str(path.absolute()), document.parent)
-    upward = [{"rel": rel, "href": above, "type": "application/json"} for rel in ("root", "parent")]
+    upward = [{"rel": rel, "href": above, "type": _JSON} for rel in ("root", "parent")]
     own = [entry for entry in _links(item) if entry.get("rel") not in ("root", "parent", "self")]
     kept = [
         entry
         for entry in _links(catalog)
         if not (
             leads_to(entry, path, document)
-            or (entry.get("rel") == "item" and _ITEM_ID in about and entry.get(_ITEM_ID) == about[_ITEM_ID])
+            or (entry.get("rel") == relation and _ITEM_ID in about and entry.get(_ITEM_ID) == about[_ITEM_ID])
         )
     ]
     return {**catalog, "links": [*kept, link]}, {**item, "links": [*upward, *own]}
@@ -98,7 +144,7 @@ def lists(catalog: Json, path: Path, document: Path) -> bool:
 def leads_to(link: Json, path: Path, document: Path) -> bool:
     """Whether a link of the catalogue at ``path`` is to the item at ``document``."""
     place = os.path.normpath(path.parent.absolute() / text(link.get("href")))
-    return link.get("rel") == "item" and place == os.path.normpath(document.absolute())
+    return link.get("rel") in _MEDIA_TYPES and place == os.path.normpath(document.absolute())
 
 
 def check_catalog(catalog_folder: Path, map_folder: Path) -> None:
@@ -148,7 +194,7 @@ def read_catalog(path: Path, option: str, *, identifier: str, **fields: str) -> 
         UsageError: the file is not a STAC catalogue.
     """
     if not path.exists():
-        root = {"rel": "root", "href": f"./{path.name}", "type": "application/json"}
+        root = {"rel": "root", "href": f"./{path.name}", "type": _JSON}
         return {"type": "Catalog", "id": identifier, "stac_version": "1.1.0", **fields, "links": [root]}
     catalog = _read(path)
     if catalog.get("type") != "Catalog":

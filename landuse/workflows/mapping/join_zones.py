@@ -33,6 +33,8 @@ from landuse.workflows.mapping.assemble import raster_layers
 from landuse.workflows.mapping.publish import attribution
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from odc.geo.geobox import GeoBox
 
     from landuse.pipeline.scene import Scene
@@ -64,12 +66,13 @@ JOINED = (
 """Every joined file. The last one tells that the others are whole."""
 
 
-def join(report: ZonesReport, out: Store) -> ZonesReport:
+def join(report: ZonesReport, out: Store, check: Callable[[], None] = lambda: None) -> ZonesReport:
     """Write the joined files beside the zones' folders; returns the report with their names.
 
     Args:
         report: of the run, without files.
         out: where the zones' folders are.
+        check: sees that the folder is still this run's, before files are replaced.
 
     Raises:
         ReadError: polygons of a zone cannot be read.
@@ -82,7 +85,7 @@ def join(report: ZonesReport, out: Store) -> ZonesReport:
     mosaics = {name: _mosaic(report, name, [of[name] for of in layers], warped) for name in names}
     if warped or WARPED in out.names():
         _write_warped(out.child(WARPED), warped)
-    with out.replaced(JOINED) as folder:
+    with out.replaced(JOINED, check) as folder:
         vectors = _vectors(report, out, folder)
         joined = [f"{Path(name).stem}.vrt" for name in names]
         for name, content in mosaics.items():

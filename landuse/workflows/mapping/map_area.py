@@ -345,13 +345,13 @@ def map_area(
             surveyed = _survey(request, found.scenes, crs, remote)
             check_scenes(surveyed.scenes, area_of(request, found.scenes))
             plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
-            work = held.enter_context(_claimed(out, plan, request, tally))
+            work, check_lock = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()
             fetched = _classify(plan, work, run_blocks, tally)
             traffic = remote.traffic + fetched
         mapped = time.monotonic()
         tally.enter(Stage.WRITE)
-        with out.replaced(OUTPUTS) as folder:
+        with out.replaced(OUTPUTS, check_lock) as folder:
             spares_read = tally.failures > 0
             made = assemble(
                 plan,
@@ -455,8 +455,10 @@ def _survey(request: MapRequest, scenes: Sequence[Scene], crs: str, remote: Remo
 
 
 @contextmanager
-def _claimed(out: Store, plan: RunPlan, request: MapRequest, tally: Tally) -> Iterator[Store]:
-    """The folder of the plan's blocks, for this run alone until the context ends.
+def _claimed(
+    out: Store, plan: RunPlan, request: MapRequest, tally: Tally
+) -> Iterator[tuple[Store, Callable[[], None]]]:
+    """The folder of the plan's blocks, for this run alone until the context ends, and what sees that it is.
 
     The output folder is made here and not before: a request that fits nothing leaves none behind.
 
@@ -470,9 +472,9 @@ def _claimed(out: Store, plan: RunPlan, request: MapRequest, tally: Tally) -> It
         log.warning("%s", warning)
     out.prepare()
     tally.blocks = len(plan.blocks)
-    with out.locked(), _counting(tally):
+    with out.locked() as check_lock, _counting(tally):
         _refuse_map(out, request)  # another run may have been at work until now
-        yield open_blocks(out, plan, overwrite=request.overwrite)
+        yield open_blocks(out, plan, overwrite=request.overwrite), check_lock
 
 
 def _classify(plan: RunPlan, work: Store, run_blocks: BlockRunner, tally: Tally) -> Traffic:

@@ -360,17 +360,19 @@ class Workers:
         traffic: dict[str, Traffic] = {}
         ended: queue.SimpleQueue[Future[Told]] = queue.SimpleQueue()
         self._seen_s = time.monotonic()
-        room = 0
+        room = spare = 0
         while True:
             if time.monotonic() - self._looked_s > LOOK_S:
-                room = self._look()
+                room, spare = self._look()
             # Few at a time: a scheduler need not know a country's blocks, and a worker that dies makes
-            # everything suspicious that waits for it.
-            for block in islice(following, max(room - len(pending), 0)):
-                with self._reaching():
-                    future = self._client.submit(_do, site, number_of[block], key=f"{run}-{block.name}")
-                pending.add(future)
-                future.add_done_callback(ended.put)
+            # everything suspicious that waits for it. On many workers several go in one message, which says
+            # once what is the same for all.
+            free = room - len(pending)
+            if free >= max(spare // 2, 1):
+                numbers = [number_of[block] for block in islice(following, free)]
+                for future in self._submit(plan, numbers, site, run):
+                    pending.add(future)
+                    future.add_done_callback(ended.put)
             if not pending and (room or not blocks):
                 return sum(traffic.values(), Traffic(requests=0, fetched_bytes=0))
             try:
@@ -385,8 +387,20 @@ class Workers:
             traffic[told.site] = told.traffic
             on_done(told.done)
 
-    def _look(self) -> int:
-        """How many tasks the workers there are have use for.
+    def _submit(
+        self, plan: RunPlan, numbers: Sequence[int], site: Future[Site], run: str
+    ) -> Sequence[Future[Told]]:
+        """The tasks of some blocks of the plan, in one message."""
+        if not numbers:
+            return []
+        keys = [f"{run}-{plan.blocks[number].name}" for number in numbers]
+        with self._reaching():
+            if len(numbers) == 1:  # for which this is the shorter message
+                return [self._client.submit(_do, site, numbers[0], key=keys[0])]
+            return self._client.map(_do, [site] * len(numbers), numbers, key=keys)
+
+    def _look(self) -> tuple[int, int]:
+        """How many tasks the workers there are have use for, and how many of these only wait.
 
         Raises:
             ClusterError: there are none, and have been none for too long.
@@ -398,7 +412,7 @@ class Workers:
             self._seen_s = self._looked_s
         elif self._looked_s - self._seen_s > WORKER_S:
             raise self._error(f"has had no worker for {WORKER_S:.0f} s", "Start workers with `dask worker`")
-        return int(sum(threads.values())) + len(threads)
+        return int(sum(threads.values())) + len(threads), len(threads)
 
     def _told(self, future: Future[Told]) -> Told | None:
         """What a task that ended returned; None where that was lost with its worker and is done again."""

@@ -52,7 +52,7 @@ class MapRequest:
     out: Path | str | None = None
     """Folder for the results, or its fsspec URL; None: ``landuse-map``, or a folder in the catalogue's."""
     catalog: Path | None = None
-    """Folder of the STAC catalogue that lists the map; None: none does."""
+    """Folder of the STAC catalogue that lists the map, or the maps of the zones; None: none does."""
     cell_m: float | None = None
     """Cell size in metres where the model classifies each pixel, a multiple of 10; None: 10."""
     stride_px: int | None = None
@@ -115,7 +115,7 @@ class MapRequest:
         start = self.dates and (self.dates.start_utc or self.dates.end_utc)
         days = f"{start:%Y-%m-%d}" if start else "any-date"
         key = hashlib.sha256(json.dumps(self.decisive(weights_sha256)).encode()).hexdigest()[:8]
-        return self.catalog / f"landuse-{days}-{key}"
+        return self.catalog / f"landuse-{days}-{key}{'-zones' if self.zones == 'each' else ''}"
 
     def decisive(self, weights_sha256: str) -> tuple[object, ...]:
         """What decides the pixels of the maps asked for, as JSON values; not which scenes there are.
@@ -146,11 +146,6 @@ class MapRequest:
     def __post_init__(self) -> None:
         if self.zones not in ZONES_ASKED:
             raise UsageError(f"--zones {self.zones!r} is unknown. Use {' or '.join(ZONES_ASKED)}.")
-        if self.zones == "each" and self.catalog is not None:
-            raise UsageError(
-                f"--catalog {self.catalog} lists single maps, and --zones each writes a collection of its "
-                "own into --out. Leave --catalog out."
-            )
         if self.catalog is not None and isinstance(self.out, str) and "://" in self.out:
             raise UsageError(
                 f"--catalog {self.catalog} lists maps on this machine, and --out {redact_href(self.out)} is "

@@ -21,6 +21,7 @@ from landuse.errors import IncompleteError, NothingFoundError, UsageError
 from landuse.pipeline.cells import percent
 from landuse.pipeline.search.area import Area
 from landuse.pipeline.write.folder import Store
+from landuse.pipeline.write.stac_catalog import add_collection_to_catalog, check_catalog
 from landuse.pipeline.zones import joined_crs, parts_by_zone
 from landuse.workflows.mapping.assemble import OUTPUTS
 from landuse.workflows.mapping.join_zones import JOINED, join
@@ -60,6 +61,7 @@ def zone_requests(request: MapRequest, classifier: Classifier) -> tuple[tuple[Zo
             replace(
                 request,
                 zones="one",
+                catalog=None,  # lists the collection of all
                 crs=part.crs,
                 area=Area(geometry=part.geometry, clip=True, name=f"{name}-{part.name}"),
                 # Only the whole can tell whether too little of it is mapped.
@@ -113,10 +115,12 @@ def map_zones(
     out = Store.at(request.folder(classifier.weights_sha256))
     kept = out.child(f"{_FINISHED}{_key(request, classifier.weights_sha256)}")
     _refuse(out, kept, request)
+    if request.catalog is not None and out.path is not None:
+        check_catalog(request.catalog, out.path)
     asked = zone_requests(request, classifier)
     _refuse_strange(out, [part for part, _ in asked])
     out.prepare()
-    with out.locked():
+    with out.locked() as check_lock:
         _refuse(out, kept, request)  # another run may have been at work until now
         for other in _kept_folders(out):
             if other != kept:
@@ -145,7 +149,9 @@ def map_zones(
             out=out.path or out.shown,
             seconds={"map": mapped - began},
         )
-        report = join(report, out)
+        report = join(report, out, check_lock)
+        if request.catalog is not None and out.path is not None:
+            add_collection_to_catalog(request.catalog, out.path)
         if not report.cover.failed:
             kept.remove()
     _check_complete(report, request)

@@ -175,10 +175,11 @@ class ZonesReport:
         return (*told, *(f"zone {zone.part.name} has no map: {zone.reason}" for zone in self.unmapped))
 
     def to_xarray(self) -> xr.Dataset:
-        """Refused: each zone has a grid of its own.
+        """The maps of all zones, in the grid of the joined rasters, as ``landuse.open_map`` opens them.
 
         Raises:
-            UsageError: always, with the folders to open instead.
+            UsageError: they lie elsewhere than on this machine.
+            ReadError: the files are gone, or cannot be read.
         """
         from landuse.pipeline.maps.to_xarray import open_map
 

@@ -1,5 +1,8 @@
 """A map whose folder is a bucket. The service is moto's S3 on loopback; oracle: the same map in a folder."""
 
+import json
+from dataclasses import replace
+
 import boto3
 import fsspec
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 import rasterio
 from moto.server import ThreadedMotoServer
 
-from landuse.errors import OutputError, UsageError
+from landuse.errors import BusyError, OutputError, UsageError
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping.map_area import map_area
 from tests.workflows.small_maps import BrightnessClassifier, catalog_of, read, red_raster, request
@@ -57,3 +60,42 @@ def test_a_bucket_that_is_not_there_is_not_made(bucket, tmp_path):
         map_area(request(tmp_path, source, out="s3://slip-of-the-pen/map"), BrightnessClassifier(64))
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
     assert "slip-of-the-pen" not in [entry["Name"] for entry in bucket.list_buckets()["Buckets"]]
+
+
+class Disturbed(BrightnessClassifier):
+    """While it classifies, something happens."""
+
+    def __init__(self, patch_size_px, happens):
+        super().__init__(patch_size_px)
+        self.happens = happens
+
+    def cell_probabilities(self, dn, level, cells):
+        self.happens()
+        return super().cell_probabilities(dn, level, cells)
+
+
+def test_two_runs_into_one_bucket_keep_apart(bucket, tmp_path):
+    values = np.random.default_rng(0).integers(1, 9000, (300, 400)).astype(np.uint16)
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", values))
+    asked = request(tmp_path, source, block_px=128, out="s3://maps/two")
+    map_area(asked, BrightnessClassifier(64))
+    again = replace(asked, overwrite=True)
+    store = Store.at("s3://maps/two")
+    before = {name: store.sha256(name) for name in store.names()}
+
+    def second():
+        with pytest.raises(BusyError, match=r"Another run is at work in s3://maps/two: process \d+ of"):
+            map_area(again, BrightnessClassifier(64))
+
+    map_area(replace(again, title="first"), Disturbed(64, second))
+    assert store.sha256("landuse.tif") == before["landuse.tif"]
+    assert store.sha256("run.json") != before["run.json"]
+    before = {name: store.sha256(name) for name in store.names()}
+    taken = json.dumps({"since_utc": "2024-06-01T10:00:00+00:00", "until_utc": "2999-01-01T00:00:00+00:00"})
+    # This one is held up for so long that another has taken over: it replaces nothing.
+    with pytest.raises(BusyError, match="no longer this run's"):
+        map_area(
+            replace(again, title="late"),
+            Disturbed(64, lambda: store.write(".lock-000099", taken.encode())),
+        )
+    assert {name: store.sha256(name) for name in before} == before

@@ -20,10 +20,13 @@ from distributed import Client, LocalCluster
 from distributed.protocol import dumps
 
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
+from landuse.pipeline.blocks.plan import cut_into_blocks
+from landuse.pipeline.remote.files import Traffic
+from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping import on_dask as cluster_module
 from landuse.workflows.mapping.in_process import BlockDone, Cluster, Stage
 from landuse.workflows.mapping.map_area import load_classifier, map_area, requested_cluster
-from landuse.workflows.mapping.on_dask import worker_device
+from landuse.workflows.mapping.on_dask import Told, Workers, worker_device
 from landuse.workflows.mapping.request import MapRequest
 from tests.commands import interruptible, spawn
 from tests.servers import file_server, free_port
@@ -271,7 +274,7 @@ def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
 
     def counted(self, message):
         if message["op"] == "update-graph":
-            sent.append(sum(map(len, dumps(message))))
+            sent.append((len(message["keys"]), sum(map(len, dumps(message)))))
         return send(self, message)
 
     monkeypatch.setattr(Client, "_send_to_scheduler", counted)
@@ -280,11 +283,79 @@ def test_a_task_is_a_few_hundred_bytes(scene, tmp_path, threads, monkeypatch):
         load_classifier(model, "cpu"),
         cluster=own(model, scheduler=threads),
     )
-    site, *tasks = sent
-    assert len(tasks) == BLOCKS
-    assert max(tasks) < 1_000
+    (_, site), *messages = sent
+    tasks = sum(count for count, _ in messages)
+    assert tasks == BLOCKS
+    assert sum(size for _, size in messages) < 1_000 * tasks
     assert site < 10_000
     assert len(pickle.dumps(BlockDone(name="r000000_c000000", patches=1, pixels=0, failures=0))) < 500
+
+
+def test_many_workers_get_several_tasks_in_a_message_and_never_too_few(monkeypatch):
+    """Oracle: the least of tasks that the workers' threads need, at each moment."""
+    least, messages, waiting = [], [], []
+    threads = {f"tcp://worker-{number}": 2 for number in range(16)}
+
+    class Ended:
+        """A task's future, which ends when it is asked for."""
+
+        def __init__(self, key):
+            self.key = key
+            waiting.append(self)
+
+        def add_done_callback(self, tell):
+            self.tell = tell
+
+        def exception(self):
+            return None
+
+        def result(self, timeout):
+            done = BlockDone(name=self.key, patches=0, pixels=1, failures=0)
+            return Told(done=done, site="site", traffic=Traffic(requests=0, fetched_bytes=0))
+
+    class Scheduler:
+        def nthreads(self):
+            return threads
+
+        def submit(self, function, *given, key):
+            if key.endswith("-site"):
+                return None
+            messages.append(1)
+            return Ended(key)
+
+        def map(self, function, sites, numbers, key):
+            messages.append(len(numbers))
+            return [Ended(one) for one in key]
+
+    class Plan:
+        blocks = cut_into_blocks(40, 50, 1)
+
+    workers = Workers(Scheduler(), "many", lambda plan, folder: None)
+    monkeypatch.setattr(cluster_module, "_packed", lambda job: b"")
+    seen = []
+
+    def on_done(done):
+        seen.append(done.name)
+
+    class Queue:
+        """Gives the task that waits for longest."""
+
+        def __init__(self):
+            self.ended = []
+
+        def put(self, future):
+            self.ended.append(future)
+
+        def get(self, timeout):
+            least.append((len(waiting), 2000 - len(seen)))
+            return waiting.pop(0)
+
+    monkeypatch.setattr(cluster_module.queue, "SimpleQueue", Queue)
+    workers.run(Plan(), Plan.blocks, Store.at("any"), on_done)
+    assert len(seen) == len(set(seen)) == 2000
+    assert all(here >= min(32, left) for here, left in least)
+    assert max(here for here, _ in least) <= 48
+    assert len(messages) < 2000 / 7
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from distributed import LocalCluster
 from rasterio.warp import transform_bounds
 
 import landuse
-from landuse.errors import BusyError, IncompleteError, NothingFoundError, UsageError
+from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError, UsageError
 from landuse.pipeline.maps.open import counted_map
 from landuse.pipeline.search.area import Area, parse_bbox
 from landuse.pipeline.write.folder import Store
@@ -256,12 +256,90 @@ def test_polygons_of_other_formats_are_joined_as_well(joined, tmp_path, kind):
     assert made.equals(expected)
 
 
-def test_what_reads_maps_takes_the_joined_ones_or_says_which_to_open(joined, run, tmp_path):
-    out = joined["inland"].out
-    with pytest.raises(UsageError, match=r"joined maps of 2 UTM zones.*zone-32N, .*zone-33N"):
+@pytest.mark.parametrize("place", PLACES)
+def test_the_maps_of_all_zones_open_as_one_dataset(joined, place):
+    """Oracles: the virtual rasters as rasterio reads them, and the map of one zone as xarray."""
+    report = joined[place]
+    with landuse.open_map(report.out) as whole, report.to_xarray() as same:
+        assert whole.equals(same)
+        assert whole.attrs["zones"] == ", ".join(zone.part.name for zone in report.zones)
+        assert whole.attrs["valid"] == pytest.approx(report.cover.valid)
+        by_id = {entry.id: entry.area_ha for entry in report.classes}
+        assert whole["class"].attrs["area_ha"] == [by_id.get(i, 0.0) for i in range(3)]
+        with rasterio.open(report.out / "landuse.vrt") as file:
+            np.testing.assert_array_equal(whole["class"].values, file.read(1))
+            assert whole.odc.geobox.crs.to_epsg() == file.crs.to_epsg()
+            assert whole.odc.geobox.affine == file.transform
+        with rasterio.open(report.out / "probabilities.vrt") as file:
+            shares = np.where(file.read() == 255, np.nan, file.read() * np.float32(file.scales[0]))
+            np.testing.assert_allclose(whole["probabilities"].values, shares, atol=1e-6)
+        main = next(zone for zone in report.zones if zone.plan.crs == report.crs)
+        with landuse.open_map(report.out / main.folder) as own:
+            for name in ("class", "cover", "confidence", "status"):
+                shown = whole[name].sel(x=own.x, y=own.y, method="nearest").where(own["class"] != 255)
+                np.testing.assert_array_equal(shown, own[name].where(own["class"] != 255))
+
+
+def test_joined_maps_that_lead_elsewhere_or_lie_elsewhere_are_refused(joined, tmp_path):
+    out = tmp_path / "map"
+    shutil.copytree(joined["inland"].out, out)
+    whole = (out / "landuse.vrt").read_text("utf-8")
+    stranger = tmp_path / "stranger.tif"
+    main = next(zone.folder for zone in joined["inland"].zones if zone.plan.crs == joined["inland"].crs)
+    shutil.copyfile(out / main / "landuse.tif", stranger)
+    for other, shown in ((str(stranger), "stranger.tif"), ("../stranger.tif", "stranger.tif")):
+        (out / "landuse.vrt").write_text(whole.replace(f"{main}/landuse.tif", other), "utf-8")
+        with pytest.raises(UsageError, match=rf"landuse\.vrt leads to '.*{shown}'"):
+            landuse.open_map(out)
+    (out / "landuse.vrt").write_text(whole, "utf-8")
+    # A virtual raster under the name of a GeoTIFF could lead anywhere, too.
+    (out / "zone-33N/landuse.tif").write_text(whole, "utf-8")
+    with pytest.raises(ReadError, match=r"zone-33N/landuse\.tif cannot be read as a raster"):
         landuse.open_map(out)
-    with pytest.raises(UsageError, match="joined maps of 2 UTM zones"):
-        joined["inland"].to_xarray()
+    import fsspec
+
+    there = fsspec.filesystem("memory")
+    there.put(f"{joined['inland'].out}/", "/landuse-joined/", recursive=True)
+    try:
+        with pytest.raises(
+            UsageError,
+            match=r"one zone: landuse\.open_map\('memory://landuse-joined/zone-32N'\), or zone-33N",
+        ):
+            landuse.open_map("memory://landuse-joined")
+    finally:
+        there.rm("/landuse-joined", recursive=True)
+
+
+def test_a_catalogue_lists_the_zones_maps_by_their_collection(worlds, tmp_path):
+    """Oracle: pystac, which follows the links."""
+    folder = tmp_path / "catalog"
+    request = asked(worlds, "inland", None, catalog=folder)
+    report = map_zones(request, RedPixels())
+    assert report.out.parent == folder
+    assert report.out.name.endswith("-zones")
+    assert report.out != asked(worlds, "inland", None, catalog=folder, zones="one").folder("")
+    again = map_zones(replace(request, overwrite=True), RedPixels())  # made again, in its place
+    catalog = pystac.Catalog.from_file(folder / "catalog.json")
+    assert len(catalog.get_child_links()) == 1
+    items = list(catalog.get_items(recursive=True))
+    assert [item.properties["proj:code"] for item in items] == ["EPSG:32632", "EPSG:32633"]
+    assert {item.get_collection().id for item in items} == {f"landuse-zones-{again.plan_sha256[:8]}"}
+    for document in (
+        report.out / "collection.json",
+        *(report.out / zone.folder / "item.json" for zone in report.zones),
+    ):
+        told = json.loads(document.read_text("utf-8"))
+        assert stac_errors(told) == []
+        root = next(link["href"] for link in told["links"] if link["rel"] == "root")
+        assert (document.parent / root).resolve() == (folder / "catalog.json").resolve()
+    assert stac_errors(json.loads((folder / "catalog.json").read_text("utf-8"))) == []
+    (folder / "catalog.json").write_text("{}")
+    with pytest.raises(UsageError, match="is not a STAC catalogue"):
+        map_zones(replace(request, overwrite=True), RedPixels())
+
+
+def test_what_reads_maps_takes_the_joined_ones(joined, run, tmp_path):
+    out = joined["inland"].out
     counted = counted_map(out)
     assert counted.path == out / "landuse.vrt"
     # Cells of the joined grid, among them those of the wider zone, whole.
@@ -286,8 +364,6 @@ def test_what_zones_cannot_be_asked_with_is_refused(worlds, joined, tmp_path, ru
     source, area = worlds["inland"]
     with pytest.raises(UsageError, match=r"--zones 'two' is unknown. Use one or each"):
         asked(worlds, "inland", tmp_path, zones="two")
-    with pytest.raises(UsageError, match=r"--catalog .* lists single maps"):
-        asked(worlds, "inland", None, catalog=tmp_path)
     with pytest.raises(UsageError, match='zones="each" makes several maps'):
         landuse.map(source=source, area=area.geometry, zones="each", model="balanced-fast-rgb")
     out = joined["inland"].out

@@ -167,6 +167,26 @@ def test_what_takes_its_place_is_kept_first(tmp_path, monkeypatch):
     assert tmp_path.stat().st_ino in kept
 
 
+def test_a_crash_while_files_are_replaced_leaves_no_word_that_they_are_whole(tmp_path, monkeypatch):
+    """Oracle: the folder at the moment of each rename, as a killed run would leave it."""
+    store, seen = Store.at(tmp_path), []
+    for content in (b"old", b"new"):
+        with store.replaced(NAMES) as folder:
+            for name in NAMES:
+                (folder / name).write_bytes(content)
+            replace = os.replace
+
+            def renaming(source, target, replace=replace):
+                seen.append({path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()})
+                replace(source, target)
+
+            monkeypatch.setattr(os, "replace", renaming)
+        monkeypatch.setattr(os, "replace", replace)
+    assert len(seen) == 2 * len(NAMES)
+    assert all(NAMES[-1] not in there for there in seen)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"new"}
+
+
 def test_sizes_digests_and_room(store, monkeypatch):
     here, _ = store
     assert here.sizes() == {}
