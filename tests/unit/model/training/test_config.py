@@ -89,10 +89,10 @@ def test_an_unknown_network_is_answered_with_those_there_are():
 
 def test_crops_do_not_suit_the_baseline():
     with pytest.raises(UsageError, match=r"--early-crop-px does not suit --network baseline.*Leave it out"):
-        TrainConfig(network="baseline", early_crop_px=48)
+        TrainConfig(network="baseline", early_crop_px=(48,))
 
 
 def test_settings_survive_json():
     """What a state holds is compared with what a resumed run is asked for."""
-    config = TrainConfig(class_balance=0.999, early_crop_px=48, init_sha256="ab" * 32)
+    config = TrainConfig(class_balance=0.999, early_crop_px=(48,), init_sha256="ab" * 32)
     assert TrainConfig(**json.loads(json.dumps(asdict(config)))) == config

@@ -167,8 +167,8 @@ def test_splits_that_do_not_fit_are_refused(tmp_path, split):
         ((RECIPE, learn, other), "Training classes"),
         ((RECIPE, few, measure), "15 patches are fewer than one batch of 16"),
         ((replace(RECIPE, shift_px=16), learn, measure), "shift of 16 px does not fit patches of 16 px"),
-        ((replace(RECIPE, early_crop_px=17), learn, measure), r"--early-crop-px 17 must lie in 1\.\.16"),
-        ((replace(RECIPE, early_crop_px=0), learn, measure), "--early-crop-px 0 must lie"),
+        ((replace(RECIPE, early_crop_px=(17,)), learn, measure), r"--early-crop-px 17 must lie in 1\.\.16"),
+        ((replace(RECIPE, early_crop_px=(0,)), learn, measure), "--early-crop-px 0 must lie"),
         (
             (replace(RECIPE, group_dropout=0.1), learn, measure),
             r"--group-dropout 0\.1: the bands B04, B03, B02",
@@ -217,7 +217,7 @@ def lines_of(run):
 
 
 def test_early_epochs_learn_from_crops(tmp_path, split):
-    config = replace(RECIPE, epochs=5, early_crop_px=10, early_until=0.4)
+    config = replace(RECIPE, epochs=5, early_crop_px=(10,), early_until=0.4)
     with training_inputs() as seen:
         result = train(config, *split, tmp_path, name="tiny")
     steps = len(split[0]) // 16
@@ -228,7 +228,7 @@ def test_early_epochs_learn_from_crops(tmp_path, split):
 
 def test_a_crop_that_the_network_cannot_divide_is_one_clear_error(tmp_path, split):
     with pytest.raises(ModelError, match="multiples of 2 px; it was given 11 x 11 px"):
-        train(replace(RECIPE, early_crop_px=11), *split, tmp_path, name="tiny")
+        train(replace(RECIPE, early_crop_px=(11,)), *split, tmp_path, name="tiny")
 
 
 @pytest.mark.parametrize(("epochs", "every", "measured"), [(5, 2, [2, 4, 5]), (2, 3, [2])])
