@@ -27,7 +27,7 @@ import torch
 from scipy.stats import binomtest
 
 from landuse.model.bands import BAND_SETS
-from landuse.model.checkpoint import load_checkpoint, model_path
+from landuse.model.checkpoint import load_checkpoint, load_recipe, model_path
 from landuse.model.normalize import path_dn
 from landuse.model.training.config import TrainConfig
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
@@ -194,7 +194,7 @@ def main() -> None:
             for what, rows in parts.items()
             for how in ("", ", hazy")
         }
-    result["recipe"] = asdict(config)
+    result["recipe"] = load_recipe(weights)  # as it was: with the digests of --init and --teacher
     (options.out / "folds.json").write_text(json.dumps(result, indent=2), "utf-8")
     for what in parts:
         n, accuracy, ece = (result[what][key] for key in ("n", "accuracy", "ece"))
