@@ -503,7 +503,7 @@ def test_the_paper_s_table_is_made_of_real_patches(tmp_path, data_dir):
     assert reported == ["94.30", "97.23", "97.23"]
     for row in told["rows"]:
         (scores,) = row["runs"].values()
-        assert scores["n"] == 5
+        assert scores["n"] == 3
         assert 0 <= scores["interval"][0] <= scores["accuracy"] <= scores["interval"][1] <= 1
         assert 0 <= scores["ece"] <= 1
         assert len(scores["alpha"]) == (11 if row["network"] == "balanced" else 0)
@@ -537,7 +537,7 @@ def test_what_weight_decay_alone_makes_of_alpha():
         optimizer.step()
     expected = float(torch.sigmoid(scalar.detach()))
     assert example["alpha_by_decay_alone"](config, 640) == pytest.approx(expected, abs=1e-6)
-    assert example["alpha_by_decay_alone"](config, 18_900) == pytest.approx(0.57, abs=0.01)  # as published
+    assert example["alpha_by_decay_alone"](config, 18_900) == pytest.approx(0.56, abs=0.005)  # reported: 0.57
 
 
 def test_both_halves_are_calibrated_by_each_other():
