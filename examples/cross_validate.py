@@ -5,7 +5,13 @@
 Folds are stratified by class. Each is one `landuse train`, resumed where it was stopped. What is
 printed pools the answers given to patches while they were held out, at temperatures fitted on the
 other folds. With --seen LIST (the patches that --init was trained on) the patches outside it are
-counted apart: only for those is the start innocent too.
+counted apart: only for those is the start innocent too. With --rival MODEL that model answers the
+same patches, and who is right where is compared.
+
+With --teacher MODEL, and perhaps --unlabelled FOLDER, the networks learn from its answers too:
+
+    python examples/cross_validate.py --data EuroSAT_MS --bands no-b10 --init balanced-fast-rgb --out folds \
+        --teacher balanced-fast-rgb --unlabelled pixels/l2a --seen paper-train.txt --rival balanced-fast-rgb
 """
 
 from __future__ import annotations
@@ -15,15 +21,19 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from scipy.stats import binomtest
 
 from landuse.model.bands import BAND_SETS
-from landuse.model.checkpoint import load_checkpoint
+from landuse.model.checkpoint import load_checkpoint, load_recipe, model_path
+from landuse.model.normalize import path_dn
 from landuse.model.training.config import TrainConfig
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.training.evaluate import DIHEDRAL, fit_temperature, logits_of, score
-from landuse.workflows.training.train import TrainRequest, train_model
+from landuse.pipeline.maps.intervals import paired_difference
+from landuse.workflows.training.train import TrainRequest, train_model, unlabelled_source
 
 
 def stratified_folds(names: list[str], folds: int, seed: int) -> list[list[str]]:
@@ -61,6 +71,27 @@ def calibrated(answers: list[torch.Tensor], labels: list[torch.Tensor]) -> list[
     return probabilities
 
 
+def paired(own: torch.Tensor, rival: torch.Tensor) -> dict[str, Any]:
+    """Who of two is right on the same patches: Tango's interval of the difference, McNemar's exact test.
+
+    Args:
+        own: (N,) whether one is right.
+        rival: (N,) whether the other is.
+    """
+    alone, rival_alone = int((own & ~rival).sum()), int((~own & rival).sum())
+    low, high = paired_difference(alone, rival_alone, len(own))
+    discordant = alone + rival_alone
+    return {
+        "n": len(own),
+        "right": int(own.sum()),
+        "rival_right": int(rival.sum()),
+        "right_alone": alone,
+        "rival_right_alone": rival_alone,
+        "difference_95": (low, high),
+        "mcnemar_exact_p": float(binomtest(alone, discordant, 0.5).pvalue) if discordant else 1.0,
+    }
+
+
 def main() -> None:
     """Train every fold and print what they say of the patches held out."""
     parser = argparse.ArgumentParser(
@@ -77,6 +108,15 @@ def main() -> None:
     parser.add_argument("--peak-rate", type=float, default=0.02)
     parser.add_argument("--group-dropout", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--early-crop-px", type=int, nargs="*", default=[], help="sides of early crops")
+    parser.add_argument("--cutmix", type=float, default=0.5)
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--teacher", nargs="*", default=[], help="models whose answers are learned from too")
+    parser.add_argument("--teacher-share", type=float, default=0.5, help="of the target, beside the label")
+    parser.add_argument("--unlabelled", type=Path, help="folder of patches that only the teachers know")
+    parser.add_argument("--unlabelled-ratio", type=float, default=1.0, help="to one labelled patch")
+    parser.add_argument("--rival", help="a model that answers the same patches")
+    parser.add_argument("--l2a-error", type=float, default=0.5, help="share of the path, for the comparison")
     options = parser.parse_args()
     source = PatchSource(root=options.data)
     names = list_patches(options.data)
@@ -86,11 +126,20 @@ def main() -> None:
         batch_size=options.batch_size,
         peak_rate=options.peak_rate,
         group_dropout=options.group_dropout if options.bands != "rgb" else 0.0,
+        early_crop_px=tuple(options.early_crop_px),
+        cutmix=options.cutmix,
+        teacher_share=options.teacher_share,
+        unlabelled_ratio=options.unlabelled_ratio,
         seed=options.seed,
+        precision=options.precision,
         val_every=options.epochs,
     )
+    further = None
+    if options.unlabelled is not None:
+        further = unlabelled_source(options.unlabelled, None, source.level)
     options.out.mkdir(parents=True, exist_ok=True)
     answers, labels, order = [], [], []
+    right: dict[str, list[torch.Tensor]] = {}
     for number, held_out in enumerate(folds):
         lists = [options.out / f"fold{number}-{part}.txt" for part in ("train", "val")]
         lists[0].write_text("\n".join(sorted(set(names) - set(held_out))), "utf-8")
@@ -103,30 +152,64 @@ def main() -> None:
                 config=config,
                 bands=options.bands,
                 init=options.init,
+                teachers=tuple(options.teacher),
+                unlabelled=further,
                 name=f"fold-{number}",
             )
         )
-        network, contract = load_checkpoint(weights)
-        patches = load_patches(source, read_split(lists[1]), contract.bands)
-        answers.append(logits_of(network, contract, patches, symmetries=DIHEDRAL))
-        labels.append(patches.labels)
-        order += [f"{Path(name).parent.name}/{Path(name).stem}" for name in patches.names]
+        held = read_split(lists[1])
+        for who, model in (("own", weights), ("rival", options.rival and model_path(options.rival))):
+            if model is None:
+                continue
+            network, contract = load_checkpoint(model)
+            patches = load_patches(source, held, contract.bands)
+            logits = logits_of(network, contract, patches, symmetries=DIHEDRAL)
+            hazy = logits_of(
+                network,
+                contract,
+                patches,
+                path_shift_dn=-options.l2a_error * torch.tensor(path_dn(contract.bands)),
+                symmetries=DIHEDRAL,
+            )
+            right.setdefault(who, []).append(logits.argmax(1) == patches.labels)
+            right.setdefault(f"{who}, hazy", []).append(hazy.argmax(1) == patches.labels)
+            if who == "own":
+                answers.append(logits)
+                labels.append(patches.labels)
+                order += [f"{Path(name).parent.name}/{Path(name).stem}" for name in patches.names]
+                classes = contract.classes
     seen = {str(Path(name).with_suffix("")) for name in read_split(options.seen)} if options.seen else set()
     unseen = torch.tensor([name not in seen for name in order])
     pooled, truth = torch.cat(calibrated(answers, labels)), torch.cat(labels)
-    result = {"all": asdict(score(pooled, truth, contract.classes))}
+    parts = {"all": torch.ones_like(unseen)}
     if seen and bool(unseen.any()):
-        result["unseen by --init"] = asdict(score(pooled[unseen], truth[unseen], contract.classes))
-    result["recipe"] = asdict(config)
+        parts["unseen by --init"] = unseen
+    result: dict[str, Any] = {
+        what: asdict(score(pooled[rows], truth[rows], classes)) for what, rows in parts.items()
+    }
+    if options.rival is not None:
+        whole = {who: torch.cat(parts_of) for who, parts_of in right.items()}
+        result["rival"] = {
+            f"{what}{how}": paired(whole[f"own{how}"][rows], whole[f"rival{how}"][rows])
+            for what, rows in parts.items()
+            for how in ("", ", hazy")
+        }
+    result["recipe"] = load_recipe(weights)  # as it was: with the digests of --init and --teacher
     (options.out / "folds.json").write_text(json.dumps(result, indent=2), "utf-8")
-    for what in ("all", "unseen by --init"):
-        if what in result:
-            n, accuracy, ece = (result[what][key] for key in ("n", "accuracy", "ece"))
-            low, high = wilson_interval(round(accuracy * n), n)
-            print(
-                f"{what}: {accuracy:.2%} of {n} held-out patches, 95 % interval {low:.2%} to {high:.2%} "
-                f"(Wilson), ECE {ece:.2%}"
-            )
+    for what in parts:
+        n, accuracy, ece = (result[what][key] for key in ("n", "accuracy", "ece"))
+        low, high = wilson_interval(round(accuracy * n), n)
+        print(
+            f"{what}: {accuracy:.2%} of {n} held-out patches, 95 % interval {low:.2%} to {high:.2%} "
+            f"(Wilson), ECE {ece:.2%}"
+        )
+    for what, pair in result.get("rival", {}).items():
+        low, high = pair["difference_95"]
+        print(
+            f"{what}: {pair['right']} right, {options.rival} {pair['rival_right']}, of {pair['n']}; alone "
+            f"{pair['right_alone']} and {pair['rival_right_alone']}; difference {low:+.2%} to {high:+.2%} "
+            f"(Tango), McNemar's exact p = {pair['mcnemar_exact_p']:.3g}"
+        )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ PIXEL_NETWORK = "balanced-pixel"
 OPTIONS_OF_PATCHES = (
     "bands", "epochs", "batch_size", "peak_rate", "warmup_epochs", "weight_decay", "decay_fusion",
     "class_balance", "cutmix", "cutmix_until", "brightness", "atmosphere", "group_dropout", "early_crop_px",
-    "compile_", "val_every",
+    "compile_", "val_every", "optimizer", "restart_epochs", "teacher", "teacher_share", "unlabelled",
+    "unlabelled_level", "unlabelled_ratio",
 )  # fmt: skip
 """Parameters of ``train_command`` that have no meaning where pixels are classified."""
 
@@ -61,6 +62,13 @@ OPTIONS_OF_FOLDERS = (
     "class_balance",
     "group_dropout",
     "early_crop_px",
+    "optimizer",
+    "restart_epochs",
+    "teacher",
+    "teacher_share",
+    "unlabelled",
+    "unlabelled_level",
+    "unlabelled_ratio",
 )
 """Parameters of ``train_command`` that have no meaning where labels are learned from a table."""
 
@@ -80,6 +88,7 @@ EVALUATE_OTHERS = ("data", "pixels", "split", "l2a_error", "confusion", "reliabi
 """Parameters of ``evaluate_command`` that have no meaning where labels are scored."""
 
 LABELS_PANEL = "Images with labels from a table"
+TEACHER_PANEL = "Learning from the answers of other models"
 TRAIN_PANELS: dict[str, tuple[str, ...]] = {"Options": ()}
 
 ImagesOption = Annotated[
@@ -267,6 +276,17 @@ def train_command(
         ),
     ] = 0.15,
     warmup_epochs: Annotated[float, typer.Option(help="Epochs of warm-up before the cosine.")] = 2.0,
+    restart_epochs: Annotated[
+        int | None,
+        typer.Option(help="Start the cosine anew after so many epochs, then after twice as many each time."),
+    ] = None,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            help="sgd with Nesterov momentum, or adamw, which wants a --peak-rate of about 0.001.",
+            autocompletion=one_of("sgd", "adamw"),
+        ),
+    ] = "sgd",
     weight_decay: Annotated[float, typer.Option(help="On convolution and linear weights.")] = 5e-4,
     decay_fusion: Annotated[
         bool, typer.Option("--decay-fusion", help="Put the learned fusion scalars under weight decay too.")
@@ -288,7 +308,12 @@ def train_command(
         float, typer.Option(help="Augmentation: share of the patches that lose a spectral group of bands.")
     ] = 0.0,
     early_crop_px: Annotated[
-        int | None, typer.Option(help="Learn from random crops of this side first: cheaper epochs.")
+        str | None,
+        typer.Option(
+            metavar="SIDE,...",
+            help="Learn from random crops of this side first: cheaper epochs. Of several sides, such as "
+            "32,48, each is taken for as many epochs.",
+        ),
     ] = None,
     init: Annotated[
         str | None,
@@ -300,6 +325,43 @@ def train_command(
             autocompletion=shipped_models,
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL,...",
+            help="Learn from the answers of these models too (distillation); of several, from their mean. "
+            "They look at the plain patch and may read other bands than the network that learns.",
+            rich_help_panel=TEACHER_PANEL,
+            autocompletion=shipped_models,
+        ),
+    ] = None,
+    teacher_share: Annotated[
+        float,
+        typer.Option(
+            help="What the teachers' answer counts beside the label of a patch, 0 to 1.",
+            rich_help_panel=TEACHER_PANEL,
+        ),
+    ] = 0.5,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of further patches, which only the teachers say something of (noisy student). They "
+            "may lack bands.",
+            rich_help_panel=TEACHER_PANEL,
+        ),
+    ] = None,
+    unlabelled_level: Annotated[
+        str | None,
+        typer.Option(
+            help="Their level, L1C or L2A; default: what their folder.json says, else --level.",
+            autocompletion=one_of("L1C", "L2A"),
+            rich_help_panel=TEACHER_PANEL,
+        ),
+    ] = None,
+    unlabelled_ratio: Annotated[
+        float,
+        typer.Option(help="Unlabelled patches a step for each labelled one.", rich_help_panel=TEACHER_PANEL),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
     precision: Annotated[
@@ -419,8 +481,13 @@ def train_command(
             f"them out, or choose {PIXEL_NETWORK}."
         )
     from landuse.model.training.config import TrainConfig
-    from landuse.workflows.training.train import TrainRequest, train_model
+    from landuse.workflows.training.train import TrainRequest, train_model, unlabelled_source
 
+    further = None
+    if unlabelled is not None:
+        further = unlabelled_source(unlabelled, unlabelled_level, level)
+    elif unlabelled_level is not None:
+        raise UsageError("--unlabelled-level is of --unlabelled, which is not given. Give both or neither.")
     request = TrainRequest(
         data=patch_source(data, level, band_order),
         split=split,
@@ -428,6 +495,8 @@ def train_command(
         bands=bands,
         name=name or f"{network}-{bands}",
         init=init,
+        teachers=() if teacher is None else tuple(name.strip() for name in teacher.split(",")),
+        unlabelled=further,
         device=device,
         fits_batch=batch_size is None,
         config=TrainConfig(
@@ -444,7 +513,11 @@ def train_command(
             brightness=brightness,
             atmosphere=atmosphere,
             group_dropout=group_dropout,
-            early_crop_px=early_crop_px,
+            early_crop_px=_sides(early_crop_px),
+            restart_epochs=restart_epochs,
+            optimizer=optimizer,
+            teacher_share=teacher_share,
+            unlabelled_ratio=unlabelled_ratio,
             seed=seed,
             precision=precision,
             compile=compile_,
@@ -454,6 +527,18 @@ def train_command(
     with training_progress(quiet=quiet) as (on_epoch, on_step):
         weights = train_model(request, on_epoch, on_step)
     typer.echo(str(weights))
+
+
+def _sides(text: str | None) -> tuple[int, ...]:
+    """The sides that ``--early-crop-px 32,48`` gives.
+
+    Raises:
+        UsageError: one is no whole number.
+    """
+    try:
+        return () if text is None else tuple(int(side) for side in text.split(","))
+    except ValueError:
+        raise UsageError(f"--early-crop-px {text} must be whole numbers, such as 48 or 32,48.") from None
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], where: str, mend: str = "") -> None:

@@ -33,6 +33,7 @@ from landuse.model.pixel_network import PixelNet, PixelNetConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from _typeshed import DataclassInstance
     from torch import Tensor, nn
 
     from landuse.model.networks import PatchNetwork
@@ -204,8 +205,21 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[st
         partial.unlink(missing_ok=True)
 
 
-def save_checkpoint(path: Path, network: PatchNetwork | PixelNet, contract: ModelContract) -> None:
+def save_checkpoint(
+    path: Path,
+    network: PatchNetwork | PixelNet,
+    contract: ModelContract,
+    *,
+    recipe: DataclassInstance | None = None,
+) -> None:
     """Write weights, config and contract to ``path``, whole or not at all.
+
+    Args:
+        path: the .safetensors file.
+        network: its weights and config.
+        contract: what it needs and says.
+        recipe: the settings that made the weights, among them the digests of what they were started from
+            and taught by; see ``load_recipe``.
 
     Raises:
         OutputError: the folder is missing, not writable, or the disk is full.
@@ -215,6 +229,8 @@ def save_checkpoint(path: Path, network: PatchNetwork | PixelNet, contract: Mode
         "network": json.dumps(network.config.to_dict()),
         "contract": json.dumps(asdict(contract)),
     }
+    if recipe is not None:
+        header["recipe"] = json.dumps(asdict(recipe))
     write_safetensors(path, network.state_dict(), header)
 
 
@@ -253,6 +269,24 @@ def load_contract(path: Path) -> ModelContract:
         return contract_from_dict(json.loads(header["contract"]))
     except DAMAGE as error:
         raise ModelError(f"Model {path}: its contract is damaged ({error}). Train it again.") from error
+
+
+def load_recipe(path: Path) -> dict[str, Any] | None:
+    """The settings that made the weights of a checkpoint; None where it does not say.
+
+    Raises:
+        ModelError: the file is missing, corrupt, or its recipe is no JSON object.
+    """
+    text = _header(path).get("recipe")
+    if text is None:
+        return None
+    try:
+        recipe = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"Model {path}: its recipe is damaged ({error}). Train it again.") from error
+    if not isinstance(recipe, dict):
+        raise ModelError(f"Model {path}: its recipe is no object. Train it again.")
+    return recipe
 
 
 def load_checkpoint(path: Path) -> tuple[PatchNetwork, ModelContract]:

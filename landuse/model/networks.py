@@ -742,6 +742,14 @@ def set_dropblock_progress(network: nn.Module, progress: float) -> None:
             module.probability = module.final_probability * min(max(progress, 0.0), 1.0)
 
 
+@torch.no_grad()
+def set_fusion(network: nn.Module, scalar: float) -> None:
+    """Set each balanced attention's scalar, whose sigmoid is its ``a``."""
+    for module in network.modules():
+        if isinstance(module, BalancedAttention):
+            module.balance.fill_(scalar)
+
+
 def fusion_weights(network: nn.Module) -> list[float]:
     """The learned ``a`` of each balanced attention, from input to output."""
     return [

@@ -53,7 +53,7 @@ from landuse.classes import legend as class_legend
 from landuse.contract import RGB8
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model import WEIGHTS, shipped_models
-from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint
+from landuse.model.checkpoint import load_checkpoint, load_contract, load_pixel_checkpoint, load_recipe
 from landuse.model.cover_and_use import LINES, USE_AROUND_PX
 from landuse.model.foreign.contract import CHANNELS_LAST, DENSE, LOGITS
 from landuse.model.pixel_network import PixelNet
@@ -283,6 +283,10 @@ def write_card(checkpoint: Path, facts: CardFacts, path: Path) -> None:
             "under a --name of at least three letters, digits, '-', '_' or '.'."
         )
     item = _item(contract, network, facts, facts.created_utc)
+    recipe = load_recipe(checkpoint)
+    if recipe is not None:
+        text = printable(json.dumps(recipe, ensure_ascii=False))  # as of the network's config
+        item.properties["landuse:recipe"] = json.loads(text, parse_constant=str)
     _add_weights(
         item,
         contract,

@@ -5,7 +5,6 @@ import os
 import re
 import runpy
 import shutil
-import statistics
 import subprocess
 import sys
 import tomllib
@@ -16,12 +15,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from PIL import Image
 
 from landuse.model.checkpoint import load_contract
 from landuse.model.foreign.contract import ForeignModel
 from landuse.model.foreign.predict import load_held
+from landuse.model.training.config import TrainConfig
+from landuse.model.training.evaluate import score
 from landuse.workflows.labels.table import read_table
 from tests import warm
 from tests.patches import EUROSAT as EUROSAT_ORDER
@@ -543,29 +545,70 @@ def small_bbox():
 
 
 @pytest.mark.slow
-def test_compare_networks(tmp_path):
-    from tests.patches import make_jpegs, write_split
+def test_the_paper_s_table_is_made_of_real_patches(tmp_path, data_dir):
+    """All of it but for cbam. Published: 13.1 M parameters and 3.13 GMAC, and alphas of about 0.57."""
+    data = data_dir / "eurosat" / "EuroSAT_RGB"
+    options = ("--data", data, "--out", "runs", "--quick", "--precision", "fp32", "--device", "cpu")
+    shown = run("reproduce_paper.py", *options, "--networks", "baseline,balanced", cwd=tmp_path)
+    table = (tmp_path / "runs" / "quick" / "table.md").read_text()
+    assert shown == f"{table}\n"
+    told = json.loads((tmp_path / "runs" / "quick" / "table.json").read_text())
+    assert told["quick"]
+    wanted = [(name, recipe, False) for name in ("baseline", "balanced") for recipe in ("paper", "ours")]
+    wanted += [("balanced", recipe, True) for recipe in ("paper", "ours")]
+    found = [(row["network"], row["recipe"], row["decay_on_alpha"]) for row in told["rows"]]
+    assert sorted(found) == sorted(wanted)
+    assert "\n| balanced | 13.12 | 3.13 |" in table
+    reported = [line.split("|")[-2].strip() for line in table.splitlines() if "| quick | ours" in line]
+    assert reported == ["94.30", "97.23", "97.23"]
+    for row in told["rows"]:
+        (scores,) = row["runs"].values()
+        assert scores["n"] == 3
+        assert 0 <= scores["interval"][0] <= scores["accuracy"] <= scores["interval"][1] <= 1
+        assert 0 <= scores["ece"] <= 1
+        assert len(scores["alpha"]) == (11 if row["network"] == "balanced" else 0)
+    # A run that is finished is not done again, and one that broke off goes on.
+    folders = sorted(path for path in (tmp_path / "runs" / "quick").iterdir() if path.is_dir())
+    before = {path: (path / "state.safetensors").stat().st_mtime_ns for path in folders}
+    broken = next(path for path in folders if path.name.startswith("baseline-lists-ours"))
+    (broken / "model.safetensors").unlink()
+    done = start("reproduce_paper.py", *options, "--networks", "baseline,balanced", cwd=tmp_path)
+    assert done.stderr.splitlines() == [f"training {broken.name}"]
+    assert done.stdout == shown
+    assert before == {path: (path / "state.safetensors").stat().st_mtime_ns for path in folders}
 
-    root = make_jpegs(tmp_path / "data", each=8)
-    names = [f"{path.parent.name}/{path.name}" for path in sorted(root.glob("*/*.jpg"))]
-    lists = write_split(tmp_path, names).split(",")
-    (tmp_path / "splits").mkdir()
-    for part, path in zip(("train", "val"), lists, strict=True):
-        Path(path).rename(tmp_path / "splits" / f"tiny-{part}.txt")
-    options = ("--data", root, "--out", "runs", "--splits", "tiny", "--networks", "balanced-fast")
-    options += ("--epochs", 1, "--batch-size", 6, "--seeds", "0,1", "--speed-batch", 4)
-    shown = run("compare_networks.py", *options, cwd=tmp_path)
-    rows = {row[1]: row for row in ([c.strip() for c in line.split("|")] for line in shown.splitlines())}
-    assert list(rows)[2:] == ["baseline", "cbam", "balanced", "balanced-fast", "resnet50"]
-    # Published: 13.1 M and 3.13 GMAC; nothing is said of what was not run.
-    assert rows["balanced"][2:4] == ["13.12", "3.13"]
-    assert rows["balanced"][5] == rows["resnet50"][5] == "not run"
-    metrics = [
-        json.loads((tmp_path / "runs" / f"balanced-fast-tiny-1-{seed}" / "metrics.jsonl").read_text())
-        for seed in (0, 1)
-    ]
-    mean, spread = (f(100 * m["val_accuracy"] for m in metrics) for f in (statistics.mean, statistics.stdev))
-    assert rows["balanced-fast"][5] == f"{mean:.2f} ± {spread:.2f} (2 seeds)"
+
+def test_what_weight_decay_alone_makes_of_alpha():
+    """Oracle: AdamW itself, without a gradient, under torch's own schedule of restarts."""
+    from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+    example = runpy.run_path(str(EXAMPLES / "reproduce_paper.py"))
+    config = TrainConfig(
+        epochs=80, batch_size=64, peak_rate=1e-3, warmup_epochs=0, restart_epochs=15, weight_decay=0.05,
+        fusion_start=0.5,
+    )  # fmt: skip
+    scalar = torch.tensor(0.5, requires_grad=True)
+    optimizer = torch.optim.AdamW([scalar], lr=1e-3, weight_decay=0.05)
+    schedule = CosineAnnealingWarmRestarts(optimizer, 15, 2)
+    steps = 640 // 64
+    for step in range(80 * steps):
+        schedule.step(step / steps)
+        scalar.grad = torch.zeros(())
+        optimizer.step()
+    expected = float(torch.sigmoid(scalar.detach()))
+    assert example["alpha_by_decay_alone"](config, 640) == pytest.approx(expected, abs=1e-6)
+    assert example["alpha_by_decay_alone"](config, 18_900) == pytest.approx(0.56, abs=0.005)  # reported: 0.57
+
+
+def test_both_halves_are_calibrated_by_each_other():
+    """Logits that are twice too sure: the halves agree, and the error nearly goes."""
+    example = runpy.run_path(str(EXAMPLES / "reproduce_paper.py"))
+    rng = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn((4000, 5), generator=rng)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=rng)[:, 0]
+    classes = tuple("abcde")
+    assert score((2 * logits).softmax(1), labels, classes).ece > 0.08
+    assert example["crossed_error"](2 * logits, labels, classes) < 0.03
 
 
 @pytest.mark.slow
@@ -585,6 +628,19 @@ def test_cross_validate(tmp_path):
     result = json.loads((tmp_path / "folds" / "folds.json").read_text())
     assert (result["all"]["n"], result["unseen by --init"]["n"]) == (18, 6)
     assert f"all: {result['all']['accuracy']:.2%} of 18 held-out patches" in shown
+    # The first fold's network as teacher and rival of further folds, which have the rest to learn from.
+    first = tmp_path / "folds" / "fold0" / "model.safetensors"
+    taught = ("--data", "data", "--out", "taught", "--folds", 3, "--epochs", 1, "--batch-size", 4)
+    taught += ("--teacher", first, "--unlabelled", "data", "--unlabelled-ratio", 0.5, "--rival", first)
+    shown = run("cross_validate.py", *taught, cwd=tmp_path)
+    result = json.loads((tmp_path / "taught" / "folds.json").read_text())
+    pair = result["rival"]["all"]
+    assert pair["n"] == 18
+    assert pair["right"] - pair["rival_right"] == pair["right_alone"] - pair["rival_right_alone"]
+    assert pair["right"] == round(18 * result["all"]["accuracy"])
+    assert pair["difference_95"][0] <= (pair["right"] - pair["rival_right"]) / 18 <= pair["difference_95"][1]
+    assert f"all: {pair['right']} right, {first} {pair['rival_right']}, of 18" in shown
+    assert len(result["recipe"]["teacher_sha256"]) == 1
 
 
 @pytest.mark.slow

@@ -25,11 +25,12 @@ from landuse.classes import LAND_COVER, LAND_USE
 from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.model import WEIGHTS, shipped_models
-from landuse.model.checkpoint import load_contract, save_checkpoint
+from landuse.model.checkpoint import load_checkpoint, load_contract, save_checkpoint
 from landuse.model.cover_and_use import combine
 from landuse.model.networks import BalancedNet, NetworkConfig
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
 from landuse.model.predict import DEFAULT_BATCH_SIZE, Predictor
+from landuse.model.training.config import TrainConfig
 from landuse.sentinel2 import BANDS
 from landuse.workflows import model_card
 from landuse.workflows.model_card import CardFacts, CardMetric, load_facts, write_card
@@ -460,6 +461,20 @@ def test_a_config_that_json_cannot_hold_is_told_as_text(tmp_path):
     assert stac_errors(card) == []
     assert card["properties"]["mlm:architecture"] == "?"
     assert card["properties"]["mlm:hyperparameters"]["dropblock"] == [0.0, "NaN"]
+
+
+def test_a_card_tells_the_recipe_that_the_weights_hold(tmp_path):
+    """What they were started from and taught by, and what JSON cannot hold as text."""
+    checkpoint = checkpoint_of(tmp_path, contract_of())
+    recipe = TrainConfig(teacher_sha256=("ab" * 32,), init_sha256="cd" * 32)
+    network, contract = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, network, contract, recipe=recipe)
+    write_card(checkpoint, FACTS, checkpoint.with_suffix(".json"))
+    card = json.loads(checkpoint.with_suffix(".json").read_text("utf-8"))
+    assert stac_errors(card) == []
+    told = card["properties"]["landuse:recipe"]
+    assert (told["teacher_sha256"], told["init_sha256"]) == (["ab" * 32], "cd" * 32)
+    assert "landuse:recipe" not in card_of(tmp_path, contract_of())["properties"]
 
 
 @pytest.mark.parametrize(

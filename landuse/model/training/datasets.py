@@ -1,11 +1,13 @@
-"""Labelled patches from folders: ``<root>/<Class>/<name>`` as RGB images or multi-band GeoTIFFs.
+"""Patches from folders, as RGB images or multi-band GeoTIFFs.
 
-The only module of ``model`` that reads images. A data set is small enough to live in memory
-(EuroSAT RGB: 330 MB; all 13 bands: 2.9 GB), so training never waits for a disk.
+Labelled ones are ``<root>/<Class>/<name>``; unlabelled ones lie anywhere below their root. The only module of
+``model`` that reads images. A data set is small enough to live in memory (EuroSAT RGB: 330 MB; all 13 bands:
+2.9 GB), so training never waits for a disk.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +62,8 @@ class PatchSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LabelledPatches:
-    """Patches of one split, in memory."""
+class Patches:
+    """Patches in memory."""
 
     images: Tensor
     """(N, bands, S, S), uint8 or int16 counts as the files hold them."""
@@ -71,18 +73,13 @@ class LabelledPatches:
     """Band names in order."""
     level: str
     """Processing level, ``"L1C"`` or ``"L2A"``."""
-    labels: Tensor
-    """(N,) int64, index into ``classes``."""
     names: tuple[str, ...]
-    """``Class/file`` of each patch."""
-    classes: tuple[str, ...]
-    """Class names, sorted."""
+    """Path of each patch's file below the folder: ``Class/file`` of labelled ones."""
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or not self.images.shape[0] == len(self.labels) == len(self.names):
+        if self.images.ndim != 4 or len(self.images) != len(self.names):
             raise ValueError(
-                f"images {tuple(self.images.shape)}, {len(self.labels)} labels and {len(self.names)} names "
-                "do not belong together"
+                f"images {tuple(self.images.shape)} and {len(self.names)} names do not belong together"
             )
         if self.images.shape[1] != len(self.bands):
             raise ValueError(f"images {tuple(self.images.shape)} do not hold the bands {self.bands}")
@@ -93,6 +90,39 @@ class LabelledPatches:
     def dn(self, rows: Tensor | slice) -> Tensor:
         """DN of some patches, ``(n, bands, S, S)`` float32."""
         return self.images[rows].to(torch.float32) * self.dn_per_count
+
+    def of_bands(self, bands: tuple[str, ...]) -> Patches:
+        """The same patches, unlabelled, with some of their bands, in the order of ``bands``.
+
+        Raises:
+            ValueError: they do not hold one of them.
+        """
+        missing = [band for band in bands if band not in self.bands]
+        if missing:
+            raise ValueError(f"patches of {', '.join(self.bands)} do not hold {', '.join(missing)}")
+        rows = [self.bands.index(band) for band in bands]
+        return Patches(
+            images=self.images if bands == self.bands else self.images[:, rows],
+            dn_per_count=self.dn_per_count,
+            bands=bands,
+            level=self.level,
+            names=self.names,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelledPatches(Patches):
+    """Patches of one split, in memory."""
+
+    labels: Tensor
+    """(N,) int64, index into ``classes``."""
+    classes: tuple[str, ...]
+    """Class names, sorted."""
+
+    def __post_init__(self) -> None:
+        Patches.__post_init__(self)  # not super(): a class with slots is made anew, and super() is of the old
+        if len(self.labels) != len(self.names):
+            raise ValueError(f"{len(self.labels)} labels and {len(self.names)} names do not belong together")
 
 
 def class_names(root: Path) -> tuple[str, ...]:
@@ -178,14 +208,97 @@ def load_patches(source: PatchSource, names: Sequence[str], bands: tuple[str, ..
     root = source.root
     classes = class_names(root)
     index = {name: i for i, name in enumerate(classes)}
-    counts: NDArray[np.uint8] | NDArray[np.int16] | None = None
-    labels = []
-    found = []
-    read: _ImageReader | _TiffReader | None = None
-    for row, name in enumerate(names):
+    for name in names:
         label = name.split("/")[0]
         if label not in index:
             raise UsageError(f"{name}: class {label!r} is not a folder of {root} ({', '.join(classes)}).")
+    images, dn_per_count, found = _read_patches(source, names, bands)
+    return LabelledPatches(
+        images=images,
+        dn_per_count=dn_per_count,
+        bands=bands,
+        level=source.level,
+        labels=torch.tensor([index[name.split("/")[0]] for name in names]),
+        names=found,
+        classes=classes,
+    )
+
+
+def load_unlabelled(source: PatchSource, bands: tuple[str, ...], needed: tuple[str, ...] = ()) -> Patches:
+    """Read every patch below a folder into memory, whatever folders it lies in.
+
+    Files of pixel labels, as ``examples/cover_patches.py`` writes them beside patches, are passed over.
+
+    Args:
+        source: the folder and what its files hold. What its ``folder.json`` says of the level must agree.
+        bands: those wanted; the patches may lack some.
+        needed: those that the patches must hold.
+
+    Raises:
+        UsageError: there is no patch, a file is not an image, of another size or type than the first, or
+            lacks a band that is needed.
+    """
+    # Not above: that module reads patches by way of this one.
+    from landuse.model.training.pixels.sources import FOLDER_FILE, LABEL_SUFFIX, WEIGHT_SUFFIX
+
+    root = source.root
+    if not root.is_dir():
+        raise UsageError(f"--unlabelled {root} is not a folder. Give a folder of patches.")
+    names = sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES + TIFF_SUFFIXES
+        and not path.name.endswith((LABEL_SUFFIX, WEIGHT_SUFFIX))
+    )
+    if not names:
+        raise UsageError(f"--unlabelled {root} holds no patches. Give a folder of GeoTIFF patches, or JPEGs.")
+    stated = stated_level(root)
+    if stated not in (None, source.level):
+        raise UsageError(
+            f"{root / FOLDER_FILE} says that the patches are {stated}; --unlabelled-level says "
+            f"{source.level}. Leave the option out, or correct the file."
+        )
+    held = stated_bands(source, names[0])
+    missing = [band for band in needed if band not in held]
+    if missing:
+        raise UsageError(
+            f"The patches of --unlabelled {root} hold {', '.join(held)}; the teachers read "
+            f"{', '.join(missing)} too. Give patches that have them, or other teachers."
+        )
+    read = tuple(band for band in dict.fromkeys((*bands, *needed)) if band in held)
+    images, dn_per_count, found = _read_patches(source, names, read)
+    return Patches(images=images, dn_per_count=dn_per_count, bands=read, level=source.level, names=found)
+
+
+def stated_level(root: Path) -> str | None:
+    """The level that the ``folder.json`` of a folder of patches states; None where there is no such file.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    from landuse.model.training.pixels.sources import FOLDER_FILE  # as above
+
+    path = root / FOLDER_FILE
+    if not path.is_file():
+        return None
+    try:
+        level = json.loads(path.read_text("utf-8"))["level"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error!r}). Write it as examples/cover_patches.py does."
+        ) from error
+    return str(level)
+
+
+def _read_patches(
+    source: PatchSource, names: Sequence[str], bands: tuple[str, ...]
+) -> tuple[Tensor, float, tuple[str, ...]]:
+    """Counts ``(N, bands, S, S)`` of the named patches, the DN of a count, and the files' names."""
+    root = source.root
+    counts: NDArray[np.uint8] | NDArray[np.int16] | None = None
+    found = []
+    read: _ImageReader | _TiffReader | None = None
+    for row, name in enumerate(names):
         path = _existing(root / name)
         tiff = path.suffix.lower() in TIFF_SUFFIXES
         if read is None:
@@ -195,6 +308,8 @@ def load_patches(source: PatchSource, names: Sequence[str], bands: tuple[str, ..
                     "--data a folder of multi-band TIFFs, or use --bands rgb and an RGB model."
                 )
             read = _TiffReader(source, path, bands) if tiff else _ImageReader(source, bands)
+        elif tiff != isinstance(read, _TiffReader):
+            raise UsageError(f"{root} holds both images and TIFFs, such as {path}. Give one kind.")
         pixels = read(path)
         if counts is None:
             if pixels.shape[1] != pixels.shape[2]:
@@ -207,21 +322,13 @@ def load_patches(source: PatchSource, names: Sequence[str], bands: tuple[str, ..
                 f"{counts.shape[2:]} px of {counts.dtype}. Take out what does not belong."
             )
         counts[row] = pixels
-        labels.append(index[label])
-        found.append(f"{label}/{path.name}")
+        found.append(path.relative_to(root).as_posix())
     if counts is None:
         raise UsageError(f"No patch named for {root}.")
     if isinstance(read, _TiffReader):
         read.check_cirrus()
-    return LabelledPatches(
-        images=torch.from_numpy(counts),
-        dn_per_count=1.0 if counts.dtype == np.int16 else EUROSAT_JPEG_MAX_DN / 255,
-        bands=bands,
-        level=source.level,
-        labels=torch.tensor(labels),
-        names=tuple(found),
-        classes=classes,
-    )
+    dn_per_count = 1.0 if counts.dtype == np.int16 else EUROSAT_JPEG_MAX_DN / 255
+    return torch.from_numpy(counts), dn_per_count, tuple(found)
 
 
 def _existing(path: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from landuse.errors import OutputError
 from landuse.model.networks import set_dropblock_progress
-from landuse.model.training.config import Schedule, StepProgress, rate_at
+from landuse.model.training.config import Schedule, StepProgress
 from landuse.model.training.state import RunConfig
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def train_epoch(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     worker: Worker,
     *,
-    steps_per_epoch: int,
+    rate_of: Callable[[int], float],
     report: Callable[[float], None],
 ) -> float:
     """One pass over the images; returns the mean loss.
@@ -85,7 +85,7 @@ def train_epoch(
         batches: input ``(B, bands, S, S)`` and targets ``(B, outputs)``.
         loss_of: of logits in float32 and targets.
         worker: this process.
-        steps_per_epoch: batches of each epoch.
+        rate_of: the learning rate of a step.
         report: called with each loss.
     """
     config = run.config
@@ -96,7 +96,7 @@ def train_epoch(
     losses = []
     for x, targets in batches:
         for group in run.optimizer.param_groups:
-            group["lr"] = rate_at(config, run.step, steps_per_epoch)
+            group["lr"] = rate_of(run.step)
         with torch.autocast(worker.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits = forward(x)
         loss = loss_of(logits.float(), targets)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from landuse.contract import ModelContract
-    from landuse.model.training.datasets import LabelledPatches
+    from landuse.model.training.datasets import Patches
 
 DIHEDRAL = tuple(range(8))
 
@@ -52,18 +52,18 @@ class Scores:
 def logits_of(
     network: nn.Module,
     contract: ModelContract,
-    patches: LabelledPatches,
+    patches: Patches,
     *,
     path_shift_dn: Tensor | None = None,
     symmetries: tuple[int, ...] = (0,),
     batch_size: int = 64,
 ) -> Tensor:
-    """Logits ``(N, classes)`` float32 on the CPU of labelled patches, averaged over ``symmetries``.
+    """Logits ``(N, classes)`` float32 on the CPU of patches, averaged over ``symmetries``.
 
     Args:
         network: in evaluation mode, on any device.
         contract: the network's.
-        patches: what to score.
+        patches: what to answer for.
         path_shift_dn: (bands,) DN added to the network's input DN, to simulate another atmosphere.
         symmetries: elements of the dihedral group; ``DIHEDRAL`` is D4 test-time augmentation.
         batch_size: patches a forward pass. Of 256, a CPU spends a quarter of its time on fresh memory.

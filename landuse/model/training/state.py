@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from _typeshed import DataclassInstance
-    from torch import nn
+    from torch import Tensor, nn
 
     from landuse.contract import ModelContract
     from landuse.model.devices import Worker
@@ -66,7 +66,9 @@ C = TypeVar("C", bound=RunConfig)
 class TrainingRun(Generic[C]):
     """Network, moving average, optimiser and position in the schedule."""
 
-    def __init__(self, config: C, contract: ModelContract, out: Path, worker: Worker) -> None:
+    def __init__(
+        self, config: C, contract: ModelContract, out: Path, worker: Worker, optimizer: str = "sgd"
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.contract = contract
@@ -77,12 +79,12 @@ class TrainingRun(Generic[C]):
         for network in (self.network, self.average):
             network.to(device=worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.SGD(
-            parameter_groups(self.network, config.weight_decay, decay_fusion=config.decay_fusion),
-            lr=config.peak_rate,
-            momentum=0.9,
-            nesterov=True,
-        )
+        groups = parameter_groups(self.network, config.weight_decay, decay_fusion=config.decay_fusion)
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(groups, lr=config.peak_rate)
+        else:
+            self.optimizer = torch.optim.SGD(groups, lr=config.peak_rate, momentum=0.9, nesterov=True)
         self.epoch = 0
         self.step = 0
 
@@ -149,7 +151,7 @@ def write_state(
     Args:
         path: the .safetensors file.
         modules: networks by name.
-        optimizer: SGD with momentum.
+        optimizer: SGD with momentum, or AdamW.
         config: the run's settings, which a run that goes on must have too.
         header: whole numbers and what else must be known, as text.
 
@@ -158,7 +160,8 @@ def write_state(
     """
     tensors = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors[f"momentum.{index}"] = state["momentum_buffer"]
+        for key, value in state.items():
+            tensors[f"optimizer.{index}.{key}"] = value
     write_safetensors(path, tensors, {**header, "config": json.dumps(asdict(config))})
 
 
@@ -192,7 +195,8 @@ def read_state(
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read ({error}). Remove it to start again.") from error
     try:
-        if json.loads(header["config"]) != asdict(config):
+        # By way of JSON, which makes lists of tuples.
+        if json.loads(header["config"]) != json.loads(json.dumps(asdict(config))):
             raise ModelError(f"{path} belongs to a run with other settings. Use another --out or remove it.")
         if data_sha256 is not None and header["data"] != data_sha256:
             raise ModelError(f"{path} belongs to a run on other data. Use another --out or remove it.")
@@ -202,11 +206,12 @@ def read_state(
                 {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             )
         state: dict[str, Any] = optimizer.state_dict()
-        state["state"] = {
-            int(k.removeprefix("momentum.")): {"momentum_buffer": v}
-            for k, v in tensors.items()
-            if k.startswith("momentum.")
-        }
+        held: dict[int, dict[str, Tensor]] = {}
+        for k, v in tensors.items():
+            if k.startswith("optimizer."):
+                _, index, key = k.split(".")
+                held.setdefault(int(index), {})[key] = v
+        state["state"] = held
         optimizer.load_state_dict(state)
         found = [int(header[name]) for name in numbers]
     except DAMAGE as error:

@@ -1,4 +1,4 @@
-"""Training from scratch: SGD with Nesterov momentum, warm-up and cosine, EMA, CutMix.
+"""Training of networks of patches: SGD with Nesterov momentum, warm-up and cosine, EMA, CutMix, teachers.
 
 An epoch's randomness depends on the seed and the epoch alone and the state is written after each
 one, so a run that was killed goes on from its last whole epoch exactly as if it had not been.
@@ -19,10 +19,10 @@ from landuse.errors import OutputError, UsageError
 from landuse.model.bands import INPUT_MAX_DN, SPECTRAL_GROUPS
 from landuse.model.checkpoint import save_checkpoint
 from landuse.model.devices import joined
-from landuse.model.networks import fusion_weights
+from landuse.model.networks import fusion_weights, set_fusion
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn, standardize
 from landuse.model.training import augment
-from landuse.model.training.config import EpochMetrics, StepProgress, class_weights
+from landuse.model.training.config import EpochMetrics, StepProgress, class_weights, rate_at
 from landuse.model.training.epochs import append_metrics, epoch_seed, step_reporter, train_epoch
 from landuse.model.training.evaluate import fit_temperature, logits_of, score
 from landuse.model.training.state import TrainingRun
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from landuse.model.devices import Worker
     from landuse.model.training.config import TrainConfig
-    from landuse.model.training.datasets import LabelledPatches
+    from landuse.model.training.datasets import LabelledPatches, Patches
+    from landuse.model.training.teach import Lessons
 
 log = logging.getLogger(__name__)
 
@@ -88,39 +89,107 @@ def spectral_groups(bands: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(group for group in groups if group)
 
 
+def targets_of(labels: Tensor, classes: int, config: TrainConfig, taught: Tensor | None = None) -> Tensor:
+    """What a network should answer of labelled patches: ``(B, classes)`` probabilities.
+
+    Args:
+        labels: (B,) int64.
+        classes: how many there are.
+        config: smooths the labels, and says what teachers count.
+        taught: (B, classes) the teachers' probabilities; None without teachers.
+    """
+    smooth = config.label_smoothing
+    targets = F.one_hot(labels, classes).float() * (1 - smooth) + smooth / classes
+    return targets if taught is None else torch.lerp(targets, taught, config.teacher_share)
+
+
 def _batches(
-    patches: LabelledPatches, config: TrainConfig, contract: ModelContract, epoch: int, worker: Worker
+    patches: LabelledPatches,
+    lessons: Lessons | None,
+    config: TrainConfig,
+    contract: ModelContract,
+    epoch: int,
+    worker: Worker,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This worker's share of each batch of an epoch.
+    """This worker's share of each batch of an epoch; unlabelled patches follow the labelled ones.
 
     Yields augmented input ``(B, bands, S, S)`` and target probabilities ``(B, classes)``.
     """
     seed = epoch_seed(config, epoch)
-    order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(patches), generator=drawn)
     rng = torch.Generator(worker.device).manual_seed(seed + (worker.rank << 40))
-    path = torch.tensor(path_dn(contract.bands), device=worker.device)
     groups = spectral_groups(contract.bands)
     classes = len(contract.classes)
     mixing = config.cutmix if epoch < config.cutmix_until * config.epochs else 0.0
-    crop = config.early_crop_px if epoch < config.early_until * config.epochs else None
-    for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
-        chosen = order[start + worker.rank : start + config.batch_size : worker.count]
-        dn = augment.random_shift(patches.dn(chosen).to(worker.device), config.shift_px, rng)
-        if crop is not None:
-            dn = augment.random_crop(dn, crop, crop, rng)
-        dn = bring_to_input(augment.random_dihedral(dn, rng), contract, patches.level)
-        dn = augment.brightness(augment.atmosphere(dn, path, config.atmosphere, rng), config.brightness, rng)
-        x = standardize(dn, contract)
+    steps = len(order) // config.batch_size
+    more = None if lessons is None else lessons.unlabelled
+    each = 0 if more is None else round(config.batch_size * config.unlabelled_ratio)
+    others = _drawn_in_turn(0 if more is None else len(more), each * steps, drawn)
+    for step in range(steps):
+        chosen = order[step * config.batch_size :][: config.batch_size][worker.rank :: worker.count]
+        x = _augmented(patches, chosen, config, contract, epoch, rng)
+        taught = None if lessons is None else lessons.labelled[chosen]
+        targets = targets_of(patches.labels[chosen], classes, config, taught).to(worker.device)
+        if more is not None and lessons is not None and lessons.answers is not None and each:
+            chosen = others[step * each :][:each][worker.rank :: worker.count]
+            x = torch.cat([x, _augmented(more, chosen, config, contract, epoch, rng)])
+            targets = torch.cat([targets, lessons.answers[chosen].to(worker.device)])
         if config.group_dropout > 0:
             x = augment.drop_groups(x, groups, config.group_dropout, rng)
-        targets = F.one_hot(patches.labels[chosen], classes).float().to(worker.device)
         if float(torch.rand((), generator=rng, device=worker.device)) < mixing:
             x, targets = augment.cutmix(x, targets, rng)
         yield x.contiguous(memory_format=torch.channels_last), targets
 
 
+def _drawn_in_turn(count: int, wanted: int, rng: torch.Generator) -> Tensor:
+    """``wanted`` of ``count`` rows in random order, each drawn once before any is drawn again."""
+    rounds = -(-wanted // count) if count else 0
+    return torch.cat(
+        [torch.empty(0, dtype=torch.int64), *(torch.randperm(count, generator=rng) for _ in range(rounds))]
+    )
+
+
+def _augmented(
+    patches: Patches,
+    chosen: Tensor,
+    config: TrainConfig,
+    contract: ModelContract,
+    epoch: int,
+    rng: torch.Generator,
+) -> Tensor:
+    """The chosen patches as the network reads them ``(B, bands, S, S)``, each augmented by itself.
+
+    A band that they lack is at its mean, as one that was dropped is.
+    """
+    device = rng.device
+    held = [contract.bands.index(band) for band in patches.bands]
+    dn = augment.random_shift(patches.dn(chosen).to(device), config.shift_px, rng)
+    crop = config.crop_at(epoch)
+    if crop is not None:
+        dn = augment.random_crop(dn, crop, crop, rng)
+    if config.dihedral:
+        dn = augment.random_dihedral(dn, rng)
+    whole = dn
+    if len(held) < len(contract.bands):
+        whole = dn.new_zeros((len(dn), len(contract.bands), *dn.shape[2:]))
+        whole[:, held] = dn
+    whole = bring_to_input(whole, contract, patches.level)
+    path = torch.tensor(path_dn(contract.bands), device=device)
+    whole = augment.atmosphere(whole, path, config.atmosphere, rng, 0.12 if config.atmosphere else 0.0)
+    x = standardize(augment.brightness(whole, config.brightness, rng), contract)
+    if len(held) < len(contract.bands):
+        lacking = [row for row in range(len(contract.bands)) if row not in held]
+        x[:, lacking] = 0
+    return x
+
+
 def _check(
-    config: TrainConfig, train_patches: LabelledPatches, val_patches: LabelledPatches, worker: Worker
+    config: TrainConfig,
+    train_patches: LabelledPatches,
+    val_patches: LabelledPatches,
+    lessons: Lessons | None,
+    worker: Worker,
 ) -> None:
     """Raise UsageError where patches and settings do not fit each other."""
     if train_patches.classes != val_patches.classes:
@@ -134,12 +203,28 @@ def _check(
     side = int(train_patches.images.shape[2])
     if config.shift_px >= side:
         raise UsageError(f"A shift of {config.shift_px} px does not fit patches of {side} px. Lower it.")
-    if config.early_crop_px is not None and not 1 <= config.early_crop_px <= side:
-        raise UsageError(f"--early-crop-px {config.early_crop_px} must lie in 1..{side}, the patches' side.")
+    for crop in config.early_crop_px:
+        if not 1 <= crop <= side:
+            raise UsageError(f"--early-crop-px {crop} must lie in 1..{side}, the patches' side.")
     if config.group_dropout > 0 and len(spectral_groups(train_patches.bands)) < 2:
         raise UsageError(
             f"--group-dropout {config.group_dropout}: the bands {', '.join(train_patches.bands)} are one "
             "spectral group, which cannot be spared. Leave it out."
+        )
+    if lessons is not None and len(lessons.labelled) != len(train_patches):
+        raise ValueError(f"{len(lessons.labelled)} answers for {len(train_patches)} training patches")
+    more = None if lessons is None else lessons.unlabelled
+    if more is None:
+        return
+    if more.images.shape[2] != side:
+        raise UsageError(
+            f"--unlabelled holds patches of {more.images.shape[2]} px, and --data of {side} px. Cut them "
+            "alike."
+        )
+    if round(config.batch_size * config.unlabelled_ratio) % worker.count:
+        raise UsageError(
+            f"--unlabelled-ratio {config.unlabelled_ratio} of {config.batch_size} patches cannot be shared "
+            f"by {worker.count} processes. Use another."
         )
 
 
@@ -151,6 +236,7 @@ def train(
     *,
     name: str,
     init: Path | None = None,
+    lessons: Lessons | None = None,
     device: str = "auto",
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     on_step: Callable[[StepProgress], None] | None = None,
@@ -166,6 +252,7 @@ def train(
         out: folder for ``state.safetensors``, ``metrics.jsonl`` and the result.
         name: the model's name in its contract.
         init: weights to start from instead of from scratch; ``config.init_sha256`` is their digest.
+        lessons: what teachers say of the patches; ``config.teacher_sha256`` are their digests.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         on_epoch: called after each measurement.
         on_step: called after each step.
@@ -179,12 +266,16 @@ def train(
         OutputError: ``out`` cannot be written.
     """
     with joined(device) as worker:
-        _check(config, train_patches, val_patches, worker)
+        _check(config, train_patches, val_patches, lessons, worker)
         contract = make_contract(name, train_patches)
-        run = TrainingRun(config, contract, out, worker)
+        if lessons is not None and lessons.unlabelled is not None:
+            _check_level(contract, lessons.unlabelled.level)
+        run = TrainingRun(config, contract, out, worker, config.optimizer)
         if init is not None:
             run.contract = start_from(init, run.network, contract)
-            run.average.load_state_dict(run.network.state_dict())
+        else:
+            set_fusion(run.network, config.fusion_start)
+        run.average.load_state_dict(run.network.state_dict())
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -195,20 +286,30 @@ def train(
             log.info("resuming after epoch %d of %d", run.epoch, config.epochs)
         elif worker.leads:
             (out / "metrics.jsonl").unlink(missing_ok=True)  # of a run whose state is gone
-        _train_epochs(run, worker, train_patches, val_patches, on_epoch, on_step)
+        _train_epochs(run, worker, train_patches, lessons, val_patches, on_epoch, on_step)
         result = out / "model.safetensors"
         if worker.leads:
             logits = logits_of(run.average, run.contract, val_patches)
             temperature = fit_temperature(logits, val_patches.labels)
-            save_checkpoint(result, run.average, replace(run.contract, temperature=temperature))
+            contract = replace(run.contract, temperature=temperature)
+            save_checkpoint(result, run.average, contract, recipe=config)
         worker.wait()
         return result
+
+
+def _check_level(contract: ModelContract, level: str) -> None:
+    if contract.level_input(level) is None:
+        raise UsageError(
+            f"--unlabelled holds patches of {level}, which a network of {', '.join(contract.bands)} does not "
+            "read. Choose --bands without B10, or other patches."
+        )
 
 
 def _train_epochs(
     run: TrainingRun[TrainConfig],
     worker: Worker,
     train_patches: LabelledPatches,
+    lessons: Lessons | None,
     val_patches: LabelledPatches,
     on_epoch: Callable[[EpochMetrics], None] | None,
     on_step: Callable[[StepProgress], None] | None,
@@ -221,14 +322,15 @@ def _train_epochs(
     began = time.monotonic()
 
     def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=config.label_smoothing)
+        return F.cross_entropy(logits, targets, weight=weights)
+
+    def rate_of(step: int) -> float:
+        return rate_at(config, step, steps_per_epoch, restart_epochs=config.restart_epochs)
 
     while run.epoch < config.epochs:
         epoch_began = time.monotonic()
-        batches = _batches(train_patches, config, run.contract, run.epoch, worker)
-        loss = train_epoch(
-            run, forward, batches, loss_of, worker, steps_per_epoch=steps_per_epoch, report=report
-        )
+        batches = _batches(train_patches, lessons, config, run.contract, run.epoch, worker)
+        loss = train_epoch(run, forward, batches, loss_of, worker, rate_of=rate_of, report=report)
         speed = steps_per_epoch * config.batch_size / (time.monotonic() - epoch_began)
         run.epoch += 1
         if worker.leads:

@@ -21,11 +21,14 @@ from landuse.model.training.datasets import (
     class_names,
     list_patches,
     load_patches,
+    load_unlabelled,
     read_split,
     stated_bands,
+    stated_level,
 )
 from landuse.model.training.evaluate import DIHEDRAL, Scores, logits_of, score
 from landuse.model.training.pixels.measure import patch_logits
+from landuse.model.training.teach import Lessons, answers_of, check_teacher
 from landuse.model.training.train import train
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from landuse.model.training.config import EpochMetrics, StepProgress, TrainConfig
+    from landuse.model.training.datasets import LabelledPatches, Patches
     from landuse.model.training.labels.config import LabelTrainConfig
 
 C = TypeVar("C", "TrainConfig", "LabelTrainConfig")
@@ -67,6 +71,10 @@ class TrainRequest:
     """The model's name in its contract."""
     init: str | None = None
     """Shipped model or checkpoint to start from instead of from scratch."""
+    teachers: tuple[str, ...] = ()
+    """Shipped models or checkpoints whose answers are learned from too."""
+    unlabelled: PatchSource | None = None
+    """Folder of patches without labels, which the teachers answer for."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
 
@@ -75,6 +83,19 @@ class TrainRequest:
             raise UsageError(f"--bands {self.bands!r} is unknown. Choose {', '.join(BAND_SETS)}.")
         if self.bands == "all" and self.data.level == "L2A":
             raise UsageError("--bands all with --level L2A: L2A has no B10. Use --bands no-b10.")
+        if self.unlabelled is not None and not self.teachers:
+            raise UsageError(
+                "--unlabelled needs --teacher: nothing else says what those patches show. Name a model."
+            )
+
+
+def unlabelled_source(folder: Path, level: str | None, else_level: str) -> PatchSource:
+    """The source of ``--unlabelled``: of ``level``, else as its folder says, else of ``else_level``.
+
+    Raises:
+        UsageError: the level is unknown.
+    """
+    return PatchSource(root=folder, level=level or stated_level(folder) or else_level)
 
 
 def patch_source(data: Path, level: str, band_order: str | None) -> PatchSource:
@@ -211,6 +232,12 @@ def train_model(
     if request.fits_batch:
         config = fitted(config, len(train_names))
     bands = BAND_SETS[request.bands]
+    train_patches = load_patches(request.data, train_names, bands)
+    lessons = None
+    if request.teachers:
+        teachers = tuple(model_path(teacher) for teacher in request.teachers)
+        config = replace(config, teacher_sha256=tuple(file_sha256(path) for path in teachers))
+        lessons = _lessons(request, teachers, train_names, train_patches)
 
     def measured(metrics: EpochMetrics) -> None:
         draw_curves(request.out / "metrics.jsonl", request.out / "curves.png")
@@ -219,11 +246,12 @@ def train_model(
 
     weights = train(
         config,
-        load_patches(request.data, train_names, bands),
+        train_patches,
         load_patches(request.data, val_names, bands),
         request.out,
         name=request.name,
         init=init,
+        lessons=lessons,
         device=request.device,
         on_epoch=measured,
         on_step=on_step,
@@ -231,6 +259,37 @@ def train_model(
     if split_files(request.data.root, request.split) is None:
         keep_split(request.out, train_names, val_names)
     return weights
+
+
+def _lessons(
+    request: TrainRequest, teachers: tuple[Path, ...], names: Sequence[str], patches: LabelledPatches
+) -> Lessons:
+    """What the teachers say of the training patches, and of those without labels.
+
+    Raises:
+        UsageError: patches cannot be read, or lack a band that a teacher reads.
+        ModelError: a teacher cannot be asked, see ``check_teacher``.
+    """
+    side = int(patches.images.shape[2])
+    read: dict[str, None] = {}
+    for path in teachers:
+        read |= dict.fromkeys(check_teacher(path, patches.classes, patches.level, side).bands)
+
+    def labelled(bands: tuple[str, ...]) -> Patches:
+        if set(bands) <= set(patches.bands):
+            return patches.of_bands(bands)
+        return load_patches(request.data, names, bands)
+
+    if request.unlabelled is None:
+        return Lessons(labelled=answers_of(teachers, labelled, request.device))
+    others = load_unlabelled(request.unlabelled, patches.bands, tuple(read))
+    for path in teachers:
+        check_teacher(path, patches.classes, others.level, int(others.images.shape[2]))
+    return Lessons(
+        labelled=answers_of(teachers, labelled, request.device),
+        unlabelled=others.of_bands(tuple(band for band in patches.bands if band in others.bands)),
+        answers=answers_of(teachers, others.of_bands, request.device),
+    )
 
 
 def _stem(name: str) -> str:

@@ -23,9 +23,11 @@ from landuse.model.checkpoint import (
     load_checkpoint,
     load_contract,
     load_pixel_checkpoint,
+    load_recipe,
     model_path,
     save_checkpoint,
 )
+from landuse.model.training.config import TrainConfig
 from landuse.sentinel2 import BANDS
 from tests.workflows.pixel_models import pixel_contract, save_pixel_model
 
@@ -272,6 +274,17 @@ def test_the_header_says_what_it_is(checkpoint):
 @pytest.fixture
 def pixel_checkpoint(tmp_path) -> Path:
     return save_pixel_model(tmp_path / "pixel.safetensors")
+
+
+def test_the_header_holds_the_recipe_where_there_is_one(tmp_path, checkpoint, network, contract):
+    assert load_recipe(checkpoint) is None
+    taught = tmp_path / "taught.safetensors"
+    save_checkpoint(taught, network, contract, recipe=TrainConfig(teacher_sha256=("ab" * 32,)))
+    assert load_recipe(taught)["teacher_sha256"] == ["ab" * 32]
+    assert load_checkpoint(taught)[1] == contract
+    for text, message in (("{", "its recipe is damaged"), ("[]", "its recipe is no object")):
+        with pytest.raises(ModelError, match=message):
+            load_recipe(rewrite(taught, header={"recipe": text}))
 
 
 def test_a_network_of_pixels_makes_the_round_trip(tmp_path, pixel_checkpoint):

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from landuse.cli import app
-from landuse.model.checkpoint import load_checkpoint, model_path
+from landuse.model.checkpoint import load_checkpoint, load_recipe, model_path
 from landuse.model.training.config import TrainConfig
 from landuse.workflows.training.train import fitted, split_names
 from tests import warm
@@ -408,6 +409,15 @@ def test_a_missing_split_names_where_it_was_looked_for(refused, folder, tmp_path
         (["--class-balance", "1"], ["--class-balance 1.0", "0.999"]),
         (["--group-dropout", "0.2"], ["--group-dropout 0.2", "one spectral group", "Leave it out"]),
         (["--early-crop-px", "20"], ["--early-crop-px 20", "1..16"]),
+        (["--early-crop-px", "8,x"], ["--early-crop-px 8,x", "whole numbers"]),
+        (["--optimizer", "adam"], ["--optimizer 'adam'", "sgd or adamw"]),
+        (
+            ["--teacher", "balanced-fast-rgb"],
+            ["balanced-fast-rgb knows AnnualCrop", "Brick, Grass"],
+        ),
+        (["--teacher", "balanced-pixel"], ["--teacher balanced-pixel is no model of Sentinel-2 patches"]),
+        (["--unlabelled", "."], ["--unlabelled needs --teacher"]),
+        (["--unlabelled-level", "L2A"], ["--unlabelled-level is of --unlabelled"]),
         (["--precision", "fp16"], ["--precision 'fp16'", "bf16 or fp32"]),
         (["--device", "tpu"], ["--device 'tpu'", "auto, cpu, cuda"]),
         (["--init", "nonsense"], ["'nonsense'", "landuse models"]),
@@ -467,6 +477,25 @@ def test_weights_that_are_none_are_refused_and_nothing_in_them_runs(refused, fol
     if spoil is pickled:
         pickle.loads(weights.read_bytes())  # the trap works
         assert (tmp_path / "sprung").exists()
+
+
+def test_a_network_of_more_bands_learns_from_one_of_the_visible(run, folder, split, rgb_model, tmp_path):
+    """Labelled patches of 12 bands, and unlabelled L2A ones that lack two of them."""
+    bands = ("B04", "B03", "B02", "B08", "B05", "B06", "B07", "B8A", "B11", "B12")
+    with_names = make_tiffs(tmp_path / "further", bands, named=True, each=3)
+    (tmp_path / "further" / "folder.json").write_text('{"level": "L2A"}')
+    taught = ("--teacher", rgb_model, "--unlabelled", tmp_path / "further", "--unlabelled-ratio", "0.75")
+    data = ("--data", folder / "eurosat", "--split", split, "--bands", "no-b10")
+    options = ("--epochs", "2", "--batch-size", "12", "--peak-rate", "0.02", "--device", "cpu")
+    shown = run("train", *data, *taught, *options, "--out", tmp_path / "run")
+    assert shown.code == 0, shown.err
+    assert len(with_names) == 9
+    weights = tmp_path / "run" / "model.safetensors"
+    assert load_recipe(weights)["teacher_sha256"] == [sha256(rgb_model.read_bytes()).hexdigest()]
+    assert load_checkpoint(weights)[1].bands == NO_B10
+    wrong = run("train", *data, *taught, "--unlabelled-level", "L1C", *options, "--out", tmp_path / "second")
+    assert wrong.code == 2
+    assert "says that the patches are L2A; --unlabelled-level says L1C" in wrong.error
 
 
 # Kills and processes.

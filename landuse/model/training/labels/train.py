@@ -21,7 +21,7 @@ from landuse.model.devices import joined
 from landuse.model.networks import fusion_weights
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn, standardize_unit, to_unit
 from landuse.model.training import augment
-from landuse.model.training.config import StepProgress
+from landuse.model.training.config import StepProgress, rate_at
 from landuse.model.training.epochs import append_metrics, epoch_seed, step_reporter, train_epoch
 from landuse.model.training.labels import augment as of_images
 from landuse.model.training.labels.config import BALANCED_POS_WEIGHT, MAX_POS_WEIGHT, LabelMetrics
@@ -293,12 +293,13 @@ def _train_epochs(
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return loss_of(config.loss, logits, targets, weights)
 
+    def rate_of(step: int) -> float:
+        return rate_at(config, step, steps_per_epoch)
+
     while run.epoch < config.epochs:
         epoch_began = time.monotonic()
         batches = _batches(train_images, config, run.contract, run.epoch, worker)
-        mean_loss = train_epoch(
-            run, forward, batches, loss, worker, steps_per_epoch=steps_per_epoch, report=report
-        )
+        mean_loss = train_epoch(run, forward, batches, loss, worker, rate_of=rate_of, report=report)
         speed = steps_per_epoch * config.batch_size / (time.monotonic() - epoch_began)
         run.epoch += 1
         if worker.leads:

@@ -47,6 +47,10 @@ NAN, INF = float("nan"), float("inf")
         ("batch_size", [1, 0, -8]),
         ("val_every", [0, -1]),
         ("precision", ["fp16", ""]),
+        ("optimizer", ["adam", ""]),
+        ("restart_epochs", [0, -1]),
+        ("teacher_share", [-0.1, 1.1, NAN]),
+        ("unlabelled_ratio", [-0.1, NAN, INF]),
         ("class_balance", [1.0, 1.5, -0.1, NAN, INF]),
         ("peak_rate", [0.0, -0.1, NAN, INF]),
         ("weight_decay", [-1e-9, NAN, INF]),
@@ -89,10 +93,12 @@ def test_an_unknown_network_is_answered_with_those_there_are():
 
 def test_crops_do_not_suit_the_baseline():
     with pytest.raises(UsageError, match=r"--early-crop-px does not suit --network baseline.*Leave it out"):
-        TrainConfig(network="baseline", early_crop_px=48)
+        TrainConfig(network="baseline", early_crop_px=(48,))
 
 
 def test_settings_survive_json():
     """What a state holds is compared with what a resumed run is asked for."""
-    config = TrainConfig(class_balance=0.999, early_crop_px=48, init_sha256="ab" * 32)
-    assert TrainConfig(**json.loads(json.dumps(asdict(config)))) == config
+    config = TrainConfig(class_balance=0.999, early_crop_px=(48,), init_sha256="ab" * 32)
+    values = json.loads(json.dumps(asdict(config)))
+    assert values["early_crop_px"] == [48]  # JSON knows no tuples
+    assert TrainConfig(**values | {"early_crop_px": (48,), "teacher_sha256": ()}) == config

@@ -83,11 +83,19 @@ def test_training_learns_and_writes_a_checkpoint_that_scores_the_same(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("network", "stops", "batch_size"),
-    [("balanced-fast", (1, 3), 16), ("balanced", (1,), 90)],  # the second draws for dropout and DropBlock too
+    ("network", "stops", "batch_size", "optimizer"),
+    # The second draws for dropout and DropBlock too; the third has two averages a weight, and a count.
+    [
+        ("balanced-fast", (1, 3), 16, "sgd"),
+        ("balanced", (1,), 90, "sgd"),
+        ("balanced-fast", (1,), 16, "adamw"),
+    ],
 )
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, split, network, stops, batch_size):
+def test_a_run_that_was_stopped_ends_with_the_same_bits(
+    tmp_path, split, network, stops, batch_size, optimizer
+):
     config = replace(RECIPE, network=network, epochs=max(stops) + 1, batch_size=batch_size)
+    config = replace(config, optimizer=optimizer, restart_epochs=1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(config, *split, whole, name="tiny")
     for epoch in stops:
@@ -168,8 +176,8 @@ def test_splits_that_do_not_fit_are_refused(tmp_path, split):
         ((RECIPE, learn, other), "Training classes"),
         ((RECIPE, few, measure), "15 patches are fewer than one batch of 16"),
         ((replace(RECIPE, shift_px=16), learn, measure), "shift of 16 px does not fit patches of 16 px"),
-        ((replace(RECIPE, early_crop_px=17), learn, measure), r"--early-crop-px 17 must lie in 1\.\.16"),
-        ((replace(RECIPE, early_crop_px=0), learn, measure), "--early-crop-px 0 must lie"),
+        ((replace(RECIPE, early_crop_px=(17,)), learn, measure), r"--early-crop-px 17 must lie in 1\.\.16"),
+        ((replace(RECIPE, early_crop_px=(0,)), learn, measure), "--early-crop-px 0 must lie"),
         (
             (replace(RECIPE, group_dropout=0.1), learn, measure),
             r"--group-dropout 0\.1: the bands B04, B03, B02",
@@ -218,7 +226,7 @@ def lines_of(run):
 
 
 def test_early_epochs_learn_from_crops(tmp_path, split):
-    config = replace(RECIPE, epochs=5, early_crop_px=10, early_until=0.4)
+    config = replace(RECIPE, epochs=5, early_crop_px=(10,), early_until=0.4)
     with training_inputs() as seen:
         result = train(config, *split, tmp_path, name="tiny")
     steps = len(split[0]) // 16
@@ -227,9 +235,40 @@ def test_early_epochs_learn_from_crops(tmp_path, split):
     assert load_checkpoint(result)[1].patch_size_px == 16
 
 
+def test_crops_grow(tmp_path, split):
+    config = replace(RECIPE, epochs=5, batch_size=45, early_crop_px=(8, 12), early_until=0.8)
+    with training_inputs() as seen:
+        train(config, *split, tmp_path, name="tiny")
+    assert [x.shape[2] for x in seen] == [side for side in (8, 8, 12, 12, 16) for _ in range(2)]
+
+
+def test_weight_decay_alone_moves_the_fusion_scalars_as_its_formula_says(tmp_path, split):
+    """AdamW multiplies by ``1 - rate x decay`` at each step; a gradient of none is what lr alone leaves."""
+    config = replace(RECIPE, epochs=1, optimizer="adamw", peak_rate=1e-9, weight_decay=1e8, decay_fusion=True)
+    config = replace(config, warmup_epochs=0.0, ema=0.0, fusion_start=0.5, batch_size=45)
+    train(config, *split, tmp_path, name="tiny")
+    steps = [rate_at(config, step, 2) * 1e8 for step in range(2)]
+    raw = 0.5 * math.prod(1 - step for step in steps)
+    expected = 1 / (1 + math.exp(-raw))
+    assert lines_of(tmp_path)[-1]["fusion"] == pytest.approx([expected] * 3, abs=1e-6)
+    assert 0.5 < expected < 0.62
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_restarts_are_torch_s(first):
+    config = TrainConfig(epochs=20, warmup_epochs=0, peak_rate=0.001, restart_epochs=first)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.001)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, first, 2)
+    optimizer.step()
+    for step in range(20 * 4):
+        schedule.step(step / 4)
+        got = rate_at(config, step, 4, restart_epochs=first)
+        assert got == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+
+
 def test_a_crop_that_the_network_cannot_divide_is_one_clear_error(tmp_path, split):
     with pytest.raises(ModelError, match="multiples of 2 px; it was given 11 x 11 px"):
-        train(replace(RECIPE, early_crop_px=11), *split, tmp_path, name="tiny")
+        train(replace(RECIPE, early_crop_px=(11,)), *split, tmp_path, name="tiny")
 
 
 @pytest.mark.parametrize(("epochs", "every", "measured"), [(5, 2, [2, 4, 5]), (2, 3, [2])])
