@@ -392,7 +392,7 @@ def test_a_short_training_on_real_patches_lowers_the_loss(monkeypatch, data_dir,
         for trained.step in (1, 2, 3):
             with torch.no_grad():
                 shown.append(
-                    {part: float(value) for part, (_, value) in step_losses(trained, batches).items()}
+                    {part: float(value) for part, (_, value) in step_losses(trained, batches).parts.items()}
                 )
         total[name] = {part: sum(values[part] for values in shown) for part in shown[0]}
     for part in ("patch", "cover", "patch_infrared"):
