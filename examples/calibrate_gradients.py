@@ -1,12 +1,12 @@
-"""What levelling the gradients of tasks and branches is worth, against leaving them, fixed weights and GradNorm.
+"""What levelling the gradients of tasks and branches is worth, beside fixed weights, GradNorm and neither.
 
     python examples/calibrate_gradients.py --data EuroSAT_RGB --pixels pixels/l2a --out study
 
-Each arm trains `balanced-pixel` with each seed on the same data; each run has its own folder under --out, is
-resumed where it was stopped and is not repeated once it is done. `table.md` and `results.json` in --out hold
-mean and deviation of: what use and cover reach, how far each falls short of a network trained for it alone, and
-what each branch is worth, that is what the cover loses without it. --half-side and --half-width make a run some
-twelve times cheaper. --quick tries it all in seconds; its figures mean nothing.
+Each arm trains `balanced-pixel` with each seed on the same data; each run has its own folder under --out,
+is resumed where it was stopped and is not repeated once it is done. `table.md` and `results.json` in --out
+hold mean and deviation of what use and cover reach, of how far each falls short of a network trained for it
+alone, and of what each branch is worth, that is what the cover loses without it. --half-side and
+--half-width make a run some twelve times cheaper. --quick tries it all in seconds; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -167,9 +167,7 @@ def gradients(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     steps = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    lengths = [
-        [step[kind][name] for name in names] for step in steps for kind, names in (("task_norm", TASKS),)
-    ]
+    lengths = [[step["task_norm"][name] for name in TASKS] for step in steps]
     branches = [[step["branch_norm"][name] for name in BRANCHES] for step in steps]
     return {
         "use_to_cover": statistics.median(use / cover for use, cover in lengths if cover),
