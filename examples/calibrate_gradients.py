@@ -34,7 +34,7 @@ from landuse.model.training.pixels.config import PixelTrainConfig
 from landuse.model.training.pixels.gradients import BRANCHES, TASKS
 from landuse.model.training.pixels.measure import cover_logits
 from landuse.model.training.pixels.sources import PixelPatches, read_pixel_patches
-from landuse.model.training.pixels.train import OPTIONAL, REQUIRED, train_pixels
+from landuse.model.training.pixels.train import MAX_GRADIENT, OPTIONAL, REQUIRED, train_pixels
 from landuse.workflows.training.train import split_names
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def gradients(path: Path) -> dict[str, float]:
         "weight_of_use": statistics.median(step["task_weight"]["use"] for step in steps),
         "weight_of_visible": statistics.median(step["branch_weight"]["visible"] for step in steps),
         "conflicts": sum(step["cosine"] < 0 for step in steps) / len(steps),
-        "clipped": sum(step["norm"] > 5 for step in steps) / len(steps),
+        "clipped": sum(step["norm"] > MAX_GRADIENT for step in steps) / len(steps),
     }
 
 
