@@ -245,7 +245,8 @@ def train_command(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Of balanced-pixel: a setting of its recipe, such as steps=3000; may be given often.",
+            help="Of balanced-pixel: a setting of its recipe, such as steps=3000, or gradients=both, which "
+            "levels what use and cover, and what visible and infrared bands, teach it; may be given often.",
         ),
     ] = None,
     bands: Annotated[

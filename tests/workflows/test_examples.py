@@ -728,3 +728,61 @@ def test_multilabel_eurosat(tmp_path):
     assert [entry.level for entry in contract.levels] == ["L1C", "L2A"]
     again = run("multilabel_eurosat.py", *options, cwd=tmp_path)
     assert again == shown
+
+
+@pytest.mark.slow
+def test_calibrate_gradients(tmp_path):
+    """Both tables hold what each run left. Oracles: the files of the runs, and differences taken here."""
+    from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES
+    from tests.patches import write_tiff
+
+    rng = np.random.default_rng(0)
+    for use in EUROSAT_NAMES:
+        (tmp_path / "data" / use).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(60, 200, 3) + rng.normal(0, 15, (32, 32, 3))
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            image.save(tmp_path / "data" / use / f"{use}_{number}.jpg")
+    for number in range(12):
+        label = np.repeat(rng.integers(0, 9, 2), 16)[:, None].repeat(32, 1).astype(np.uint8)
+        dn = 300 * label[None].astype(int) + rng.integers(300, 900, (5, 32, 32))
+        bands = ("B04", "B03", "B02", "B08", "B11")
+        write_tiff(tmp_path / "pixels" / f"p{number}.tif", dn.astype(np.uint16), bands)
+        write_tiff(tmp_path / "pixels" / f"p{number}.label.tif", label[None])
+    about = {"level": "L2A", "covers": LAND_COVER_NAMES}
+    (tmp_path / "pixels" / "folder.json").write_text(json.dumps(about))
+
+    options = ("--data", "data", "--pixels", "pixels", "--out", "study", "--split", "random", "--quick")
+    options += ("--precision", "fp32", "--device", "cpu")
+    shown = run("calibrate_gradients.py", *options, cwd=tmp_path)
+    assert shown == (tmp_path / "study" / "table.md").read_text()
+    first, second = shown.split("\n\n")
+    rows = {
+        row[1]: row[2:-1] for row in ([c.strip() for c in line.split("|")] for line in first.splitlines())
+    }
+    arms = ["none", "fixed", "tasks and branches", "tasks only", "GradNorm", "use alone", "cover alone"]
+    assert list(rows)[2:] == arms
+    runs = {arm: tmp_path / "study" / f"{arm.replace(' ', '-')}-0" for arm in arms}
+    reached = {arm: json.loads((out / "metrics.json").read_text()) for arm, out in runs.items()}
+    use = {arm: metrics["patch_accuracy"] for arm, metrics in reached.items()}
+    cover = {arm: metrics["cover_accuracy"]["all"] for arm, metrics in reached.items()}
+    for arm in arms[:5]:
+        lost = use[arm] - use["use alone"], cover[arm] - cover["cover alone"]
+        visible = cover[arm] - reached[arm]["cover_accuracy"]["visible"]
+        told = [f"{100 * value:.1f}" for value in (use[arm], cover[arm])]
+        told += [f"{100 * value:+.1f}" for value in (*lost, lost[0] - lost[1], visible)]
+        assert rows[arm][:-1] == ["1", *told]
+    assert rows["use alone"][2:] == ["-"] * 6
+    assert [line.split("|")[1].strip() for line in second.splitlines()[2:]] == arms[2:5]
+    found = json.loads((tmp_path / "study" / "results.json").read_text())
+    weights = {arm: found[arm][0]["about"]["config"] for arm in arms}
+    assert (weights["fixed"]["weight_of_use"], weights["fixed"]["weight_of_cover"]) == (0.5, 1.5)
+    assert [weights[arm]["gradients"] for arm in arms[2:5]] == ["both", "tasks", "gradnorm"]
+
+    for out in runs.values():
+        (out / "state.safetensors").unlink()  # what is done is read and not trained again
+    assert run("calibrate_gradients.py", *options, cwd=tmp_path) == shown
+    assert not list((tmp_path / "study").glob("*/state.safetensors"))
+    told = runpy.run_path(str(EXAMPLES / "calibrate_gradients.py"))["told"]
+    assert told([0.5, 0.7]) == "60.0 ± 14.1"
+    assert told([1.0, 3.0], percent=False) == "2.00 ± 1.41"

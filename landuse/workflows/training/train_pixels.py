@@ -73,7 +73,7 @@ def train_pixel_model(
     """Train and write ``out/model.safetensors``; returns its path.
 
     Beside it lie ``metrics.json`` (figures on what was kept out), ``losses.jsonl`` (the parts of the loss,
-    each 25 steps) and ``curves.png``, which draws them.
+    each 25 steps), ``curves.png``, which draws them, and, where gradients are levelled, ``gradients.jsonl``.
 
     Args:
         request: data, recipe and where the results go.

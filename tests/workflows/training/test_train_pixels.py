@@ -123,6 +123,20 @@ def test_training_prints_one_path_and_leaves_what_it_says(run, tiffs, split, pix
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+def test_levelled_gradients_are_logged_each_step(run, monkeypatch, tiffs, split, pixels, tmp_path):
+    monkeypatch.setattr("landuse.model.training.pixels.train.balanced_pixel", narrow)
+    out = tmp_path / "run"
+    options = ("train", "--network", "balanced-pixel", "--data", tiffs, "--split", split, "--out", out)
+    shown = run(*options, "--pixels", pixels, *SMALL, "--precision", "fp32", "--set", "gradients=both")
+    assert shown.code == 0, shown.err
+    steps = [json.loads(line) for line in (out / "gradients.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2]
+    for step in steps:
+        for kind, names in (("task", ("use", "cover")), ("branch", ("visible", "infrared"))):
+            lengths = [step[f"{kind}_norm"][name] * step[f"{kind}_weight"][name] for name in names]
+            assert lengths[0] == pytest.approx(lengths[1])
+
+
 def caught(monkeypatch, request):
     """What ``train_pixels`` would be given."""
     given = {}
@@ -212,6 +226,8 @@ TRAIN = ("train", "--network", "balanced-pixel")
         ((*TRAIN, "--compile"), "the recipe is set with --set NAME=VALUE"),
         ((*TRAIN, "--set", "step=3"), "Did you mean steps?"),
         ((*TRAIN, "--set", "steps=0"), "--set steps=0 must be at least 1"),
+        ((*TRAIN, "--set", "gradients=all"), "Use none, tasks, branches, both, gradnorm"),
+        ((*TRAIN, "--set", "gradients=both"), "there are none of pixels. Give --pixels"),
         ((*TRAIN, "--seed", "-1"), "--seed -1 must lie in 0..2147483647"),
         ((*TRAIN, "--precision", "fp16"), "--precision 'fp16'"),
         ((*TRAIN, "--device", "tpu"), "--device 'tpu'"),
@@ -393,7 +409,7 @@ def test_a_short_training_on_real_patches_lowers_the_loss(monkeypatch, data_dir,
         for trained.step in (1, 2, 3):
             with torch.no_grad():
                 shown.append(
-                    {part: float(value) for part, (_, value) in step_losses(trained, batches).items()}
+                    {part: float(value) for part, (_, value) in step_losses(trained, batches).parts.items()}
                 )
         total[name] = {part: sum(values[part] for values in shown) for part in shown[0]}
     for part in ("patch", "cover", "patch_infrared"):

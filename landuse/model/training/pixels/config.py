@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MAX_SEED = 2**31 - 1
 """A step's own seed is made of the run's and of its number."""
 
+GRADIENTS = ("none", "tasks", "branches", "both", "gradnorm")
+"""What ``gradients`` may be."""
+
 OWN_OPTIONS = {"seed": "--seed", "precision": "--precision", "init_sha256": "--init"}
 """Fields that ``--set`` does not set, and the option that does."""
 
@@ -79,6 +82,15 @@ class PixelTrainConfig:
     """Share of the run from which agreement counts, growing over as long again."""
     balance: float = 0.5
     """Rarer covers are drawn more often: by their frequency to the power of minus this."""
+    weight_of_use: float = 1.0
+    """Weight of all losses that ask for the use; 0 trains for the cover alone."""
+    weight_of_cover: float = 1.0
+    """Weight of all losses that ask for the cover; 0 trains for the use alone."""
+    gradients: str = "none"
+    """What is levelled: the two tasks' gradients where they enter the trunk (``"tasks"``), the two branches'
+    (``"branches"``), ``"both"`` or ``"none"``; ``"gradnorm"`` learns weights of the tasks' losses."""
+    gradient_smoothing: float = 0.0
+    """How much of the running lengths of the gradients a step keeps; 0 levels each step by itself."""
     init_sha256: str | None = None
     """Digest of the checkpoint whose weights are started from; None starts from random ones."""
     seed: int = 0
@@ -113,8 +125,33 @@ class PixelTrainConfig:
                 f"--set without_infrared={self.without_infrared} and near_infrared_alone="
                 f"{self.near_infrared_alone} are shares of the same patches. Give at most 1 together."
             )
+        self._check_gradients()
         if self.peak_rate == 0:
             raise UsageError("--set peak_rate=0.0 teaches nothing. Give a number above 0.")
+
+    def _check_gradients(self) -> None:
+        if self.gradients not in GRADIENTS:
+            raise UsageError(f"--set gradients={self.gradients} is unknown. Use {', '.join(GRADIENTS)}.")
+        if self.gradient_smoothing >= 1:
+            raise UsageError(
+                f"--set gradient_smoothing={self.gradient_smoothing} would never look at a step's own "
+                "gradients. Give a number below 1."
+            )
+        if self.weight_of_use == self.weight_of_cover == 0:
+            raise UsageError("--set weight_of_use=0 and weight_of_cover=0 leave nothing to learn. Set one.")
+        if self.gradients == "none":
+            return
+        if self.pixels == 0:
+            raise UsageError(
+                f"--set gradients={self.gradients} levels what labels of patches and of pixels ask for, and "
+                "pixels=0 leaves the latter out. Leave one of the two away."
+            )
+        given = self.weight_of_use, self.weight_of_cover
+        if self.gradients != "branches" and given != (1.0, 1.0):
+            raise UsageError(
+                f"--set gradients={self.gradients} weighs use and cover itself, and weight_of_use={given[0]} "
+                f"and weight_of_cover={given[1]} do so too. Leave one of the two away."
+            )
 
     @classmethod
     def from_settings(
@@ -137,11 +174,11 @@ class PixelTrainConfig:
             UsageError: a name is unknown or given twice, or a value is not what its field must be.
 
         Example:
-            >>> PixelTrainConfig.from_settings(["steps=100", "flood=0"]).steps
-            100
+            >>> PixelTrainConfig.from_settings(["steps=100", "gradients=both"]).gradients
+            'both'
         """
         known = {entry.name: entry.default for entry in fields(cls) if entry.name not in OWN_OPTIONS}
-        values: dict[str, int | float] = {}
+        values: dict[str, int | float | str] = {}
         for setting in settings:
             name, equals, text = (part.strip() for part in setting.partition("="))
             if name in OWN_OPTIONS:
@@ -156,7 +193,7 @@ class PixelTrainConfig:
                 )
             if name in values:
                 raise UsageError(f"--set {name} is given twice. Give it once.")
-            kind = int if isinstance(known[name], int) else float
+            kind = str if isinstance(known[name], str) else int if isinstance(known[name], int) else float
             try:
                 values[name] = kind(text)
             except ValueError as error:

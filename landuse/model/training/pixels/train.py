@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,10 @@ from landuse.model.bands import INPUT_MAX_DN
 from landuse.model.checkpoint import load_pixel_checkpoint, save_checkpoint
 from landuse.model.devices import resolve_device
 from landuse.model.normalize import bring_to_input, level_inputs, path_dn
-from landuse.model.pixel_network import PixelNet, balanced_pixel
+from landuse.model.pixel_network import PixelNet, Pyramid, balanced_pixel
 from landuse.model.training.pixels import losses
 from landuse.model.training.pixels.batches import MOSAIC_PATCHES, Batches, View
+from landuse.model.training.pixels.gradients import TASK_OF_PART, Levelling, cut, task_losses
 from landuse.model.training.pixels.known_spectra import fit_known_spectra
 from landuse.model.training.pixels.measure import PixelMetrics, fit_temperatures, measure
 from landuse.model.training.pixels.sources import PATCH_MULTIPLE_PX
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from landuse.model.pixel_network import PixelNetConfig
     from landuse.model.training.datasets import LabelledPatches
     from landuse.model.training.pixels.batches import MosaicBatch, PatchBatch, PixelBatch
     from landuse.model.training.pixels.config import PixelTrainConfig
+    from landuse.model.training.pixels.gradients import StepGradients
     from landuse.model.training.pixels.sources import PixelPatches
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,8 @@ REQUIRED = ("B04", "B03", "B02")
 """Bands without which the network says nothing."""
 
 MAX_GRADIENT = 5.0
-"""Longer gradients are scaled down to this norm: early bags of pixels can give very long ones."""
+"""Longer gradients are scaled down to this norm: early bags of pixels can give very long ones. It comes last,
+after those of tasks and branches are levelled, and is the same for all weights, which leaves them level."""
 
 OPTIONAL = ("B08", "B05", "B06", "B07", "B8A", "B11", "B12")
 """Bands that may be missing, the near infrared first."""
@@ -67,6 +71,17 @@ class PixelProgress:
     """Each part of the loss, before its weight."""
     seconds_left: float
     """By the pace of this sitting so far."""
+
+
+class Step(NamedTuple):
+    """What a step of training asks of the network."""
+
+    parts: dict[str, tuple[float, Tensor]]
+    """Weight and value of each part of the loss."""
+    trunk: Pyramid
+    """The trunk's features."""
+    seen: Pyramid
+    """What the heads were given: these, or leaves of the same values where gradients are levelled between."""
 
 
 def make_pixel_contract(name: str, patches: LabelledPatches, pixels: Sequence[PixelPatches]) -> ModelContract:
@@ -171,19 +186,20 @@ class PixelRun:
         out: Path,
         device: torch.device,
         data_sha256: str = "",
+        network: PixelNetConfig | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         assert contract.pixels is not None  # ``make_pixel_contract`` makes no other
         self.config, self.contract, self.device = config, contract, device
         self.data_sha256 = data_sha256
         self.state_file = out / "state.safetensors"
-        network_config = balanced_pixel(
+        network_config = network or balanced_pixel(
             len(REQUIRED), len(OPTIONAL), len(contract.pixels.covers), len(contract.pixels.uses)
         )
         self.network = PixelNet(network_config)
         self.average = PixelNet(network_config).eval()
-        for network in (self.network, self.average):
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+        for mine in (self.network, self.average):
+            mine.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.SGD(
             parameter_groups(self.network, config.weight_decay),
@@ -192,6 +208,10 @@ class PixelRun:
             nesterov=True,
         )
         self.step = 0
+        self.levelling = (
+            None if config.gradients == "none" else Levelling(config.gradients, config.gradient_smoothing)
+        )
+        self.gradients_file = out / "gradients.jsonl"
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
 
     def start_from(self, init: Path) -> None:
@@ -252,7 +272,8 @@ class PixelRun:
 
     @property
     def _modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
+        modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
+        return modules if self.levelling is None else modules | {"levelling": self.levelling}
 
 
 def train_pixels(
@@ -265,6 +286,7 @@ def train_pixels(
     *,
     name: str,
     init: Path | None = None,
+    network: PixelNetConfig | None = None,
     device: str = "auto",
     on_step: Callable[[PixelProgress], None] | None = None,
     on_saved: Callable[[PixelRun], None] | None = None,
@@ -277,10 +299,12 @@ def train_pixels(
         val_patches: those that are measured on.
         train_sets: patches with pixel labels that are learned from; none trains on patch labels alone.
         val_sets: those that are measured on and that the cover's temperature is fitted on.
-        out: folder for ``state.safetensors``, ``metrics.json`` and the result.
+        out: folder for ``state.safetensors``, ``metrics.json``, the result and, where gradients are levelled,
+            ``gradients.jsonl`` with a line a step (see ``StepGradients``).
         name: the model's name in its contract.
         init: a checkpoint of such a network to go on from, with its contract's statistics; None starts from
             random weights. ``config.init_sha256`` is its digest.
+        network: of as many bands, covers and uses; None is ``balanced_pixel``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         on_step: called every few steps.
         on_saved: called with the run whenever its state has been saved.
@@ -293,9 +317,14 @@ def train_pixels(
         ModelError: ``out`` holds a run with other settings, or a damaged one.
         OutputError: ``out`` cannot be written.
     """
+    if config.gradients != "none" and not train_sets:
+        raise UsageError(
+            f"--set gradients={config.gradients} levels what labels of patches and of pixels ask for, and "
+            "there are none of pixels. Give --pixels."
+        )
     target = resolve_device(device)
     contract = make_pixel_contract(name, train_patches, train_sets)
-    run = PixelRun(config, contract, out, target, _digest(train_patches, train_sets))
+    run = PixelRun(config, contract, out, target, _digest(train_patches, train_sets), network)
     if init is not None:
         run.start_from(init)
         contract = run.contract
@@ -305,6 +334,8 @@ def train_pixels(
         raise OutputError(f"--out {out} cannot be made ({error}). Name a folder you may write to.") from error
     if run.resume():
         log.info("resuming after step %d of %d", run.step, config.steps)
+    if run.levelling is not None:
+        _keep_steps(run.gradients_file, run.step)
     if run.step < config.steps:
         path = torch.tensor(path_dn(contract.bands))
         batches = Batches(config, contract, train_patches, train_sets, path, target)
@@ -331,11 +362,16 @@ def _train_steps(
     while run.step < config.steps:
         for group in run.optimizer.param_groups:
             group["lr"] = config.rate_at(run.step)
-        parts = step_losses(run, batches)
+        parts, trunk, seen = step_losses(run, batches)
         loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
         run.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
-        torch.nn.utils.clip_grad_norm_(run.network.parameters(), MAX_GRADIENT)
+        if run.levelling is None:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+            torch.nn.utils.clip_grad_norm_(run.network.parameters(), MAX_GRADIENT)
+        else:
+            told = run.levelling.backward(run.network, task_losses(parts), trunk, seen)
+            norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), MAX_GRADIENT)
+            _add_step(run.gradients_file, replace(told, step=run.step + 1, norm=float(norm)))
         run.optimizer.step()
         run.step += 1
         run.update_average()
@@ -360,7 +396,7 @@ def _train_steps(
                 on_saved(run)
 
 
-def step_losses(run: PixelRun, batches: Batches) -> dict[str, tuple[float, Tensor]]:
+def step_losses(run: PixelRun, batches: Batches) -> Step:
     """Each part of a step's loss with its weight. The network's forward pass is one for all batches."""
     config, contract = run.config, run.contract
     rng = batches.generator(run.step)
@@ -369,9 +405,10 @@ def step_losses(run: PixelRun, batches: Batches) -> dict[str, tuple[float, Tenso
     pixel = batches.pixel_batch(rng) if batches.sets and config.pixels else None
     views = [patch.view, *([mosaic.view] if mosaic else []), *([pixel.view] if pixel else [])]
     with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        pyramid = run.network.features(
+        trunk = run.network.features(
             torch.cat([view.x for view in views]), torch.cat([view.present for view in views])
         )
+        pyramid = trunk if run.levelling is None else Pyramid(*cut(trunk))
         covers, uses = run.network.dense(pyramid)
     patch_logits = run.network.head(pyramid.eighth.float().mean((2, 3)))
     sizes = [len(view.x) for view in views]
@@ -410,7 +447,9 @@ def step_losses(run: PixelRun, batches: Batches) -> dict[str, tuple[float, Tenso
     if weight > 0:
         agreement = _agreement(run, patch, pixel, cover_parts, use_parts)
         parts |= {name: (weight, value) for name, value in agreement.items()}
-    return parts
+    of_task = {"use": config.weight_of_use, "cover": config.weight_of_cover}
+    parts = {name: (of_task[TASK_OF_PART[name]] * weight, value) for name, (weight, value) in parts.items()}
+    return Step(parts, trunk, pyramid)
 
 
 def _weak_cover(
@@ -535,6 +574,35 @@ def _agreement(
         # Uses are learned from patches that have no infrared: what they say without it holds with it too.
         parts["agree_use"] = losses.divergence(use_parts[-1], use_targets[-1])
     return parts
+
+
+def _add_step(path: Path, told: StepGradients) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(told)) + "\n")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error}). Make room and run it again.") from error
+
+
+def _keep_steps(path: Path, steps: int) -> None:
+    """Drop the lines of steps that will be done again, and half a line that a kill may have left."""
+    if not path.exists():
+        return
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        partial.write_text("".join(line for line in lines if _is_of(line, steps)), "utf-8")
+        partial.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{path} cannot be written ({error}). Make room and run it again.") from error
+
+
+def _is_of(line: str, steps: int) -> bool:
+    """Whether a line of ``gradients.jsonl`` is of one of the first ``steps`` steps."""
+    try:
+        return int(json.loads(line)["step"]) <= steps
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _write_metrics(path: Path, metrics: PixelMetrics) -> None:

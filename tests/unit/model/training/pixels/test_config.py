@@ -17,6 +17,8 @@ def test_settings_are_read_by_name():
     )
     assert isinstance(config.flood, float)
     assert PixelTrainConfig.from_settings([]) == PixelTrainConfig()
+    levelled = PixelTrainConfig.from_settings(["gradients=branches", "weight_of_use=0.5"])
+    assert (levelled.gradients, levelled.weight_of_use) == ("branches", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,11 @@ def test_settings_are_read_by_name():
         (["weight_decay=-1"], "--set weight_decay=-1.0 must be a number of at least 0."),
         (["without_infrared=0.7", "near_infrared_alone=0.7"], "Give at most 1 together."),
         (["peak_rate=0"], "--set peak_rate=0.0 teaches nothing"),
+        (["gradients=all"], "--set gradients=all is unknown. Use none, tasks, branches, both, gradnorm."),
+        (["gradients=both", "pixels=0"], "and pixels=0 leaves the latter out. Leave one of the two away."),
+        (["gradients=tasks", "weight_of_use=2"], "weighs use and cover itself"),
+        (["gradient_smoothing=1"], "--set gradient_smoothing=1.0 would never look"),
+        (["weight_of_use=0", "weight_of_cover=0"], "leave nothing to learn"),
     ],
 )
 def test_what_is_no_recipe_is_one_clear_error(settings, says):
