@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from landuse.classes import LAND_COVER_NAMES
 from landuse.errors import LanduseError, UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint
+from landuse.model.devices import training_precision
 from landuse.model.pixel_network import PixelNetConfig, balanced_pixel
 from landuse.model.training.datasets import LabelledPatches, PatchSource, class_names, load_patches
 from landuse.model.training.pixels.config import PixelTrainConfig
@@ -265,10 +266,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--half-side", action="store_true", help="patches at 20 m instead of 10 m a pixel")
     parser.add_argument("--half-width", action="store_true", help="a network of half as many channels")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     parser.add_argument("--threads", type=int, help="of the processor")
     parser.add_argument("--quick", action="store_true", help="try everything in seconds")
     options = parser.parse_args()
+    options.precision = training_precision(options.precision, options.device)
     if options.quick:
         vars(options).update(QUICK, half_side=True, half_width=True)
     return options

@@ -28,6 +28,7 @@ from scipy.stats import binomtest
 
 from landuse.model.bands import BAND_SETS
 from landuse.model.checkpoint import load_checkpoint, load_recipe, model_path
+from landuse.model.devices import training_precision
 from landuse.model.normalize import path_dn
 from landuse.model.training.config import TrainConfig
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--early-crop-px", type=int, nargs="*", default=[], help="sides of early crops")
     parser.add_argument("--cutmix", type=float, default=0.5)
-    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     parser.add_argument("--teacher", nargs="*", default=[], help="models whose answers are learned from too")
     parser.add_argument("--teacher-share", type=float, default=0.5, help="of the target, beside the label")
     parser.add_argument("--unlabelled", type=Path, help="folder of patches that only the teachers know")
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--rival", help="a model that answers the same patches")
     parser.add_argument("--l2a-error", type=float, default=0.5, help="share of the path, for the comparison")
     options = parser.parse_args()
+    options.precision = training_precision(options.precision, "auto")
     source = PatchSource(root=options.data)
     names = list_patches(options.data)
     folds = stratified_folds(names, options.folds, options.seed)

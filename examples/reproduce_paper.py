@@ -42,7 +42,7 @@ from torch import nn
 
 from landuse.errors import LanduseError
 from landuse.model.checkpoint import load_checkpoint, load_recipe
-from landuse.model.devices import resolve_device
+from landuse.model.devices import resolve_device, training_precision
 from landuse.model.networks import NETWORKS, build_network, fusion_weights
 from landuse.model.training.config import TrainConfig, rate_at
 from landuse.model.training.datasets import PatchSource, class_names, load_patches
@@ -459,12 +459,13 @@ def main() -> None:
     parser.add_argument("--augment", action="store_true", help="flips and brightness in the paper's recipe")
     parser.add_argument("--tta", action="store_true", help="measure over the eight symmetries")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--quick", action="store_true", help="a patch a class, one epoch, one seed")
     what.add_argument("--estimate", action="store_true", help="say how long it takes here")
     what.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
+    options.precision = training_precision(options.precision, options.device)
     unknown = [*set(options.networks) - set(NETWORKS), *set(options.recipes) - {"paper", "ours"}]
     if unknown:
         parser.error(f"{', '.join(unknown)}: networks are {', '.join(NETWORKS)}; recipes are paper and ours")

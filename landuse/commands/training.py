@@ -368,10 +368,10 @@ def train_command(
     precision: Annotated[
         str,
         typer.Option(
-            help="bf16 autocast, or fp32 where the processor has no bfloat16.",
-            autocompletion=one_of("bf16", "fp32"),
+            help="bf16 autocast or fp32; auto is bf16 where the device computes in it, else fp32.",
+            autocompletion=one_of("auto", "bf16", "fp32"),
         ),
-    ] = "bf16",
+    ] = "auto",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the network; about 1.2x faster, needs a C++ compiler.")
     ] = False,
@@ -387,6 +387,9 @@ def train_command(
 
     On several GPUs: torchrun --nproc-per-node 4 -m landuse train ...
     """
+    from landuse.model.devices import training_precision
+
+    precision = training_precision(precision, device)
     if labels is not None:
         _refuse(context, OPTIONS_OF_FOLDERS, "apply to --labels")
         if network == PIXEL_NETWORK:

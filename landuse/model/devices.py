@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Of ``torch.cpu.get_capabilities``: processors that compute in bfloat16."""
+
+
 def resolve_device(device: str) -> torch.device:
     """The torch device that ``--device`` names; ``"auto"`` is CUDA where there is one, else the CPU.
 
@@ -35,6 +39,33 @@ def resolve_device(device: str) -> torch.device:
                 "Use --device cpu, or install a CUDA build of PyTorch and its driver."
             )
     return torch.device(device)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; of a CPU False also where PyTorch cannot tell."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    tell = getattr(torch.cpu, "get_capabilities", None)  # newer versions have it
+    known = {} if tell is None else tell()
+    return any(known.get(name, False) for name in _CPU_FEATURES)
+
+
+def training_precision(precision: str, device: str) -> str:
+    """What ``landuse train --precision`` stands for on a device, as ``--device`` names it.
+
+    ``"auto"`` is ``"bf16"`` where the device computes in bfloat16, else ``"fp32"``: imitated, bfloat16 takes
+    some ten times as long. Anything else is given back for the recipe to check.
+
+    Raises:
+        UsageError: the device is unknown or missing.
+
+    Example:
+        >>> training_precision("fp32", "cpu")
+        'fp32'
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if computes_bfloat16(resolve_device(device)) else "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

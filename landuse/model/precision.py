@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from landuse.model.devices import computes_bfloat16
 from landuse.model.doubt import draw
 from landuse.model.memory import reused_memory
 from landuse.sentinel2 import DN_PER_REFLECTANCE
@@ -32,9 +33,6 @@ TIMES = 3
 LEAST_GAIN = 1.15
 """Below it bfloat16 is not chosen: it costs equal pixels."""
 
-_CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
-"""Of ``torch.cpu.get_capabilities``: processors that compute in bfloat16."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionTiming:
@@ -51,15 +49,6 @@ class PrecisionTiming:
     def __str__(self) -> str:
         equal = "" if self.precision == "fp32" else f" with {self.equal:.2%} of the pixels as of fp32"
         return f"{self.precision} takes {self.seconds:.2f} s a megapixel{equal}"
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; of a CPU False also where PyTorch cannot tell."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    tell = getattr(torch.cpu, "get_capabilities", None)  # newer versions have it
-    known = {} if tell is None else tell()
-    return any(known.get(name, False) for name in _CPU_FEATURES)
 
 
 def measure_precisions(predictor: PixelPredictor) -> tuple[PrecisionTiming, ...]:

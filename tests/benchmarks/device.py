@@ -25,10 +25,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from landuse.model.devices import resolve_device
+from landuse.model.devices import computes_bfloat16, resolve_device
 from landuse.model.memory import reused_memory
 from landuse.model.networks import NETWORKS, build_network
-from landuse.model.precision import computes_bfloat16
 from landuse.model.predict import full_float32
 from landuse.model.predict_pixels import PixelPredictor
 from tests.benchmarks.full_tile import BANDS, run, write_tile

@@ -165,7 +165,7 @@ ACCEPTED = {
     ("train", "level"): LEVELS,
     ("train", "network"): (*NETWORKS, PIXEL_NETWORK),
     ("train", "bands"): BAND_SETS,
-    ("train", "precision"): ("bf16", "fp32"),
+    ("train", "precision"): ("auto", "bf16", "fp32"),
     ("train", "init"): shipped_models(),
     ("evaluate", "model"): shipped_models(),
     ("evaluate", "level"): LEVELS,

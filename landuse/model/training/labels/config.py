@@ -76,7 +76,7 @@ class LabelTrainConfig:
     seed: int = 0
     """Of initialisation, order and augmentation."""
     precision: str = "bf16"
-    """``"bf16"`` autocast, or ``"fp32"`` where the processor has no bfloat16 arithmetic."""
+    """``"bf16"`` autocast, or ``"fp32"``; see ``devices.training_precision``."""
     compile: bool = False
     """``torch.compile`` the training step (needs a C++ compiler)."""
     val_every: int = 1
