@@ -19,7 +19,7 @@ from landuse.classes import EUROSAT
 from landuse.cli import app
 from landuse.commands.training import PIXEL_NETWORK
 from landuse.contract import PREPROCESSES
-from landuse.model import shipped_models
+from landuse.model import PRECISIONS, shipped_models
 from landuse.model.bands import BAND_SETS
 from landuse.model.networks import NETWORKS
 from landuse.model.training.labels.losses import LOSSES
@@ -159,6 +159,7 @@ ACCEPTED = {
     ("map", "vector_format"): SUFFIXES,
     ("map", "model"): shipped_models(),
     ("map", "device"): ("auto", "cpu", "cuda"),
+    ("map", "precision"): PRECISIONS,
     ("demo", "model"): shipped_models(),
     ("demo", "season"): SEASONS,
     ("catalog", "level"): LEVELS,

@@ -13,10 +13,18 @@ from landuse.pipeline.blocks.patches import MIN_USABLE
 from landuse.pipeline.blocks.smooth import Smoothing, smooth_classes
 from landuse.pipeline.search.area import parse_dates
 from landuse.pipeline.search.season import parse_season
+from landuse.pipeline.write.block_file import open_blocks
+from landuse.pipeline.write.folder import Store
 from landuse.workflows.classify import classify
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.in_process import Cluster
-from landuse.workflows.mapping.map_area import find_scenes, load_classifier, map_area, plan_map
+from landuse.workflows.mapping.map_area import (
+    find_scenes,
+    load_classifier,
+    map_area,
+    plan_map,
+    with_precision,
+)
 from tests.workflows.pixel_models import DoubtingPixels, RedPixels, red_pixels, save_pixel_model
 from tests.workflows.small_maps import (
     BrightnessClassifier,
@@ -319,6 +327,33 @@ def test_another_arithmetic_than_float32_is_in_the_digest(tmp_path, dates):
         assert plan.precision == precision
         told[precision] = plan.digest
     assert told[""] == told["fp32"] != told["bf16"]
+
+
+class Choosing(RedPixels):
+    """A model with a choice of precision, to which float32 seems the faster one today."""
+
+    precision = "fp32"
+
+    def in_precision(self, precision):
+        other = Choosing()
+        other.precision = precision
+        return other
+
+
+def test_a_run_that_goes_on_takes_the_precision_of_its_blocks(tmp_path, dates):
+    _, source = dates
+    asked = request(tmp_path, source, precision="auto")
+    scenes = find_scenes(asked, Choosing().contract).scenes
+    out = Store.at(tmp_path / "map")
+    out.prepare()
+    open_blocks(out, plan_map(asked, Choosing().in_precision("bf16"), scenes), overwrite=False)
+    report = map_area(asked, Choosing())
+    assert report.plan.precision == "bf16"
+    assert json.loads((report.out / "run.json").read_bytes())["precision"] == "bf16"
+    again = map_area(request(tmp_path, source, overwrite=True), Choosing())
+    assert again.plan.precision == "fp32"
+    with pytest.raises(UsageError, match="bf16 is for models of pixels"):
+        with_precision(RedPixels(), "bf16")
 
 
 def test_imagery_in_memory_is_smoothed_as_well(dates, monkeypatch):
