@@ -8,6 +8,9 @@ DEMO := demo-out
 SITE := site
 # Python of an environment with TensorFlow; where it is given, `make bench` also runs Dynamic World's network.
 TENSORFLOW ?=
+# Python of an environment with torchgeo, odc-stac and geoai; where it is given, `make bench` also maps with these.
+# `python -m tests.benchmarks.peers --install FOLDER` makes one, in a quarter of an hour.
+PEERS ?=
 # Processes that share the tests: one for each core, but no more than eight, as each takes about 1.5 GB; whoever is
 # done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some tests in one process.
 TESTS := -n logical --maxprocesses 8 --dist worksteal
@@ -34,6 +37,8 @@ bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python tests/benchmarks/reading.py
 	$(BIN)/python tests/benchmarks/vectors.py
 	$(BIN)/python -m tests.benchmarks.viewing
+	$(BIN)/python -m tests.benchmarks.scaling
+	$(BIN)/python -m tests.benchmarks.many_areas --areas 60 --every 10
 	$(BIN)/python -m tests.benchmarks.cover --today --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.full_tile
@@ -41,6 +46,7 @@ bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python -m tests.benchmarks.device --device cpu --side-px 512 --map-px 0 --batch 32
 	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel \
 		--tensorflow-python $(TENSORFLOW))
+	$(if $(PEERS),$(BIN)/python -m tests.benchmarks.peers --python $(PEERS) --side-px 1024 --window-px 584)
 
 check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff check

@@ -26,18 +26,20 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from landuse.workflows.imagery.bands import CatalogRequest
+from landuse.workflows.imagery.catalog import catalog_rasters
 from landuse.workflows.mapping.in_process import Cluster
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.request import MapRequest
 from tests.benchmarks.full_tile import BANDS, write_tile
 from tests.servers import free_port
-from tests.workflows.small_maps import catalog_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +101,15 @@ def _seconds(pool: ProcessPoolExecutor, shares: list[list[int]]) -> float:
     return time.monotonic() - began
 
 
+def catalogued(folder: Path, tile: Path) -> str:
+    """The catalogue of a tile."""
+    asked = CatalogRequest(
+        rasters=(tile,), level="L2A", acquired_utc=datetime(2024, 6, 1, 10, tzinfo=UTC), baseline="05.10",
+        out=folder / "catalog",
+    )  # fmt: skip
+    return str(catalog_rasters(asked).catalog)
+
+
 def _used(address: str) -> dict[str, float]:
     """Processor seconds of each worker so far."""
     from distributed import Client
@@ -128,7 +139,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        source = catalog_of(folder, write_tile(folder, given.side_px))
+        source = catalogued(folder, write_tile(folder, given.side_px))
         asked = {
             "one": stack.enter_context(workers(cores[:1], folder)),
             "two": stack.enter_context(workers(cores, folder)),

@@ -75,6 +75,8 @@ def write_preview(target: Path, view: MapView) -> None:
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]  # matplotlib's
     with atomic_path(target) as partial:
         pixels.save(partial, format="png", dpi=(DPI, DPI))
+    # Figures hold themselves in circles, which Python looks for seldom: of map after map 8 MB would stay.
+    vars(canvas).pop("renderer")
 
 
 def draw_preview(view: MapView) -> Figure:

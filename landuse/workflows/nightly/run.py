@@ -7,6 +7,7 @@ up for a night that failed or was killed.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import os
@@ -122,6 +123,7 @@ def run_nightly(config: NightlyConfig, night: Night | None = None, only: Sequenc
             night.tell(area.name, f"failed: {reason}")
             report = AreaNightReport(area=area.name, error=reason)
         reports.append(report)
+        gc.collect()  # what holds itself in circles, such as figures, may be large, and is looked for seldom
     return NightReport(
         began_utc=night.now_utc,
         dry_run=night.dry_run,

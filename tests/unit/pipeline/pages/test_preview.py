@@ -1,7 +1,9 @@
 """The preview. Oracles: Pillow reads the file; colours and places are worked out by hand or one by one."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.text import Text
 from PIL import Image
 
@@ -107,6 +110,26 @@ def test_the_land_cover_is_drawn_beside_the_land_use_or_below_it(repeat):
     boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text()]
     assert max(box.x1 for box in boxes) <= 1880
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_the_sheets_pixels_do_not_stay(tmp_path):
+    """Oracle: matplotlib's renderers, each of which holds the sheet's 8 MB."""
+    made = []
+    kept = RendererAgg.__init__
+
+    def counted(self, *given):
+        kept(self, *given)
+        made.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RendererAgg, "__init__", counted)
+        gc.disable()
+        try:
+            write_preview(tmp_path / "preview.png", small_view())
+            assert made
+            assert [one for one in made if one() is not None] == []
+        finally:
+            gc.enable()
 
 
 def test_every_cell_is_a_square_of_one_class():
