@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from landuse.workflows.learn.request import LearnReport
     from landuse.workflows.mapping.from_python import map
     from landuse.workflows.mapping.report import MapReport
-    from landuse.workflows.mapping.zones_report import ZonesReport
+    from landuse.workflows.mapping.zones.report import ZonesReport
     from landuse.workflows.of_two_maps import change, compare
 else:
     _HOMES = {
@@ -37,7 +37,7 @@ else:
         "ForeignModel": "landuse.model.foreign.contract",
         "LearnReport": "landuse.workflows.learn.request",
         "MapReport": "landuse.workflows.mapping.report",
-        "ZonesReport": "landuse.workflows.mapping.zones_report",
+        "ZonesReport": "landuse.workflows.mapping.zones.report",
         "change": "landuse.workflows.of_two_maps",
         "classify": "landuse.workflows.classify",
         "compare": "landuse.workflows.of_two_maps",

@@ -337,7 +337,7 @@ def map_command(
         requested_season,
         requested_vectors,
     )
-    from landuse.workflows.mapping.zones import map_any
+    from landuse.workflows.mapping.zones.map_zones import map_any
 
     if calibrate and not dry_run:
         raise UsageError("--calibrate is for --dry-run, which it makes surer. Give both, or neither.")

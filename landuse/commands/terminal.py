@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from landuse.workflows.mapping.dry_run import Cost, RunEstimate, ZonesEstimate
     from landuse.workflows.mapping.in_process import Progress
     from landuse.workflows.mapping.report import MapReport
-    from landuse.workflows.mapping.zones_report import ZonesReport
+    from landuse.workflows.mapping.zones.report import ZonesReport
     from landuse.workflows.nightly.rebuild import AreaRebuilt
     from landuse.workflows.nightly.report import NightReport
     from landuse.workflows.nightly.status import AreaHealth

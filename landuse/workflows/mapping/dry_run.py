@@ -26,7 +26,7 @@ from landuse.workflows.mapping.calibrate import (
 from landuse.workflows.mapping.classify_block import work_of
 from landuse.workflows.mapping.map_area import area_of, find_scenes, plan_map
 from landuse.workflows.mapping.publish import VIEW_CELLS
-from landuse.workflows.mapping.zones import nothing_found, zone_requests
+from landuse.workflows.mapping.zones.map_zones import nothing_found, zone_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

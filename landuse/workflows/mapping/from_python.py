@@ -31,7 +31,7 @@ from landuse.workflows.mapping.map_area import (
     with_precision,
 )
 from landuse.workflows.mapping.request import MapRequest, requested_season
-from landuse.workflows.mapping.zones import map_any
+from landuse.workflows.mapping.zones.map_zones import map_any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.search.area import DateRange
     from landuse.pipeline.search.source import Source
     from landuse.workflows.mapping.report import MapReport
-    from landuse.workflows.mapping.zones_report import ZonesReport
+    from landuse.workflows.mapping.zones.report import ZonesReport
 
     SourceLike: TypeAlias = (
         str

@@ -30,10 +30,10 @@ from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.pipeline.zones import joined_crs, parts_by_zone
 from landuse.workflows.mapping.dry_run import estimate_any
 from landuse.workflows.mapping.in_process import Cluster, Stage
-from landuse.workflows.mapping.join_zones import join
 from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
-from landuse.workflows.mapping.zones import map_zones
+from landuse.workflows.mapping.zones.join_zones import join
+from landuse.workflows.mapping.zones.map_zones import map_zones
 from tests.servers import stac_item
 from tests.stac_schemas import stac_errors
 from tests.workflows.pixel_models import RedPixels, red_pixels

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.scene import Scene
     from landuse.pipeline.write.cog import RasterLayer
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.mapping.zones_report import ZoneMap, ZonesReport
+    from landuse.workflows.mapping.zones.report import ZoneMap, ZonesReport
 
 WARPED = "warped"
 """Folder of the virtual rasters that bring single zones into the joined CRS."""

@@ -24,9 +24,9 @@ from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.stac_catalog import add_collection_to_catalog, check_catalog
 from landuse.pipeline.zones import joined_crs, parts_by_zone
 from landuse.workflows.mapping.assemble import OUTPUTS
-from landuse.workflows.mapping.join_zones import JOINED, join
 from landuse.workflows.mapping.map_area import area_of, find_scenes, map_area
-from landuse.workflows.mapping.zones_report import UnmappedZone, ZoneMap, ZonesReport, zone_folder
+from landuse.workflows.mapping.zones.join_zones import JOINED, join
+from landuse.workflows.mapping.zones.report import UnmappedZone, ZoneMap, ZonesReport, zone_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
