@@ -129,8 +129,6 @@ def timings(given: argparse.Namespace, data: Path, folder: Path) -> dict[str, Si
 def table(seconds: dict[str, dict[str, list[float]]], megapixels: float) -> str:
     """Medians of seconds a megapixel, of seconds a tile, and of the ratio to Dynamic World within rounds.
 
-    A ratio is told with the least and the largest of any round.
-
     Args:
         seconds: by side and kind, one value a round.
         megapixels: of the block.
