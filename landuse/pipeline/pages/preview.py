@@ -77,7 +77,7 @@ def write_preview(target: Path, view: MapView) -> None:
         pixels.save(partial, format="png", dpi=(DPI, DPI))
     # Figures hold themselves in circles, which Python looks for seldom: of map after map 8 MB would stay.
     # Texts hold the renderer too, so that what it holds is taken from it.
-    vars(canvas.get_renderer()).clear()  # type: ignore[no-untyped-call]  # matplotlib's
+    canvas.get_renderer().__dict__.clear()  # type: ignore[no-untyped-call]  # matplotlib's
 
 
 def draw_preview(view: MapView) -> Figure:
