@@ -76,7 +76,8 @@ def write_preview(target: Path, view: MapView) -> None:
     with atomic_path(target) as partial:
         pixels.save(partial, format="png", dpi=(DPI, DPI))
     # Figures hold themselves in circles, which Python looks for seldom: of map after map 8 MB would stay.
-    vars(canvas).pop("renderer")
+    # Texts hold the renderer too, so that what it holds is taken from it.
+    canvas.get_renderer().__dict__.clear()  # type: ignore[no-untyped-call]  # matplotlib's
 
 
 def draw_preview(view: MapView) -> Figure:

@@ -113,13 +113,13 @@ def test_the_land_cover_is_drawn_beside_the_land_use_or_below_it(repeat):
 
 
 def test_the_sheets_pixels_do_not_stay(tmp_path):
-    """Oracle: matplotlib's renderers, each of which holds the sheet's 8 MB."""
+    """Oracle: the objects of matplotlib that hold the sheet's 8 MB each, none of which is alive."""
     made = []
     kept = RendererAgg.__init__
 
     def counted(self, *given):
         kept(self, *given)
-        made.append(weakref.ref(self))
+        made.append(weakref.ref(self._renderer))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(RendererAgg, "__init__", counted)
