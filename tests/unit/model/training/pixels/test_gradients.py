@@ -312,7 +312,7 @@ def test_without_levelling_nothing_is_measured_or_kept(tmp_path, run, monkeypatc
     made = load_file(run(config, tmp_path / "run"))
     assert not (tmp_path / "run" / "gradients.jsonl").exists()
     state = load_file(tmp_path / "run" / "state.safetensors")
-    assert {name.split(".")[0] for name in state} == {"network", "average", "momentum"}
+    assert {name.split(".")[0] for name in state} == {"network", "average", "optimizer"}
     again = PixelRun(config, kept["batches"].contract, tmp_path, torch.device("cpu"))
     again.network.train()
     while again.step < 2:
