@@ -17,9 +17,12 @@ from tests.workflows.small_maps import catalog_of
 MAP = """
 import json, resource, sys
 from pathlib import Path
+from landuse.model import memory
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.request import MapRequest
-source, out, model, stride_px = sys.argv[1:]
+source, out, model, stride_px, freed = sys.argv[1:]
+if freed == "given back":
+    memory._glibc = lambda: None
 report = map_area(
     MapRequest(source=source, area=None, dates=None, out=Path(out), stride_px=int(stride_px) or None,
                block_px=384, probabilities=True),
@@ -55,20 +58,28 @@ def tile(tmp_path, rows, cols):
 
 
 STEADY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1000000", "OMP_NUM_THREADS": "1"}
-"""What is freed goes back to the system at once: else the peaks of two equal runs differ by up to 70 MB."""
+"""Where the run does not keep freed memory for its next use, it goes back to the system at once: else the
+peaks of two equal runs differ by up to 70 MB."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("save", "stride_px"), [(save_pixel_model, 0), (save_patch_model, 64)])
 def test_twice_the_area_takes_no_more_memory(tmp_path, save, stride_px):
-    """By small models: what a block's pixels take in the network does not depend on the area."""
+    """By small models: what a block's pixels take in the network does not depend on the area.
+
+    What a run keeps for its next use is measured apart: it differs by up to 45 MB between equal runs.
+    """
     peaks = []
     model = save(tmp_path / "model.safetensors")
     # The smaller one has a block in its midst, with surroundings on all sides, as most blocks of the larger.
-    for rows, cols in ((1152, 1152), (1152, 2304)):
-        source, out = tile(tmp_path, rows, cols), tmp_path / f"map{cols}"
+    rows, sources = 1152, {cols: tile(tmp_path, 1152, cols) for cols in (1152, 2304)}
+    runs = [(1152, "given back"), (2304, "given back")]
+    if save is save_pixel_model:
+        runs.append((2304, "kept"))
+    for cols, freed in runs:
+        source, out = sources[cols], tmp_path / f"map{len(peaks)}"
         done = subprocess.run(
-            [sys.executable, "-c", MAP, source, str(out), str(model), str(stride_px)],
+            [sys.executable, "-c", MAP, source, str(out), str(model), str(stride_px), freed],
             capture_output=True,
             encoding="utf-8",
             timeout=600,
@@ -79,5 +90,7 @@ def test_twice_the_area_takes_no_more_memory(tmp_path, save, stride_px):
         told = json.loads(done.stdout.splitlines()[-1])
         assert told["blocks"] >= (rows // 384) * (cols // 384)
         peaks.append(told["peak_mb"])
-    assert peaks[1] < 3000
+    assert max(peaks) < 3000
     assert peaks[1] - peaks[0] < 60, peaks
+    # Of 24 blocks each makes some 300 MB that the next uses again: were it not, gigabytes would be kept.
+    assert peaks[-1] - peaks[0] < 150, peaks
