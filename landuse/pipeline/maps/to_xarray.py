@@ -322,7 +322,7 @@ def _check_virtual(folder: str, file: str) -> None:
                 continue
             name = source.text or ""
             if not _BESIDE.fullmatch(name) or source.get("relativeToVRT") != "1":
-                raise _foreign(folder, f"{path.name} leads to {printable(name)!r:.80}")
+                raise _foreign(folder, f"{path.name} leads to {printable(name)!r:.200}")
             if name.endswith(".vrt"):
                 waiting.append(path.parent / name)
             else:

@@ -21,7 +21,7 @@ from distributed.protocol import dumps
 
 from landuse.errors import ClusterError, ModelError, OutputError, UsageError
 from landuse.pipeline.blocks.plan import cut_into_blocks
-from landuse.pipeline.remote.files import Traffic
+from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.mapping import on_dask as cluster_module
 from landuse.workflows.mapping.in_process import BlockDone, Cluster, Stage
