@@ -360,11 +360,12 @@ def test_memory_does_not_grow_with_the_number_of_images(folder, tmp_path):
         for i in range(count):
             (place / f"{i:05}.jpg").symlink_to(folder / "images" / f"image{i % 48:03}.jpg")
         code = (
-            "import resource, sys\nfrom pathlib import Path\nfrom landuse.workflows.labels import predict\n"
+            "import sys\nfrom pathlib import Path\nfrom landuse.workflows.labels import predict\n"
+            "from landuse.workflows.mapping.calibrate import peak_bytes\n"
             "import torch; torch.set_num_threads(1)\n"
             "predict.predict_images(predict.PredictRequest(images=(Path(sys.argv[1]),), "
             "models=(sys.argv[2],), out=Path(sys.argv[3]), device='cpu'))\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            "print(peak_bytes() // 1024)"
         )
         command = [sys.executable, "-c", code, place, folder / "a.safetensors", tmp_path / f"{count}.csv"]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=True)

@@ -5,7 +5,7 @@ import sys
 import textwrap
 
 ASSEMBLE_TWO_MAPS = """
-    import resource, sys
+    import sys
     from datetime import UTC, datetime
     from pathlib import Path
     import numpy as np, pyogrio, pyproj, rasterio, shapely
@@ -18,6 +18,7 @@ ASSEMBLE_TWO_MAPS = """
     from landuse.pipeline.scene import BandAsset, Scene
     from landuse.workflows.mapping.assemble import assemble
     from landuse.pipeline.write.vector_layers import VectorOptions
+    from landuse.workflows.mapping.calibrate import peak_bytes
 
     CONTRACT = ModelContract(
         name="test", bands=("B04",), levels=(LevelInput(level="L2A", gain=(1.0,), offset_dn=(0.0,)),),
@@ -66,7 +67,7 @@ ASSEMBLE_TWO_MAPS = """
             write_block(store, block, content)
         options = {"spares_read": False, "vectors": VectorOptions()}
         made = assemble(plan, store, out, **options)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = peak_bytes() / 2**20
         assert made.cover.cells == plan.rows * plan.cols
         assert sum(entry.cells for entry in made.classes) == plan.rows * plan.cols
         with rasterio.open(out / "landuse.tif") as file:
