@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.full_tile import BANDS, run, write_tile
+from tests.benchmarks.full_tile import BANDS, LANDUSE, catalogued, run, write_tile
 
 LOOP = """
 import sys
@@ -99,13 +99,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tile = write_tile(folder, given.side_px)
-        landuse = [sys.executable, "-m", "landuse"]
-        stated = ["--level", "L2A", "--datetime", "2024-06-01T10:00:00Z", "--baseline", "05.10"]
-        catalog = folder / "catalog"
-        run([*landuse, "catalog", str(tile), *stated, "--out", str(catalog)])
+        catalog = catalogued(tile, folder / "catalog")
         commands = {
             "landuse map": [
-                *landuse, "map", "--source", str(catalog / "catalog.json"), "--model", given.model,
+                *LANDUSE, "map", "--source", str(catalog), "--model", given.model,
                 "--out", str(folder / "map"), "--overwrite", "--quiet",
             ],
             "the loop": [

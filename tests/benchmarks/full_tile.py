@@ -28,6 +28,7 @@ from landuse.workflows.demo.run_demo import DEMO_CRS, make_demo_catalog
 
 BANDS = ("B04", "B03", "B02", "B08")
 TILE_PX = 10_980
+LANDUSE = (sys.executable, "-m", "landuse")
 LEFT_M, TOP_M = 499_980, 5_400_000
 """A corner of tiles."""
 STRIP_PX = 512
@@ -110,6 +111,13 @@ def block_sizes(side_px: int, block_px: int) -> list[tuple[int, int, int]]:
     return [(rows, cols, times) for (rows, cols), times in counts.items()]
 
 
+def catalogued(tile: Path, folder: Path) -> Path:
+    """The catalogue of a tile, made in ``folder``: its ``catalog.json``."""
+    stated = ["--level", "L2A", "--datetime", "2024-06-01T10:00:00Z", "--baseline", "05.10"]
+    run([*LANDUSE, "catalog", str(tile), *stated, "--out", str(folder)])
+    return folder / "catalog.json"
+
+
 def main() -> None:
     """Print both and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -121,13 +129,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tile = write_tile(folder, given.side_px)
-        landuse = [sys.executable, "-m", "landuse"]
-        stated = ["--level", "L2A", "--datetime", "2024-06-01T10:00:00Z", "--baseline", "05.10"]
-        catalog = folder / "catalog"
-        run([*landuse, "catalog", str(tile), *stated, "--out", str(catalog)])
+        catalog = catalogued(tile, folder / "catalog")
         out = folder / "map"
         whole, _ = run(
-            [*landuse, "map", "--source", str(catalog / "catalog.json"), "--model", given.model,
+            [*LANDUSE, "map", "--source", str(catalog), "--model", given.model,
              "--out", str(out), "--block-px", str(given.block_px), "--quiet"]
         )  # fmt: skip
         disk_mb = {path.name: path.stat().st_size / 1e6 for path in sorted(out.iterdir()) if path.is_file()}

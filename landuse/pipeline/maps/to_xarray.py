@@ -131,8 +131,8 @@ def open_map(location: Path | str) -> xr.Dataset:
                 "covers",
             )
         for name, raster in rasters.items():
-            check = (files[name], rasters["class"], text(report.get("plan_sha256")), names)
-            _check(folder, name, raster, *check)
+            digest = text(report.get("plan_sha256"))
+            _check(folder, name, raster, files[name], rasters["class"], digest, names)
         attributes: dict[str, object] = {
             "title": printable(text(report.get("title"))),
             "created_utc": printable(text(report.get("created_utc"))),

@@ -20,7 +20,7 @@ from landuse.workflows.training.drawing import (
     tidy,
 )
 from landuse.workflows.training.figures import draw_fusion
-from landuse.workflows.training.logs import read_lines
+from landuse.workflows.training.logs import read_epochs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,19 +34,8 @@ MAX_CURVES = 60
 
 
 def read_label_metrics(metrics_file: Path) -> tuple[LabelMetrics, ...]:
-    """The measurements of a run on labels, by epoch; the last one counts where an epoch has two.
-
-    Raises:
-        UsageError: the file cannot be read or holds no measurement.
-    """
-    entries = read_lines(
-        metrics_file,
-        TypeAdapter(LabelMetrics).validate_json,
-        what="measurement",
-        mend="Give the metrics.jsonl of a training run on labels that has measured an epoch.",
-    )
-    found = {entry.epoch: entry for entry in entries}
-    return tuple(found[epoch] for epoch in sorted(found))
+    """The measurements of a run on labels, as ``read_epochs``."""
+    return read_epochs(metrics_file, TypeAdapter(LabelMetrics).validate_json, run="training run on labels")
 
 
 def draw_label_curves(metrics_file: Path, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry")
+
+
+class OfEpoch(Protocol):
+    """A measurement after an epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, from 1."""
+
+
+Measured = TypeVar("Measured", bound=OfEpoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +92,30 @@ def read_losses(losses_file: Path) -> dict[int, dict[str, float]]:
     return {step: found[step] for step in sorted(found)}
 
 
-def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:
+def read_epochs(
+    metrics_file: Path, parse: Callable[[str], Measured], *, run: str = "training run"
+) -> tuple[Measured, ...]:
     """The measurements of a ``metrics.jsonl``, by epoch; the last one counts where an epoch has two.
 
     A run that is resumed measures an epoch again.
 
+    Args:
+        metrics_file: the file.
+        parse: a line's measurement; raises ValueError where it is none.
+        run: what the file is of, for messages.
+
     Raises:
         UsageError: the file cannot be read or holds no measurement.
     """
-    entries = read_lines(
-        metrics_file,
-        _metrics_of,
-        what="measurement",
-        mend="Give the metrics.jsonl of a training run that has measured an epoch.",
-    )
+    mend = f"Give the metrics.jsonl of a {run} that has measured an epoch."
+    entries = read_lines(metrics_file, parse, what="measurement", mend=mend)
     found = {entry.epoch: entry for entry in entries}
     return tuple(found[epoch] for epoch in sorted(found))
+
+
+def read_metrics(metrics_file: Path) -> tuple[EpochMetrics, ...]:
+    """The measurements of a run on patches, as ``read_epochs``."""
+    return read_epochs(metrics_file, _metrics_of)
 
 
 def _metrics_of(line: str) -> EpochMetrics:

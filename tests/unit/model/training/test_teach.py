@@ -5,7 +5,6 @@ run, and labels that are wrong on purpose, which only a teacher can mend.
 """
 
 import json
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,12 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from landuse.contract import LabelOutputs
 from landuse.errors import ModelError, UsageError
 from landuse.model.checkpoint import load_checkpoint, load_recipe, save_checkpoint
-from landuse.model.networks import PatchNetwork
 from landuse.model.normalize import bring_to_input, level_inputs, standardize
 from landuse.model.training.config import TrainConfig
 from landuse.model.training.datasets import (
@@ -32,6 +29,7 @@ from landuse.model.training.evaluate import logits_of, score
 from landuse.model.training.teach import Lessons, answers_of, check_teacher
 from landuse.model.training.train import targets_of, train
 from tests.patches import NATURAL, make_jpegs, spectral_patches, write_tiff
+from tests.unit.model.training.inputs import training_inputs
 
 RGB = ("B04", "B03", "B02")
 NO_B10 = tuple(band for band in NATURAL if band != "B10")
@@ -82,22 +80,6 @@ def further() -> Patches:
         level="L2A",
         names=tuple(map(str, range(20))),
     )
-
-
-@contextmanager
-def training_inputs():
-    """What networks are fed while they train."""
-    seen = []
-
-    def note(module, given):
-        if isinstance(module, PatchNetwork) and module.training:
-            seen.append(given[0])
-
-    handle = register_module_forward_pre_hook(note)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def soft(count, seed):

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook
 
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.checkpoint import load_checkpoint
@@ -25,6 +25,7 @@ from landuse.model.training.evaluate import logits_of, score
 from landuse.model.training.state import TrainingRun
 from landuse.model.training.train import make_contract, train
 from tests.patches import NATURAL, spectral_patches
+from tests.unit.model.training.inputs import training_inputs
 
 from ..conftest import CLASSES
 
@@ -203,22 +204,6 @@ def spectra() -> tuple[LabelledPatches, LabelledPatches]:
         classes=tuple(classes),
     )
     return subset(whole, (i for i in range(48) if i % 4)), subset(whole, range(0, 48, 4))
-
-
-@contextmanager
-def training_inputs():
-    """What a network is fed while it trains, as (epoch's network in training mode: its input)."""
-    seen = []
-
-    def note(module, given):
-        if isinstance(module, PatchNetwork) and module.training:
-            seen.append(given[0])
-
-    handle = register_module_forward_pre_hook(note)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def lines_of(run):
