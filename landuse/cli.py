@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
@@ -221,6 +222,9 @@ def _main(
         # What matters of theirs comes back as an error of ours.
         for library in ("rasterio", "urllib3"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
+    # rasterio means to keep this to itself where it burns geometries into arrays, by way of filters of
+    # warnings that all threads share: while another thread reads it slips through at times.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get data sets to train on.")

@@ -126,7 +126,9 @@ class _Server(ThreadingHTTPServer):
         self.free.acquire()
         try:
             super().process_request(request, client_address)
-        except BaseException:
+        except Exception:
+            # No thread was started. A Ctrl-C may come after one was, which then gives its place back itself;
+            # the server ends anyway.
             self.free.release()
             raise
 

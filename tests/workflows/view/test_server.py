@@ -193,6 +193,27 @@ def test_who_leaves_early_hurts_nobody(served, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_ctrl_c_just_after_a_connection_began_lets_it_end_quietly(monkeypatch, capfd):
+    begin, answering = threading.Thread.start, []
+
+    def begun_and_interrupted(thread):
+        begin(thread)
+        answering.append(thread)
+        raise KeyboardInterrupt
+
+    with listening(lambda: Site(page="", policy="", files={})) as serving:
+        port = int(serving.address.rsplit(":", 1)[1].strip("/"))
+        with socket.create_connection((LOOPBACK, port), timeout=10) as plain:
+            monkeypatch.setattr(threading.Thread, "start", begun_and_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                serving.run()
+            monkeypatch.undo()
+            plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answering[0].join(timeout=10)
+    assert not answering[0].is_alive()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_folder_that_went_away_is_told():
     def gone():
         raise LanduseError("the folder is gone")
