@@ -8,6 +8,7 @@ compressed more, and where even that is too much, the rasters are thinned.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import zlib
@@ -36,6 +37,9 @@ EXACT_PX = 2**18
 
 SAMPLED_PIECES = 8
 """So many pieces are packed to tell how large all of them would be."""
+
+MOST_COUNTED = 2**20
+"""Entries of a table are found by counting where there could be at most so many, else by sorting."""
 
 MOST_THREADS = 8
 """Threads that pack pieces; each takes some 20 MB."""
@@ -156,19 +160,46 @@ def pack_cells(view: MapView, rows: slice, cols: slice, detail: Detail) -> bytes
         (part(view.classes), part(view.status), part(view.land_cover), part(view.second)),
         (rounded[part(view.confidence)], rounded[part(view.second_share)]),
     ):
-        entries = np.ascontiguousarray(np.stack(layers, axis=-1))  # (row, col, layer)
-        keys = entries.view({4: "<u4", 2: "<u2"}[len(layers)])  # an entry as one number
-        found, places, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        by_count = np.argsort(-counts, kind="stable")
-        rank = np.empty(len(found), np.uint32)
-        rank[by_count] = np.arange(len(found))
-        tables.append(found[by_count].astype(found.dtype.newbyteorder("<")))
-        shown = rank[places.ravel()]
+        table, shown = _table_and_places(layers)
+        tables.append(table)
         planes.append((shown & 255).astype(np.uint8))
-        if len(found) > 256:
+        if len(table) > 256:
             planes.append((shown >> 8).astype(np.uint8))
     head = np.array([len(table) for table in tables], "<u4")
     return zlib.compress(b"".join(a.tobytes() for a in (head, *tables, *planes)), DEFLATE_LEVEL)
+
+
+def _table_and_places(layers: tuple[NDArray[np.uint8], ...]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """The entries that cells of two or four layers have, and where each cell's is in that table.
+
+    Returns:
+        (entry, layer), the most frequent first, of as many cells in the order of the layers' values, the
+        last layer's counting most; (row, col), places in it.
+    """
+    known = [np.bincount(layer.ravel(), minlength=256).nonzero()[0] for layer in layers]
+    sizes = tuple(map(len, known))
+    # Numbers of the values that occur, instead of the values: few enough to be counted, which is several
+    # times as fast as to sort them.
+    keys: NDArray[np.intp] = np.zeros(layers[0].shape, np.intp)
+    for layer, values in zip(reversed(layers), reversed(known), strict=True):
+        rank = np.zeros(256, np.intp)
+        rank[values] = np.arange(len(values))
+        keys = keys * len(values) + rank[layer]
+    if math.prod(sizes) <= MOST_COUNTED:
+        counts = np.bincount(keys.ravel(), minlength=math.prod(sizes))
+        found = counts.nonzero()[0]
+        counts = counts[found]
+        places = np.zeros(math.prod(sizes), np.intp)
+        places[found] = np.arange(len(found))
+        places = places[keys]
+    else:  # noise
+        found, places, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    by_count = np.argsort(-counts, kind="stable")
+    rank = np.empty(len(found), np.intp)
+    rank[by_count] = np.arange(len(found))
+    numbers = np.unravel_index(found[by_count], sizes[::-1])[::-1]
+    table = np.stack([values[number] for values, number in zip(known, numbers, strict=True)], axis=-1)
+    return table.astype(np.uint8), rank[places].reshape(layers[0].shape)
 
 
 def to_text(content: bytes) -> str:
