@@ -16,6 +16,7 @@ from matplotlib import pyplot
 
 import landuse
 from landuse.pipeline.providers import PROVIDERS
+from landuse.pipeline.remote.retry import Patience
 from landuse.workflows.mapping import from_python
 from landuse.workflows.mapping.from_python import area_of, dates_of, source_of
 from landuse.workflows.mapping.map_area import map_area
@@ -104,10 +105,11 @@ def test_relative_hrefs_of_an_item_are_resolved_by_its_own_address(source):
     assert held.item_href == item.get_self_href()
 
 
-def test_an_item_of_the_web_does_not_lead_to_files_here(source):
+def test_an_item_of_the_web_does_not_lead_to_files_here(source, monkeypatch):
+    monkeypatch.setattr(Patience, "_pause_s", lambda *_: 0.0)
     item = items_of(source)[0]
     item.make_asset_hrefs_absolute()
-    item.set_self_href("https://example.org/item.json")
+    item.set_self_href("https://nowhere.invalid/item.json")
     item.assets["B04"].href = "/etc/passwd"
     with pytest.raises(landuse.LanduseError, match=r"passwd|B04"):
         landuse.map(source=item, stride_px=STRIDE)
