@@ -41,6 +41,22 @@ _built = cache(typer.main.get_command)
 gc.disable()
 
 
+FIRST = ("workflows/nightly/test_prefect_flow.py", "workflows/nightly/test_fortnight.py")
+"""Modules whose worlds take long to make. Processes that share the tests take over each other's last ones,
+and each would make such a world anew."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of ``FIRST`` come first; all else stays in order."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        module = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        return FIRST.index(module) if module in FIRST else len(FIRST)
+
+    items.sort(key=place)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays until the end: a search for garbage need not look at it each time."""
     gc.enable()

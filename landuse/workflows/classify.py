@@ -356,8 +356,9 @@ def _asset(band: str, array: xr.DataArray, scale: float | None, offset: float | 
     """What a band's stored values mean. Attributes of 1 and 0 say nothing: they are written unasked."""
     if array.dtype.kind not in "uif":
         raise UsageError(f"Band {band} is {array.dtype}; whole or floating numbers are needed.")
-    told = array.attrs.get("nodata", array.attrs.get("_FillValue"))
-    nodata = float(told) if told is not None else (math.nan if array.dtype.kind == "f" else 0.0)
+    nodata = _told_nodata(band, array)
+    if nodata is None:
+        nodata = math.nan if array.dtype.kind == "f" else 0.0
     if band == SCL:
         return BandAsset(band=SCL, href="", scale=1.0, nodata=nodata)
     scale = scale if scale is not None else _stated(array, "scale_factor", 1.0)
@@ -377,6 +378,23 @@ def _asset(band: str, array: xr.DataArray, scale: float | None, offset: float | 
             "that carry +1000 have scale=1e-4, offset=-0.1."
         )
     return BandAsset(band=band, href="", scale=float(scale), offset=float(offset), nodata=nodata)
+
+
+def _told_nodata(band: str, array: xr.DataArray) -> float | None:
+    """The stored value that means nothing, by the first attribute that says one, as rioxarray has them."""
+    for name in ("nodata", "_FillValue", "missing_value", "fill_value"):
+        told = array.attrs.get(name)
+        if told is None:
+            continue
+        try:
+            (value,) = np.asarray(told, np.float64).ravel()
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"Attribute {name} of band {band} is {told!r:.60}, not one number. Give the stored value "
+                "that means nodata, or drop the attribute."
+            ) from None
+        return float(value)
+    return None
 
 
 def _stated(array: xr.DataArray, name: str, unasked: float) -> float | None:

@@ -146,11 +146,19 @@ def test_what_is_nodata_gets_no_class(red):
     assert_same(landuse.classify(masked, level="L1C", scale=1.0, offset=0.0), found)
     by_name = landuse.classify(told(holed.where(holed > 0, 9), _FillValue=9), **STATED)
     assert_same(by_name, found)
+    for told_so in ({"missing_value": 9}, {"nodata": None, "_FillValue": np.array([9])}, {"nodata": "9"}):
+        assert_same(landuse.classify(told(holed.where(holed > 0, 9), **told_so), **STATED), found)
 
 
 @pytest.mark.parametrize(
     ("change", "stated", "message"),
     [
+        (lambda ds: told(ds, nodata="none"), STATED, "nodata of band B0[234] is 'none', not one number"),
+        (
+            lambda ds: told(ds, nodata=[1, 2]),
+            STATED,
+            r"nodata of band B0[234] is \[1, 2\], not one",
+        ),
         (lambda ds: None, STATED, "Imagery is an xarray.DataArray or Dataset, not NoneType"),
         (lambda ds: ds["red"].values, STATED, "not ndarray"),
         (lambda ds: ds.drop_vars("spatial_ref").drop_encoding(), STATED, "not georeferenced"),

@@ -15,7 +15,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import from_bounds
 
 from landuse.errors import UsageError
-from landuse.pipeline.read.onto_grid import valid_pixels
+from landuse.pipeline.read.onto_grid import tagged_nodata, valid_pixels
 from landuse.pipeline.read.read_scene import GDAL_OPTIONS, driver_of
 from landuse.plausible import likely_order, likely_units, offset_doubt, order_fault, unit_fault
 from landuse.sentinel2 import SCL
@@ -64,7 +64,7 @@ def look(
     for source, asset in sources:
         window = from_bounds(left, bottom, right, top, source.transform)
         stored = source.read(asset.index, window=window, out_shape=shape)
-        layers[asset.band] = stored, valid_pixels(stored, asset)
+        layers[asset.band] = stored, valid_pixels(stored, asset, tagged_nodata(source, asset))
     return layers
 
 

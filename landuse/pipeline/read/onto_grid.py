@@ -130,7 +130,7 @@ def _read_window(
         part = source.read(asset.index, window=Window(left, top, right - left, bottom - top))
         place = np.s_[top - row : bottom - row, left - col : right - col]
         stored[place] = part
-        valid[place] = valid_pixels(part, asset)
+        valid[place] = valid_pixels(part, asset, tagged_nodata(source, asset))
     return stored, valid
 
 
@@ -162,12 +162,16 @@ def _read_warped(
         "YSCALE": y_scale,
         "tolerance": 1e-5,
     }
-    if asset.nodata is None:
+    tagged = tagged_nodata(source, asset)
+    fills = _fills(np.dtype(source.dtypes[asset.index - 1]), asset, tagged)
+    if not fills:  # classes, of which no value is said to mean nothing
         with WarpedVRT(source, add_alpha=True, **grid) as warped:
             return warped.read(asset.index), warped.read(warped.count) > 0
-    with WarpedVRT(source, src_nodata=asset.nodata, nodata=asset.nodata, **grid) as warped:
+    # GDAL keeps one value out of the kernel: of several, the one that the file is tagged with.
+    fill = tagged if tagged is not None else fills[0]
+    with WarpedVRT(source, src_nodata=fill, nodata=fill, **grid) as warped:
         stored = warped.read(asset.index)
-        return stored, valid_pixels(stored, asset)
+        return stored, valid_pixels(stored, asset, tagged)
 
 
 def _pixels_per_source_pixel(source: DatasetReader, geobox: GeoBox) -> tuple[float, float]:
@@ -176,14 +180,46 @@ def _pixels_per_source_pixel(source: DatasetReader, geobox: GeoBox) -> tuple[flo
         return native.res[0] / abs(geobox.affine.a), native.res[1] / abs(geobox.affine.e)
 
 
-def valid_pixels(stored: NDArray[np.generic], asset: BandAsset) -> NDArray[np.bool_]:
+def tagged_nodata(source: DatasetReader, asset: BandAsset) -> float | None:
+    """The stored value that an open file says means nothing; None where it says none that it can hold."""
+    return _held(source.nodatavals[asset.index - 1], np.dtype(source.dtypes[asset.index - 1]))
+
+
+def valid_pixels(
+    stored: NDArray[np.generic], asset: BandAsset, tagged: float | None = None
+) -> NDArray[np.bool_]:
     """True where a stored value is data.
 
-    In 16-bit reflectance 0 is never data, whatever nodata is said to be: ESA fills with it.
+    Whatever the item says means nothing does, and what the file is tagged with; where neither says any, 0 of
+    whole numbers. In 16-bit reflectance 0 is never data: ESA fills with it. NaN and infinity never are.
+
+    Args:
+        stored: of the band, in the type that the file has.
+        asset: the band.
+        tagged: see ``tagged_nodata``.
     """
     valid: NDArray[np.bool_] = np.isfinite(stored)
-    if stored.dtype in (np.uint16, np.int16) and asset.band != SCL:
-        valid &= stored != 0
-    if asset.nodata is not None and not np.isnan(asset.nodata):
-        valid &= stored != asset.nodata
+    for fill in _fills(stored.dtype, asset, tagged):
+        if not math.isnan(fill):
+            valid &= stored != fill
     return valid
+
+
+def _fills(dtype: np.dtype[np.generic], asset: BandAsset, tagged: float | None) -> tuple[float, ...]:
+    """The stored values that mean nothing, that which counts most first; of floating ones at least NaN."""
+    told = [_held(asset.nodata, dtype), tagged]
+    fills = [value for value in told if value is not None]
+    if asset.band != SCL and np.issubdtype(dtype, np.integer) and (not fills or dtype.itemsize == 2):
+        fills.append(0.0)
+    if not fills and np.issubdtype(dtype, np.floating):
+        fills.append(math.nan)
+    return tuple(dict.fromkeys(fills))
+
+
+def _held(value: float | None, dtype: np.dtype[np.generic]) -> float | None:
+    """A value if numbers of a type can have it: items say -9999 of unsigned ones, or NaN of whole ones."""
+    if value is None or not np.issubdtype(dtype, np.integer):
+        return value
+    limits = np.iinfo(dtype)  # type: ignore[type-var]  # an integer type, as was just asked
+    whole = math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+    return value if whole else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors; rasterio wraps only some of them
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from landuse.errors import AssetError, ProviderError, ReadError
@@ -286,6 +287,13 @@ def _check(source: DatasetReader, asset: BandAsset, scene_id: str) -> None:
     if asset.index > source.count:
         raise AssetError(
             f"Asset {asset.band} of scene {scene_id!r} has {source.count} bands, not {asset.index}.",
+            band=asset.band,
+            href=href,
+        )
+    if {MaskFlags.per_dataset, MaskFlags.alpha} & set(source.mask_flag_enums[asset.index - 1]):
+        raise AssetError(
+            f"Asset {asset.band} of scene {scene_id!r} ({href}) marks its nodata by a mask or an alpha band, "
+            "which is not read. Store it as a pixel value: gdalwarp -srcalpha -dstnodata 0.",
             band=asset.band,
             href=href,
         )

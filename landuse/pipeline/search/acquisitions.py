@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from landuse.errors import UsageError
 from landuse.pipeline.geometry import footprint_of
 from landuse.pipeline.search.item_properties import processed
 
@@ -49,6 +50,10 @@ def same_acquisition(one: Scene, other: Scene) -> bool:
         return (one.level, one.id, one.provider) == (other.level, other.id, other.provider)
     if not _of_one_pass(one, other):
         return False
+    return _share_ground(one, other)
+
+
+def _share_ground(one: Scene, other: Scene) -> bool:
     first, second = footprint_of(one), footprint_of(other)
     return bool(first.intersection(second).area >= SHARED_FOOTPRINT * min(first.area, second.area))
 
@@ -71,16 +76,35 @@ def _of_one_pass(one: Scene, other: Scene) -> bool:
 
 
 def newest_copies(candidates: Sequence[Candidate]) -> list[Scene]:
-    """One scene of each acquisition and level: the newest baseline, then the newest processing."""
+    """One scene of each acquisition and level: the newest baseline, then the newest processing.
+
+    Raises:
+        UsageError: two scenes that can only be told by their id have the same one.
+    """
     kept: dict[tuple[str, ...], list[Candidate]] = {}
     # Newest first, so that what is kept never depends on the order in which a server answers.
     for candidate in sorted(candidates, key=_recency, reverse=True):
         scene = candidate.scene
         key = (scene.level, scene.platform, scene.tile) if _is_named(scene) else (scene.id,)
         rivals = kept.setdefault(key, [])
-        if not any(same_acquisition(rival.scene, scene) for rival in rivals):
+        copies = [rival.scene for rival in rivals if same_acquisition(rival.scene, scene)]
+        if not copies:
             rivals.append(candidate)
+        elif not _is_named(scene):
+            _check_copies(copies[0], scene)
     return [candidate.scene for rivals in kept.values() for candidate in rivals]
+
+
+def _check_copies(one: Scene, other: Scene) -> None:
+    """Two scenes with one id are to be of one time and place: catalogues that were joined may use it twice.
+
+    The id is what reports and ledgers know a scene by, so both cannot be kept.
+    """
+    if abs(one.acquired_utc - other.acquired_utc) > SAME_PASS or not _share_ground(one, other):
+        raise UsageError(
+            f"Two scenes have the id {one.id!r}, of {one.acquired_utc:%Y-%m-%d %H:%M} and of "
+            f"{other.acquired_utc:%Y-%m-%d %H:%M}, of other times or places. Give each an id of its own."
+        )
 
 
 def _recency(candidate: Candidate) -> tuple[tuple[int, ...], float, str, str]:

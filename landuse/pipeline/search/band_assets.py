@@ -176,7 +176,8 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
     - Else the item is believed: its ``raster:bands``, ``bands``, asset or properties. What the known
       providers state without such a flag always equals ESA's rule (-0.1 from 04.00 on, 0 before, in every
       item seen). So an item of theirs that says otherwise is damaged in one of the two fields, nobody can
-      tell which, and it is refused. One's own catalogue may state what it likes.
+      tell which, and it is refused. One's own catalogue may state what it likes, but not a scale alone
+      where the rule has an offset: whether it is still in the pixels cannot be told.
     """
     stated: list[float | None] = [None, None]
     applied = False
@@ -193,6 +194,12 @@ def _scale_offset(item: Json, entry: BandEntry, provider: Provider) -> tuple[flo
     if applied:
         offset = 0.0
     where = f"{item_name(item)}, asset {entry.key[:60]!r}"
+    if offset and stated[0] is not None and stated[1] is None and provider.radiometry == "item":
+        raise UsageError(
+            f"{where}: scale {stated[0]:g} is stated and no offset, and by the processing baseline "
+            f'{baseline} ESA has {offset:g}. State "raster:offset": {offset:g} if it is still in the pixels, '
+            "0 if it is not."
+        )
     if scale is None or offset is None:
         lacking = " and ".join(
             name for name, value in (("scale", scale), ("offset", offset)) if value is None

@@ -8,7 +8,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
 from rasterio.windows import from_bounds
@@ -166,6 +166,60 @@ def test_zero_is_never_data_in_16_bit_reflectance(tmp_path):
     asset = BandAsset(band="B04", href=href, offset=-0.1, nodata=65_535)
     block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 8, 8))
     assert sorted(zip(*np.nonzero(~block.observed.values), strict=True)) == [(2, 3), (4, 5)]
+
+
+@pytest.mark.parametrize("off_lattice_m", [0, 5])
+@pytest.mark.parametrize(
+    ("dtype", "fill", "tagged", "stated"),
+    [
+        ("uint16", 0, None, None),
+        ("uint16", 0, None, -9999),  # which no unsigned number can be
+        ("uint16", 0, None, np.nan),
+        ("int32", 0, None, None),
+        ("int16", -9999, -9999, None),
+        ("int16", -9999, -9999, 0),
+        ("float32", np.nan, None, None),
+        ("float32", -9999, -9999, None),
+        ("float32", -1, None, -1),
+    ],
+)
+def test_fill_is_no_data_on_the_lattice_and_off_it(tmp_path, dtype, fill, tagged, stated, off_lattice_m):
+    ground, unit = (0.25, 1) if dtype == "float32" else (2500, 1e-4)
+    values = np.full((30, 30), ground, dtype)
+    values[:, :12] = fill
+    left = 500_000 + off_lattice_m
+    href = write(tmp_path / "B04.tif", values, Affine(10, 0, left, 0, -10, 5_300_000), nodata=tagged)
+    asset = BandAsset(band="B04", href=href, scale=unit, nodata=stated)
+    block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 30, 30))
+    seen = block.observed.values
+    edge = 1 if off_lattice_m else 0  # the pixel that lies half on the fill may be either
+    assert not seen[:, :12].any()
+    assert seen[:, 12 + edge : 30].all()
+    np.testing.assert_array_equal(block.dn.values[0][seen], 2500)  # nothing of the fill is mixed in
+
+
+@pytest.mark.parametrize("how", ["mask", "alpha"])
+def test_masks_and_alpha_bands_are_refused(tmp_path, how):
+    path = tmp_path / "B04.tif"
+    profile = {
+        "driver": "GTiff", "height": 8, "width": 8, "dtype": "uint16", "crs": CRS,
+        "transform": Affine(10, 0, 500_000, 0, -10, 5_300_000),
+    }  # fmt: skip
+    seen = np.full((8, 8), 255, np.uint8)
+    seen[:, :4] = 0
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", count=1 if how == "mask" else 2, **profile) as file,
+    ):
+        file.write(np.full((8, 8), 1500, np.uint16), 1)
+        if how == "mask":
+            file.write_mask(seen)
+        else:
+            file.write(seen.astype(np.uint16), 2)
+            file.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+    asset = BandAsset(band="B04", href=str(path), nodata=None)
+    with pytest.raises(AssetError, match="mask or an alpha band, which is not read"):
+        read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 8, 8))
 
 
 @pytest.mark.parametrize("size_m", [10, 20, 4])

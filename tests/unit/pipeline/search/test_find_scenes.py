@@ -142,6 +142,16 @@ def test_of_copies_of_one_acquisition_the_newest_baseline_stays(tmp_path):
         assert scenes[1].baseline == "05.10"
 
 
+@pytest.mark.parametrize(
+    "other", [{"datetime": "2024-06-16T10:20:30Z"}, {"bbox": (9.3, 50.0, 10.4, 51.0), "collection": "west"}]
+)
+def test_an_id_that_two_scenes_have_is_refused(tmp_path, other):
+    """Catalogues that are joined may use one twice; one of them would be left out in silence."""
+    path = write_items(tmp_path / "items.json", [stac_item("scene"), stac_item("scene", **other)])
+    with pytest.raises(UsageError, match=r"Two scenes have the id 'scene', of 2024-06-1\d .* id of its own"):
+        search(str(path), _query())
+
+
 def test_levels_are_kept_apart(tmp_path):
     items = [stac_item("l2a"), stac_item("l1c", s2__product_type="S2MSI1C")]
     path = str(write_items(tmp_path / "items.json", items))

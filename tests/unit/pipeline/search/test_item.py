@@ -205,6 +205,19 @@ def test_scale_and_offset_are_never_assumed(fields, lacking):
         scene_from_item(_own_item(**fields), LOCAL, "/data/item.json")
 
 
+@pytest.mark.parametrize("scale", [1, 0.001, 0.0001])
+def test_a_scale_without_an_offset_is_not_half_completed_by_the_rule_of_esa(scale):
+    """-0.1 belongs to values as ESA stores them; one's own may not have it any more."""
+    item = _own_item(**{"raster:scale": scale})
+    item["properties"]["s2:processing_baseline"] = "05.11"
+    with pytest.raises(
+        UsageError, match=r'no offset, and by the processing baseline 05.11 .*"raster:offset"'
+    ):
+        scene_from_item(item, LOCAL, "/data/item.json")
+    item["properties"]["s2:processing_baseline"] = "03.01"
+    assert scene_from_item(item, LOCAL, "/data/item.json").asset("B04").offset == 0
+
+
 @pytest.mark.parametrize(
     ("baseline", "offset"), [("02.14", 0.0), ("03.01", 0.0), ("04.00", -0.1), ("05.11", -0.1)]
 )
