@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from landuse.pipeline.blocks.smooth import SMOOTH_PX
 from landuse.pipeline.cells import SHARE_STEPS
 from landuse.pipeline.geometry import footprint_of_bounds, is_utm, outer_rings
 from landuse.pipeline.maps.to_xarray import map_dataset, told_shares
+from landuse.pipeline.read.check_pixels import LONGEST_SIDE_PX, contradiction
 from landuse.pipeline.read.onto_grid import valid_pixels
 from landuse.pipeline.read.read_block import BlockPixels
 from landuse.pipeline.read.read_scene import image_of
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
     from landuse.pipeline.blocks.plan import RunPlan
     from landuse.pipeline.cells import Block, ClassArea
     from landuse.pipeline.read.onto_grid import Stored
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT_PX = 1024
+"""Side of what is looked at before anything is classified."""
 
 _LATTICE_PX = 1e-3
 """Pixels lie on Sentinel-2's lattice if their corners do to this share of a pixel."""
@@ -100,9 +107,11 @@ def classify(
     Returns:
         A map as ``open_map`` describes it, in memory.
 
+    What the imagery lacks, such as bands or a cloud mask, is logged as a warning.
+
     Raises:
-        UsageError: bands, grid, scale, offset or level are not stated, or do not fit; the message says how
-            to mend it.
+        UsageError: bands, grid, scale, offset or level are not stated, or do not fit, or the pixels in the
+            middle of the imagery contradict them; the message says how to mend it.
         ModelError: there is no such model, or it needs other bands or another level.
 
     Example:
@@ -131,6 +140,7 @@ def classify(
         load_classifier(model if isinstance(model, ForeignModel) else str(model), device), precision
     )
     held = _held(data, level, scale, offset, classifier.contract.resolution_m)
+    _check_pixels(held)
     needed = classifier.contract.required_bands
     missing = [band for band in needed if band not in held.scene.bands]
     if missing:
@@ -152,6 +162,8 @@ def classify(
         legend=None if legend is None else load_legend(str(legend), "legend"),
     )
     plan = plan_map(request, classifier, [held.scene])
+    for warning in plan.warnings:
+        log.warning("%s", warning)
 
     def read(block: Block) -> BlockInput | None:
         return held.input_of(plan, block)
@@ -281,6 +293,8 @@ def _held(
             f"data.odc.reproject('EPSG:32630', resolution={pixel_m:g}). "
             "What stackstac loads needs xy_coords='center'."
         )
+    if level == "L2A" and "B10" in arrays:
+        raise UsageError("Level L2A has no band B10. Is it L1C? Otherwise leave the band out.")
     assets = tuple(_asset(name, array, scale, offset) for name, array in arrays.items())
     bounds = geobox.boundingbox.bbox
     footprint = outer_rings(footprint_of_bounds(crs, bounds))
@@ -299,6 +313,38 @@ def _held(
         assets=assets,
     )
     return _Held(bands=xr.Dataset({n: a.variable for n, a in arrays.items()}), geobox=geobox, scene=scene)
+
+
+def _check_pixels(held: _Held) -> None:
+    """Look at the middle of the imagery: all of it might be larger than memory, or long to compute.
+
+    Raises:
+        UsageError: its pixels contradict what is stated of them.
+    """
+    assets = [asset for asset in held.scene.assets if asset.band != SCL]
+    height, width = held.geobox.shape
+    rows, cols = (slice(max((n - LOOKED_AT_PX) // 2, 0), (n + LOOKED_AT_PX) // 2) for n in (height, width))
+    step = -(-max(rows.stop - rows.start, cols.stop - cols.start) // LONGEST_SIDE_PX)
+    part = held.bands[[asset.band for asset in assets]].isel(y=rows, x=cols)
+    thinned = part.compute().isel(y=slice(None, None, step), x=slice(None, None, step))
+    layers = {
+        asset.band: (values, valid_pixels(values, asset))
+        for asset in assets
+        for values in (thinned[asset.band].to_numpy(),)
+    }
+    found = contradiction(layers, assets, held.scene.level)
+    if found is None:
+        return
+    if found.units is not None:
+        mend = f"With scale={found.units[0]:g} and offset={found.units[1]:g} they are plausible."
+    elif found.order:
+        mend = f"With the names {', '.join(found.order)} they are plausible."
+    else:
+        mend = "State what they are."
+    text = f"The imagery's middle: {found.told} {mend}"
+    if found.certain:
+        raise UsageError(text)
+    log.warning("%s", text)
 
 
 def _named(data: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:

@@ -137,6 +137,23 @@ def test_names_scales_and_shapes_that_mean_the_same_give_the_same(red, orihuela)
         assert_same(landuse.classify(same, **stated), expected)
 
 
+@pytest.mark.parametrize("chunks", [None, 100])
+def test_pixels_that_contradict_what_is_stated_are_refused(orihuela, red, chunks, caplog):
+    """As on the command line. The oracle is the scene, which is L1C without an offset."""
+    bands = red if chunks is None else red.chunk(chunks)
+    with pytest.raises(landuse.UsageError, match=r"below zero .* With scale=0\.0001 and offset=0 they are"):
+        landuse.classify(bands, level="L1C", scale=1e-4, offset=-0.1)
+    with pytest.raises(landuse.UsageError, match=r"The imagery's middle: .* With scale="):
+        landuse.classify(bands, level="L1C", scale=1.0, offset=0.0)
+    with (
+        rioxarray.open_rasterio(orihuela) as whole,
+        pytest.raises(landuse.UsageError, match="has no band B10"),
+    ):
+        landuse.classify(whole, level="L2A", scale=1e-4, offset=0.0)
+    landuse.classify(bands, **STATED)
+    assert "Not every scene offers" in caplog.text
+
+
 def test_what_is_nodata_gets_no_class(red):
     holed = red.copy(deep=True)
     holed["B3"][:300] = 0

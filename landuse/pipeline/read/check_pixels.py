@@ -74,12 +74,19 @@ class Contradiction:
 
     told: str
     """What is stated and what the pixels say: a sentence that begins with "it"."""
-    fits: str = ""
-    """Options of ``landuse catalog`` with which the pixels would be plausible; empty where none is known."""
+    units: tuple[float, float] | None = None
+    """Where the units are wrong: scale and offset that would be plausible; None where none are known."""
     order: tuple[str, ...] = ()
     """Where the order is wrong: names of the bands, without SCL, that would be plausible; else empty."""
     certain: bool
     """False where haze, say, could look the same."""
+
+    @property
+    def options(self) -> str:
+        """Options of ``landuse catalog`` that would be plausible; empty where none are known."""
+        if self.units is not None:
+            return f"--scale {self.units[0]:g} --offset {self.units[1]:g}"
+        return f"--bands {','.join(self.order)}" if self.order else ""
 
 
 def contradiction(
@@ -107,14 +114,12 @@ def contradiction(
             fault += "; values of 0 to 255 are a picture's, and what they mean is lost"
             return Contradiction(told=f"{stated} so read its pixels are {fault}.", certain=True)
         likely = likely_units(stored, level)
-        fits = "" if likely is None else f"--scale {likely[0]:g} --offset {likely[1]:g}"
-        return Contradiction(told=f"{stated} so read its pixels are {fault}.", fits=fits, certain=True)
+        return Contradiction(told=f"{stated} so read its pixels are {fault}.", units=likely, certain=True)
     fault = order_fault(reflectance, level)
     if fault is not None:
         order = likely_order(reflectance, level)
         told = f"its bands are stated to be {', '.join(reflectance)}, but {fault}."
-        fits = "" if order is None else f"--bands {','.join(order)}"
-        return Contradiction(told=told, fits=fits, order=order or (), certain=True)
+        return Contradiction(told=told, order=order or (), certain=True)
     doubt = offset_doubt(reflectance)
     return None if doubt is None else Contradiction(told=f"{stated} {doubt}.", certain=False)
 
@@ -144,7 +149,7 @@ def check_scenes(scenes: Sequence[Scene], area: BaseGeometry) -> None:
             continue
         if found is None:
             continue
-        anew = f"landuse catalog {found.fits}".rstrip()
+        anew = f"landuse catalog {found.options}".rstrip()
         text = f"Scene {scene.id!r}: {found.told} Mend its metadata, or catalogue it anew ({anew})."
         if found.certain:
             raise UsageError(text)

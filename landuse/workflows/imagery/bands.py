@@ -493,7 +493,7 @@ def check_pixels(
         return
     names = ", ".join(dict.fromkeys(band.path.name for band in bands))
     stated = f" (baseline {baseline})" if baseline is not None and request.offset is None else ""
-    fits = f"--bands {','.join(_all_names(bands, request, found.order))}" if found.order else found.fits
+    fits = f"--bands {','.join(_all_names(bands, request, found.order))}" if found.order else found.options
     mend = f"With {fits} they are plausible." if fits else "State what they are."
     text = f"{names}{stated}: {found.told} {mend}"
     if found.certain:
