@@ -455,6 +455,7 @@ def print_report(report: MapReport) -> None:
         many = console.color_system in ("256", "truecolor") and not console.no_color
         console.print(_class_table(report, swatches=many))
     _print_covers(report.covers)
+    _print_scenes(report)
     _print_bands(report.plan)
     typer.echo(
         f"cells   {cover.cells}: {_percent(cover.valid)} classified, {cover.cloud_told.replace(' %', '%')}, "
@@ -493,6 +494,29 @@ def print_agreement(result: DemoResult) -> None:
             f"{agreement.uncounted_cells} cells do not count: no known class fills {MAJORITY_PERCENT} %"
         )
     typer.echo("The landscape is simulated: these figures do not say how right maps of real imagery are.")
+
+
+MOST_DAYS = 6
+"""Days that a summary names; of more it says how many there are."""
+
+SHOWN_OF_DAYS = {
+    "best": "of each pixel the first that is clear",
+    "median": "of each pixel the median of those that are clear",
+    "medoid": "of each pixel the medoid of those that are clear",
+}
+"""By composite, what a map of several days shows of them."""
+
+
+def _print_scenes(report: MapReport) -> None:
+    """The days of the scenes in order of preference, and what of them each pixel shows."""
+    plan = report.plan
+    scenes = plan.scenes_used(report.spares_read)
+    days = list(dict.fromkeys(f"{scene.acquired_utc:%Y-%m-%d}" for scene in scenes))
+    named = ", ".join(days[:MOST_DAYS]) + (
+        f" and {len(days) - MOST_DAYS} more" if len(days) > MOST_DAYS else ""
+    )
+    shown = "each is classified" if plan.fuse == "dates" else SHOWN_OF_DAYS[plan.composite]
+    typer.echo(f"dates   {named}{f': {shown}' if len(days) > 1 else ''}")
 
 
 def _print_bands(plan: RunPlan) -> None:

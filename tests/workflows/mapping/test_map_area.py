@@ -339,6 +339,37 @@ def test_without_a_mask_cloud_is_not_checked_wherever_it_is_told(tmp_path, capsy
         assert file.tags()["cloud_mask"] == "no"
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, "of each pixel the first that is clear"),
+        ({"composite": "median"}, "of each pixel the median of those that are clear"),
+        ({"fuse": "dates"}, "each is classified"),
+    ],
+)
+def test_the_summary_names_the_days_and_what_of_them_is_shown(tmp_path, capsys, options, shown):
+    source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((40, 40), 800, np.uint16)))
+    (item_path,) = Path(source).parent.glob("*/*.json")
+    item = json.loads(item_path.read_text())
+    items = []
+    for day in range(1, 9):
+        again = json.loads(json.dumps(item))
+        again["id"], again["properties"]["datetime"] = f"day-{day}", f"2024-06-{day:02}T10:00:00Z"
+        again["properties"]["eo:cloud_cover"] = 10 * abs(day - 3)  # the third is the best
+        for asset in again["assets"].values():
+            asset["href"] = str(item_path.parent / asset["href"])
+        items.append(again)
+    several = tmp_path / "items.json"
+    several.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    made = map_area(
+        request(tmp_path, str(several), max_cloud_percent=100, **options), BrightnessClassifier(64)
+    )
+    print_report(made)
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dates"))
+    assert told.startswith("dates   2024-06-03, ")
+    assert told.endswith(f" and 2 more: {shown}")
+
+
 def test_every_part_of_a_footprint_is_read(tmp_path):
     values = np.full((300, 300), 800, np.uint16)
     source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", values))

@@ -564,6 +564,7 @@ def test_the_command_takes_cells_and_bands(tmp_path, run, inn, model):
     )
     assert made.code == 0, made.err
     assert "bands   B04, B03, B02\n" in made.out
+    assert "dates   2021-06-18\n" in made.out
     assert "cover   " in made.out
     refused = run("map", "--source", inn, "--model", model, "--stride-px", 8, "--out", tmp_path / "no")
     assert refused.code == 2
