@@ -32,6 +32,12 @@ class NothingFoundError(LanduseError):
 
     exit_code = 3
 
+    def __init__(self, message: str, *, turned: tuple[float, float, float, float] | None = None) -> None:
+        super().__init__(message)
+        self.turned = turned
+        """West, south, east, north of the area with its longitudes and latitudes exchanged, where that is a
+        guess at why nothing was found: imagery lies there. Else None."""
+
 
 class IncompleteError(LanduseError):
     """The map is written, but too much of it is nodata, or some of it could not be read."""

@@ -613,7 +613,11 @@ def print_night(report: NightReport) -> None:
             for state in ("due", "mapped", "skipped", "failed", "left")
         }
         told = [f"{count} {state}" for state, count in counts.items() if count]
-        changes = [f"{len(area.changes)} change layers"] if area.changes else []
+        layers = "1 change layer" if len(area.changes) == 1 else f"{len(area.changes)} change layers"
+        changes = [layers] if area.changes else []
+        if area.not_compared:
+            pairs = "1 pair" if len(area.not_compared) == 1 else f"{len(area.not_compared)} pairs"
+            changes.append(f"{pairs} of maps not compared")
         earlier = [f"{len(area.earlier)} failed earlier tonight"] if area.earlier else []
         periods = ", ".join([*told, *changes, *earlier]) or "nothing to do"
         typer.echo(f"{area.area:20} {area.found} scenes, {area.new} new; periods: {periods}")
@@ -622,6 +626,8 @@ def print_night(report: NightReport) -> None:
                 typer.echo(f"  due     {period.first_day}  {', '.join(map(printable, period.scenes))}")
             if period.state == "failed":
                 typer.echo(f"  failed  {period.first_day}  {printable(period.reason)}")
+        for warning in area.warnings:
+            typer.echo(f"  warning {printable(warning)}")
         if area.error:
             typer.echo(f"  failed  {printable(area.error)}")
 

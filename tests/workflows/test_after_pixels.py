@@ -116,6 +116,7 @@ def test_nightly_maps_pixels_and_what_changed(scenes, maps, tmp_path):
     # Nobody looked for clouds, so that what moved is not published as change.
     assert len(list((tmp_path / "out" / "fields" / "changes").glob("*/not-compared.json"))) == 1
     assert not list((tmp_path / "out" / "fields" / "changes").glob("*/change.tif"))
+    assert (area.changes, len(area.not_compared)) == ((), 1)
     items = list((tmp_path / "out" / "fields").glob("*/item.json"))
     assert all("cover" in json.loads(path.read_text())["assets"] for path in items)
     again = nightly(tmp_path, source, bbox=bbox_of(maps[0]), cell_m=20.0)

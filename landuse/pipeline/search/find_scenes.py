@@ -289,9 +289,11 @@ def _fitting(
             f"None of the {seen} items of {provider.name} can be used; choose another source. The first: "
             f"{faults[0]}"
         )
-    raise NothingFoundError(
-        _nothing(provider, query, seen, removed, clearest) + _order_hint(query.area, outside)
-    )
+    turned = _turned(query.area, outside)
+    told = _nothing(provider, query, seen, removed, clearest)
+    if turned is not None:
+        told = f"{told} {order_hint(turned, '--bbox {}')}"
+    raise NothingFoundError(told, turned=turned)
 
 
 def _from_the_web(provider: Provider, entry: FoundItem) -> Provider:
@@ -403,15 +405,26 @@ def _preference(scene: Scene) -> tuple[float, float, str]:
     return cloud, -scene.acquired_utc.timestamp(), scene.id
 
 
-def _order_hint(area: Area | None, outside: Sequence[Json]) -> str:
-    """A guess, where items lie in the area once its longitudes are taken for latitudes."""
+def _turned(area: Area | None, outside: Sequence[Json]) -> tuple[float, float, float, float] | None:
+    """The area's box with longitudes and latitudes exchanged, where items lie in it then; else None."""
     if area is None or not outside:
-        return ""
+        return None
     turned = shapely.transform(area.geometry, lambda lonlat: lonlat[:, ::-1])
     if not any(footprint(item).intersects(turned) for item in outside):
-        return ""
-    box = ",".join(f"{edge:.6g}" for edge in turned.bounds)
-    return f" Latitude and longitude are probably swapped: with W,S,E,N there is imagery, as in --bbox {box}."
+        return None
+    west, south, east, north = turned.bounds
+    return west, south, east, north
+
+
+def order_hint(turned: tuple[float, float, float, float], form: str) -> str:
+    """A guess at why nothing was found.
+
+    Args:
+        turned: of a ``NothingFoundError``.
+        form: how a user states a box, with ``{}`` for its four numbers.
+    """
+    box = form.format(",".join(f"{edge:.6g}" for edge in turned))
+    return f"Latitude and longitude are probably swapped: with W,S,E,N there is imagery, as in {box}."
 
 
 State = Literal["used", "standby", "nothing", "failed", "unfit"]
@@ -524,7 +537,11 @@ def _none_serves(errors: Sequence[LanduseError], outcomes: Sequence[SourceOutcom
     kinds = (ProviderError, ModelError, UsageError, NothingFoundError)
     worst = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
     told = " ".join(f"{outcome.source}: {outcome.reason}" for outcome in outcomes)
-    return worst(f"No source serves the area. {told}")
+    message = f"No source serves the area. {told}"
+    if worst is NothingFoundError:
+        guesses = (error.turned for error in errors if isinstance(error, NothingFoundError))
+        return NothingFoundError(message, turned=next(filter(None, guesses), None))
+    return worst(message)
 
 
 def search_items(

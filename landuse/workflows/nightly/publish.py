@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from landuse.pipeline.write.stac_catalog import CATALOG_NAME
 from landuse.pipeline.write.stac_item import ITEM_NAME
 from landuse.redact import printable, redact
 from landuse.workflows.change import OUTPUTS, ChangeRequest, compare_maps
-from landuse.workflows.nightly.published import RECORD
+from landuse.workflows.nightly.published import CHANGES, PAIR, RECORD, REFUSAL_NAME
+from landuse.workflows.nightly.report import NotCompared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,15 +37,8 @@ if TYPE_CHECKING:
 
 VERSION_EXTENSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 
-CHANGES = "changes"
-"""Folder of an area's change layers."""
-
 CHANGE_NAME = "change.json"
 
-REFUSAL_NAME = "not-compared.json"
-"""Stands in the place of change layers that cannot be made, and says why."""
-
-_PAIR = re.compile(r"\d{4}-\d\d-\d\d_\d{4}-\d\d-\d\d")
 _COMPARED = ("landuse.tif", "probabilities.tif")
 """The files of a map that a comparison reads."""
 
@@ -219,15 +212,16 @@ class _Pair:
 
 def update_changes(
     ledger: Ledger, root: Store, area: AreaConfig, tell: Callable[[str], None]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], tuple[NotCompared, ...]]:
     """Bring an area's change layers up to its current maps.
 
-    There is one between each map and the next that has enough valid cells and is of the same model. One that
-    a later map confirms, or whose map was superseded, is made again; one between maps that are no
-    longer neighbours goes. Where the area wants no change layers, none is made and those there stay.
+    There is one between each map and the next that has enough valid cells and is of the same model; where
+    the two do not suit each other, its folder says why instead. One that a later map confirms, or whose map
+    was superseded, is made again; one between maps that are no longer neighbours goes. Where the area wants
+    no change layers, none is made and those there stay.
 
     Returns:
-        The folders that were made, relative to the root.
+        The folders of the layers that were made, relative to the root; and the maps that cannot be compared.
 
     Raises:
         ReadError: a map cannot be read.
@@ -235,10 +229,10 @@ def update_changes(
         LedgerError: the ledger cannot be read.
     """
     if area.change is None:
-        return ()
+        return (), ()
     store = root.child(area.name)
     changes = store.child(CHANGES)
-    made: list[str] = []
+    done: dict[str, NotCompared | None] = {}
     while _due(pairs := _pairs(ledger, area, area.change), changes):
         changes.prepare()
         with ExitStack() as stack:
@@ -246,21 +240,28 @@ def update_changes(
                 stack.enter_context(changes.locked())
             except OutputError:
                 tell("another run is at the change layers; it looks again when it is done")
-                return tuple(made)
+                return _parted(done)
             for pair in _due(pairs, changes):
                 if isinstance(pair, str):
                     changes.child(pair).remove()
                     continue
-                _compare(pair, store, changes.child(pair.name))
-                made.append(f"{area.name}/{CHANGES}/{pair.name}")
-                tell(f"change from {pair.before.period} to {pair.after.period}")
+                path = f"{area.name}/{CHANGES}/{pair.name}"
+                reason = _compare(pair, store, changes.child(pair.name))
+                refused = done[path] = NotCompared(folder=path, reason=reason) if reason else None
+                tell(str(refused or f"change from {pair.before.period} to {pair.after.period}"))
     layers = {
         pair.after.map_id: (f"{area.name}/{CHANGES}/{pair.name}",)
         for pair in pairs
         if _origin(changes.child(pair.name), CHANGE_NAME) == pair.origin
     }
     ledger.note_changes(area.name, layers)
-    return tuple(dict.fromkeys(made))
+    return _parted(done)
+
+
+def _parted(done: Mapping[str, NotCompared | None]) -> tuple[tuple[str, ...], tuple[NotCompared, ...]]:
+    """Layers that were made, by their folders, and those that cannot be."""
+    made = tuple(path for path, refused in done.items() if refused is None)
+    return made, tuple(filter(None, done.values()))
 
 
 def _pairs(ledger: Ledger, area: AreaConfig, change: ChangeConfig) -> list[_Pair]:
@@ -280,7 +281,7 @@ def _pairs(ledger: Ledger, area: AreaConfig, change: ChangeConfig) -> list[_Pair
 
 def _due(pairs: Sequence[_Pair], changes: Store) -> list[_Pair | str]:
     """Pairs whose layers are to be made, and names of those whose are to go."""
-    there = [name for name in changes.names() if _PAIR.fullmatch(name)]
+    there = [name for name in changes.names() if PAIR.fullmatch(name)]
     wanted = {pair.name for pair in pairs}
     due: list[_Pair | str] = [name for name in there if name not in wanted]
     for pair in pairs:
@@ -297,7 +298,8 @@ def _origin(folder: Store, name: str) -> Json:
     return mapping(_read(folder, name).get("made_of"))
 
 
-def _compare(pair: _Pair, maps: Store, target: Store) -> None:
+def _compare(pair: _Pair, maps: Store, target: Store) -> str:
+    """Make the layers of two maps; where they do not suit each other say why, and leave word of it."""
     target.prepare()
     names = (*OUTPUTS[:-1], REFUSAL_NAME, OUTPUTS[-1])
     with target.replaced(names) as folder, tempfile.TemporaryDirectory(prefix="landuse-") as temporary:
@@ -326,8 +328,9 @@ def _compare(pair: _Pair, maps: Store, target: Store) -> None:
             )
         except UsageError as error:
             # The two do not suit each other, tonight or ever: other cells, or no land that both see.
-            (folder / REFUSAL_NAME).write_bytes(_encoded({"made_of": pair.origin, "reason": told(error)}))
-            return
+            reason = told(error)
+            (folder / REFUSAL_NAME).write_bytes(_encoded({"made_of": pair.origin, "reason": reason}))
+            return reason
         report = mapping(json.loads((folder / CHANGE_NAME).read_bytes()))
         added = {
             "inputs": [
@@ -338,6 +341,7 @@ def _compare(pair: _Pair, maps: Store, target: Store) -> None:
             "made_of": pair.origin,
         }
         (folder / CHANGE_NAME).write_bytes(_encoded({**report, **added}))
+    return ""
 
 
 def _check_masked(*maps: Path) -> None:

@@ -14,6 +14,7 @@ from landuse.errors import LedgerError
 from landuse.pipeline.stac_json import mapping, text
 from landuse.pipeline.write.stac_item import ITEM_NAME, MODEL_NAME, SHA2_256
 from landuse.redact import printable
+from landuse.workflows.nightly.report import NotCompared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 
 MAP_FOLDER = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}")
 """Names of the maps' folders: the first day of the period, and a digest."""
+
+CHANGES = "changes"
+"""Folder of an area's change layers."""
+
+REFUSAL_NAME = "not-compared.json"
+"""Stands in the place of change layers that cannot be made, and says why."""
+
+PAIR = re.compile(r"\d{4}-\d\d-\d\d_\d{4}-\d\d-\d\d")
+"""Names of the change layers' folders: the first days of the two periods."""
 
 RECORD = "landuse:record"
 """Property of a published item: the map's record, as JSON."""
@@ -126,6 +136,24 @@ def check_known(ledger: Ledger, folder: Store, area: str) -> None:
     """
     if unknown := unknown_maps(ledger, folder, area):
         raise LedgerError(told_unknown(ledger, folder, unknown))
+
+
+def latest_refusal(folder: Store, area: str) -> NotCompared | None:
+    """Why the latest two maps of an area that were to be compared are not; None where they are.
+
+    Args:
+        folder: the area's.
+        area: its name.
+
+    Raises:
+        OutputError: the folder cannot be looked into.
+    """
+    changes = folder.child(CHANGES)
+    latest = max(filter(PAIR.fullmatch, changes.names()), default=None)
+    refusal = None if latest is None else read_json(changes.child(latest), REFUSAL_NAME)
+    if not refusal:
+        return None
+    return NotCompared(folder=f"{area}/{CHANGES}/{latest}", reason=text(refusal.get("reason")))
 
 
 def told_unknown(ledger: Ledger, folder: Store, unknown: list[str]) -> str:

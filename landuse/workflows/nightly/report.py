@@ -52,6 +52,21 @@ class PeriodReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotCompared:
+    """Two maps in succession between which no change layers can be made."""
+
+    folder: str
+    """Where the layers would be, relative to the root; it says why they are not."""
+    reason: str
+    """Why."""
+
+    def __str__(self) -> str:
+        """As a line for people."""
+        before, after = self.folder.rpartition("/")[2].split("_")
+        return f"the maps of {before} and {after} are not compared: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AreaNightReport:
     """What became of one area tonight."""
 
@@ -67,6 +82,10 @@ class AreaNightReport:
     """Periods that failed earlier in the same night, and that this run left to the next one."""
     changes: tuple[str, ...] = ()
     """Folders of the change layers made, relative to the root."""
+    not_compared: tuple[NotCompared, ...] = ()
+    """Maps that were to be compared tonight and cannot be."""
+    warnings: tuple[str, ...] = ()
+    """What is probably wrong with the area, though nothing failed."""
     error: str = ""
     """What stopped the area as a whole; else empty."""
 
@@ -85,6 +104,8 @@ class AreaNightReport:
             "windows": [period.to_dict() for period in self.periods],
             "earlier": [period.to_dict() for period in self.earlier],
             "changes": self.changes,
+            "not_compared": [asdict(entry) for entry in self.not_compared],
+            "warnings": self.warnings,
             "error": self.error,
             "failed": self.failed,
         }

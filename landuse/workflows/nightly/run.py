@@ -27,7 +27,7 @@ from landuse.legends.legend import load_legend
 from landuse.pipeline.blocks.plan import cell_px
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search.area import DateRange
-from landuse.pipeline.search.find_scenes import Found
+from landuse.pipeline.search.find_scenes import Found, order_hint
 from landuse.pipeline.write.folder import Store
 from landuse.redact import redact, redacted_traceback
 from landuse.workflows.mapping.map_area import find_scenes, load_classifier, requested_cluster
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
     from landuse.workflows.nightly.ledger.recognise import Seen
     from landuse.workflows.nightly.ledger.records import DuePeriod
-    from landuse.workflows.nightly.report import Tell
+    from landuse.workflows.nightly.report import NotCompared, Tell
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +186,7 @@ class _SearchResult:
     new: int
     due: tuple[DuePeriod, ...]
     earlier: tuple[PeriodReport, ...]
+    warnings: tuple[str, ...]
 
 
 class _AreaRun:
@@ -241,13 +242,18 @@ class _AreaRun:
                     for period in result.due
                 )
                 return AreaNightReport(
-                    area=self.area.name, found=len(result.seen), new=result.new, periods=periods
+                    area=self.area.name,
+                    found=len(result.seen),
+                    new=result.new,
+                    periods=periods,
+                    warnings=result.warnings,
                 )
             context = self._context(root, ledger, result)
             done, error = self._do_periods(context, root, result.due)
             changes: tuple[str, ...] = ()
+            not_compared: tuple[NotCompared, ...] = ()
             try:
-                changes = update_changes(ledger, root, self.area, self.tell)
+                changes, not_compared = update_changes(ledger, root, self.area, self.tell)
                 publish_area(ledger, root, self.area.name)
             except (OutputError, ReadError) as failure:  # what is mapped is reported all the same
                 error = error or str(failure)
@@ -259,6 +265,8 @@ class _AreaRun:
             new=result.new,
             periods=tuple(done),
             changes=changes,
+            not_compared=not_compared,
+            warnings=result.warnings,
             earlier=result.earlier,
             error=error,
         )
@@ -319,12 +327,16 @@ class _AreaRun:
         waiting = ledger.periods_to_do(area.name, recipe, self.clock(), self.config.attempts)
         first = _first_period(area, self.night, shift, [period.first_day for period in waiting])
         start_utc = period_start_utc(first, shift)
-        found = self._find(start_utc)
+        found, hint = self._find(start_utc)
         known = ledger.scenes(area.name, recipe)
         seen = tuple(recognise(found.scenes, known, shift, area.window_days))
         sightings = [one.sighting for one in seen]
         new = len({sighting.key for sighting in sightings} - {row.key for row in known})
         self.tell(f"{len(seen)} scenes since {first}, {new} of them new")
+        # An area that had a scene before lies where it should.
+        warnings = (hint,) if hint and not known else ()
+        for warning in warnings:
+            self.tell(f"warning: {warning}")
         if not self.night.dry_run:
             listed_before = sum(row.acquired_utc >= start_utc for row in known)
             ledger.note_found(area.name, sightings, recipe, self.clock(), listed_before=listed_before)
@@ -338,10 +350,14 @@ class _AreaRun:
             new=new,
             due=tuple(period for period in due if period.first_day >= first.isoformat()),
             earlier=failed_since(left, self.clock() - NIGHT),
+            warnings=warnings,
         )
 
-    def _find(self, start_utc: datetime) -> Found:
-        """The source's scenes of the area from a time on; to find none is no failure."""
+    def _find(self, start_utc: datetime) -> tuple[Found, str]:
+        """The source's scenes of the area from a time on; to find none is no failure.
+
+        Where there are none, also a guess at why, else empty.
+        """
         request = MapRequest(
             source=self.area.source,
             area=self.place,
@@ -352,10 +368,11 @@ class _AreaRun:
             allow_private_hosts=self.area.allow_private_hosts,
         )
         try:
-            return find_scenes(request, self.classifier.contract)
+            return find_scenes(request, self.classifier.contract), ""
         except NothingFoundError as error:
             log.info("area %s: %s", self.area.name, error)
-            return Found(scenes=(), sources=())
+            hint = "" if error.turned is None else order_hint(error.turned, "bbox: [{}]")
+            return Found(scenes=(), sources=()), hint
 
     def _context(self, root: Store, ledger: Ledger, result: _SearchResult) -> AreaContext:
         folder = root.child(self.area.name)

@@ -13,12 +13,12 @@ from landuse.errors import OutputError, UsageError
 from landuse.pipeline.write.folder import Store, atomic_path, prepare_folder
 from landuse.workflows.nightly.ledger.ledger import Ledger
 from landuse.workflows.nightly.ledger.records import AreaStatus
-from landuse.workflows.nightly.published import damaged_maps, told_unknown, unknown_maps
+from landuse.workflows.nightly.published import damaged_maps, latest_refusal, told_unknown, unknown_maps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from landuse.workflows.nightly.config import NightlyConfig
+    from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
 
 STALE_CODE = 20
 """Exit code of ``landuse nightly status`` where an area's last map is older than it may be."""
@@ -33,7 +33,8 @@ class AreaHealth(AreaStatus):
     max_age_days: float | None = None
     """How old it may be; None: any age will do."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with its published maps, or with what its source lists."""
+    """What is wrong with its published maps, with what its source lists, or with the latest two maps: that
+    they cannot be compared."""
 
     @property
     def stale(self) -> bool:
@@ -92,7 +93,7 @@ def nightly_status(
     """
     with Ledger.at(config.ledger.get_secret_value(), create=False) as ledger:
         known = {status.area: status for status in ledger.status(now_utc)}
-        warnings = {area.name: _warnings(ledger, config, area.name) for area in config.areas}
+        warnings = {area.name: _warnings(ledger, config, area) for area in config.areas}
     areas = []
     for area in config.areas:
         status = known.get(area.name, AreaStatus(area=area.name))
@@ -109,6 +110,8 @@ def nightly_status(
 
 
 def _told_search(status: AreaStatus) -> list[str]:
+    if status.never_listed:
+        return ["no scene was ever found: check where the area lies (its bbox or file) and its source"]
     if status.empty_utc is None:
         return []
     return [
@@ -117,18 +120,23 @@ def _told_search(status: AreaStatus) -> list[str]:
     ]
 
 
-def _warnings(ledger: Ledger, config: NightlyConfig, area: str) -> list[str]:
-    """What is wrong with an area's published maps, by the names and sizes of their files."""
+def _warnings(ledger: Ledger, config: NightlyConfig, area: AreaConfig) -> list[str]:
+    """What is wrong with an area's published maps, by the names and sizes of their files.
+
+    That the latest two are not compared is told too.
+    """
     try:
-        folder = Store.at(config.out.get_secret_value()).child(area)
-        unknown = unknown_maps(ledger, folder, area)
-        damaged = list(damaged_maps(ledger, folder, area))
+        folder = Store.at(config.out.get_secret_value()).child(area.name)
+        unknown = unknown_maps(ledger, folder, area.name)
+        damaged = list(damaged_maps(ledger, folder, area.name))
+        refusal = None if area.change is None else latest_refusal(folder, area.name)
     except (OutputError, UsageError) as error:  # whoever watches need not see the maps
         return [str(error)]
     told = [told_unknown(ledger, folder, unknown)] if unknown else []
     return [
         *told,
         *(f"map {row.map_id} is damaged, the next run makes it again: {why}" for row, why in damaged),
+        *([] if refusal is None else [str(refusal)]),
     ]
 
 

@@ -18,7 +18,7 @@ from landuse.workflows.nightly.ledger.records import (
     SceneState,
 )
 from landuse.workflows.nightly.period import _map_id
-from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport
+from landuse.workflows.nightly.report import AreaNightReport, NightReport, NotCompared, PeriodReport
 from landuse.workflows.nightly.run import Clock, Night, _AreaRun
 from landuse.workflows.nightly.status import AreaHealth
 from tests.workflows.small_maps import BrightnessClassifier
@@ -95,8 +95,9 @@ def test_a_nights_report_keeps_its_keys():
     )
     failed = PeriodReport(first_day="2024-06-06", state="failed", scenes=("B",), reason="broken")
     area = AreaNightReport(
-        area="box", found=2, new=1, periods=(period,), earlier=(failed,), changes=("box/changes/x",), error=""
-    )
+        area="box", found=2, new=1, periods=(period,), earlier=(failed,), changes=("box/changes/x",),
+        not_compared=(NotCompared(folder="box/changes/y", reason="odd"),), warnings=("empty",), error="",
+    )  # fmt: skip
     report = NightReport(began_utc=NOW, dry_run=False, areas=(area,), seconds=2.25)
     assert json.loads(json.dumps(report.to_dict())) == {
         "began_utc": "2024-06-20T02:00:00+00:00",
@@ -131,6 +132,8 @@ def test_a_nights_report_keeps_its_keys():
                     },
                 ],
                 "changes": ["box/changes/x"],
+                "not_compared": [{"folder": "box/changes/y", "reason": "odd"}],
+                "warnings": ["empty"],
                 "error": "",
                 "failed": 1,
             }

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landuse.commands.terminal import print_night
 from landuse.errors import LanduseError, LedgerError, OutputError
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.nightly import period as nightly_period
 from landuse.workflows.nightly import run as nightly_run
 from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.report import AreaNightReport, NightReport, NotCompared
 from landuse.workflows.nightly.run import Clock, Night, run_area
 from landuse.workflows.nightly.status import nightly_status
 from tests.workflows.nightly.test_run import EAST, VALLEY, Faulty, Interfering, World, told
@@ -84,11 +86,59 @@ def test_change_between_maps_without_a_cloud_mask_is_not_published(world):
     for item in items:
         del item["assets"]["SCL"]
     world.publish(*items)
-    world.one(2)
+    heard = []
+    area = world.one(2, tell=lambda name, line: heard.append(line))
     (refusal,) = layer(world, 1, 2).items()
     assert refusal[0] == "not-compared.json"
-    assert "without a cloud mask" in json.loads(refusal[1])["reason"]
+    reason = json.loads(refusal[1])["reason"]
+    assert "without a cloud mask" in reason
     assert not [json.loads(row["change_paths"]) for row in world.rows("maps")][1]
+    # The report keeps it apart from layers that were made.
+    folder = f"valley/changes/{period(1)}_{period(2)}"
+    assert area.changes == ()
+    assert area.to_dict()["not_compared"] == [{"folder": folder, "reason": reason}]
+    told = f"the maps of {period(1)} and {period(2)} are not compared: {reason}"
+    assert heard[-1] == told
+    assert not [line for line in heard if line.startswith("change from")]
+    # The next night has nothing to compare; the status goes on telling it, until it is not wanted.
+    assert world.one(3).not_compared == ()
+    (health,) = nightly_status(load_config(world.config), night(3))
+    assert health.warnings == (told,)
+    world.configure(change=False)
+    (health,) = nightly_status(load_config(world.config), night(3))
+    assert health.warnings == ()
+
+
+def test_the_status_tells_of_the_latest_two_maps_alone(world):
+    items = [world.scene(day) for day in (1, 2, 3)]
+    del items[0]["assets"]["SCL"]
+    world.publish(*items[:2])
+    world.one(2)
+    (health,) = nightly_status(load_config(world.config), night(2))
+    assert "are not compared: " in health.warnings[0]
+    world.publish(*items)
+    area = world.one(3)
+    assert area.changes == (f"valley/changes/{period(2)}_{period(3)}",)
+    (health,) = nightly_status(load_config(world.config), night(3))
+    assert health.warnings == ()
+    assert set(layer(world, 1, 2)) == {"not-compared.json"}
+
+
+def test_a_summary_counts_the_layers_that_were_made(capsys):
+    refused = [NotCompared(folder=f"a/changes/2026-06-0{day}_2026-06-09", reason="odd") for day in (1, 2)]
+    areas = [
+        AreaNightReport(area="a", changes=("a/changes/x",)),
+        AreaNightReport(area="b", changes=("b/changes/x", "b/changes/y"), not_compared=(refused[0],)),
+        AreaNightReport(area="c", not_compared=tuple(refused), warnings=("look here",)),
+    ]
+    print_night(NightReport(began_utc=night(1), dry_run=False, areas=tuple(areas), seconds=1))
+    lines = [line.rpartition("periods: ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "1 change layer",
+        "2 change layers, 1 pair of maps not compared",
+        "2 pairs of maps not compared",
+        "  warning look here",
+    ]
 
 
 def test_layers_stay_while_an_area_wants_none(world):

@@ -5,6 +5,7 @@ metrics the parser of Prometheus's own client.
 """
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import fsspec
@@ -26,8 +28,9 @@ from landuse.errors import UsageError
 from landuse.pipeline.search.find_scenes import SceneQuery, search
 from landuse.workflows.nightly import period as nightly_period
 from landuse.workflows.nightly.config import load_config
+from landuse.workflows.nightly.ledger.ledger import Ledger
 from landuse.workflows.nightly.ledger.recognise import period_of, period_start_utc, recognise
-from landuse.workflows.nightly.ledger.records import SceneRow, SceneState
+from landuse.workflows.nightly.ledger.records import SceneRow, SceneState, Sighting
 from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport
 from landuse.workflows.nightly.run import Night, requested_day, run_nightly
 from landuse.workflows.nightly.status import metrics, nightly_status, write_metrics
@@ -442,6 +445,71 @@ def test_a_dry_run_says_what_is_due_and_writes_nothing(world):
     assert told(world.one(2, dry_run=True)) == [(period(2), "due")]
 
 
+@dataclass(frozen=True)
+class Turned(Block):
+    """A place whose latitudes stand where longitudes belong."""
+
+    @property
+    def bbox(self):
+        west, south, east, north = super().bbox
+        return [south, west, north, east]
+
+
+@dataclass(frozen=True)
+class Sea(Block):
+    """A place of no imagery, whichever way it is turned."""
+
+    @property
+    def bbox(self):
+        return [1, 2, 1.1, 2.1]
+
+
+def test_swapped_latitude_and_longitude_are_told_as_by_the_command_for_one_map(world, run):
+    """Oracle: the place where the imagery is known to lie, and the sentence of `landuse map`."""
+    turned = Turned(2, 2, 6, 7)
+    world.configure({"valley": (VALLEY, {}), "swapped": (turned, {}), "sea": (Sea(2, 2, 6, 7), {})})
+    world.publish(world.scene(1))
+    settings = {"--source": world.folder / "items.json", "--bbox": ",".join(map(str, turned.bbox))}
+    ran = run("map", *itertools.chain(*settings.items()), "--out", world.folder / "map")
+    assert ran.code == 3
+    sentence, box = re.search(r"(Latitude and longitude .*, as in )--bbox ([\d.,]+)\.", ran.error).groups()
+    heard = []
+    for options in ({"dry_run": True}, {}, {}):
+        heard.clear()
+        report = world.night(2, tell=lambda *line: heard.append(line), **options)
+        valley, swapped, sea = report.areas
+        assert swapped.warnings == (f"{sentence}bbox: [{box}].",)
+        assert ("swapped", f"warning: {swapped.warnings[0]}") in heard
+        assert swapped.to_dict()["warnings"] == swapped.warnings
+        assert (valley.warnings, sea.warnings) == ((), ())
+        assert report.exit_code == 0
+    assert [float(edge) for edge in box.split(",")] == pytest.approx(VALLEY.bbox, abs=1e-4)
+    # The status of what never had a scene, whatever the settings, until its place is another.
+    never = "no scene was ever found: check where the area lies (its bbox or file) and its source"
+    assert [area.warnings for area in nightly_status(load_config(world.config), night(3))] == [
+        (),
+        (never,),
+        (never,),
+    ]
+    world.configure({"valley": (turned, {}), "swapped": (VALLEY, {})}, change=False)
+    world.night(3)
+    found = nightly_status(load_config(world.config), night(3))
+    assert [area.warnings for area in found] == [(never,), ()]
+
+
+def test_an_area_that_had_a_scene_is_not_taken_for_swapped(world):
+    """Its source lists others now, which lie where it would be with latitude for longitude."""
+    world.configure({"valley": (Turned(2, 2, 6, 7), {})})
+    world.publish(world.scene(1))
+    (warning,) = world.one(1).warnings
+    assert "probably swapped" in warning
+    seen = Sighting(scene_id="S", baseline="05.11", acquired_utc=moment(1), period=period(1))
+    with Ledger.at(f"sqlite:///{world.out}/ledger.sqlite") as ledger:
+        ledger.note_found("valley", [seen], ledger.recipe_of("valley"), night(1))
+    area = world.one(2)
+    assert (area.found, area.warnings) == (0, ())
+
+
 def test_look_back_and_since(world):
     world.publish(*(world.scene(day) for day in (1, 2, 9)))
     world.configure(look_back_days=3)
@@ -503,13 +571,16 @@ def test_maps_that_do_not_suit_each_other_are_told_of_once(world):
     world.one(1)
     world.configure(cell_m=80, look_back_days=3)  # the map of day 1 is too old to be made anew
     world.publish(world.scene(1), world.scene(9))
-    assert len(world.one(9).changes) == 1
+    area = world.one(9)
+    assert (area.changes, len(area.not_compared)) == ((), 1)
     folder = world.out / "valley" / "changes" / f"{period(1)}_{period(9)}"
     assert [path.name for path in folder.iterdir()] == ["not-compared.json"]
     reason = json.loads((folder / "not-compared.json").read_text())["reason"]
     assert "cells of" in reason
     assert str(world.folder) not in reason
-    assert world.one(10).changes == ()
+    assert area.not_compared[0].reason == reason
+    area = world.one(10)
+    assert (area.changes, area.not_compared) == ((), ())
 
 
 def test_without_change_there_is_none(world):

@@ -320,3 +320,5 @@ class AreaStatus:
     """Since when searches find nothing where they found scenes before; None: the last one did."""
     lost: int = 0
     """How many scenes of the days searched they found before."""
+    never_listed: bool = False
+    """Whether no search has ever found a scene of the place where the area lies now."""

@@ -308,6 +308,11 @@ def read_status(
     maps = read_maps(connection, of_current(area))
     failed = of_states(SceneState.FAILED, SceneState.PARKED)
     search = connection.execute(sa.select(SEARCHES).where(SEARCHES.c.area == area)).one_or_none()
+    settings = connection.execute(
+        sa.select(RECIPES.c.recipe, RECIPES.c.settings).where(RECIPES.c.area == area)
+    )
+    here = [row.recipe for row in settings if Recipe(**row.settings).place_sha256 == recipe.place_sha256]
+    listed = sa.exists().where(SCENES.c.area == area, SCENES.c.recipe.in_(here))
     return AreaStatus(
         area=area,
         looked_utc=looked_utc,
@@ -318,4 +323,5 @@ def read_status(
         failures=read_scenes(connection, of_recipe(area, recipe) & failed),
         lost=0 if search is None else search.lost,
         empty_utc=None if search is None else search.empty_utc,
+        never_listed=not connection.execute(sa.select(listed)).scalar_one(),
     )

@@ -15,7 +15,7 @@ from landuse.pipeline.providers import EARTH_SEARCH
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.search import find_scenes as module
 from landuse.pipeline.search.area import parse_bbox, parse_dates
-from landuse.pipeline.search.find_scenes import CLOUD_TOLERANCE_PERCENT, SceneQuery, search
+from landuse.pipeline.search.find_scenes import CLOUD_TOLERANCE_PERCENT, SceneQuery, search, search_sources
 from tests.servers import file_server, free_port, json_body, stac_item, write_items
 
 INSIDE = parse_bbox("10.2,50.2,10.4,50.4")
@@ -390,9 +390,18 @@ def test_swapped_latitude_and_longitude_are_guessed_of_local_sources_too(tmp_pat
         NothingFoundError, match=r"probably swapped: .* as in --bbox 10\.2,50\.2,10\.4,50\.4\."
     ):
         search(str(path), SceneQuery(area=parse_bbox("50.2,10.2,50.4,10.4")))
+    # Of several sources it is guessed by the one that shows it.
+    empty = write_items(tmp_path / "empty.json", [])
+    for order in ((path, empty), (empty, path)):
+        with pytest.raises(NothingFoundError, match="probably swapped") as caught:
+            search_sources(
+                [str(one) for one in order], SceneQuery(area=parse_bbox("50.2,10.2,50.4,10.4")), RetryPolicy()
+            )
+        assert caught.value.turned == pytest.approx((10.2, 50.2, 10.4, 50.4))
     with pytest.raises(NothingFoundError) as caught:
         search(str(path), SceneQuery(area=parse_bbox("20.2,10.2,20.4,10.4")))
     assert "probably swapped" not in str(caught.value)
+    assert caught.value.turned is None
 
 
 def test_a_bad_link_of_a_catalogue_on_the_web_costs_that_link_alone(tmp_path, caplog):

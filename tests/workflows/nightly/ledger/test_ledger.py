@@ -579,6 +579,7 @@ def test_status_tells_of_each_area_under_its_model(ledger):
     coast, area = ledger.status(NOW)
     assert (coast.area, coast.last_map, coast.newest_utc, coast.scenes["found"]) == ("coast", None, None, 0)
     assert coast.looked_utc == NOW - DAY
+    assert (coast.never_listed, area.never_listed) == (True, False)
     assert (area.area, area.looked_utc) == (AREA, NOW)
     assert area.scenes == {"found": 2, "mapped": 1, "skipped": 1, "failed": 1, "parked": 1}
     assert area.running == 1
@@ -589,6 +590,11 @@ def test_status_tells_of_each_area_under_its_model(ledger):
         ("S3", "parked", "y"),
     ]
     assert ledger.status(NOW + DAY)[1].running == 0
+    # Another model finds nothing new at the same place; at another place nothing ever was.
+    ledger.note_found(AREA, [], replace(RECIPE, model_sha256="m" * 64), NOW + DAY)
+    assert not ledger.status(NOW + DAY)[1].never_listed
+    ledger.note_found(AREA, [], replace(RECIPE, place_sha256="q" * 64), NOW + 2 * DAY)
+    assert ledger.status(NOW + 2 * DAY)[1].never_listed
 
 
 def test_hostile_ids_and_names_are_kept_as_they_are(ledger):
