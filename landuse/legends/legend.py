@@ -18,6 +18,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from landuse.contract import check_class_names
 from landuse.errors import UsageError
 from landuse.redact import printable
 
@@ -38,9 +39,6 @@ MAX_TITLE = 200
 """Characters of a title; of a source five times as many."""
 
 FORMS = "CSV with the columns class,new,colour, or JSON"
-
-_NAME = re.compile(r"[^\W_][\w .,&+()'-]{0,79}")
-"""As of a model's classes: a name may become part of a path, of a table or of a page."""
 
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 
@@ -325,12 +323,11 @@ class _Row:
 def _checked(rows: Sequence[_Row], name: str, shown: str, *, title: str, source: str) -> Legend:
     """The legend that rows make; the first thing wrong with them is told."""
     names = list(dict.fromkeys(row.new for row in rows if row.new))
+    try:
+        check_class_names(names)
+    except ValueError as error:
+        raise UsageError(f"{shown}: {error}.") from None
     for row in rows:
-        if row.new and (not _NAME.fullmatch(row.new) or row.new != row.new.strip()):
-            raise UsageError(
-                f"{row.place}: {printable(row.new)[:80]!r} is no name: 1 to 80 letters, digits, blanks and "
-                "_.,&+()'-, the first a letter or a digit."
-            )
         if row.part and not row.new:
             raise UsageError(
                 f"{row.place} gives class {printable(row.part)[:80]!r} no new name. Only a code may be left "

@@ -147,6 +147,7 @@ def test_classes_without_a_colour_get_different_ones(tmp_path):
         ("class,new,colour\nDark,Night,red\n", "'red' is no colour"),
         ("class,new,colour\nDark,Night,#112233\nBright,Night,#000000\n", "A class has one colour"),
         ("class,new\nDark,../night\n", "is no name"),
+        ("class,new\nDark,../night\nBright,<day>\n", "classes '../night', '<day>' are no names"),
         ("class,new\nDark,\x1b[31mNight\n", "is no name"),
         ("class,new\nDark,Night\nBright,NIGHT\n", "in two ways"),
         ('class,new\n"Dark,Night\n', "is no CSV"),
