@@ -18,7 +18,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landuse.contract import check_class_names
 from landuse.errors import UsageError
 from landuse.redact import printable
 
@@ -39,6 +38,9 @@ MAX_TITLE = 200
 """Characters of a title; of a source five times as many."""
 
 FORMS = "CSV with the columns class,new,colour, or JSON"
+
+_NAME = re.compile(r"[^\W_][\w .,:/&+()'-]{0,79}")
+"""As of a model's classes: a name may become part of a table or of a page, and never of a path."""
 
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 
@@ -323,10 +325,15 @@ class _Row:
 def _checked(rows: Sequence[_Row], name: str, shown: str, *, title: str, source: str) -> Legend:
     """The legend that rows make; the first thing wrong with them is told."""
     names = list(dict.fromkeys(row.new for row in rows if row.new))
-    try:
-        check_class_names(names)
-    except ValueError as error:
-        raise UsageError(f"{shown}: {error}.") from None
+    bad = [name for name in names if not _NAME.fullmatch(name) or name != name.strip()]
+    if bad:
+        told = ", ".join(repr(printable(name)[:80]) for name in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        first = next(row.place for row in rows if row.new == bad[0])
+        said = f"{first}: {told} is no name" if len(bad) == 1 else f"{shown}: {told}{more} are no names"
+        raise UsageError(
+            f"{said}: 1 to 80 letters, digits, blanks and _.,:/&+()'-, the first a letter or a digit."
+        )
     for row in rows:
         if row.part and not row.new:
             raise UsageError(
