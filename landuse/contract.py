@@ -34,26 +34,40 @@ IMAGE_MAX = 255.0
 PREPROCESSES = ("raw", "grey", "sharpen")
 """What is done to the pixels before mean and spread: nothing, grey in each band, or a sharpening kernel."""
 
-_NAME = re.compile(r"[^\W_][\w .,&+()'-]{0,79}")
-"""A name of a model, class or cover: it may become part of a path, of a table or of a page."""
+_MODEL_NAME = re.compile(r"[^\W_][\w .,&+()'-]{0,79}")
+"""A name of a model: it may become part of a path, of a table or of a page."""
+
+_CLASS_NAME = re.compile(r"[^\W_][\w .,:/&+()'-]{0,79}")
+"""A name of a class or cover: it may become part of a table or of a page, and never of a path."""
+
+_CLASS_LETTERS = "_.,:/&+()'-"
+"""What it is made of, beside letters, digits and blanks."""
+
+_MOST_TOLD = 5
+"""Names that a message lists."""
 
 
-def _check_names(what: str, names: Iterable[str]) -> None:
-    for name in names:
-        if not _NAME.fullmatch(name) or name != name.strip():
-            raise ValueError(
-                f"{what} {name[:80]!r} is no name: 1 to 80 letters, digits, blanks and _.,&+()'-, the first "
-                "a letter or a digit"
-            )
+def _check_names(what: tuple[str, str], form: re.Pattern[str], letters: str, names: Iterable[str]) -> None:
+    bad = [name for name in names if not form.fullmatch(name) or name != name.strip()]
+    if bad:
+        told = ", ".join(repr(name[:80]) for name in bad[:_MOST_TOLD])
+        more = f" and {len(bad) - _MOST_TOLD} more" if len(bad) > _MOST_TOLD else ""
+        said = f"{what[0]} {told} is no name" if len(bad) == 1 else f"{what[1]} {told}{more} are no names"
+        raise ValueError(
+            f"{said}: 1 to 80 letters, digits, blanks and {letters}, the first a letter or a digit"
+        )
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Refuse names that no class of a model can have.
+    """Refuse names that no class of a model, of a legend or of labels can have.
 
     Raises:
-        ValueError: one is none; the message says what names are made of.
+        ValueError: some are none; the message lists them and says what names are made of.
+
+    Example:
+        >>> check_class_names(["Wald/Forst", "Acker: Mais"])
     """
-    _check_names("class", names)
+    _check_names(("class", "classes"), _CLASS_NAME, _CLASS_LETTERS, names)
 
 
 def check_model_name(name: str) -> None:
@@ -62,7 +76,7 @@ def check_model_name(name: str) -> None:
     Raises:
         ValueError: it is none; the message says what names are made of.
     """
-    _check_names("model", (name,))
+    _check_names(("model", "models"), _MODEL_NAME, "_.,&+()'-", (name,))
 
 
 def _check_within(what: str, values: Iterable[float], limits: tuple[float, float]) -> None:
@@ -274,14 +288,15 @@ class ModelContract:
                 raise ValueError(f"the covers' classes {sorted(named)} are not the classes {self.classes}")
 
     def check_names(self) -> None:
-        """Refuse names that no file may bring: they become parts of paths, tables and pages.
+        """Refuse names that no file may bring: tables and pages show them.
 
         Raises:
-            ValueError: a name of the model, of a class or of a cover is none.
+            ValueError: names of the model, of classes or of covers are none.
         """
-        _check_names("model", (self.name,))
-        _check_names("class", self.classes)
-        _check_names("cover", () if self.pixels is None else self.pixels.covers)
+        check_model_name(self.name)
+        check_class_names(self.classes)
+        covers = () if self.pixels is None else self.pixels.covers
+        _check_names(("cover", "covers"), _CLASS_NAME, _CLASS_LETTERS, covers)
 
     def _check_images_and_labels(self) -> None:
         if self.input_kind not in (REFLECTANCE, RGB8):

@@ -13,6 +13,7 @@ VIEW_EXAMPLES = """\b
 Examples:
   landuse view map
   landuse view map-june map-july change
+  landuse view austria
   landuse view map --no-open --port 8765
 """
 
@@ -22,7 +23,8 @@ def view_command(
         list[Path],
         typer.Argument(
             metavar="MAP...",
-            help="Folders that `landuse map` or `landuse change` wrote, or landuse.tif or change.tif in one.",
+            help="Folders that `landuse map` or `landuse change` wrote, or landuse.tif or change.tif in one. "
+            "Of joined maps (--zones each) all zones are shown.",
         ),
     ],
     port: Annotated[

@@ -39,8 +39,8 @@ MAX_TITLE = 200
 
 FORMS = "CSV with the columns class,new,colour, or JSON"
 
-_NAME = re.compile(r"[^\W_][\w .,&+()'-]{0,79}")
-"""As of a model's classes: a name may become part of a path, of a table or of a page."""
+_NAME = re.compile(r"[^\W_][\w .,:/&+()'-]{0,79}")
+"""As of a model's classes: a name may become part of a table or of a page, and never of a path."""
 
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 
@@ -325,12 +325,16 @@ class _Row:
 def _checked(rows: Sequence[_Row], name: str, shown: str, *, title: str, source: str) -> Legend:
     """The legend that rows make; the first thing wrong with them is told."""
     names = list(dict.fromkeys(row.new for row in rows if row.new))
+    bad = [name for name in names if not _NAME.fullmatch(name) or name != name.strip()]
+    if bad:
+        told = ", ".join(repr(printable(name)[:80]) for name in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        first = next(row.place for row in rows if row.new == bad[0])
+        said = f"{first}: {told} is no name" if len(bad) == 1 else f"{shown}: {told}{more} are no names"
+        raise UsageError(
+            f"{said}: 1 to 80 letters, digits, blanks and _.,:/&+()'-, the first a letter or a digit."
+        )
     for row in rows:
-        if row.new and (not _NAME.fullmatch(row.new) or row.new != row.new.strip()):
-            raise UsageError(
-                f"{row.place}: {printable(row.new)[:80]!r} is no name: 1 to 80 letters, digits, blanks and "
-                "_.,&+()'-, the first a letter or a digit."
-            )
         if row.part and not row.new:
             raise UsageError(
                 f"{row.place} gives class {printable(row.part)[:80]!r} no new name. Only a code may be left "

@@ -19,6 +19,7 @@ from landuse.pipeline.maps.points import (
     SAMPLES,
     read_points,
     refuse_suggested,
+    refuse_unlabelled,
     texts,
 )
 from landuse.pipeline.maps.sampling import SampleDesign, allocate, draw, locate, shuffle
@@ -155,6 +156,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     frame = read_points(samples, layer, column)
     refuse_suggested(frame, samples)
     labels = as_named(texts(frame[column]), source.names)
+    refuse_unlabelled(labels, samples, column, [source.names[i] for i in np.flatnonzero(source.cells)])
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
         raise UsageError(

@@ -82,6 +82,8 @@ NAN, INF = float("nan"), float("inf")
         ({"name": "-1"}, "model '-1' is no name"),
         ({"name": "[]"}, r"model '\[\]' is no name"),
         ({"name": "../../x"}, "model '../../x' is no name"),
+        ({"name": "a/b"}, "model 'a/b' is no name"),
+        ({"name": "a:b"}, "model 'a:b' is no name"),
         ({"name": "x" * 100_000}, "is no name"),
         ({"classes": ("a", "<b>")}, "class '<b>' is no name"),
     ],
@@ -117,8 +119,9 @@ def test_learned_classes_need_a_network_of_pixels_and_a_colour_each():
     assert CONTRACT.colors == ()
     with pytest.raises(ValueError, match="3 colours for 2 learned classes"):
         replace(own, learned=LearnedClasses(colors=((0, 0, 0),) * 3))
-    with pytest.raises(ValueError, match="class 'a/b' is no name"):
-        replace(own, classes=("a/b", "c")).check_names()
+    replace(own, classes=("Wald/Forst", "Acker: Mais")).check_names()
+    with pytest.raises(ValueError, match=r"classes '/a', '<b>' are no names: .* digits, blanks and _\.,:/&"):
+        replace(own, classes=("/a", "<b>")).check_names()
 
 
 def test_a_contract_knows_its_levels():

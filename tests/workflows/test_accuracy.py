@@ -16,6 +16,7 @@ from landuse.errors import UsageError
 from landuse.pipeline.maps.open import counted_map
 from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.workflows.accuracy import assess_map, draw_sample, write_report
+from landuse.workflows.compare.by_samples import compare_by_samples
 from tests.servers import file_server
 
 NAMES = ("AnnualCrop", "Forest", "SeaLake", "River")
@@ -307,6 +308,21 @@ def test_two_classes_that_differ_in_case_alone_keep_their_labels(tmp_path, ids, 
     assert report.matrix.counts[:, 1].sum() == len(frame)
     with pytest.raises(UsageError, match="'CROP'"):
         assess_map(folder, save(frame.assign(reference="CROP"), tmp_path / "which.gpkg"))
+
+
+def test_a_sample_that_nobody_labelled_yet_is_one_clear_sentence(tmp_path, folder):
+    drawn(folder, tmp_path / "points.gpkg")
+    with pytest.raises(UsageError) as refused:
+        assess_map(folder, tmp_path / "points.gpkg")
+    assert str(refused.value) == (
+        f"No point of {tmp_path / 'points.gpkg'} is labelled yet: write what is on the ground at each of its "
+        "300 points into the column reference, by the name of a class of the map, such as AnnualCrop."
+    )
+    frame = gpd.read_file(tmp_path / "points.gpkg", layer="samples").assign(mine=["", None, " "] * 100)
+    with pytest.raises(UsageError, match=r"is labelled yet: .* into the column mine, by the name of a class"):
+        assess_map(folder, save(frame, tmp_path / "mine.gpkg"), column="mine")
+    with pytest.raises(UsageError, match="is labelled yet"):
+        compare_by_samples(folder, folder, tmp_path / "points.gpkg")
 
 
 def test_too_few_points_say_how_many_are_lacking(tmp_path, folder):

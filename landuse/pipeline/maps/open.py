@@ -22,7 +22,7 @@ from landuse.errors import ReadError, UsageError
 from landuse.legends.legend import colors_of
 from landuse.pipeline.cells import COLORS_TAG, NODATA_ID
 from landuse.pipeline.maps.moved_probability import MapCells, to_steps
-from landuse.pipeline.stac_json import mapping, number, sequence
+from landuse.pipeline.stac_json import mapping, number, sequence, text
 from landuse.redact import printable
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.crs import CRS
     from rasterio.io import DatasetReader
+
+    from landuse.pipeline.stac_json import Json
 
 _LATTICE_CELLS = 1e-3
 """Cells of two maps lie on each other if their corners do to this share of a cell."""
@@ -182,6 +184,25 @@ def raster_of(path: Path, name: str = "landuse") -> Path:
         return path if name == "landuse" else path.with_name(f"{name}{path.suffix}")
     joined = path / f"{name}.vrt"
     return joined if joined.exists() and not (path / f"{name}.tif").exists() else path / f"{name}.tif"
+
+
+_ZONE_FOLDER = re.compile(r"zone-\d\d[NS]")
+
+
+def zone_folders(report: Json) -> list[str]:
+    """The folders of the zones' maps that a joined map is made of, in its own folder; none of a single map.
+
+    Args:
+        report: what its ``run.json`` holds.
+
+    Raises:
+        ValueError: one is called as no zone's folder is: it may lead elsewhere.
+    """
+    names = [text(mapping(entry).get("folder")) for entry in sequence(report.get("zones"))]
+    for name in names:
+        if not _ZONE_FOLDER.fullmatch(name):
+            raise ValueError(f"its run.json names the zone's folder {printable(name)[:80]!r}, not zone-33N")
+    return names
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from landuse.pipeline.search.area_file import VectorUse, read_features
 from landuse.redact import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import geopandas as gpd
@@ -50,6 +51,26 @@ def refuse_suggested(frame: gpd.GeoDataFrame, samples: Path) -> None:
             f"{chosen} of {len(frame)} points of {samples} were chosen by `landuse suggest`, not drawn: "
             "accuracy and areas of them would be biased. They are for learning. Draw a sample with `landuse "
             "sample`, and label that."
+        )
+
+
+def refuse_unlabelled(labels: Sequence[str], samples: Path, column: str, names: Sequence[str]) -> None:
+    """Refuse points none of which anybody has labelled yet.
+
+    Args:
+        labels: of the points, empty where there is none.
+        samples: their file.
+        column: that labels are in.
+        names: of the map's classes.
+
+    Raises:
+        UsageError: all are empty.
+    """
+    if not any(labels):
+        raise UsageError(
+            f"No point of {samples} is labelled yet: write what is on the ground at each of its "
+            f"{len(labels)} points into the column {column}, by the name of a class of the map, such as "
+            f"{names[0]}."
         )
 
 

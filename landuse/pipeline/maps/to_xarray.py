@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 from landuse.classes import LandUseClass, cover_legend, legend
 from landuse.errors import LanduseError, OutputError, ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID, STATUS_COLORS, CellStatus
-from landuse.pipeline.maps.open import class_entries, class_names
+from landuse.pipeline.maps.open import class_entries, class_names, zone_folders
 from landuse.pipeline.read.read_scene import GDAL_OPTIONS
 from landuse.pipeline.search.stac_files import stac_io
 from landuse.pipeline.stac_json import Json, is_remote, mapping, number, sequence, text
@@ -100,7 +100,10 @@ def open_map(location: Path | str) -> xr.Dataset:
     """
     folder = _folder_of(location)
     report = _report(folder)
-    zones = [text(mapping(entry).get("folder")) for entry in sequence(report.get("zones"))]
+    try:
+        zones = zone_folders(report)
+    except ValueError as error:
+        raise _foreign(folder, str(error)) from None
     if zones and "://" in folder:
         raise UsageError(
             f"{redact_href(folder)} holds the joined maps of {len(zones)} UTM zones, whose virtual rasters "

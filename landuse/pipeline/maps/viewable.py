@@ -15,7 +15,7 @@ from landuse.classes import cover_legend
 from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps.moved_probability import UNCHANGED_CODE, UNCONFIRMED_CODE, change_codes
-from landuse.pipeline.maps.open import class_entries, class_names
+from landuse.pipeline.maps.open import class_entries, class_names, zone_folders
 from landuse.pipeline.stac_json import mapping, number, sequence
 from landuse.redact import printable
 
@@ -118,6 +118,34 @@ class Viewable:
     def first(self) -> Raster:
         """The classes, or the change."""
         return self.rasters[0]
+
+
+def folders_of(path: Path) -> tuple[Path, ...]:
+    """The folders to look at where a path is given: of joined maps of several UTM zones, those of the zones.
+
+    Args:
+        path: what ``viewable`` takes, or a folder of joined maps, or the ``landuse.vrt`` in it.
+
+    Raises:
+        UsageError: the ``run.json`` of joined maps does not say which zones they have.
+
+    Example:
+        >>> folders_of(Path("austria"))  # doctest: +SKIP
+        (PosixPath('austria/zone-32N'), PosixPath('austria/zone-33N'))
+    """
+    folder = path if path.is_dir() else path.parent
+    is_joined = folder == path or path.name == "landuse.vrt"
+    if not is_joined or any((folder / f"{name}.tif").is_file() for name in ("landuse", "change")):
+        return (path,)
+    report = folder / "run.json"
+    try:
+        names = zone_folders(mapping(json.loads(report.read_bytes()))) if report.is_file() else []
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{report} cannot be read as the report of a map ({printable(str(error)):.200}). Map again, or "
+            "give the folders of the zones."
+        ) from error
+    return tuple(folder / name for name in names) or (path,)
 
 
 def viewable(path: Path) -> Viewable:

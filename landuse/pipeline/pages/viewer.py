@@ -26,6 +26,9 @@ STYLES = (f"{LEAFLET}/leaflet.css", "page.css", "view.css")
 SCRIPTS = (f"{LEAFLET}/leaflet.js", "utm.js", "panel.js", "drawing.js", "cog.js", "view.js")
 """In the order in which they need each other."""
 
+_ZONE = re.compile(r"zone-\d\d[NS]")
+"""What the folder of a zone's map is called."""
+
 
 def data_paths(folders: Sequence[Viewable]) -> dict[str, Path]:
     """The rasters of some folders by their paths on the server: ``"/data/0/landuse.tif"``."""
@@ -133,7 +136,10 @@ def _titles(folders: Sequence[Viewable]) -> list[tuple[str, str]]:
     """What a link and a person call each folder, no two alike."""
     titles: list[tuple[str, str]] = []
     for folder in folders:
-        name = printable(folder.path.resolve().name)[:60] or "map"
+        path = folder.path.resolve()
+        name = printable(path.name)[:60] or "map"
+        if _ZONE.fullmatch(name):  # of joined maps, several of which may be shown
+            name = f"{printable(path.parent.name)[:50]} {name}".strip()
         key = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
         number = 1
         while (found := key if number == 1 else f"{key}-{number}") in {key for key, _ in titles}:

@@ -16,7 +16,7 @@ from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps import intervals
 from landuse.pipeline.maps.estimators import MIN_POINTS, Estimate
 from landuse.pipeline.maps.open import counted_map
-from landuse.pipeline.maps.points import MAP_COLUMN, read_points, texts
+from landuse.pipeline.maps.points import MAP_COLUMN, read_points, refuse_unlabelled, texts
 from landuse.pipeline.maps.reference import Codes, RasterReference, opened_raster, strips_of
 from landuse.redact import printable
 from landuse.workflows.accuracy import PointCounts, as_named, cells_of, classes_at, one_a_cell
@@ -249,6 +249,7 @@ def compare_by_samples(
     common = [crosswalk_of(source, crosswalk) for source in maps]
     frame = read_points(samples, layer, column)
     labels = as_named(texts(frame[column]), tuple(dict.fromkeys((*maps[0].names, *common[0].names))))
+    refuse_unlabelled(labels, samples, column, common[0].names)
     known = common[0].name_ids
     reference = np.array(
         [known.get(label.casefold(), NODATA_ID) if label else NODATA_ID for label in labels], np.int64

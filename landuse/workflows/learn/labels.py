@@ -27,7 +27,7 @@ from landuse.pipeline.search.area_file import VectorUse, read_features
 from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import geopandas as gpd
     from numpy.typing import NDArray
@@ -203,11 +203,15 @@ def _checked_names(found: set[str], told: str) -> tuple[str, ...]:
             f"{told} has {len(names)} different labels, and a map holds {MAX_CLASSES} classes. Name the "
             "column of classes, not one of ids or areas."
         )
+    _check_names(names, told)
+    return names
+
+
+def _check_names(names: Iterable[str], told: str) -> None:
     try:
         check_class_names(names)
     except ValueError as error:
-        raise UsageError(f"{told} has a label that no class can have: {error}. Rename it there.") from error
-    return names
+        raise UsageError(f"{told} has labels that no class can have: {error}. Rename them there.") from error
 
 
 def bounds_lonlat(labels: VectorLabels | RasterLabels) -> tuple[float, float, float, float]:
@@ -389,10 +393,13 @@ def _open_raster(path: Path) -> RasterLabels:
         with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path, driver="GTiff") as source:
             _check_raster(source, path)
             outline = footprint_of_bounds(source.crs.to_wkt(), tuple(source.bounds))
+            listed = _listed_names(source.tags().get("classes"))
     except RasterioError as error:
         raise UsageError(f"--labels {path} cannot be read as a GeoTIFF ({error}).") from error
     if outline.is_empty:
         raise UsageError(f"--labels {path} lies off the earth in its CRS. Georeference it anew.")
+    # Those that occur are known when the imagery was looked at, which takes a while.
+    _check_names(filter(None, listed), f"--labels {path}, tag classes,")
     west, south, east, north = map(float, outline.bounds)
     return RasterLabels(path=path, bounds_lonlat=(west, south, east, north))
 
@@ -466,15 +473,20 @@ _NOTHING = np.iinfo(np.int64).min
 
 def _raster_names(values: Sequence[int], tag: str | None) -> list[str]:
     """Names of values: of the JSON list in the tag ``classes``, as maps here have it, else the numbers."""
+    listed = _listed_names(tag)
+    told = [listed[v] if 0 <= v < len(listed) else str(v) for v in values]
+    return told if len(set(told)) == len(told) else [str(value) for value in values]
+
+
+def _listed_names(tag: str | None) -> list[str]:
+    """The names in a tag ``classes``, by id; none where it holds no list of names."""
     try:
         listed = json.loads(tag or "null")
     except (ValueError, RecursionError):
-        listed = None
-    if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
-        told = [printable(listed[v]).strip() if 0 <= v < len(listed) else str(v) for v in values]
-        if len(set(told)) == len(told):
-            return told
-    return [str(value) for value in values]
+        return []
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        return []
+    return [printable(name).strip() for name in listed]
 
 
 def _squares(

@@ -121,6 +121,9 @@ class MapReport:
     def to_geodataframe(self) -> gpd.GeoDataFrame:
         """The map's polygons, in its CRS, a row each: class id and name, confidence, hectares.
 
+        For hectares by class take ``classes``: small polygons have the class of their largest neighbour,
+        unless ``min_area_ha`` is 0.
+
         Raises:
             ReadError: the vector file is gone, or cannot be read.
 

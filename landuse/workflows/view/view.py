@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
-from landuse.pipeline.maps.viewable import viewable
+from landuse.pipeline.maps.viewable import folders_of, viewable
 from landuse.pipeline.pages.viewer import data_paths, render_viewer
 from landuse.workflows.view.server import Site, listening
 
@@ -30,15 +30,18 @@ class ViewRequest:
     """What a user asks to see."""
 
     folders: tuple[Path, ...]
-    """Folders of ``landuse map`` and ``landuse change``, in the order of the page's lists."""
+    """Folders of ``landuse map`` and ``landuse change``, in the order of the page's lists. Of joined maps of
+    several UTM zones the maps of the zones are shown."""
     port: int = 0
     """To listen on; 0 takes a free one."""
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.folders) <= MOST_FOLDERS:
-            raise UsageError(
-                f"{len(self.folders)} folders are given; the page shows 1 to {MOST_FOLDERS}. Give fewer."
-            )
+        _check_count(len(self.folders), "are given")
+
+
+def _check_count(count: int, told: str) -> None:
+    if not 1 <= count <= MOST_FOLDERS:
+        raise UsageError(f"{count} folders {told}; the page shows 1 to {MOST_FOLDERS}. Give fewer.")
 
 
 class _Sites:
@@ -84,14 +87,16 @@ def served(request: ViewRequest) -> Iterator[Serving]:
     """Listen on the loopback with the page of some folders.
 
     Raises:
-        UsageError: a folder holds nothing that can be shown.
+        UsageError: a folder holds nothing that can be shown, or they hold the maps of too many zones.
         OutputError: the port cannot be had.
 
     Example:
         >>> with served(ViewRequest(folders=(Path("map"),))) as serving:  # doctest: +SKIP
         ...     print(serving.address)
     """
-    with listening(_Sites(request.folders), request.port) as serving:
+    folders = tuple(folder for path in request.folders for folder in folders_of(path))
+    _check_count(len(folders), "are given, counting those of the zones in joined maps")
+    with listening(_Sites(folders), request.port) as serving:
         yield serving
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from landuse.classes import LAND_COVER, LAND_COVER_NAMES, LAND_USE_NAMES, USES_OF_COVERS, legend
+from landuse.contract import check_class_names
 from landuse.errors import UsageError
 from landuse.legends.legend import (
     BUILT_IN,
@@ -147,6 +148,8 @@ def test_classes_without_a_colour_get_different_ones(tmp_path):
         ("class,new,colour\nDark,Night,red\n", "'red' is no colour"),
         ("class,new,colour\nDark,Night,#112233\nBright,Night,#000000\n", "A class has one colour"),
         ("class,new\nDark,../night\n", "is no name"),
+        ("class,new\nDark,../night\nBright,<day>\n", "csv: '../night', '<day>' are no names"),
+        ("class,new\n" + "".join(f"{i},<{i}\n" for i in range(7)), "'<4' and 2 more are no names"),
         ("class,new\nDark,\x1b[31mNight\n", "is no name"),
         ("class,new\nDark,Night\nBright,NIGHT\n", "in two ways"),
         ('class,new\n"Dark,Night\n', "is no CSV"),
@@ -195,3 +198,18 @@ def test_a_class_that_is_missing_unknown_or_alone_is_told(tmp_path):
     check_known(load_legend("ipcc"), ("Forest",), "m")
     with pytest.raises(UsageError, match="makes one class, Day"):
         merged_classes(own, ("Bright", "Glaring"), "m")
+
+
+@pytest.mark.parametrize("letter", [chr(code) for code in range(32, 127)])
+def test_a_legend_s_names_are_those_that_a_model_s_classes_may_have(tmp_path, letter):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"classes": [{"name": f"A{letter}b", "of": ["Dark"]}]}), "utf-8")
+
+    def refused(check, *arguments):
+        try:
+            check(*arguments)
+        except (ValueError, UsageError):
+            return True
+        return False
+
+    assert refused(load_legend, str(path)) == refused(check_class_names, [f"A{letter}b"])

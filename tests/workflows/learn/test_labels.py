@@ -87,8 +87,15 @@ def test_pixels_in_shapes_of_different_classes_are_left_out_and_told(world, capl
         ({"class": float("nan")}, "has no label: column 'class' is empty or NaN"),
         ({"class": "  "}, "has no label"),
         ({"class": "wheat"}, "has the class 'wheat' alone, and a model tells classes apart"),
-        ({"class": ["a/b", "c"] * 3}, "has a label that no class can have: class 'a/b' is no name"),
-        ({"class": ["<script>", "c"] * 3}, "no class can have"),
+        ({"class": ["<script>", "c"] * 3}, "has labels that no class can have: class '<script>' is no name"),
+        (
+            {"class": ["a\x1bb", "../c", "d;e", "f", "Wald/Forst", "Acker: Mais"]},
+            "no class can have: classes '../c', 'a?b', 'd;e' are no names: 1 to 80 letters",
+        ),
+        (
+            {"class": ["<1", "<2", "<3", "<4", "<5", "<6"]},
+            "'<1', '<2', '<3', '<4', '<5' and 1 more are no names",
+        ),
     ],
 )
 def test_labels_that_teach_nothing_are_refused_in_one_message(world, tmp_path, change, said):
@@ -224,6 +231,18 @@ def test_a_raster_of_labels_is_sampled_and_its_faults_are_told(world, tmp_path):
         place_raster(many, ZONE, extent, per_class=50, seed=0)
     with pytest.raises(UsageError, match="1 bands of float32; a raster of labels has one of whole numbers"):
         read_labels(world.write_raster(tmp_path / "f.tif", ids.astype(np.float32)), None, None)
+
+
+def test_names_that_no_class_can_have_are_told_before_the_imagery_is_looked_at(world, tmp_path):
+    path = world.write_raster(tmp_path / "ids.tif", world.truth.astype(np.uint8) + 1)
+    for names in (["", "<b>", "c", "d"], ["", "Wald/Forst", "Acker: Mais", "c"]):
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(classes=json.dumps(names))
+        if "<b>" in names:
+            with pytest.raises(UsageError, match=r"tag classes, has labels .*: class '<b>' is no name"):
+                learn(world, path, tmp_path, column=None, source=tmp_path / "none.json")
+        else:
+            assert learn(world, path, tmp_path, column=None).classes == ("Acker: Mais", "Wald/Forst", "c")
 
 
 def test_a_raster_in_another_crs_says_the_same_of_a_place(world, tmp_path):

@@ -5,6 +5,7 @@ Oracles: the kinds of the fields that the scene was made of; scikit-learn's regr
 
 import json
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import geopandas as gpd
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 import landuse
 from landuse.model.checkpoint import contract_from_dict, load_contract, load_pixel_checkpoint
 from landuse.model.predict_pixels import PixelPredictor
+from landuse.pipeline.maps.viewable import viewable
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.workflows.learn.labels import place_shapes
@@ -115,6 +117,59 @@ def test_the_model_maps_like_any_other_from_the_command_line_and_from_python(wor
     # Classes of one's own are smoothed too, and say nothing of the cover.
     smooth = landuse.map(source=world.source, model=model, date="2024-06-01", smooth=0.5)
     np.testing.assert_array_equal(smooth["cover"].values, held["cover"].values)
+
+
+def test_names_of_legends_with_slashes_and_colons_go_through_every_command(world, tmp_path):
+    """Oracles: GDAL and OGR, which read the names; the names of all files that are written."""
+    own = {"bright": "Siedlung: Dorf/Weiler", "dark": "Wald/Forst", "green": "Acker: Mais"}
+    fields = world.fields()
+    fields["class"] = fields["class"].map(own)
+    model = tmp_path / "own.safetensors"
+    landuse.learn(labels=fields, column="class", source=world.source, model=world.model, out=model)
+    for day in ("01", "11"):
+        done = run(
+            "map", "--source", world.source, "--model", model, "--out", tmp_path / day, "--cells",
+            "--date", f"2024-06-{day}", "--probabilities", "--smooth", "0.1,Acker: Mais=0.2",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    folder = tmp_path / "01"
+    names = ["Acker: Mais", "Siedlung: Dorf/Weiler", "Wald/Forst"]
+    with rasterio.open(folder / "landuse.tif") as file:
+        assert json.loads(file.tags()["classes"]) == names
+    with rasterio.open(folder / "probabilities.tif") as file:
+        assert list(file.descriptions) == names
+    categories = ElementTree.parse(folder / "landuse.tif.aux.xml").iter("Category")
+    assert [entry.text for entry in categories][:3] == names
+    for layer in ("landuse", "summary", "cells"):
+        assert set(gpd.read_file(folder / "landuse.gpkg", layer=layer)["class_name"].dropna()) == set(names)
+    for document in ("item.json", "model.json"):
+        assert stac_errors(json.loads((folder / document).read_text("utf-8"))) == []
+    with landuse.open_map(folder) as opened:
+        told = opened["class"].attrs["flag_meanings"].split()
+        assert told == ["Acker__Mais", "Siedlung__Dorf_Weiler", "Wald_Forst"]
+        assert list(opened["class_name"].values) == names
+    assert [entry.title for entry in viewable(folder).first.legend] == names
+    done = run("change", folder, tmp_path / "11", "--out", tmp_path / "change")
+    assert done.code == 0, done.err
+    viewable(tmp_path / "change")
+    crosswalk = tmp_path / "legend.csv"
+    crosswalk.write_text("class,new\n" + "".join(f"{name},Land: {name}\n" for name in names), "utf-8")
+    for more in ((), ("--crosswalk", crosswalk)):
+        done = run("compare", folder, tmp_path / "11", "--out", tmp_path / "compared", "--overwrite", *more)
+        assert done.code == 0, done.err
+    points = tmp_path / "points.gpkg"
+    assert run("sample", folder, "--n", "30", "--min-per-class", "5", "--out", points).code == 0
+    frame = gpd.read_file(points, layer="samples")
+    kinds = [own[kind] for kind in KINDS]
+    frame["reference"] = [
+        kinds[world.truth[int((TOP - at.y) // 10), int((at.x - LEFT) // 10)]] for at in frame.geometry
+    ]
+    frame.to_file(points, layer="samples", driver="GPKG")
+    done = run("area", folder, "--samples", points, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["overall_accuracy"]["value"] > 0.9
+    written = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
+    assert not [path for path in written if any(word in path for word in ("Acker", "Mais", "Wald", "Dorf"))]
 
 
 def test_maps_of_two_dates_are_compared_and_areas_estimated(world, learned, tmp_path):

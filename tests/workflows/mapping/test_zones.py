@@ -23,6 +23,7 @@ from rasterio.warp import transform_bounds
 import landuse
 from landuse.errors import BusyError, IncompleteError, NothingFoundError, ReadError, UsageError
 from landuse.pipeline.maps.open import counted_map
+from landuse.pipeline.maps.viewable import folders_of, viewable
 from landuse.pipeline.search.area import Area, parse_bbox
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.geopackage import convert_layers
@@ -278,6 +279,13 @@ def test_the_maps_of_all_zones_open_as_one_dataset(joined, place):
             for name in ("class", "cover", "confidence", "status"):
                 shown = whole[name].sel(x=own.x, y=own.y, method="nearest").where(own["class"] != 255)
                 np.testing.assert_array_equal(shown, own[name].where(own["class"] != 255))
+
+
+def test_a_page_of_joined_maps_shows_those_of_the_zones(joined):
+    report = joined["inland"]
+    found = [viewable(folder) for folder in folders_of(report.out)]
+    assert [entry.path.name for entry in found] == [zone.folder for zone in report.zones]
+    assert {(entry.zone, entry.is_north) for entry in found} == {(32, True), (33, True)}
 
 
 def test_joined_maps_that_lead_elsewhere_or_lie_elsewhere_are_refused(joined, tmp_path):

@@ -1,5 +1,7 @@
 """The command as its user starts and ends it. Oracles: urllib, the exit code, the port that is free again."""
 
+import json
+import re
 import shutil
 import signal
 import socket
@@ -61,6 +63,45 @@ def test_what_cannot_be_shown_is_told_before_anything_is_served(run, tmp_path, m
     assert (told.code, "--port 70000 is no port" in told.err) == (2, True)
     with pytest.raises(UsageError, match=f"the page shows 1 to {MOST_FOLDERS}"):
         ViewRequest(folders=(map_folder,) * (MOST_FOLDERS + 1))
+
+
+def test_joined_maps_are_shown_zone_by_zone_as_if_these_were_given(map_folder, tmp_path):
+    zones = ["zone-33N", "zone-32N"]
+    for name in ("june", "july"):
+        folder = tmp_path / name
+        for zone in zones:
+            shutil.copytree(map_folder, folder / zone)
+        (folder / "run.json").write_text(json.dumps({"zones": [{"folder": zone} for zone in zones]}))
+
+    def titles_and_rasters(*given):
+        with served(ViewRequest(folders=given)) as serving:
+            thread = threading.Thread(target=serving.run, daemon=True)
+            thread.start()
+            try:
+                page = answer(serving.address)[1].decode()
+                raster = answer(f"{serving.address}data/3/landuse.tif")[1]
+            finally:
+                serving.stop()
+                thread.join(timeout=60)
+        return re.findall(r'"title": ?"([^"]*zone-[^"]*)"', page), raster
+
+    found = titles_and_rasters(tmp_path / "june", tmp_path / "july")
+    assert found[0] == ["june zone-33N", "june zone-32N", "july zone-33N", "july zone-32N"]
+    assert found[1] == (map_folder / "landuse.tif").read_bytes()
+    each = [tmp_path / name / zone for name in ("june", "july") for zone in zones]
+    assert titles_and_rasters(*each) == found
+
+
+def test_zones_count_as_folders(tmp_path):
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    zones = [{"folder": f"zone-{number:02}N"} for number in range(1, MOST_FOLDERS + 2)]
+    (folder / "run.json").write_text(json.dumps({"zones": zones}))
+    with (
+        pytest.raises(UsageError, match=f"{MOST_FOLDERS + 1} folders are given, counting those of the zones"),
+        served(ViewRequest(folders=(folder,))),
+    ):
+        pass
 
 
 def test_no_browser_is_opened_without_a_display(monkeypatch):

@@ -188,6 +188,9 @@ class ZonesReport:
     def to_geodataframe(self) -> gpd.GeoDataFrame:
         """The polygons of all zones, in the joined CRS, a row each: zone, class, confidence, hectares.
 
+        For hectares by class take ``classes``: small polygons have the class of their largest neighbour,
+        unless ``min_area_ha`` is 0.
+
         Raises:
             ReadError: the vector file is gone, or cannot be read.
 

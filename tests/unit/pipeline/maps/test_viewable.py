@@ -9,7 +9,7 @@ import rasterio
 
 from landuse.classes import LAND_USE
 from landuse.errors import UsageError
-from landuse.pipeline.maps.viewable import viewable
+from landuse.pipeline.maps.viewable import folders_of, viewable
 from tests.view_folders import LEFT_M, TOP_M, write_change, write_map
 
 
@@ -119,3 +119,40 @@ def test_words_of_a_raster_cannot_steer_a_terminal(tmp_path):
     found = viewable(tmp_path / "map").first
     assert found.legend[0].title == "Fo?[31mrest"
     assert found.tags["TIFFTAG_COPYRIGHT"] == "a?b"
+
+
+def joined(folder, zones):
+    """A folder of joined maps as far as it is looked at."""
+    folder.mkdir()
+    (folder / "landuse.vrt").write_text("<VRTDataset/>")
+    (folder / "run.json").write_text(json.dumps({"zones": [{"folder": zone} for zone in zones]}))
+    return folder
+
+
+def test_of_joined_maps_those_of_the_zones_are_looked_at(folders, tmp_path):
+    folder = joined(tmp_path / "austria", ["zone-33N", "zone-32N"])
+    zones = (folder / "zone-33N", folder / "zone-32N")
+    assert folders_of(folder) == folders_of(folder / "landuse.vrt") == zones
+    for single in (folders / "map", folders / "map" / "landuse.tif", folders / "change", folder / "zone-33N"):
+        assert folders_of(single) == (single,)
+    (folder / "run.json").unlink()  # not finished
+    with pytest.raises(UsageError, match=r"neither a landuse\.tif"):
+        viewable(*folders_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        (
+            '{"zones": [{"folder": "zone-33N"}, {"folder": "../other"}]}',
+            r"names the zone's folder '\.\./other'",
+        ),
+        ('{"zones": [{}]}', "names the zone's folder ''"),
+        ('{"zones": [', "cannot be read as the report of a map"),
+    ],
+)
+def test_joined_maps_that_lead_elsewhere_are_not_looked_at(tmp_path, report, told):
+    folder = joined(tmp_path / "austria", ["zone-33N"])
+    (folder / "run.json").write_text(report)
+    with pytest.raises(UsageError, match=told):
+        folders_of(folder)
