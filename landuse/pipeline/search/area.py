@@ -146,7 +146,7 @@ class DateRange:
 
 
 def parse_bbox(text: str) -> Area:
-    """``"W,S,E,N"`` in degrees, separated by commas or spaces, to an area that is not clipped.
+    """``"W,S,E,N"`` in degrees, separated by commas or spaces, to an area to clip to.
 
     Raises:
         UsageError: On anything else than four numbers that bound a piece of the UTM grid.
@@ -180,7 +180,7 @@ def parse_bbox(text: str) -> Area:
         raise UsageError(
             f"--bbox {text!r} has west {west:g} beyond east {east:g}; they are swapped. Give {_BBOX_FORM}."
         )
-    return Area(geometry=box, clip=False, name="bbox")
+    return Area(geometry=box, clip=True, name="bbox")
 
 
 def read_aoi(path: Path, layer: str | None = None) -> Area:

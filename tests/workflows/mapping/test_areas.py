@@ -7,6 +7,7 @@ import rasterio
 import shapely
 
 from landuse.pipeline.maps.open import counted_map
+from landuse.pipeline.maps.sampling import SampleDesign
 from landuse.pipeline.search.area import area_of_shapes, parse_bbox
 from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.accuracy import assess_map, draw_sample
@@ -97,6 +98,28 @@ def test_a_cell_counts_as_far_as_it_lies_inside_the_area_and_the_imagery(tmp_pat
     assert {i: area for i, area in enumerate(counted.area_ha) if area} == pytest.approx(expected, rel=2e-4)
 
 
+def test_beyond_a_box_no_cell_has_a_class_and_no_point_is_drawn(tmp_path):
+    """A box in degrees leaves corners of its grid free, above all far from the middle of a zone."""
+    land = red_raster(tmp_path / "far.tif", np.full((300, 300), 800, np.uint16), left=780_000)
+    far = catalog_of(tmp_path, land)
+    inner = in_degrees(shapely.box(780_500, TOP - 2_500, 782_500, TOP - 500))
+    area = parse_bbox(",".join(f"{edge:.9f}" for edge in inner.total_bounds))
+    map_area(request(tmp_path, far, area=area), RedPixels())
+    outline = gpd.GeoSeries([shapely.segmentize(area.geometry, 1e-4)], crs=4326).to_crs(32633).iloc[0]
+    with rasterio.open(tmp_path / "map/landuse.tif") as file:
+        rows, cols = np.indices(file.shape)
+        lefts, tops = file.transform.c + 10 * cols, file.transform.f - 10 * rows
+        classes = file.read(1)
+    cells = shapely.box(lefts, tops - 10, lefts + 10, tops)
+    beyond = shapely.distance(cells, outline) > 1
+    assert beyond.sum() > 1_000
+    assert (classes[beyond] == 255).all()
+    assert (classes[shapely.area(shapely.intersection(cells, outline)) > 1] != 255).all()
+    draw_sample(tmp_path / "map", SampleDesign(total=300), tmp_path / "points.gpkg", seed=1, overwrite=False)
+    points = gpd.read_file(tmp_path / "points.gpkg").to_crs(32633)
+    assert outline.buffer(8).covers(points.geometry).all()
+
+
 def test_whole_cells_are_left_whole_where_that_is_asked_for(tmp_path, source):
     classifier, options = MODELS["patches"]
     vectors = VectorOptions(whole_cells=True)
@@ -124,7 +147,6 @@ def test_blocks_of_two_sizes_count_the_same_land(tmp_path, source):
 def test_labels_weigh_the_classes_by_the_land_that_the_map_counts(tmp_path, source):
     classifier, options = MODELS["pixels of 40 m"]
     report = map_area(request(tmp_path, source, area=asked_area(FIELDS), **options), classifier)
-    from landuse.pipeline.maps.sampling import SampleDesign
 
     points = tmp_path / "points.gpkg"
     draw_sample(report.out, SampleDesign(per_class=5), points, seed=0, overwrite=False)
