@@ -116,7 +116,7 @@ def test_beyond_a_box_no_cell_has_a_class_and_no_point_is_drawn(tmp_path):
     assert (classes[beyond] == 255).all()
     assert (classes[shapely.area(shapely.intersection(cells, outline)) > 1] != 255).all()
     draw_sample(tmp_path / "map", SampleDesign(total=300), tmp_path / "points.gpkg", seed=1, overwrite=False)
-    points = gpd.read_file(tmp_path / "points.gpkg").to_crs(32633)
+    points = gpd.read_file(tmp_path / "points.gpkg", layer="samples").to_crs(32633)
     assert outline.buffer(8).covers(points.geometry).all()
 
 
