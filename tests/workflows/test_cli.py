@@ -616,7 +616,7 @@ def test_three_bands_without_infrared_are_enough_for_a_real_scene(run, data_dir,
         outs.append(tmp_path / f"map-{name}")
         assert run("map", "--source", source, "--out", outs[-1], "--bbox", bbox).code == 0
     np.testing.assert_array_equal(classes(outs[0]), classes(outs[1]))
-    assert (classes(outs[0]) != 255).all()
+    assert (classes(outs[0]) != 255).mean() > 0.9  # of the corners the box leaves some free
 
 
 @pytest.mark.slow

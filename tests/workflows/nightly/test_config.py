@@ -82,7 +82,7 @@ def test_defaults(tmp_path):
     (area,) = config.areas
     assert area.name == "north"
     assert area.place().bbox == pytest.approx((13.10, 48.27, 13.18, 48.31))
-    assert not area.place().clip
+    assert area.place().clip
     assert (area.source, area.model) == (("planetary-computer",), MAP_MODEL)
     assert (area.stride_px, area.composite, area.max_cloud, area.min_valid) == (None, "best", 40, 10)
     assert (area.window_days, area.look_back_days, area.max_age_days) == (1, 45, None)

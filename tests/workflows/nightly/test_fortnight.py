@@ -20,6 +20,7 @@ import pytest
 import rasterio
 from starlette.responses import PlainTextResponse
 
+from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.nightly.config import load_config
 from landuse.workflows.nightly.published import damage
@@ -362,7 +363,9 @@ def test_the_change_layers_follow_the_land(fortnight, area):
             round((edge - corner) / 160) for edge, corner in ((grid.c, 512_000), (-grid.f, -5_310_080))
         )
         inside = moved[row : row + codes.shape[0], col : col + codes.shape[1]]
-        np.testing.assert_array_equal(codes != 0, inside)
+        compared = codes != NODATA_ID  # of the grid's corners the box leaves some free
+        assert compared.sum() >= 30
+        np.testing.assert_array_equal(codes[compared] != 0, inside[compared])
         assert inside.any() == (area == "valley" and after == BUILT_ON)
 
 
