@@ -244,7 +244,7 @@ def test_points_of_single_woods_and_fields_are_as_right_as_the_documentation_say
         "water": 13,
         "pasture": 20,
     }
-    assert np.mean([np.mean(right) for right in found.values()]) == pytest.approx(0.78, abs=0.03)
+    assert np.mean([np.mean(right) for right in found.values()]) == pytest.approx(0.80, abs=0.03)
     assert sum(found["forest"]) >= 24
     assert sum(found["water"]) >= 12
 
