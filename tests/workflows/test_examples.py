@@ -653,7 +653,8 @@ def test_notebook(tmp_path):
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     (share,) = re.findall(r"agree with the truth \(([\d.]+) %\)", code[-1].outputs[0].text)
-    assert float(share) > 70  # of single pixels, in a landscape that is hard on purpose
+    # Of single pixels, in a landscape that is hard on purpose: what docs/figures.md says of June.
+    assert float(share) == pytest.approx(67.8, abs=1)
 
 
 @pytest.mark.slow
