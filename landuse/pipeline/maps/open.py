@@ -186,7 +186,8 @@ def raster_of(path: Path, name: str = "landuse") -> Path:
     return joined if joined.exists() and not (path / f"{name}.tif").exists() else path / f"{name}.tif"
 
 
-_ZONE_FOLDER = re.compile(r"zone-\d\d[NS]")
+ZONE_FOLDER = re.compile(r"zone-\d\d[NS]")
+"""What the folder of a zone's map in a joined map is called."""
 
 
 def zone_folders(report: Json) -> list[str]:
@@ -200,7 +201,7 @@ def zone_folders(report: Json) -> list[str]:
     """
     names = [text(mapping(entry).get("folder")) for entry in sequence(report.get("zones"))]
     for name in names:
-        if not _ZONE_FOLDER.fullmatch(name):
+        if not ZONE_FOLDER.fullmatch(name):
             raise ValueError(f"its run.json names the zone's folder {printable(name)[:80]!r}, not zone-33N")
     return names
 

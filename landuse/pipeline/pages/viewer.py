@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from landuse.pipeline.cells import NO_CLASS, NODATA_ID, SHARE_STEPS
 from landuse.pipeline.maps.moved_probability import UNCHANGED_CODE
+from landuse.pipeline.maps.open import ZONE_FOLDER
 from landuse.pipeline.pages.page import LEAFLET, asset, digests, json_for_html
 from landuse.redact import printable
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 STYLES = (f"{LEAFLET}/leaflet.css", "page.css", "view.css")
 SCRIPTS = (f"{LEAFLET}/leaflet.js", "utm.js", "panel.js", "drawing.js", "cog.js", "view.js")
 """In the order in which they need each other."""
-
-_ZONE = re.compile(r"zone-\d\d[NS]")
-"""What the folder of a zone's map is called."""
 
 
 def data_paths(folders: Sequence[Viewable]) -> dict[str, Path]:
@@ -138,7 +136,7 @@ def _titles(folders: Sequence[Viewable]) -> list[tuple[str, str]]:
     for folder in folders:
         path = folder.path.resolve()
         name = printable(path.name)[:60] or "map"
-        if _ZONE.fullmatch(name):  # of joined maps, several of which may be shown
+        if ZONE_FOLDER.fullmatch(name):  # of joined maps, several of which may be shown
             name = f"{printable(path.parent.name)[:50]} {name}".strip()
         key = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
         number = 1
