@@ -167,11 +167,15 @@ def _read_warped(
     if not fills:  # classes, of which no value is said to mean nothing
         with WarpedVRT(source, add_alpha=True, **grid) as warped:
             return warped.read(asset.index), warped.read(warped.count) > 0
-    # GDAL keeps one value out of the kernel: of several, the one that the file is tagged with.
-    fill = tagged if tagged is not None else fills[0]
-    with WarpedVRT(source, src_nodata=fill, nodata=fill, **grid) as warped:
-        stored = warped.read(asset.index)
-        return stored, valid_pixels(stored, asset, tagged)
+    held = _held(asset.nodata, np.dtype(source.dtypes[asset.index - 1]))
+    differ = held is not None and tagged is not None and held != tagged
+    layers = []
+    for fill in fills[: 2 if differ else 1]:  # GDAL keeps one value at a time out of the kernel
+        with WarpedVRT(source, src_nodata=fill, nodata=fill, **grid) as warped:
+            layers.append(warped.read(asset.index))
+    stored = layers[0]
+    agree = stored == layers[-1]  # else a value that means nothing was mixed in
+    return stored, valid_pixels(stored, asset, tagged) & agree
 
 
 def _pixels_per_source_pixel(source: DatasetReader, geobox: GeoBox) -> tuple[float, float]:

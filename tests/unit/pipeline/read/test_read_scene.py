@@ -177,7 +177,6 @@ def test_zero_is_never_data_in_16_bit_reflectance(tmp_path):
         ("uint16", 0, None, np.nan),
         ("int32", 0, None, None),
         ("int16", -9999, -9999, None),
-        ("int16", -9999, -9999, 0),
         ("float32", np.nan, None, None),
         ("float32", -9999, -9999, None),
         ("float32", -1, None, -1),
@@ -196,6 +195,19 @@ def test_fill_is_no_data_on_the_lattice_and_off_it(tmp_path, dtype, fill, tagged
     assert not seen[:, :12].any()
     assert seen[:, 12 + edge : 30].all()
     np.testing.assert_array_equal(block.dn.values[0][seen], 2500)  # nothing of the fill is mixed in
+
+
+@pytest.mark.parametrize("off_lattice_m", [0, 5])
+@pytest.mark.parametrize(("dtype", "tagged", "stated"), [("int16", -9999, 0), ("uint16", 65_535, 0)])
+def test_of_two_kinds_of_fill_neither_is_mixed_in(tmp_path, dtype, tagged, stated, off_lattice_m):
+    values = np.full((30, 30), 2500, dtype)
+    values[:, :8], values[:, 22:] = 0, tagged
+    transform = Affine(10, 0, 500_000 + off_lattice_m, 0, -10, 5_300_000)
+    href = write(tmp_path / "B04.tif", values, transform, nodata=tagged)
+    asset = BandAsset(band="B04", href=href, nodata=stated)
+    block = read(scene_of(asset), ("B04",), geobox(500_000, 5_300_000, 30, 30))
+    assert block.observed.values[:, 11:20].all()
+    np.testing.assert_array_equal(block.dn.values[0][block.observed.values], 2500)
 
 
 @pytest.mark.parametrize("how", ["mask", "alpha"])
