@@ -49,8 +49,8 @@ PIXEL_NETWORK = "balanced-pixel"
 OPTIONS_OF_PATCHES = (
     "bands", "epochs", "batch_size", "peak_rate", "warmup_epochs", "weight_decay", "decay_fusion",
     "class_balance", "cutmix", "cutmix_until", "brightness", "atmosphere", "group_dropout", "early_crop_px",
-    "compile_", "val_every", "optimizer", "restart_epochs", "teacher", "teacher_share", "unlabelled",
-    "unlabelled_level", "unlabelled_ratio",
+    "compile_", "val_every", "optimizer", "restart_epochs", "unlabelled", "unlabelled_level",
+    "unlabelled_ratio",
 )  # fmt: skip
 """Parameters of ``train_command`` that have no meaning where pixels are classified."""
 
@@ -455,6 +455,7 @@ def train_command(
         )
     from landuse.workflows.training.train import patch_source
 
+    teachers = () if teacher is None else tuple(name.strip() for name in teacher.split(","))
     if network == PIXEL_NETWORK:
         _refuse(
             context,
@@ -472,8 +473,11 @@ def train_command(
             out=out,
             name=name or network,
             init=init,
+            teachers=teachers,
             device=device,
-            config=PixelTrainConfig.from_settings(settings or (), seed=seed, precision=precision),
+            config=PixelTrainConfig.from_settings(
+                settings or (), seed=seed, precision=precision, teacher_share=teacher_share
+            ),
         )
         with pixel_training_progress(quiet=quiet) as on_pixel_step:
             weights = train_pixel_model(pixel_request, on_pixel_step)
@@ -499,7 +503,7 @@ def train_command(
         bands=bands,
         name=name or f"{network}-{bands}",
         init=init,
-        teachers=() if teacher is None else tuple(name.strip() for name in teacher.split(",")),
+        teachers=teachers,
         unlabelled=further,
         device=device,
         fits_batch=batch_size is None,

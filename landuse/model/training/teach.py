@@ -47,6 +47,16 @@ class Lessons:
             raise ValueError(f"{counts[1]} answers for {counts[0]} unlabelled patches")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PixelLessons:
+    """What teachers say of the use of the patches that a network of pixels learns from."""
+
+    patches: Tensor
+    """(N, uses) probabilities, for each labelled patch."""
+    sets: tuple[Tensor, ...] = ()
+    """(M, uses) probabilities, for each patch of each set with pixel labels."""
+
+
 def check_teacher(path: Path, classes: tuple[str, ...], level: str, side_px: int) -> ModelContract:
     """The contract of a teacher that can be asked about patches.
 

@@ -19,13 +19,14 @@ from landuse.model.training.datasets import class_names, load_patches
 from landuse.model.training.pixels.measure import cover_reliability
 from landuse.model.training.pixels.sources import read_pixel_patches
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED, train_pixels
+from landuse.model.training.teach import PixelLessons, answers_of, check_teacher
 from landuse.workflows.training.train import keep_split, split_files, split_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from landuse.model.training.datasets import PatchSource
+    from landuse.model.training.datasets import LabelledPatches, Patches, PatchSource
     from landuse.model.training.pixels.config import PixelTrainConfig
     from landuse.model.training.pixels.measure import Reliability
     from landuse.model.training.pixels.sources import PixelPatches
@@ -58,6 +59,8 @@ class PixelTrainRequest:
     """The model's name in its contract."""
     init: str | None = None
     """Shipped model or checkpoint of such a network to start from instead of from scratch."""
+    teachers: tuple[str, ...] = ()
+    """Shipped models or checkpoints of patches whose answers are learned from too."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``."""
 
@@ -116,15 +119,22 @@ def train_pixel_model(
         if losses.exists():  # the first state may be saved before the first losses are told
             draw_losses(losses, request.out / "curves.png")
 
+    train_patches = load_patches(request.data, kept, REQUIRED)
+    lessons = None
+    if request.teachers:
+        teachers = tuple(model_path(teacher) for teacher in request.teachers)
+        config = replace(config, teacher_sha256=tuple(file_sha256(path) for path in teachers))
+        lessons = _lessons(request, teachers, kept, train_patches, [train for train, _ in parts])
     weights = train_pixels(
         config,
-        load_patches(request.data, kept, REQUIRED),
+        train_patches,
         load_patches(request.data, val_names, REQUIRED),
         [train for train, _ in parts],
         [val for _, val in parts],
         request.out,
         name=request.name,
         init=init,
+        lessons=lessons,
         device=request.device,
         on_step=stepped,
         on_saved=saved,
@@ -132,6 +142,44 @@ def train_pixel_model(
     if split_files(request.data.root, request.split) is None:
         keep_split(request.out, train_names, val_names)
     return weights
+
+
+def _lessons(
+    request: PixelTrainRequest,
+    teachers: tuple[Path, ...],
+    names: Sequence[str],
+    patches: LabelledPatches,
+    sets: Sequence[PixelPatches],
+) -> PixelLessons:
+    """What the teachers say of the training patches, and of those with pixel labels.
+
+    Raises:
+        UsageError: patches cannot be read, or lack a band that a teacher reads.
+        ModelError: a teacher cannot be asked, see ``check_teacher``.
+    """
+    side = int(patches.images.shape[2])
+    for path in teachers:
+        for folder, level, held in (
+            (None, patches.level, None),
+            *((folder, each.level, each.bands) for folder, each in zip(request.pixels, sets, strict=True)),
+        ):
+            contract = check_teacher(path, patches.classes, level, side)
+            missing = [] if held is None else [band for band in contract.bands if band not in held]
+            if missing:
+                raise UsageError(
+                    f"--pixels {folder} does not hold {', '.join(missing)}, which --teacher {contract.name} "
+                    "reads. Give patches that have them, or another teacher."
+                )
+
+    def labelled(bands: tuple[str, ...]) -> Patches:
+        if set(bands) <= set(patches.bands):
+            return patches.of_bands(bands)
+        return load_patches(request.data, names, bands)
+
+    return PixelLessons(
+        patches=answers_of(teachers, labelled, request.device),
+        sets=tuple(answers_of(teachers, each.whole().of_bands, request.device) for each in sets),
+    )
 
 
 def evaluate_pixels(model: str, folders: Sequence[Path], device: str = "auto") -> dict[str, Reliability]:

@@ -12,13 +12,15 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES
 from landuse.errors import UsageError
-from landuse.model.checkpoint import load_pixel_checkpoint
+from landuse.model.checkpoint import load_pixel_checkpoint, model_path
 from landuse.model.normalize import path_dn
 from landuse.model.pixel_network import PixelNetConfig
+from landuse.model.predict import file_sha256
 from landuse.model.predict_pixels import PixelPredictor
 from landuse.model.training.pixels.batches import Batches
 from landuse.model.training.pixels.config import PixelTrainConfig
@@ -101,6 +103,9 @@ def model(tmp_path_factory):
     return save_pixel_model(tmp_path_factory.mktemp("model") / "pixel.safetensors")
 
 
+TRAIN = ("train", "--network", "balanced-pixel")
+
+
 def test_training_prints_one_path_and_leaves_what_it_says(run, tiffs, split, pixels, tmp_path):
     out = tmp_path / "run"
     options = ("train", "--network", "balanced-pixel", "--data", tiffs, "--split", split, "--out", out)
@@ -135,6 +140,23 @@ def test_levelled_gradients_are_logged_each_step(run, monkeypatch, tiffs, split,
         for kind, names in (("task", ("use", "cover")), ("branch", ("visible", "infrared"))):
             lengths = [step[f"{kind}_norm"][name] * step[f"{kind}_weight"][name] for name in names]
             assert lengths[0] == pytest.approx(lengths[1])
+
+
+def test_a_teacher_is_asked_of_patches_and_of_pixels(run, monkeypatch, tiffs, split, pixels, tmp_path):
+    """The teacher of red, green and blue sees patches of five bands; one of 12 bands cannot."""
+    monkeypatch.setattr("landuse.model.training.pixels.train.balanced_pixel", narrow)
+    options = (*TRAIN, "--data", tiffs, "--split", split, "--pixels", pixels, *SMALL)
+    shown = run(*options, "--teacher", "balanced-fast-no-b10", "--out", tmp_path / "refused")
+    assert shown.code == 2
+    assert f"--pixels {pixels} does not hold B01, " in shown.error
+    out = tmp_path / "run"
+    shown = run(*options, "--teacher", "balanced-fast-rgb", "--precision", "fp32", "--out", out)
+    assert shown.code == 0, shown.err
+    told = [json.loads(line)["losses"] for line in (out / "losses.jsonl").read_text().splitlines()]
+    assert {"taught", "taught_conditional", "taught_line"} <= told[-1].keys()
+    with safe_open(out / "state.safetensors", "pt") as state:
+        config = json.loads(state.metadata()["config"])
+    assert config["teacher_sha256"] == [file_sha256(model_path("balanced-fast-rgb"))]
 
 
 def caught(monkeypatch, request):
@@ -215,9 +237,6 @@ def test_what_is_measured_on_is_learned_from_nowhere(monkeypatch, caplog, tiffs,
     assert "2 patches of --split are measured on in --pixels" in caplog.text
 
 
-TRAIN = ("train", "--network", "balanced-pixel")
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -231,6 +250,10 @@ TRAIN = ("train", "--network", "balanced-pixel")
         ((*TRAIN, "--seed", "-1"), "--seed -1 must lie in 0..2147483647"),
         ((*TRAIN, "--precision", "fp16"), "--precision 'fp16'"),
         ((*TRAIN, "--device", "tpu"), "--device 'tpu'"),
+        ((*TRAIN, "--teacher", "nonsense"), "No model 'nonsense'"),
+        ((*TRAIN, "--teacher", "balanced-pixel"), "is no model of Sentinel-2 patches with one class each"),
+        ((*TRAIN, "--teacher", "balanced-fast-rgb", "--teacher-share", "2"), "--teacher-share 2.0"),
+        ((*TRAIN, "--set", "teacher_share=2"), "Use --teacher-share"),
         ((*TRAIN, "--init", "nonsense"), "No model 'nonsense'"),
         ((*TRAIN, "--init", "balanced-fast-rgb"), "classifies patches, and pixels are to be classified"),
         ((*TRAIN, "--pixels", "nowhere"), "--pixels nowhere is not a folder"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from landuse.model.training.datasets import LabelledPatches
     from landuse.model.training.pixels.config import PixelTrainConfig
     from landuse.model.training.pixels.sources import PixelPatches
+    from landuse.model.training.teach import PixelLessons
 
 MIXED = 0.5
 """Share of the patches with pixel labels into which a rectangle of another one is laid."""
@@ -59,7 +60,8 @@ class PatchBatch:
     label: Tensor
     """(B,) int64."""
     mixed: Tensor
-    """(B, uses) probabilities, of the images after CutMix."""
+    """(B, uses) probabilities, of the images after CutMix; where there are teachers, their answer and the
+    label together."""
     is_mixed: bool
     """Whether images were mixed; ``plain`` is then not of the same place."""
 
@@ -92,6 +94,8 @@ class PixelBatch:
     """(B, H, W) float32."""
     use: Tensor
     """(B,) int64, -1 where unknown."""
+    answer: Tensor
+    """(B, uses) probabilities, what teachers say of the use; zeros where they say nothing."""
 
 
 class Batches:
@@ -105,13 +109,20 @@ class Batches:
         pixels: Sequence[PixelPatches],
         path_dn: Tensor,
         device: torch.device,
+        lessons: PixelLessons | None = None,
     ) -> None:
         self.config, self.contract, self.device = config, contract, device
         self.path_dn = path_dn.to(device)
         self.patch_level, self.dn_per_count = patches.level, patches.dn_per_count
         self.images, self.labels = patches.images.to(device), patches.labels.to(device)
+        self.targets = _targets(patches, lessons, config.teacher_share).to(device)
+        """(N, uses) probabilities that each patch is to be told by."""
         self.patch_rows = [contract.bands.index(band) for band in patches.bands]
-        self.sets = [_OnDevice(entry, contract, config.balance, device) for entry in pixels]
+        silent = [torch.zeros(len(entry), len(patches.classes)) for entry in pixels]
+        self.sets = [
+            _OnDevice(entry, answers, contract, config.balance, device)
+            for entry, answers in zip(pixels, silent if lessons is None else lessons.sets, strict=True)
+        ]
         sizes = torch.tensor([len(entry) for entry in pixels], dtype=torch.float64).sqrt()
         self.cover_weight = _cover_weights(pixels, config.cover_balance).to(device)
         """(256,) what a pixel of each cover weighs in the loss; 0 of ``UNLABELLED``."""
@@ -126,10 +137,10 @@ class Batches:
     def patch_batch(self, step: int, rng: torch.Generator) -> PatchBatch:
         """Labelled patches of a step."""
         config = self.config
-        dn, label = self._draw_patches(config.patches, rng)
+        dn, rows = self._draw_patches(config.patches, rng)
         dn = augment.random_dihedral(augment.random_shift(dn, 5, rng), rng)
         dn = self._known(bring_to_input(self._all_bands(dn), self.contract, self.patch_level))
-        mixed = F.one_hot(label, len(self.contract.patch_classes)).float()
+        mixed = self.targets[rows]
         mixing = step < 0.8 * config.steps and float(_uniform((), rng)) < config.cutmix
         spoilt = self._spoilt(dn, infrared=False, rng=rng)
         present = self._absent(len(dn))
@@ -139,7 +150,7 @@ class Batches:
         return PatchBatch(
             view=self._view(x, present),
             plain=self._view(standardize(dn, self.contract), present),
-            label=label,
+            label=self.labels[rows],
             mixed=mixed,
             is_mixed=mixing,
         )
@@ -147,7 +158,8 @@ class Batches:
     def mosaic_batch(self, rng: torch.Generator) -> MosaicBatch:
         """Mosaics of a step."""
         count, parts = self.config.mosaics, MOSAIC_PATCHES
-        dn, label = self._draw_patches(count * parts, rng)
+        dn, rows = self._draw_patches(count * parts, rng)
+        label = self.labels[rows]
         dn = augment.random_dihedral(dn, rng)
         side = dn.shape[2]
         region = borders(count, side, parts, rng)
@@ -169,11 +181,12 @@ class Batches:
             for entry, count in zip(self.sets, self.counts, strict=True)
             if count
         ]
-        dn, label, weight, use, present = (torch.cat(values) for values in zip(*parts, strict=True))
+        dn, label, weight, use, answer, present = (torch.cat(values) for values in zip(*parts, strict=True))
         stack = torch.cat([dn, label[:, None], weight[:, None]], 1)
         stack = augment.random_dihedral(stack, rng)
         laid = _laid_over(stack, present, rng)
-        use = torch.where(laid.flatten(1).any(1), torch.full_like(use, -1), use)
+        whole = ~laid.flatten(1).any(1)
+        use = torch.where(whole, use, torch.full_like(use, -1))
         dn, label, weight = stack[:, :-2], stack[:, -2], stack[:, -1]
         shown = present * self._shown(len(dn), rng)
         # Without infrared a flooded field is like a dark wood: nothing would tell them apart.
@@ -188,11 +201,13 @@ class Batches:
             label=label.long(),
             weight=weight,
             use=use,
+            answer=answer * whole[:, None],
         )
 
     def _draw_patches(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """DN of some patches, and which they are."""
         rows = torch.randint(len(self.images), (count,), generator=rng, device=self.device)
-        return self.images[rows].float() * self.dn_per_count, self.labels[rows]
+        return self.images[rows].float() * self.dn_per_count, rows
 
     def _all_bands(self, dn: Tensor) -> Tensor:
         """The patches' bands among the contract's; the others hold zeros."""
@@ -263,11 +278,17 @@ class _OnDevice:
     """A set of patches with pixel labels, on the device, and how often each is drawn."""
 
     def __init__(
-        self, patches: PixelPatches, contract: ModelContract, balance: float, device: torch.device
+        self,
+        patches: PixelPatches,
+        answers: Tensor,
+        contract: ModelContract,
+        balance: float,
+        device: torch.device,
     ) -> None:
         self.level = patches.level
         self.dn, self.label = patches.dn.to(device), patches.label.to(device)
         self.weight, self.use = patches.weight.to(device), patches.use.to(device)
+        self.answers = answers.to(device)
         self.rows = [contract.bands.index(band) for band in patches.bands]
         there = [float(band in patches.bands) for band in contract.optional_bands]
         self.present = torch.tensor(there, device=device)
@@ -282,8 +303,11 @@ class _OnDevice:
 
     def draw(
         self, count: int, contract: ModelContract, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Input DN (B, bands, H, W), label and weight (B, H, W) float, use (B,), present (B, optional)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Input DN, label, weight, use, what teachers say of it, and present bands; see ``PixelBatch``.
+
+        Label and weight are float, and the bands of ``dn`` that are missing hold zeros.
+        """
         rows = torch.multinomial(self.chance, count, replacement=True, generator=rng)
         stored = self.dn[rows].float()
         dn = stored.new_zeros((count, len(contract.bands), *stored.shape[2:]))
@@ -295,7 +319,14 @@ class _OnDevice:
         known = label != UNLABELLED
         weight = self.weight[rows].float() / 255 * known
         label = torch.where(known, label, torch.zeros_like(label))
-        return dn, label, weight, self.use[rows], self.present[None].expand(count, -1)
+        present = self.present[None].expand(count, -1)
+        return dn, label, weight, self.use[rows], self.answers[rows], present
+
+
+def _targets(patches: LabelledPatches, lessons: PixelLessons | None, share: float) -> Tensor:
+    """What each labelled patch is to be told by, (N, uses): its label and, where there are some, answers."""
+    label = F.one_hot(patches.labels, len(patches.classes)).float()
+    return label if lessons is None else torch.lerp(label, lessons.patches, share)
 
 
 def _cover_weights(pixels: Sequence[PixelPatches], balance: float) -> Tensor:

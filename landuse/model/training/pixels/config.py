@@ -18,7 +18,13 @@ MAX_SEED = 2**31 - 1
 GRADIENTS = ("none", "tasks", "branches", "both", "gradnorm")
 """What ``gradients`` may be."""
 
-OWN_OPTIONS = {"seed": "--seed", "precision": "--precision", "init_sha256": "--init"}
+OWN_OPTIONS = {
+    "seed": "--seed",
+    "precision": "--precision",
+    "init_sha256": "--init",
+    "teacher_sha256": "--teacher",
+    "teacher_share": "--teacher-share",
+}
 """Fields that ``--set`` does not set, and the option that does."""
 
 
@@ -91,6 +97,14 @@ class PixelTrainConfig:
     (``"branches"``), ``"both"`` or ``"none"``; ``"gradnorm"`` learns weights of the tasks' losses."""
     gradient_smoothing: float = 0.0
     """How much of the running lengths of the gradients a step keeps; 0 levels each step by itself."""
+    teacher_share: float = 0.5
+    """Where there are teachers: what their answer counts beside the label of a patch, 0 to 1."""
+    taught_use: float = 0.5
+    """Weight of what teachers say of the use of patches with pixel labels."""
+    taught_from: float = 0.8
+    """Least probability of a teacher's answer that also tells the use of such a patch's pixels."""
+    teacher_sha256: tuple[str, ...] = ()
+    """Digests of the teachers' checkpoints."""
     init_sha256: str | None = None
     """Digest of the checkpoint whose weights are started from; None starts from random ones."""
     seed: int = 0
@@ -109,13 +123,15 @@ class PixelTrainConfig:
             raise UsageError(f"--seed {self.seed} must lie in 0..{MAX_SEED}.")
         if self.precision not in ("bf16", "fp32"):
             raise UsageError(f"--precision {self.precision!r} is unknown. Use bf16 or fp32.")
+        if not 0 <= self.teacher_share <= 1:
+            raise UsageError(f"--teacher-share {self.teacher_share} must lie in 0..1.")
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, float) and (not math.isfinite(value) or value < 0):
                 raise UsageError(f"--set {entry.name}={value} must be a number of at least 0.")
         shares = (
             "ema", "label_smoothing", "cutmix", "brightness", "season", "flood", "disagreement", "robust",
-            "agreement_from", "without_infrared", "near_infrared_alone",
+            "agreement_from", "without_infrared", "near_infrared_alone", "taught_from",
         )  # fmt: skip
         for name in shares:
             if getattr(self, name) > 1:
@@ -161,6 +177,7 @@ class PixelTrainConfig:
         seed: int = 0,
         precision: str = "bf16",
         init_sha256: str | None = None,
+        teacher_share: float = 0.5,
     ) -> Self:
         """The recipe with some of its fields set by text.
 
@@ -169,6 +186,7 @@ class PixelTrainConfig:
             seed: see the field.
             precision: see the field.
             init_sha256: see the field.
+            teacher_share: see the field.
 
         Raises:
             UsageError: a name is unknown or given twice, or a value is not what its field must be.
@@ -201,7 +219,8 @@ class PixelTrainConfig:
                 raise UsageError(
                     f"--set {setting}: {name} must be {wanted}, such as {known[name]}."
                 ) from error
-        return cls(seed=seed, precision=precision, init_sha256=init_sha256, **values)  # type: ignore[arg-type]  # each has its field's type, see kind
+        own = {"init_sha256": init_sha256, "teacher_share": teacher_share}
+        return cls(seed=seed, precision=precision, **own, **values)  # type: ignore[arg-type]  # each has its field's type, see kind
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, from 0: linear warm-up, then half a cosine to zero."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from landuse.errors import UsageError
-from landuse.model.training.datasets import MAX_STORED_DN
+from landuse.model.training.datasets import MAX_STORED_DN, Patches
 from landuse.sentinel2 import BANDS, LEVELS
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ class PixelPatches:
     def labelled_pixels(self) -> int:
         """Pixels whose label counts."""
         return int(((self.label != UNLABELLED) & (self.weight > 0)).sum())
+
+    def whole(self) -> Patches:
+        """The same patches without their labels."""
+        return Patches(images=self.dn, dn_per_count=1.0, bands=self.bands, level=self.level, names=self.names)
 
     def subset(self, rows: Sequence[int] | NDArray[np.intp]) -> PixelPatches:
         """Some of the patches, in the order of ``rows``."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from landuse.model.training.pixels.config import PixelTrainConfig
     from landuse.model.training.pixels.gradients import StepGradients
     from landuse.model.training.pixels.sources import PixelPatches
+    from landuse.model.training.teach import PixelLessons
 
 log = logging.getLogger(__name__)
 
@@ -287,6 +288,7 @@ def train_pixels(
     name: str,
     init: Path | None = None,
     network: PixelNetConfig | None = None,
+    lessons: PixelLessons | None = None,
     device: str = "auto",
     on_step: Callable[[PixelProgress], None] | None = None,
     on_saved: Callable[[PixelRun], None] | None = None,
@@ -305,6 +307,7 @@ def train_pixels(
         init: a checkpoint of such a network to go on from, with its contract's statistics; None starts from
             random weights. ``config.init_sha256`` is its digest.
         network: of as many bands, covers and uses; None is ``balanced_pixel``.
+        lessons: what teachers say of ``train_patches`` and ``train_sets``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         on_step: called every few steps.
         on_saved: called with the run whenever its state has been saved.
@@ -338,7 +341,7 @@ def train_pixels(
         _keep_steps(run.gradients_file, run.step)
     if run.step < config.steps:
         path = torch.tensor(path_dn(contract.bands))
-        batches = Batches(config, contract, train_patches, train_sets, path, target)
+        batches = Batches(config, contract, train_patches, train_sets, path, target, lessons)
         _train_steps(run, batches, on_step, on_saved)
     fitted = fit_temperatures(run.average, contract, val_patches, val_sets)
     sets = [(entry.dn, entry.bands, entry.level) for entry in train_sets]
@@ -443,6 +446,9 @@ def step_losses(run: PixelRun, batches: Batches) -> Step:
                     logit_parts[-1][known], pixel.use[known], label_smoothing=config.label_smoothing
                 ),
             )
+        if config.taught_use and bool((pixel.answer > 0).any()):
+            taught = _taught(logit_parts[-1], use_parts[-1], cover_parts[-1], pixel.answer, contract, config)
+            parts |= {name: (config.taught_use * weight, value) for name, (weight, value) in taught.items()}
     weight = config.agreement_at(run.step)
     if weight > 0:
         agreement = _agreement(run, patch, pixel, cover_parts, use_parts)
@@ -536,6 +542,52 @@ def _conditional(use_logits: Tensor, cover_logits: Tensor, label: Tensor, contra
             total = total - (among[:, position] * weight).sum()
             mass = mass + weight.sum()
     return total / mass.clamp(min=1.0)
+
+
+def _taught(
+    logits: Tensor,
+    use_logits: Tensor,
+    cover_logits: Tensor,
+    answer: Tensor,
+    contract: ModelContract,
+    config: PixelTrainConfig,
+) -> dict[str, tuple[float, Tensor]]:
+    """What teachers say of the use of patches with pixel labels: of the whole patch, and of its pixels.
+
+    Args:
+        logits: (B, uses), of the patch head.
+        use_logits: (B, uses, H, W).
+        cover_logits: (B, covers, H, W).
+        answer: (B, uses) probabilities; zeros where the teachers say nothing.
+        contract: names uses, covers and which belong together.
+        config: the recipe.
+
+    Returns:
+        Weight and value of each part of the loss.
+    """
+    assert contract.pixels is not None  # of a pixel contract
+    uses, covers = contract.pixels.uses, contract.pixels.covers
+    of_patch = -(answer * logits.log_softmax(1)).sum() / answer.sum().clamp(min=1.0)
+    sure, label = answer.max(1)
+    label = torch.where(sure >= config.taught_from, label, torch.full_like(label, -1))
+    parts = {"taught": (1.0, of_patch)}
+    if config.conditional:
+        everywhere = label[:, None, None].expand(-1, *use_logits.shape[2:])
+        of_pixels = _conditional(use_logits, cover_logits, everywhere, contract)
+        parts["taught_conditional"] = config.conditional, of_pixels
+    if config.linear:
+        probabilities = use_logits.softmax(1)
+        bags = []
+        for use, cover in losses.COVER_OF_LINE.items():
+            if use not in uses:
+                continue
+            covered = cover_logits.detach().softmax(1)[:, covers.index(cover)]
+            chance = (probabilities[:, uses.index(use)] * (0.1 + 0.9 * covered)).flatten(1)
+            region = (label == uses.index(use))[:, None].expand(chance.shape)
+            bags.append(losses.bag(chance, region, losses.LINE_SHARE[use]))
+        line = torch.stack(bags) if bags else use_logits.new_zeros(1)
+        parts["taught_line"] = config.linear, line.sum() / (line > 0).sum().clamp(min=1)
+    return parts
 
 
 def _agreement(

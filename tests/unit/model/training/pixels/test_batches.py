@@ -11,6 +11,7 @@ from landuse.model.normalize import bring_to_input, path_dn, standardize
 from landuse.model.training.pixels.batches import MOSAIC_PATCHES, Batches, _laid_over, borders
 from landuse.model.training.pixels.config import PixelTrainConfig
 from landuse.model.training.pixels.train import make_pixel_contract
+from landuse.model.training.teach import PixelLessons
 
 from .conftest import INFRARED, SIDE, VISIBLE, covered
 
@@ -20,10 +21,10 @@ PLAIN = PixelTrainConfig(
 )  # fmt: skip
 
 
-def made(config, patches, sets):
+def made(config, patches, sets, lessons=None):
     contract = make_pixel_contract("tiny", patches, sets)
     path = torch.tensor(path_dn(contract.bands))
-    return Batches(config, contract, patches, sets, path, torch.device("cpu"))
+    return Batches(config, contract, patches, sets, path, torch.device("cpu"), lessons)
 
 
 def tensors(value):
@@ -111,6 +112,33 @@ def test_patches_keep_their_label_and_their_plain_view(patches, sets):
     torch.testing.assert_close(mixed.mixed.sum(1), torch.ones(12))
     late = made(replace(PLAIN, cutmix=1.0), patches, sets).patch_batch(80, batches.generator(80))
     assert not late.is_mixed  # the last fifth is of whole patches
+
+
+def test_answers_stay_with_their_patches(patches, sets):
+    """A label and a teacher's answer of use 3 weigh as the share says; a patch that is two has no answer."""
+    answers = torch.eye(10)[3].expand(len(patches), -1)
+    # Each patch with pixel labels has an answer of its own, by which it is known again.
+    own = torch.rand(len(sets[0]), 10, generator=torch.Generator().manual_seed(1))
+    lessons = PixelLessons(patches=answers, sets=(own, torch.zeros(len(sets[1]), 10)))
+    batches = made(replace(PLAIN, teacher_share=0.25), patches, sets, lessons)
+    batch = batches.patch_batch(0, batches.generator(0))
+    expected = 0.75 * torch.eye(10)[batch.label] + 0.25 * torch.eye(10)[3]
+    torch.testing.assert_close(batch.mixed, expected)
+    silent = made(PLAIN, patches, sets)
+    assert not silent.pixel_batch(silent.generator(0)).answer.any()
+
+    found = batches.pixel_batch(batches.generator(0))
+    of_first = batches.counts[0]
+    assert not found.answer[of_first:].any()
+    whole = found.answer[:of_first].any(1)
+    assert 0.2 < float(whole.float().mean()) < 0.8  # half of them have a rectangle of another
+    means = standardize(bring_to_input(sets[0].dn.float(), batches.contract, "L2A"), batches.contract).mean(
+        (2, 3)
+    )
+    for row in whole.nonzero()[:, 0].tolist():
+        (patch,) = (own == found.answer[row]).all(1).nonzero()[:, 0].tolist()
+        nearest = (means - found.plain.x[row].mean((1, 2))).abs().sum(1).argmin()
+        assert int(nearest) == patch
 
 
 def test_gains_are_of_the_ground_and_not_of_the_atmosphere(patches, sets):

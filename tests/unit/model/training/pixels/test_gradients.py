@@ -28,6 +28,7 @@ from landuse.model.training.pixels.gradients import (
     trunk_end,
 )
 from landuse.model.training.pixels.train import PixelRun, make_pixel_contract, step_losses, train_pixels
+from landuse.model.training.teach import PixelLessons
 
 RECIPE = PixelTrainConfig(
     steps=4, patches=10, mosaics=3, pixels=6, warmup_steps=2, peak_rate=0.02, precision="fp32", save_every=2,
@@ -141,7 +142,11 @@ def step(patches, sets, tmp_path):
         run = PixelRun(config, contract, tmp_path, cpu)
         run.network.train()
         run.step = 2  # with agreement
-        batches = Batches(config, contract, patches, sets, torch.tensor(path_dn(contract.bands)), cpu)
+        lessons = PixelLessons(
+            patches=torch.eye(10)[patches.labels], sets=tuple(torch.eye(10)[[6] * len(each)] for each in sets)
+        )
+        path = torch.tensor(path_dn(contract.bands))
+        batches = Batches(config, contract, patches, sets, path, cpu, lessons)
         return run, *step_losses(run, batches)
 
     return call

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,10 +11,11 @@ from safetensors.torch import load_file
 from landuse.classes import EUROSAT_NAMES, LAND_COVER_NAMES, LAND_USE_NAMES
 from landuse.errors import ModelError, OutputError, UsageError
 from landuse.model.checkpoint import load_pixel_checkpoint
-from landuse.model.normalize import bring_to_input
+from landuse.model.normalize import bring_to_input, standardize
 from landuse.model.training.pixels.config import PixelTrainConfig
 from landuse.model.training.pixels.measure import cover_logits, fit_temperatures, measure, patch_logits
-from landuse.model.training.pixels.train import make_pixel_contract, train_pixels
+from landuse.model.training.pixels.train import _taught, make_pixel_contract, train_pixels
+from landuse.model.training.teach import PixelLessons
 
 from .conftest import INFRARED, SIDE, VISIBLE, covered, labelled
 
@@ -126,6 +128,71 @@ def test_a_run_starts_from_weights_that_fit(tmp_path, run, patches, monkeypatch)
     monkeypatch.undo()  # the network as it is has more channels
     with pytest.raises(ModelError, match="other layers, bands or uses"):
         run(still, tmp_path / "third", init=first)
+
+
+@pytest.fixture
+def lessons(patches, sets):
+    """A teacher that says of every patch that it is a River, of half of the second set with little reason."""
+    river = torch.eye(10)[EUROSAT_NAMES.index("River")]
+    unsure = torch.full((4, 10), 0.1)
+    second = torch.cat([river.expand(4, -1), unsure])
+    return PixelLessons(patches=river.expand(len(patches), -1), sets=(river.expand(24, -1), second))
+
+
+def test_a_run_with_a_teacher_that_was_stopped_ends_with_the_same_bits(tmp_path, run, lessons):
+    config = replace(RECIPE, teacher_sha256=("ab" * 32,))
+    whole = run(config, tmp_path / "whole", lessons=lessons)
+    with pytest.raises(PulledPlug):
+        run(config, tmp_path / "broken", lessons=lessons, on_saved=pull)
+    assert same(whole, run(config, tmp_path / "broken", lessons=lessons))
+    assert not same(whole, run(RECIPE, tmp_path / "alone"))
+
+
+def test_what_a_teacher_says_is_learned_with_infrared_too(tmp_path, run, patches, sets, lessons):
+    """No label names the use of the first set; its teacher calls all of it River."""
+    config = replace(
+        RECIPE, steps=30, peak_rate=0.05, save_every=30, ema=0.9, mosaics=0, agreement=0.0, teacher_share=0.0
+    )
+    river = EUROSAT_NAMES.index("River")
+    means = {}
+    for name, given in (("taught", lessons), ("alone", None)):
+        told = []
+        result = run(config, tmp_path / name, lessons=given, on_step=told.append)
+        network, contract = load_pixel_checkpoint(result)
+        dn = torch.zeros(24, 10, SIDE, SIDE)
+        dn[:, [contract.bands.index(band) for band in sets[0].bands]] = sets[0].dn.float()
+        x = standardize(bring_to_input(dn, contract, "L2A"), contract)
+        with torch.no_grad():
+            means[name] = float(network(x, torch.ones(24, 7)).softmax(1)[:, river].mean())
+        parts = {"taught", "taught_conditional", "taught_line"}
+        assert parts & told[-1].losses.keys() == (parts if given else set())
+    assert means["taught"] > 2 * means["alone"]
+
+
+def test_what_a_teacher_says_weighs_as_by_hand(patches, sets):
+    contract = make_pixel_contract("tiny", patches, sets)
+    config = replace(RECIPE, taught_from=0.7, conditional=0.0)
+    rng = np.random.default_rng(0)
+    logits, use_logits = rng.normal(size=(3, 10)), rng.normal(size=(3, 10, 8, 8))
+    cover_logits = rng.normal(size=(3, 9, 8, 8))
+    water, river = LAND_COVER_NAMES.index("Water"), EUROSAT_NAMES.index("River")
+    answer = np.zeros((3, 10))
+    answer[0, river] = 1
+    answer[1, [river, 9]] = 0.6, 0.4  # not sure enough for pixels
+    as_tensors = (torch.from_numpy(values) for values in (logits, use_logits, cover_logits, answer))
+    parts = _taught(*as_tensors, contract, config)
+    assert parts.keys() == {"taught", "taught_line"}
+
+    def softmax(values):
+        return np.exp(values) / np.exp(values).sum(1, keepdims=True)
+
+    of_patch = -(answer * np.log(softmax(logits))).sum() / 2  # of two patches something is said
+    assert float(parts["taught"][1]) == pytest.approx(of_patch)
+    chance = softmax(use_logits)[0, river] * (0.1 + 0.9 * softmax(cover_logits)[0, water])
+    strongest = np.sort(chance.ravel())[-8:].mean()  # an eighth of 64 pixels
+    expected = -np.log(strongest) + 4 * max(chance.mean() - 0.5, 0)
+    weight, line = parts["taught_line"]
+    assert (weight, float(line)) == (config.linear, pytest.approx(expected))
 
 
 @pytest.mark.parametrize(
