@@ -11,9 +11,11 @@ TENSORFLOW ?=
 # Python of an environment with torchgeo, odc-stac and geoai; where it is given, `make bench` also maps with these.
 # `python -m tests.benchmarks.peers --install FOLDER` makes one, in a quarter of an hour.
 PEERS ?=
-# Processes that share the tests: one for each core, but no more than eight, as each takes about 1.5 GB; whoever is
-# done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some tests in one process.
-TESTS := -n logical --maxprocesses 8 --dist worksteal
+# Processes that share the tests: one more than there are cores, since one often waits, but no more than eight, as
+# each takes about 1.5 GB; whoever is done takes over tests of the others. `make test TESTS="-x tests/unit"` runs some
+# tests in one process.
+CORES := $(or $(shell getconf _NPROCESSORS_ONLN),2)
+TESTS := -n $(shell expr $(CORES) + 1) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test fast bench check docs qgis qgis-test clean

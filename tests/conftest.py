@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -39,6 +40,27 @@ _built = cache(typer.main.get_command)
 
 # Collecting imports half of what there is and makes thousands of tests, all of which stay.
 gc.disable()
+
+
+IN_MEMORY, LEAST_FREE = Path("/dev/shm"), 8 << 30
+"""A folder in memory, where the system has one, and the bytes that must be free for the tests to use it."""
+
+
+def pytest_configure() -> None:
+    """Temporary folders lie in memory if it is roomy.
+
+    Maps and ledgers are forced to the disk thousands of times, which the tests would wait for.
+    """
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _is_roomy(IN_MEMORY):
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(IN_MEMORY)
+
+
+def _is_roomy(folder: Path) -> bool:
+    if not os.access(folder, os.W_OK):
+        return False
+    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+    available = int(told["MemAvailable"].split()[0]) << 10
+    return min(shutil.disk_usage(folder).free, available) >= LEAST_FREE
 
 
 FIRST = ("workflows/nightly/test_prefect_flow.py", "workflows/nightly/test_fortnight.py")

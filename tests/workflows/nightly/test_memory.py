@@ -11,7 +11,7 @@ from tests.benchmarks.many_areas import measured, prepare
 def test_three_times_the_areas_take_no_more_memory(tmp_path, monkeypatch):
     for name, value in {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}.items():
         monkeypatch.setitem(os.environ, name, value)
-    held = measured(prepare(tmp_path, 12), every=4)["held_mb"]
+    held = measured(prepare(tmp_path, 9), every=3)["held_mb"]
     assert len(held) == 3
     # What the first areas needed once, such as imports and tables of projections, is there by now.
     assert held[2] - held[0] < 30, held
