@@ -60,7 +60,16 @@ MAP_PANELS = {
         "fuse",
     ),
     "Smoothing": ("smooth", "smooth_px"),
-    "Results": ("out", "catalog", "title", "probabilities", "overwrite", "min_valid", "allow_failed"),
+    "Results": (
+        "out",
+        "catalog",
+        "title",
+        "probabilities",
+        "rasters_only",
+        "overwrite",
+        "min_valid",
+        "allow_failed",
+    ),
     "Vector layers": ("vector_format", "cells", "whole_cells", "min_area_ha", "simplify_m"),
     "The run": (
         "dry_run",
@@ -248,6 +257,14 @@ def map_command(
             help="Also write every class's probability (0..1); `landuse change` needs them.",
         ),
     ] = False,
+    rasters_only: Annotated[
+        bool,
+        typer.Option(
+            "--rasters-only",
+            help="Write the rasters and what tells of them, but no polygons, page or preview: less time and "
+            "disk where many or large maps are only read on.",
+        ),
+    ] = False,
     vector_format: Annotated[
         str,
         typer.Option(
@@ -377,6 +394,7 @@ def map_command(
         precision=precision,
         probabilities=probabilities,
         vectors=requested_vectors(
+            rasters_only=rasters_only,
             vector_format=vector_format,
             cells=cells,
             min_area_ha=min_area_ha,

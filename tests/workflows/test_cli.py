@@ -249,6 +249,7 @@ def test_a_bbox_may_begin_with_a_minus(run, small, form):
         (["--min-valid", "140"], 2, ["--min-valid 140", "0 to 100"]),
         (["--min-valid", "nan"], 2, ["--min-valid nan", "0 to 100"]),
         (["--block-px", "4"], 2, ["4 px", "1024"]),
+        (["--rasters-only", "--cells"], 2, ["--rasters-only writes no vector layers", "Leave one"]),
         (["--no-such-option"], 2, ["--no-such-option"]),
         (["--bbox", "-4.1,52.3,-3.9,52.5"], 3, ["1 outside the area", "move --bbox"]),
         (["--bbox", "179,-17,-179,-16"], 3, ["1 outside the area", "179,-17,-179,-16"]),

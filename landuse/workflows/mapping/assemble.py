@@ -94,9 +94,16 @@ def assemble(
     folder: Path,
     *,
     spares_read: bool,
-    vectors: VectorOptions,
+    vectors: VectorOptions | None,
 ) -> Assembled:
     """Make the map's files of its finished blocks, one block or strip of the map in memory at a time.
+
+    Args:
+        plan: of the map.
+        work: where the blocks are.
+        folder: where the files go.
+        spares_read: whether a read failed, so that spare scenes may have pixels in the map.
+        vectors: how the vector layers are to be; None writes none.
 
     Raises:
         ReadError: a block is gone, or nothing could be read at all.
@@ -105,7 +112,7 @@ def assemble(
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         layers = raster_layers(plan, plan.scenes_used(spares_read))
         made = _assemble_rasters(plan, work, folder, layers, spares_read=spares_read)
-        names = write_vectors(plan, folder, made.classes, vectors)
+        names = () if vectors is None else write_vectors(plan, folder, made.classes, vectors)
     return replace(made, files=(*made.files, *names))
 
 

@@ -142,7 +142,7 @@ def key_of(request: MapRequest, plan: RunPlan, classifier: Classifier) -> str:
         "smooth": [bool(plan.smooth), plan.smooth_px],
         "probabilities": plan.probabilities,
         "legend": plan.legend is not None,
-        "vectors": asdict(request.vectors),
+        "vectors": request.vectors and asdict(request.vectors),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -357,12 +357,15 @@ def _kept_bytes(plan: RunPlan, request: MapRequest) -> int:
     # Class, confidence, status; cover, second class with its probability; doubt; every class's probability.
     bands = 3 + 3 * bool(plan.covers) + plan.tells_doubt + len(plan.classes) * plan.probabilities
     rasters = 3 * bands  # in blocks, in pieces, and as COGs made of them
-    is_sieved = (request.vectors.for_plan(plan).min_area_ha or 0) > 0
-    vectors = VECTOR_BYTES["large polygons" if is_sieved else "polygons"] + (
-        VECTOR_BYTES["cells"] if request.vectors.cells else 0
-    )
-    picture = 3 * (plan.stride_px // plan.picture_step_px) ** 2  # in block, pieces, COG and page
-    return plan.rows * plan.cols * (rasters + vectors + 4 * picture) + SMALL_FILES_BYTES
+    vectors = 0
+    if request.vectors is not None:
+        is_sieved = (request.vectors.for_plan(plan).min_area_ha or 0) > 0
+        vectors = VECTOR_BYTES["large polygons" if is_sieved else "polygons"] + (
+            VECTOR_BYTES["cells"] if request.vectors.cells else 0
+        )
+    picture = 3 * (plan.stride_px // plan.picture_step_px) ** 2
+    pictures = 3 if request.vectors is None else 4  # in block, pieces, COG and perhaps page
+    return plan.rows * plan.cols * (rasters + vectors + pictures * picture) + SMALL_FILES_BYTES
 
 
 def _read_bytes(plan: RunPlan, extent: BaseGeometry, *, remote_only: bool = False) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.providers import Provider
 from landuse.pipeline.search.area import Area, area_of_shapes, parse_bbox, parse_dates, read_aoi
 from landuse.pipeline.search.source import held_items
+from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.mapping.map_area import (
     find_scenes,
     is_missing,
@@ -115,6 +116,7 @@ def map(
     device: str = ...,
     precision: str = ...,
     title: str = ...,
+    rasters_only: bool = ...,
     overwrite: bool = ...,
     allow_private_hosts: bool = ...,
 ) -> MapReport: ...
@@ -146,6 +148,7 @@ def map(
     device: str = ...,
     precision: str = ...,
     title: str = ...,
+    rasters_only: bool = ...,
     overwrite: bool = ...,
     allow_private_hosts: bool = ...,
 ) -> ZonesReport: ...
@@ -176,6 +179,7 @@ def map(
     device: str = "auto",
     precision: str = "fp32",
     title: str = "",
+    rasters_only: bool = False,
     overwrite: bool = False,
     allow_private_hosts: bool = False,
 ) -> xr.Dataset | MapReport | ZonesReport:
@@ -220,6 +224,7 @@ def map(
         precision: arithmetic of a model of pixels: ``"fp32"``; ``"bf16"``, which processors that compute in
             it do about twice as fast, with some pixels otherwise; or ``"auto"``, which times both.
         title: what the map in ``out`` is called.
+        rasters_only: write no polygons, page or preview to ``out``, which takes less time.
         overwrite: replace the map that is in ``out``.
         allow_private_hosts: let a source on the web lead to addresses of this machine and of private
             networks, also other than its own.
@@ -259,6 +264,7 @@ def map(
         ("title", title, str),
         ("allow_failed", allow_failed, bool),
         ("probabilities", probabilities, bool),
+        ("rasters_only", rasters_only, bool),
         ("overwrite", overwrite, bool),
         ("allow_private_hosts", allow_private_hosts, bool),
     ):
@@ -286,6 +292,7 @@ def map(
         min_valid_percent=min_valid_percent,
         allow_failed=allow_failed,
         title=title,
+        vectors=None if rasters_only or out is None else VectorOptions(),
         overwrite=overwrite,
         allow_private_hosts=allow_private_hosts,
     )

@@ -45,7 +45,7 @@ from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.stac_catalog import add_to_catalog, check_catalog
 from landuse.workflows.mapping.assemble import OUTPUTS, Assembled, assemble
 from landuse.workflows.mapping.in_process import Cluster, Stage, Tally, run_here, take_over
-from landuse.workflows.mapping.publish import PUBLISHED, default_title, publish
+from landuse.workflows.mapping.publish import default_title, publish, published_files
 from landuse.workflows.mapping.report import MapReport, season_told
 
 if TYPE_CHECKING:
@@ -375,9 +375,9 @@ def map_area(
                 cover=made.cover,
                 classes=made.classes,
                 covers=made.covers,
-                vectors=request.vectors.for_plan(plan),
+                vectors=request.vectors and request.vectors.for_plan(plan),
                 failures=(*surveyed.failures, *made.failures),
-                files=(*made.files, *PUBLISHED),
+                files=(*made.files, *published_files(rasters_only=request.vectors is None)),
                 out=out.path or out.shown,
                 patches=tally.patches,
                 pixels=tally.pixels,

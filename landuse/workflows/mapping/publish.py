@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.report import MapReport
 
-PUBLISHED = ("preview.png", "index.html", "run.json", "model.json", "item.json")
-"""What is made of a map's rasters and vectors."""
+VIEWS = ("preview.png", "index.html")
+"""What shows a map to people."""
+
+DOCUMENTS = ("run.json", "model.json", "item.json")
+"""What tells of a map."""
 
 VIEW_CELLS = VIEW_PX = 4096
 """Longest side of a view's cells and of its image: a scene of 40 km at 10 m is shown whole."""
@@ -41,11 +44,17 @@ STRIP_ROWS = 512
 """Rows of a raster that are read at once to thin it."""
 
 
+def published_files(*, rasters_only: bool) -> tuple[str, ...]:
+    """Names of the files that ``publish`` writes."""
+    return DOCUMENTS if rasters_only else VIEWS + DOCUMENTS
+
+
 def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
     """Write what is made of a map's rasters and vectors, beside them.
 
     Args:
-        report: of the run.
+        report: of the run; where it has no vector layers, rasters alone were asked for, and neither page nor
+            preview is written.
         folder: where the map's files are; ``report.out`` is where they will be.
         classifier: the model.
 
@@ -54,14 +63,15 @@ def publish(report: MapReport, folder: Path, classifier: Classifier) -> None:
     """
     from landuse.workflows.model_card import write_stac  # takes torch, which takes seconds to import
 
-    view = map_view(report, folder)
-    write_preview(folder / "preview.png", view)
-    write_page(folder / "index.html", view)
+    if report.vectors is not None:
+        view = map_view(report, folder)
+        write_preview(folder / "preview.png", view)
+        write_page(folder / "index.html", view)
     write_json(folder / "run.json", report.to_dict())
     # Last, since it holds the checksums of all others.
     facts = MapFacts(
         title=report.title,
-        attribution=view.attribution,
+        attribution=attribution(report.plan.scenes_used(report.spares_read)),
         created_utc=report.created_utc,
         classes=report.classes,
         covers=report.covers,

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import landuse
-from landuse.errors import ReadError
+from landuse.errors import ReadError, UsageError
 from landuse.legends.legend import hexadecimal
 from landuse.pipeline.blocks.plan import json_number
 from landuse.pipeline.cells import WARN_DOUBTFUL, percent
@@ -74,8 +74,8 @@ class MapReport:
     """Area of each class that occurs."""
     covers: tuple[ClassArea, ...] = ()
     """Area of each land cover that occurs; none of a model that tells none."""
-    vectors: VectorOptions
-    """How the vector layers were asked for."""
+    vectors: VectorOptions | None
+    """How the vector layers were asked for; None: rasters alone were."""
     failures: tuple[ReadFailure, ...]
     """Reads that failed for good, and from where their pixels came instead."""
     files: tuple[str, ...]
@@ -125,6 +125,7 @@ class MapReport:
         unless ``min_area_ha`` is 0.
 
         Raises:
+            UsageError: the map was made with ``rasters_only``.
             ReadError: the vector file is gone, or cannot be read.
 
         Example:
@@ -133,6 +134,11 @@ class MapReport:
         import geopandas
         from pyogrio.errors import DataSourceError
 
+        if self.vectors is None:
+            raise UsageError(
+                f"{self.out} holds rasters alone, as was asked for. Make the map without rasters_only, to "
+                "have polygons."
+            )
         path = f"{self.out}/landuse.{self.vectors.format}"
         try:
             if self.vectors.format == "parquet":
@@ -248,7 +254,7 @@ class MapReport:
             "legend": _legend_entry(plan),
             "classes": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.classes],
             "covers": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.covers],
-            "vectors": asdict(self.vectors),
+            "vectors": self.vectors and asdict(self.vectors),
             "warnings": list(self.warnings),
             "failures": [asdict(failure) for failure in self.failures],
             "patches": self.patches,

@@ -83,8 +83,8 @@ class MapRequest:
     """Whether a map counts as complete of which something could not be read."""
     title: str = ""
     """What the map is called; empty names it after the days of its scenes. May hold anything printable."""
-    vectors: VectorOptions = field(default_factory=VectorOptions)
-    """How its vector layers are to be."""
+    vectors: VectorOptions | None = field(default_factory=VectorOptions)
+    """How its vector layers are to be; None: rasters alone are written, no vectors, page or preview."""
     overwrite: bool = False
     """Replace results that are there already."""
     block_px: int | None = None
@@ -202,17 +202,32 @@ def requested_season(season: str | None) -> Season | None:
 
 
 def requested_vectors(
-    *, vector_format: str, cells: bool, min_area_ha: float | None, simplify_m: float, whole_cells: bool
-) -> VectorOptions:
-    """How the options name the vector layers.
+    *,
+    rasters_only: bool,
+    vector_format: str,
+    cells: bool,
+    min_area_ha: float | None,
+    simplify_m: float,
+    whole_cells: bool,
+) -> VectorOptions | None:
+    """How the options name the vector layers; None where there are to be none.
 
     Raises:
-        UsageError: the format is unknown, or a size is negative or not finite.
+        UsageError: the format is unknown, a size is negative or not finite, or something is asked of vector
+            layers that are not to be written.
     """
-    return VectorOptions(
+    asked = VectorOptions(
         format=vector_format,
         cells=cells,
         min_area_ha=min_area_ha,
         simplify_m=simplify_m,
         whole_cells=whole_cells,
     )
+    if not rasters_only:
+        return asked
+    if asked != VectorOptions():
+        raise UsageError(
+            "--rasters-only writes no vector layers, and another option says how they are to be. Leave one "
+            "of the two out."
+        )
+    return None

@@ -64,6 +64,21 @@ def test_without_a_folder_the_map_is_in_memory_and_nothing_is_left(source, tmp_p
     assert not [folder for folder in Path.cwd().iterdir() if folder.name == "landuse-map"]
 
 
+def test_in_memory_nothing_is_drawn_that_would_be_thrown_away(source, monkeypatch):
+    for place in ("assemble.write_vectors", "publish.write_page", "publish.write_preview"):
+        monkeypatch.delattr(f"landuse.workflows.mapping.{place}")
+    assert landuse.map(source=source, stride_px=STRIDE)["class"].size
+
+
+def test_rasters_alone_go_to_a_folder_on_request(source, tmp_path):
+    report = landuse.map(source=source, out=tmp_path / "out", stride_px=STRIDE, rasters_only=True)
+    assert not [name for name in report.files if name.endswith((".gpkg", ".html", ".png"))]
+    with pytest.raises(landuse.UsageError, match="holds rasters alone"):
+        report.to_geodataframe()
+    with pytest.raises(landuse.UsageError, match="rasters_only 1 is int"):
+        landuse.map(source=source, out=tmp_path / "other", rasters_only=1)
+
+
 def test_with_a_folder_its_report_opens_it(source, tmp_path, temporary):
     report = landuse.map(source=Path(source), out=tmp_path / "out", stride_px=STRIDE, title="A map")
     assert isinstance(report, landuse.MapReport)

@@ -3,6 +3,7 @@ the raster's own values; shapely's point in polygon; GDAL's own reading of categ
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -20,12 +21,15 @@ from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.pages.preview import draw_preview
 from landuse.pipeline.search.area import Area
+from landuse.pipeline.write.folder import Store
+from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.classify import classify
 from landuse.workflows.mapping import publish
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.in_process import Cluster
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.mapping.publish import map_view
+from landuse.workflows.nightly.published import damage
 from tests.workflows.pixel_models import (
     INFRARED,
     VISIBLE,
@@ -535,6 +539,39 @@ def test_a_source_without_a_band_that_is_needed_is_refused(tmp_path, model):
     source = catalog_of(tmp_path, red_raster(tmp_path / "red.tif", np.full((40, 40), 900, np.uint16)))
     with pytest.raises(ModelError, match="B03"):
         map_area(request(tmp_path, source), load_classifier(str(model), "cpu"))
+
+
+def test_rasters_alone_are_those_of_the_whole_map(tmp_path, inn, model, whole, monkeypatch):
+    """Nothing that shows a map to people is made; the item lists what is there, with its sums."""
+    for name in ("map_view", "write_preview", "write_page"):
+        monkeypatch.delattr(f"landuse.workflows.mapping.publish.{name}")
+    asked = request(tmp_path, inn, probabilities=True, vectors=None)
+    report = map_area(asked, load_classifier(str(model), "cpu"))
+    there = {path.name for path in report.out.iterdir()}
+    assert {path.name for path in whole.out.iterdir()} - there == {
+        "landuse.gpkg",
+        "preview.png",
+        "index.html",
+    }
+    assert set(report.files) == there
+    for name in there:
+        if name.endswith((".tif", ".xml")):
+            assert (report.out / name).read_bytes() == (whole.out / name).read_bytes(), name
+    item = json.loads((report.out / "item.json").read_text())
+    listed = there - {"item.json", "model.json"}
+    assert {asset["href"] for asset in item["assets"].values()} == {f"./{name}" for name in listed}
+    assert damage(Store.at(report.out), digests=True) == ""
+    assert json.loads((report.out / "run.json").read_text())["vectors"] is None
+    assert report.classes == whole.classes
+    with pytest.raises(UsageError, match="holds rasters alone"):
+        report.to_geodataframe()
+    with report.to_xarray() as ds:
+        np.testing.assert_array_equal(ds["class"], read(whole.out / "landuse.tif"))
+    foreseen = [
+        estimate_run(replace(asked, vectors=vectors), load_classifier(str(model), "cpu")).cost.disk_bytes[0]
+        for vectors in (None, VectorOptions())
+    ]
+    assert foreseen[0] < foreseen[1]
 
 
 def test_a_dry_run_tells_how_many_pixels(tmp_path, inn, model, whole):

@@ -38,7 +38,7 @@ from landuse.workflows.mapping.zones.map_zones import map_zones
 from tests.servers import stac_item
 from tests.stac_schemas import stac_errors
 from tests.workflows.pixel_models import RedPixels, red_pixels
-from tests.workflows.small_maps import assert_same_files, red_raster
+from tests.workflows.small_maps import assert_same_files, read, red_raster
 from tests.workflows.world import item_collection
 
 PLACES = {
@@ -514,6 +514,18 @@ def test_a_cluster_maps_each_zone_as_one_process_does(worlds, joined, tmp_path):
         report = map_zones(request, RedPixels(), cluster=cluster)
     for zone in report.zones:
         assert_same_files(report.out / zone.folder, joined["inland"].out / zone.folder)
+
+
+def test_rasters_alone_are_joined_too(worlds, joined, tmp_path):
+    report = map_zones(asked(worlds, "inland", tmp_path / "map", vectors=None), RedPixels())
+    files = {path.relative_to(report.out).as_posix() for path in report.out.rglob("*") if path.is_file()}
+    assert files == set(report.files)
+    assert not [name for name in files if name.endswith((".gpkg", ".html", ".png"))]
+    whole = joined["inland"].out
+    np.testing.assert_array_equal(read(report.out / "landuse.vrt"), read(whole / "landuse.vrt"))
+    assert report.classes == joined["inland"].classes
+    with pytest.raises(UsageError, match="holds rasters alone"):
+        report.to_geodataframe()
 
 
 def test_a_dry_run_tells_each_zone_and_all(worlds, tmp_path):

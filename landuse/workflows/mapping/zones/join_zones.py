@@ -181,7 +181,9 @@ def _write_text(target: Path, content: str) -> None:
 
 
 def _vectors(report: ZonesReport, out: Store, folder: Path) -> tuple[str, ...]:
-    """The joined vector layers; those of zones elsewhere are fetched for it."""
+    """The joined vector layers, if there are any; those of zones elsewhere are fetched for it."""
+    if report.vectors is None:
+        return ()
     plan = report.zones[0].plan
     suffix = SUFFIXES[report.vectors.format]
     files = [GEOPACKAGE] if suffix == ".gpkg" else [f"{layer}{suffix}" for layer in JOINED_LAYERS[:3]]

@@ -214,7 +214,7 @@ def _key(request: MapRequest, weights_sha256: str) -> str:
         "clip": request.area is not None and request.area.clip,
         "probabilities": request.probabilities,
         "title": request.title,
-        "vectors": asdict(request.vectors),
+        "vectors": request.vectors and asdict(request.vectors),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 

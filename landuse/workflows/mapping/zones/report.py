@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import shapely
 
 import landuse
-from landuse.errors import ReadError
+from landuse.errors import ReadError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan
 from landuse.pipeline.cells import ClassArea, Cover
 from landuse.pipeline.stac_json import mapping, number, sequence, text
@@ -127,8 +127,8 @@ class ZonesReport:
     """Zones without a map: their land counts as ``nodata``."""
     crs: str
     """Of the joined rasters and polygons: an EPSG code, or WKT."""
-    vectors: VectorOptions
-    """How the vector layers were asked for."""
+    vectors: VectorOptions | None
+    """How the vector layers were asked for; None: rasters alone were."""
     files: tuple[str, ...]
     """Names of the joined files, and paths of the zones' files, in the output folder."""
     out: Path | str
@@ -192,6 +192,7 @@ class ZonesReport:
         unless ``min_area_ha`` is 0.
 
         Raises:
+            UsageError: the map was made with ``rasters_only``.
             ReadError: the vector file is gone, or cannot be read.
 
         Example:
@@ -200,6 +201,11 @@ class ZonesReport:
         import geopandas
         from pyogrio.errors import DataSourceError
 
+        if self.vectors is None:
+            raise UsageError(
+                f"{self.out} holds rasters alone, as was asked for. Make the map without rasters_only, to "
+                "have polygons."
+            )
         path = f"{self.out}/landuse.{self.vectors.format}"
         try:
             if self.vectors.format == "parquet":
@@ -225,7 +231,7 @@ class ZonesReport:
             "cover": asdict(self.cover),
             "classes": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.classes],
             "covers": [{**asdict(entry), "area_ha": entry.area_ha} for entry in self.covers],
-            "vectors": asdict(self.vectors),
+            "vectors": self.vectors and asdict(self.vectors),
             "warnings": list(self.warnings),
             "patches": self._sum("patches"),
             "pixels": self._sum("pixels"),
