@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from landuse.sentinel2 import BANDS, LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # A contract comes with a file of weights, which anyone may have made: it must neither take all memory nor
 # turn every pixel into the same.
@@ -362,3 +362,18 @@ class ModelContract:
     def level_input(self, level: str) -> LevelInput | None:
         """The transform of ``level``, or None where the model does not read it."""
         return next((entry for entry in self.levels if entry.level == level), None)
+
+    def mean_dn(self, level: str, bands: Sequence[str]) -> tuple[float, ...]:
+        """DN of some bands that mean nothing to the network: its input is 0 there.
+
+        Raises:
+            ValueError: the model does not read the level, or a band.
+        """
+        entry = self.level_input(level)
+        if entry is None:
+            raise ValueError(f"{self.name} does not read {level}")
+        rows = [self.bands.index(band) for band in bands]
+        return tuple(
+            (self.mean[row] * self.saturation_dn[row] - entry.offset_dn[row]) / entry.gain[row]
+            for row in rows
+        )

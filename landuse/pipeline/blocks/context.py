@@ -1,9 +1,10 @@
 """Pure: what is read around a block whose pixels are classified in one pass, and its own part.
 
-A pixel's class depends on its surroundings. So a block is read with ``CONTEXT_PX`` more pixels on every
-side, and with as many more as smoothing looks at, as far as there is imagery; of what the network says only
-the block's own part is kept. What is read begins and ends on the network's lattice, counted from the origin
-of the UTM zone: a place has the same position in it whatever block or area it is read for.
+A pixel's class depends on its surroundings. So the network sees a block with ``CONTEXT_PX`` more pixels on
+every side, and with as many more as smoothing looks at, as far as there is imagery; of what it says only the
+block's own part is kept. Still more is read, of which gaps in those surroundings are filled. What is read and
+what is seen begin and end on the network's lattice, counted from the origin of the UTM zone: a place has the
+same position in it whatever block or area it is read for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -24,8 +27,12 @@ CONTEXT_PX = 72
 """Pixels around a block that are read and classified with it: what lies further away changes a pixel's
 probabilities by less than 1/250. Where probabilities are smoothed the window's reach is added."""
 
-FILL_PX = (64, 256)
-"""Side of the squares whose usable pixels fill an unusable one: the smallest that has any, else all."""
+FILL_PX = 64
+"""Side of the square whose usable pixels fill an unusable one."""
+
+READ_PX = CONTEXT_PX + FILL_PX // 2
+"""Pixels around a block that are read. Gaps in what the network sees are filled from whole squares: else the
+size of the blocks would show near clouds, by up to 5/250."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,31 +43,41 @@ class BlockContext:
     """First and one past the last pixel row to read, from the map's corner."""
     cols_px: tuple[int, int]
     """First and one past the last pixel column to read, from the map's corner."""
+    seen_rows_px: tuple[int, int]
+    """Those of them that the network sees."""
+    seen_cols_px: tuple[int, int]
+    """Those of them that the network sees."""
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
-        return (self.rows_px[1] - self.rows_px[0]) * (self.cols_px[1] - self.cols_px[0])
+        """How many the network sees."""
+        rows, cols = self.seen_rows_px, self.seen_cols_px
+        return (rows[1] - rows[0]) * (cols[1] - cols[0])
 
 
 def block_context(plan: RunPlan, block: Block) -> BlockContext | None:
     """What to read for a block, or None where it lies off the imagery."""
     own_rows, own_cols = own_pixels(plan, block)
-    rows = axis_context(
-        own_rows,
-        data_px=plan.data_rows_px,
-        step_px=plan.position_px,
-        origin_px=-round(plan.top_m / plan.pixel_m),
-        context_px=CONTEXT_PX + plan.smoothing.reach_px,
-    )
-    cols = axis_context(
-        own_cols,
-        data_px=plan.data_cols_px,
-        step_px=plan.position_px,
-        origin_px=round(plan.left_m / plan.pixel_m),
-        context_px=CONTEXT_PX + plan.smoothing.reach_px,
-    )
-    return None if rows is None or cols is None else BlockContext(rows_px=rows, cols_px=cols)
+
+    def around(context_px: int) -> list[tuple[int, int] | None]:
+        return [
+            axis_context(
+                own,
+                data_px=data,
+                step_px=plan.position_px,
+                origin_px=round(corner_m / plan.pixel_m),
+                context_px=context_px + plan.smoothing.reach_px,
+            )
+            for own, data, corner_m in (
+                (own_rows, plan.data_rows_px, -plan.top_m),
+                (own_cols, plan.data_cols_px, plan.left_m),
+            )
+        ]
+
+    (rows, cols), (seen_rows, seen_cols) = around(READ_PX), around(CONTEXT_PX)
+    if rows is None or cols is None or seen_rows is None or seen_cols is None:
+        return None
+    return BlockContext(rows_px=rows, cols_px=cols, seen_rows_px=seen_rows, seen_cols_px=seen_cols)
 
 
 def own_pixels(plan: RunPlan, block: Block) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -101,7 +118,7 @@ def axis_context(
     return low, high
 
 
-def filled(pixels: xr.Dataset, *, step_px: int) -> NDArray[np.uint16]:
+def filled(pixels: xr.Dataset, *, step_px: int, far_dn: Sequence[float]) -> NDArray[np.uint16]:
     """The block's DN ``(band, y, x)``; unusable pixels hold the mean of the usable ones around them.
 
     Means are of whole steps of the network's lattice and exact: a pixel is filled alike in every block that
@@ -111,6 +128,7 @@ def filled(pixels: xr.Dataset, *, step_px: int) -> NDArray[np.uint16]:
     Args:
         pixels: of ``BlockContext``, as ``pixel_block`` makes them.
         step_px: pixels from one position of the network to the next; the sides are multiples of it.
+        far_dn: what pixels deep in a gap hold, by band: what tells the network nothing.
     """
     stored: NDArray[np.uint16] = pixels.dn.values
     usable: NDArray[np.bool_] = pixels.usable.values
@@ -119,15 +137,14 @@ def filled(pixels: xr.Dataset, *, step_px: int) -> NDArray[np.uint16]:
         return stored
     counts = _sums(usable, step_px)
     # An odd number of steps, about so wide, with the pixel's own in the middle.
-    reach = [max(round(side / (2 * step_px)), 1) for side in FILL_PX]
-    around = [_box_sums(counts, steps) for steps in reach]
+    reach = max(round(FILL_PX / (2 * step_px)), 1)
+    count = _box_sums(counts, reach)
+    near = count > 0
     dn = stored.copy()
-    for band in dn:
+    for band, far in zip(dn, far_dn, strict=True):
         sums = _sums(np.where(usable, band, 0), step_px)
-        fill = np.full(counts.shape, sums.sum() / counts.sum())
-        for steps, count in zip(reversed(reach), reversed(around), strict=True):  # the closest last
-            near = count > 0
-            fill[near] = _box_sums(sums, steps)[near] / count[near]
+        fill = np.full(counts.shape, min(max(far, 0.0), np.iinfo(np.uint16).max))
+        fill[near] = _box_sums(sums, reach)[near] / count[near]
         values = np.rint(fill).astype(np.uint16).repeat(step_px, 0).repeat(step_px, 1)
         np.copyto(band, values, where=unusable)
     return dn

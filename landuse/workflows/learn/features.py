@@ -22,7 +22,7 @@ from landuse.model.pixel_network import coarse_features, fine_features
 from landuse.model.predict import full_float32
 from landuse.model.training.augment import dihedral
 from landuse.model.training.class_head import Rows
-from landuse.pipeline.blocks.context import axis_context, filled
+from landuse.pipeline.blocks.context import READ_PX, axis_context, filled
 from landuse.pipeline.blocks.plan import data_extent
 from landuse.pipeline.read.read_block import Imagery, read_pixels
 from landuse.workflows.learn.labels import PIXEL_M
@@ -132,7 +132,9 @@ def _see_tile(
     row, col = pixels.rows[own], pixels.cols[own]
     step = looks.predictor.position_px
     rows, cols = (
-        axis_context((int(at.min()), int(at.max()) + 1), data_px=data, step_px=step, origin_px=0)
+        axis_context(
+            (int(at.min()), int(at.max()) + 1), data_px=data, step_px=step, origin_px=0, context_px=READ_PX
+        )
         for at, data in zip((row, col), extent, strict=True)
     )
     if rows is None or cols is None:
@@ -143,7 +145,8 @@ def _see_tile(
     at = row - rows[0], col - cols[0]
     usable = read.pixels.usable.values[at]
     if usable.any():
-        dn = filled(read.pixels, step_px=step)
+        far_dn = looks.predictor.contract.mean_dn(looks.level, day.bands)
+        dn = filled(read.pixels, step_px=step, far_dn=far_dn)
         looks.add(dn, day.bands, own[usable], (at[0][usable], at[1][usable]))
     return [failure.reason for failure in read.failures if failure.replaced_by is None]
 
@@ -167,7 +170,7 @@ class _Looks:
         self.parts: list[tuple[NDArray[np.int64], NDArray[np.float32], float]] = []
         """Samples, features and weight of each view; the first of each sample has all bands."""
         self._firsts: list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]] = []
-        self._level = level
+        self.level = level
         self._rng = np.random.default_rng(seed)
         self._trunk = trunk_contract(predictor.contract)
 
@@ -188,7 +191,7 @@ class _Looks:
             at: rows and columns of the pixels in the block.
         """
         contract = self.predictor.contract
-        x, present = self.predictor.block_input(dn, bands, self._level)
+        x, present = self.predictor.block_input(dn, bands, self.level)
         optional = [band for band in contract.optional_bands if band in bands]
         fewer = [optional[:1], []] if len(optional) > 1 else [[]] if optional else []
         share = WHOLE_SHARE if fewer else 1.0

@@ -318,10 +318,14 @@ def _scores_around(
     plan: RunPlan, block: Block, classifier: PixelClassifier, given: BlockInput
 ) -> list[NDArray[np.float32]]:
     """Probabilities of classes and covers and the doubt, each (any, y, x), of ``_around_px``."""
-    dn = filled(given.read.pixels, step_px=plan.position_px)
+    far_dn = classifier.contract.mean_dn(plan.level, plan.bands)
+    placed = cast("BlockContext", given.placed)  # the engine follows from the model
+    seen = (placed.seen_rows_px, placed.seen_cols_px)
+    dn = filled(given.read.pixels, step_px=plan.position_px, far_dn=far_dn)
+    dn = dn[_part(seen, (placed.rows_px, placed.cols_px))]
     scores = classifier.pixel_scores(dn, plan.bands, plan.level)
     doubt = np.zeros((0, *dn.shape[1:]), np.float32) if scores.doubt is None else scores.doubt[None]
-    part = _part(_around_px(plan, block, given), (given.placed.rows_px, given.placed.cols_px))
+    part = _part(_around_px(plan, block, given), seen)
     return [scores.landuse[part], scores.cover[part], doubt[part]]
 
 

@@ -313,11 +313,8 @@ class BlockWork:
     """Cells of it that belong to the map."""
     patches: int
     """Patches in it; 0 of a model of pixels."""
-
-    @property
-    def pixels(self) -> int:
-        """Pixels that are read for it."""
-        return (self.rows_px[1] - self.rows_px[0]) * (self.cols_px[1] - self.cols_px[0])
+    pixels: int
+    """Pixels that the network sees for it; of a model of patches those that are read."""
 
 
 def work_of_blocks(plan: RunPlan) -> list[BlockWork]:
@@ -338,15 +335,18 @@ def work_of_blocks(plan: RunPlan) -> list[BlockWork]:
             placed, cells = (None, 0) if work is None else (work[0], int(work[1].cells.sum()))
         if placed is None:
             continue
-        patches = 0
-        if not isinstance(placed, BlockContext):
+        if isinstance(placed, BlockContext):
+            patches, pixels = 0, placed.pixels
+        else:
             patches = len(placed.rows.cells) * len(placed.cols.cells)
+            pixels = (placed.rows_px[1] - placed.rows_px[0]) * (placed.cols_px[1] - placed.cols_px[0])
         found.append(
             BlockWork(
                 rows_px=placed.rows_px,
                 cols_px=placed.cols_px,
                 cells=cells,
                 patches=patches,
+                pixels=pixels,
             )
         )
     return found

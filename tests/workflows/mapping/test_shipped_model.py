@@ -17,6 +17,7 @@ from landuse.model.normalize import path_dn
 from landuse.model.training.datasets import PatchSource, list_patches, load_patches, read_split
 from landuse.model.training.evaluate import logits_of
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED
+from landuse.pipeline.search.area import parse_bbox, parse_dates
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from landuse.workflows.training.train import evaluate_model
 from tests.workflows.small_maps import request
@@ -44,6 +45,10 @@ SEEN = [
     pytest.param("balanced-fast-all", *ORIHUELA_SEEN, id="orihuela, 13 bands"),
     pytest.param("balanced-fast-no-b10", *ORIHUELA_SEEN, id="orihuela, 12 bands"),
 ]
+
+
+CLOUDED = "14.071728,48.182489,14.098316,48.200694"
+"""Two kilometres of the demo's land."""
 
 
 def test_shipped_weights_are_small_and_carry_their_contract():
@@ -215,6 +220,28 @@ def test_blocks_of_pixels_leave_no_seam(real_map, scene, tmp_path):
         asked = request(tmp_path, made.source, out=out, block_px=block_px, probabilities=True)
         map_area(asked, load_classifier(MAP_MODEL, "cpu"))
         with rasterio.open(out / "probabilities.tif") as file:
+            maps.append(file.read().astype(int))
+    assert np.abs(maps[0] - maps[1]).max() <= 1
+
+
+@pytest.mark.slow
+def test_blocks_near_clouds_leave_no_seam(demo_catalog, tmp_path):
+    """Of a date with clouds over a tenth of the area, which fill more than a block's surroundings."""
+    maps = []
+    for block_px in (104, 2048):
+        asked = request(
+            tmp_path,
+            str(demo_catalog.catalog),
+            area=parse_bbox(CLOUDED),
+            dates=parse_dates("2024-06-11"),
+            out=tmp_path / f"blocks{block_px}",
+            block_px=block_px,
+            probabilities=True,
+            vectors=None,
+        )
+        report = map_area(asked, load_classifier(MAP_MODEL, "cpu"))
+        assert report.cover.cloudy > 0.05
+        with rasterio.open(asked.out / "probabilities.tif") as file:
             maps.append(file.read().astype(int))
     assert np.abs(maps[0] - maps[1]).max() <= 1
 
