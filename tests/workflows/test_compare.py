@@ -288,6 +288,26 @@ def test_a_map_told_in_a_legend_and_a_crosswalk_of_codes_alone(tmp_path, folder,
     assert report.agreement.overall == 1
 
 
+def test_names_that_two_legends_use_otherwise_are_told(tmp_path, folder, ids, run):
+    """The same ids by the same names; Woods of the one has shrubs in it, and of the other has none."""
+    names = ("Fields", "Woods", "Water", "Town")
+    parts = [["AnnualCrop"], ["Forest", "Shrubland"], ["River", "SeaLake"], ["Residential"]]
+    ours = write_map(tmp_path / "ours", ids, names=names, classes_of=json.dumps(parts))
+    parts[0:2] = ["Shrubland", "AnnualCrop"], ["Forest"]
+    theirs = write_map(tmp_path / "theirs", ids, names=names, classes_of=json.dumps(parts))
+    report = compare(ours, theirs, tmp_path / "a")
+    (warning,) = report.to_dict()["warnings"]
+    assert f"Woods is Forest + Shrubland on {ours}/landuse.tif, Forest on {theirs}/landuse.tif" in warning
+    assert "Water is" not in warning
+    assert "Forest + Shrubland" in (tmp_path / "a" / "index.html").read_text()
+    assert "Forest + Shrubland" in run("compare", ours, theirs, "--out", tmp_path / "b").out
+    assert compare(ours, ours, tmp_path / "c").warnings == ()
+    # A crosswalk that brings both to one class takes the difference away.
+    own = tmp_path / "own.csv"
+    own.write_text("class,new\nFields,Land\nWoods,Land\nWater,Water\nTown,Town\n")
+    assert compare(ours, theirs, tmp_path / "d", crosswalk=str(own)).warnings == ()
+
+
 def polygons(ids, every=5):
     rows, cols = (side // every for side in ids.shape)
     shapes, values = [], []

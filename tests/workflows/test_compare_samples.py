@@ -22,14 +22,14 @@ CELL_M = 20
 LEFT, TOP = 512_320, 5_310_080
 
 
-def write_map(folder, ids, *, names=NAMES, crs="EPSG:32633", transform=None):
+def write_map(folder, ids, *, names=NAMES, crs="EPSG:32633", transform=None, **tags):
     folder.mkdir(parents=True, exist_ok=True)
     transform = transform or Affine(CELL_M, 0, LEFT, 0, -CELL_M, TOP)
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "crs": crs}
     profile |= {"height": ids.shape[0], "width": ids.shape[1], "transform": transform}
     with rasterio.open(folder / "landuse.tif", "w", **profile) as file:
         file.write(ids, 1)
-        file.update_tags(classes=json.dumps(names))
+        file.update_tags(classes=json.dumps(names), **tags)
     return folder
 
 
@@ -199,6 +199,16 @@ def test_maps_of_other_classes_and_grids_are_brought_to_a_legend(tmp_path, truth
     assert report.only_second == int((~right).sum())
     assert report.only_first == 0
     assert report.second.low < 1
+
+
+def test_names_that_two_legends_use_otherwise_are_told(tmp_path, truth, maps):
+    (a, first), (b, _) = maps
+    path, _ = label(a, tmp_path / "points.gpkg", truth)
+    parts = json.dumps([["AnnualCrop"], ["Forest", "Shrubland"], ["SeaLake"]])
+    other = write_map(tmp_path / "other", first, classes_of=parts)
+    (warning,) = compare_by_samples(a, other, path).warnings
+    assert "Forest is Forest on" in warning
+    assert not [told for told in compare_by_samples(a, b, path).warnings if "Forest is" in told]
 
 
 def test_the_command_and_what_it_refuses(tmp_path, truth, maps, run):

@@ -52,6 +52,8 @@ class OpenMap:
     """Class names by id."""
     entries: tuple[LandUseClass, ...]
     """The same with titles and colours."""
+    parts: tuple[tuple[str, ...], ...]
+    """Of each class the model's classes that it is the sum of, sorted; itself without a legend."""
     acquired_utc: tuple[datetime, ...]
     """Of its scenes, in order."""
     plan_sha256: str
@@ -247,6 +249,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
             path=raster,
             names=names,
             entries=class_entries(names, tags),
+            parts=class_parts(raster, names, tags.get("classes_of")),
             acquired_utc=_acquired(raster, tags),
             plan_sha256=_tag(raster, tags, "plan_sha256"),
             model=_unescaped(_tag(raster, tags, "model")),
@@ -349,6 +352,8 @@ def overlap_of(maps: Sequence[OpenMap]) -> Overlap:
                 f"{other.path} has the classes {', '.join(other.names)}; {first.path} has "
                 f"{', '.join(first.names)}. Map both with one model."
             )
+        if other.parts != first.parts:
+            raise UsageError(f"{other_parts(first, other)} Map both with one model and one --legend.")
     offsets = [_offset_cells(first, other) for other in maps]
     down, right = offsets[1]
     top, left = max(-down, 0), max(-right, 0)
@@ -398,6 +403,8 @@ class ClassMap:
     """Class names by id."""
     entries: tuple[LandUseClass, ...]
     """The same with titles and colours."""
+    parts: tuple[tuple[str, ...], ...]
+    """Of each class the model's classes that it is the sum of, sorted; itself without a legend."""
     cells: NDArray[np.int64]
     """(class,), cells of each."""
     shape: tuple[int, int]
@@ -460,6 +467,7 @@ def counted_map(path: Path) -> ClassMap:
                 )
             names = class_names(raster, file.tags().get("classes"))
             entries = class_entries(names, file.tags())
+            parts = class_parts(raster, names, file.tags().get("classes_of"))
             plan_sha256 = file.tags().get("plan_sha256")
             told = re.match(r"(20\d\d)-", file.tags().get("acquired_utc", ""))
             year = None if told is None else int(told[1])
@@ -488,6 +496,7 @@ def counted_map(path: Path) -> ClassMap:
         path=raster,
         names=names,
         entries=entries,
+        parts=parts,
         cells=cells,
         shape=shape,
         transform=transform,
@@ -537,6 +546,42 @@ def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[s
             f"{raster} names its classes {cleaned}; 2 to {NODATA_ID} different names are needed."
         )
     return cleaned
+
+
+def class_parts(raster: Path, names: tuple[str, ...], tag: str | None) -> tuple[tuple[str, ...], ...]:
+    """Of each class, by id, the model's classes that it is the sum of, from the raster's tag `classes_of`.
+
+    Args:
+        raster: named in messages.
+        names: by id.
+        tag: None where no legend was laid over the model: each class is itself.
+
+    Raises:
+        UsageError: the tag holds something else.
+    """
+    if tag is None:
+        return tuple((name,) for name in names)
+    try:
+        parts = [sequence(entry) for entry in sequence(json.loads(tag))]
+    except ValueError:
+        parts = []
+    if len(parts) != len(names) or not all(isinstance(part, str) for entry in parts for part in entry):
+        raise UsageError(
+            f"{raster} says in its tag `classes_of` {printable(tag)[:80]!r}, which is no JSON list of "
+            f"{len(names)} lists of names, one for each class. Make the map again."
+        )
+    return tuple(tuple(sorted(printable(str(part)) for part in entry)) for entry in parts)
+
+
+def other_parts(first: OpenMap | ClassMap, other: OpenMap | ClassMap) -> str:
+    """What two maps whose classes have the same names mean by the first that they tell differently."""
+    name, ours, theirs = next(
+        row for row in zip(first.names, first.parts, other.parts, strict=True) if row[1] != row[2]
+    )
+    return (
+        f"{other.path} and {first.path} mean different things by the same names: {name} is the sum of "
+        f"{', '.join(theirs)} in the one, of {', '.join(ours)} in the other."
+    )
 
 
 def class_entries(names: tuple[str, ...], tags: Mapping[str, str]) -> tuple[LandUseClass, ...]:

@@ -299,7 +299,10 @@ def compare_by_samples(
         pairs=kept,
         estimates=estimate_pairs(kept),
         strata_names=tuple(name for name, there in zip(strata_map.names, present, strict=True) if there),
-        warnings=tuple(_caveats(drawn_from, maps, points)),
+        warnings=(
+            *common[0].other_meanings(maps[0], maps[1].names, maps[1].parts, str(maps[1].path)),
+            *_caveats(drawn_from, maps, points),
+        ),
     )
 
 

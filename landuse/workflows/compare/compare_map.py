@@ -27,7 +27,7 @@ from landuse.errors import ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps import agreement as figures
 from landuse.pipeline.maps.agreement import Agreement
-from landuse.pipeline.maps.open import counted_map, raster_of
+from landuse.pipeline.maps.open import class_parts, counted_map, raster_of
 from landuse.pipeline.maps.reference import (
     CONFLICT_ID,
     IGNORED_ID,
@@ -296,7 +296,15 @@ def _opened(
             "crs": file.crs.to_string(),
             "pixel_m": reference.pixel_m if math.isfinite(reference.pixel_m) else None,
         }
-        yield crosswalk, OpenedReference(reference=reference, codes=codes, shown=path.name, about=about)
+        warnings: tuple[str, ...] = ()
+        if is_ours:
+            theirs = tuple(names.values())
+            parts = class_parts(path, theirs, file.tags().get("classes_of"))
+            warnings = crosswalk.other_meanings(source, theirs, parts, str(path))
+        raster = OpenedReference(
+            reference=reference, codes=codes, shown=path.name, about=about, warnings=warnings
+        )
+        yield crosswalk, raster
 
 
 def _count(
@@ -509,7 +517,7 @@ def _report(
     cell_ha = _cell_ha(fine)
     found = Agreement(names=crosswalk.names, hectares=counts.pairs.astype(np.float64) * cell_ha)
     mapped = int(counts.pairs.sum()) + counts.nothing + counts.ignored + counts.conflicts
-    warnings = []
+    warnings = [*opened.warnings]
     if counts.nothing > 0.05 * mapped:
         warnings.append(
             f"The reference has no data on {counts.nothing / mapped:.0%} of the map; the figures are about "
