@@ -55,8 +55,8 @@ def write_map(folder, shares, *, row=0, col=0, day=DAYS[0], names=NAMES, as_floa
         ),
     }  # fmt: skip
     named = ("classes", "plan_sha256", "model", "acquired_utc", "weights_sha256", "cloud_mask", "classes_of")
-    tags = {name: told[name] for name in named}
-    tags = {name: value for name, value in tags.items() if value is not None}
+    named += ("bands", "level", "composite", "fuse", "smooth", "smooth_px")
+    tags = {name: told[name] for name in named if told.get(name) is not None}
     with rasterio.open(folder / "landuse.tif", "w", dtype="uint8", count=1, nodata=255, **profile) as file:
         file.write(classes, 1)
         file.update_tags(**tags)
@@ -304,6 +304,41 @@ def test_gis_reads_names_colours_and_units(tmp_path):
     assert style["f_table_name"] == "change"
     drawn = {int(node.get("value")) for node in ElementTree.fromstring(style["styleQML"]).iter("category")}
     assert drawn == set(pyogrio.read_dataframe(out / "change.gpkg", layer="change")["code"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"bands": "B04, B03"}, {"bands": "B04"}, ("bands B04, B03 (2021-06-18) and B04 (2022-06-20)",)),
+        (
+            {"composite": "best"},
+            {"composite": "median"},
+            ("composite best (2021-06-18) and median (2022-06-20)",),
+        ),
+        ({"level": "L2A"}, {"level": "L1C"}, ("level L2A (2021-06-18) and L1C (2022-06-20)",)),
+        ({}, {"fuse": "dates"}, ("fuse pixels (2021-06-18) and dates (2022-06-20)",)),
+        (
+            {"smooth": "[0.5, 1.0]", "smooth_px": "5"},
+            {},
+            ("smooth [0.5, 1.0] (2021-06-18) and none (2022-06-20)", "smooth_px 5 (2021-06-18) and 0"),
+        ),
+        ({"bands": "B04", "fuse": "pixels"}, {"bands": "B04"}, ()),
+        ({"bands": "B04", "level": "L2A"}, {}, ()),
+    ],
+    ids=["bands", "composite", "level", "fuse", "smooth", "alike", "an older map"],
+)
+def test_maps_made_with_other_settings_are_told(tmp_path, run, first, second, told):
+    shares = some_shares(1, 6, 5)
+    maps = [
+        write_map(tmp_path / day, shares, day=day, **tags)
+        for day, tags in zip(DAYS, (first, second), strict=False)
+    ]
+    ran = run("change", *maps, "--out", tmp_path / "change")
+    warnings = json.loads((tmp_path / "change" / "change.json").read_text("utf-8"))["warnings"]
+    assert len(warnings) == bool(told)
+    for text in told:
+        assert text in warnings[0]
+        assert text in ran.out
 
 
 def test_a_legend_that_leaves_the_classes_as_they_are_is_none(tmp_path):

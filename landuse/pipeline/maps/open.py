@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 _LATTICE_CELLS = 1e-3
 """Cells of two maps lie on each other if their corners do to this share of a cell."""
 
+_SETTINGS = {
+    **dict.fromkeys(("bands", "level", "composite"), ""),
+    **{"fuse": "pixels", "smooth": "none", "smooth_px": "0"},
+}
+"""Tags of what decides a map besides its scenes and its model, and what it means if one is not there."""
+
 _STRIP_VALUES = 2**21
 """Probabilities of each map in a strip."""
 
@@ -67,6 +73,8 @@ class OpenMap:
     cloud_mask: str
     """``"yes"`` where all scenes in it had a cloud mask, ``"no"``, ``"no, yes"``; empty where the map
     does not say."""
+    settings: Mapping[str, str]
+    """What else decided it, by the names of ``_SETTINGS``; empty where the map does not say."""
     attribution: str
     """Whose data it is."""
     classes: DatasetReader
@@ -256,6 +264,7 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
             weights_sha256=tags.get("weights_sha256", ""),
             engine=tags.get("engine", ""),
             cloud_mask=tags.get("cloud_mask", ""),
+            settings={name: tags.get(name, default) for name, default in _SETTINGS.items()},
             attribution=tags.get("TIFFTAG_COPYRIGHT", ""),
             classes=classes,
             probabilities=probabilities,

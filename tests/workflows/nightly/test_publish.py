@@ -125,6 +125,18 @@ def test_maps_of_other_legends_of_the_same_names_are_not_compared(world):
     assert set(layer(world, 1, 9)) == {"not-compared.json"}
 
 
+def test_change_between_maps_composed_otherwise_says_so(world):
+    world.configure(look_back_days=5)
+    scenes = [world.scene(1), world.scene(9)]
+    world.publish(scenes[0])
+    world.one(1)
+    world.configure(composite="median", look_back_days=5)
+    world.publish(*scenes)
+    world.one(9)
+    (warning,) = json.loads(layer(world, 1, 9)["change.json"])["warnings"]
+    assert f"composite best ({period(1)}) and median ({period(9)})" in warning
+
+
 def test_the_status_tells_of_the_latest_two_maps_alone(world):
     items = [world.scene(day) for day in (1, 2, 3)]
     del items[0]["assets"]["SCL"]
