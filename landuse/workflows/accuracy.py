@@ -155,7 +155,7 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     source = counted_map(path)
     frame = read_points(samples, layer, column)
     refuse_suggested(frame, samples)
-    labels = as_named(texts(frame[column]), source.names)
+    labels = as_named(texts(frame[column]), source.names, source.names)
     refuse_unlabelled(labels, samples, column, [source.names[i] for i in np.flatnonzero(source.cells)])
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
@@ -202,18 +202,29 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     )
 
 
-def as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well."""
+def as_named(labels: Sequence[str], names: Sequence[str], by_id: Sequence[str]) -> list[str]:
+    """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well.
+
+    Args:
+        labels: of points.
+        names: that mean what they say.
+        by_id: names that other labels mean by their ids; none where these are not known.
+    """
     folded = [name.casefold() for name in names]
     # Of two names that differ in their case alone each is meant by itself alone.
     in_any_case = {key: name for key, name in zip(folded, names, strict=True) if folded.count(key) == 1}
-    ids = {str(i): name for i, name in enumerate(names)}
+    ids = {str(i): name for i, name in enumerate(by_id)}
 
     def meant(label: str) -> str:
-        by_id = ids.get(label.removesuffix(".0"), label)
-        return label if label in names else in_any_case.get(label.casefold(), by_id)
+        of_id = ids.get(label.removesuffix(".0"), label)
+        return label if label in names else in_any_case.get(label.casefold(), of_id)
 
     return [meant(label) for label in labels]
+
+
+def is_number(label: str) -> bool:
+    """Whether a label may be a class's id, also as a table with gaps holds it, such as 3.0."""
+    return label.removesuffix(".0").isdecimal()
 
 
 def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:
