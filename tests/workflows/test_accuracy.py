@@ -300,6 +300,26 @@ def test_classes_are_known_by_name_in_any_case_and_by_id(tmp_path, folder, truth
         assess_map(folder, save(frame, tmp_path / "beyond.gpkg"))
 
 
+@pytest.mark.parametrize(
+    ("names", "an_id"),
+    [(("1", "2", "3", "4"), 0.0), (("1.0", "2.0", "3.0", "4.0"), 0.0), (("-1", "0", "1", "2"), 3.0)],
+)
+def test_numbers_are_names_where_classes_are_called_so(tmp_path, ids, truth, names, an_id):
+    """Also as a table with gaps holds them: the ids of the map are beside its names."""
+    folder = write_map(tmp_path / "numbered", ids, names=names)
+    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=240, min_per_class=20)
+    on_the_ground = truth[frame["row"], frame["col"]]
+    frame["code"] = np.array([float(name) for name in names])[on_the_ground]
+    frame.loc[len(frame) - 1, "code"] = np.nan
+    found = assess_map(folder, save(frame, tmp_path / "codes.gpkg"), column="code")
+    expected = np.zeros((4, 4), int)
+    np.add.at(expected, (ids[frame["row"], frame["col"]][:-1], on_the_ground[:-1]), 1)
+    np.testing.assert_array_equal(found.matrix.counts, expected)
+    frame.loc[0, "code"] = an_id
+    with pytest.raises(UsageError, match="they are numbers, so that ids are not taken"):
+        assess_map(folder, save(frame, tmp_path / "ids.gpkg"), column="code")
+
+
 def test_two_classes_that_differ_in_case_alone_keep_their_labels(tmp_path, ids, truth):
     folder = write_map(tmp_path / "cased", ids, names=("Crop", "crop", "SeaLake", "River"))
     drawn(folder, tmp_path / "points.gpkg")
