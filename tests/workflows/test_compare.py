@@ -246,6 +246,27 @@ def test_the_page_is_whole_in_itself_and_nothing_in_it_runs(tmp_path, folder, id
     assert "beside landuse.tif" in page
 
 
+def test_cells_that_reach_beyond_the_area_are_told(tmp_path, ids, run):
+    """The map's report has less land than its cells cover: by 20 percent, then by half a percent."""
+    folder = write_map(tmp_path / "map", ids, plan_sha256="a")
+    cells = np.bincount(ids[ids != 255], minlength=4)
+    whole = cells.sum() * CELL_M**2 / 10_000
+
+    def reported(share):
+        classes = [
+            {"id": i, "cells": int(count), "area_ha": share * count * CELL_M**2 / 10_000}
+            for i, count in enumerate(cells)
+        ]
+        (folder / "run.json").write_text(json.dumps({"plan_sha256": "a", "classes": classes}))
+        return compare(folder, folder, tmp_path / f"at-{share}")
+
+    (warning,) = reported(0.8).to_dict()["warnings"]
+    assert f"the map has {whole:,.1f} ha here and {0.8 * whole:,.1f} ha in its run.json" in warning
+    assert "in its run.json" in (tmp_path / "at-0.8" / "index.html").read_text()
+    assert "in its run.json" in run("compare", folder, folder, "--out", tmp_path / "told").out
+    assert reported(0.995).warnings == ()
+
+
 def test_names_alone_are_enough_for_maps_of_the_same_classes(tmp_path, folder, ids):
     """Another landuse map, its classes in another order; and a raster whose sidecar names its values."""
     order = (2, 0, 3, 1)

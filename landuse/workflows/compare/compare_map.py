@@ -86,6 +86,9 @@ _SAME_COLOR, _OTHER_COLOR = (240, 240, 240), (120, 120, 120)
 _STRIP_VALUES = 2**21
 """Cells of a strip, of the finer grid."""
 
+_EDGE_SHARE = 0.01
+"""Of a map's land: areas of whole cells that differ from it by more are told."""
+
 _VIEW_CELLS = 1200
 """Longest side of a panel of the page."""
 
@@ -518,6 +521,13 @@ def _report(
     found = Agreement(names=crosswalk.names, hectares=counts.pairs.astype(np.float64) * cell_ha)
     mapped = int(counts.pairs.sum()) + counts.nothing + counts.ignored + counts.conflicts
     warnings = [*opened.warnings]
+    whole_ha, inside_ha = mapped * cell_ha, float(source.area_ha.sum())
+    if not source.of_whole_cells and whole_ha - inside_ha > _EDGE_SHARE * inside_ha:
+        warnings.append(
+            "Cells are counted whole, also where they reach beyond the area or the imagery: the map has "
+            f"{whole_ha:,.1f} ha here and {inside_ha:,.1f} ha in its run.json. Map with smaller cells "
+            "(--cell-m) to count less of what lies beyond."
+        )
     if counts.nothing > 0.05 * mapped:
         warnings.append(
             f"The reference has no data on {counts.nothing / mapped:.0%} of the map; the figures are about "
