@@ -307,8 +307,8 @@ def _area_caveats(source: ClassMap) -> list[str]:
     if not source.of_whole_cells:
         return []
     return [
-        f"No run.json of this map lies beside {source.path.name}: its cells are counted whole, also where "
-        "they reach beyond the area or the imagery. Give the folder that `landuse map` wrote."
+        f"No run.json that counts these cells lies beside {source.path.name}: cells are counted whole, "
+        "also where they reach beyond the area or the imagery. Give the folder that `landuse map` wrote."
     ]
 
 

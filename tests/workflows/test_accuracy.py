@@ -320,6 +320,25 @@ def test_numbers_are_names_where_classes_are_called_so(tmp_path, ids, truth, nam
         assess_map(folder, save(frame, tmp_path / "ids.gpkg"), column="code")
 
 
+def test_the_report_of_a_joined_map_has_its_areas(tmp_path, ids):
+    """Its cells are those of the zones: the raster has some more or less, and may show none of a class."""
+    folder = write_map(tmp_path / "joined", ids)
+    classes = [{"id": i, "cells": 700 + i, "area_ha": 40.0 - i} for i in range(4)]
+
+    def counted(classes, **tags):
+        (folder / "run.json").write_text(json.dumps({"plan_sha256": "a", "classes": classes}))
+        with rasterio.open(folder / "landuse.tif", "r+") as file:
+            file.update_tags(**tags)
+        return counted_map(folder)
+
+    assert counted(classes, plan_sha256="a").of_whole_cells
+    found = counted(classes, zones="32N, 33N")
+    assert not found.of_whole_cells
+    assert found.area_ha.tolist() == [40.0, 39.0, 38.0, 0.0]  # River is nowhere
+    assert counted(classes[:1]).of_whole_cells  # of another map: it does not know what the raster shows
+    assert counted(classes, plan_sha256="b").of_whole_cells
+
+
 def test_two_classes_that_differ_in_case_alone_keep_their_labels(tmp_path, ids, truth):
     folder = write_map(tmp_path / "cased", ids, names=("Crop", "crop", "SeaLake", "River"))
     drawn(folder, tmp_path / "points.gpkg")

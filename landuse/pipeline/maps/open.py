@@ -477,7 +477,7 @@ def counted_map(path: Path) -> ClassMap:
             names = class_names(raster, file.tags().get("classes"))
             entries = class_entries(names, file.tags())
             parts = class_parts(raster, names, file.tags().get("classes_of"))
-            plan_sha256 = file.tags().get("plan_sha256")
+            plan_sha256, is_joined = file.tags().get("plan_sha256"), "zones" in file.tags()
             told = re.match(r"(20\d\d)-", file.tags().get("acquired_utc", ""))
             year = None if told is None else int(told[1])
             crs, transform, shape = file.crs, file.transform, file.shape
@@ -500,7 +500,7 @@ def counted_map(path: Path) -> ClassMap:
         )
     cells = cells[: len(names)]
     whole_ha = cells * abs(transform.determinant) * crs.linear_units_factor[1] ** 2 / 10_000
-    reported_ha = _reported_ha(raster, plan_sha256, cells)
+    reported_ha = _reported_ha(raster, plan_sha256, cells, is_joined=is_joined)
     return ClassMap(
         path=raster,
         names=names,
@@ -518,9 +518,13 @@ def counted_map(path: Path) -> ClassMap:
 
 
 def _reported_ha(
-    raster: Path, plan_sha256: str | None, cells: NDArray[np.int64]
+    raster: Path, plan_sha256: str | None, cells: NDArray[np.int64], *, is_joined: bool
 ) -> NDArray[np.float64] | None:
-    """(class,), hectares by the report beside a map's raster; None where none is of these cells."""
+    """(class,), hectares by the report beside a map's raster; None where none is of these cells.
+
+    The report of a joined map counts the cells of its zones, most of which its raster shows warped: a class
+    may have some cells more or less there, and a class of a few none, which then has no area.
+    """
     try:
         report = mapping(json.loads(raster.with_name("run.json").read_bytes()))
     except (OSError, ValueError):
@@ -530,12 +534,12 @@ def _reported_ha(
     of_class = [mapping(told.get(i)) for i in range(len(cells))]
     area_ha = np.array([number(entry.get("area_ha")) or 0.0 for entry in of_class])
     is_of_map = plan_sha256 is not None and report.get("plan_sha256") == plan_sha256
-    counted = [number(entry.get("cells")) or 0 for entry in of_class]
-    return (
-        area_ha
-        if is_of_map and counted == cells.tolist() and (area_ha >= 0).all() and area_ha.any()
-        else None
-    )
+    counted = np.array([number(entry.get("cells")) or 0 for entry in of_class])
+    if is_joined:
+        area_ha, same = np.where(cells > 0, area_ha, 0.0), counted[cells > 0] > 0
+    else:
+        same = counted == cells
+    return area_ha if is_of_map and same.all() and (area_ha >= 0).all() and area_ha.any() else None
 
 
 def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[str, ...]:
