@@ -181,10 +181,20 @@ def test_every_cell_labelled_gives_the_truth_itself(tmp_path, folder, ids, truth
         assert producer == pytest.approx(both / (truth[there] == i).sum())
         if i < 3:
             assert report.accuracy.users[i].value == pytest.approx(both / (ids == i).sum())
+        found = report.accuracy.producers[i]
+        assert (found.low, found.high) == pytest.approx((found.value, found.value))
     assert report.accuracy.users[3] is None
     assert report.accuracy.overall.value == pytest.approx((ids == truth)[there].mean())
     (warning,) = report.warnings
     assert "cells are counted whole" in warning  # no report lies beside the raster
+
+
+def test_of_a_map_that_is_right_everywhere_all_labelled_cells_leave_no_doubt(tmp_path, folder, ids):
+    frame = labelled(folder, tmp_path / "points.gpkg", ids, total=ids.size)
+    report = assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+    for i in range(3):
+        found = report.accuracy.producers[i]
+        assert (found.low, found.value, found.high) == (1, 1, 1)
 
 
 def test_a_sample_comes_close_to_the_truth(tmp_path, folder, ids, truth):
