@@ -264,6 +264,16 @@ def test_codes_of_a_crosswalk_are_no_ids(tmp_path, truth, maps):
         coded((40, 1, 8))
 
 
+def test_a_crosswalk_of_codes_alone_does_not_bring_other_classes_together(tmp_path, truth, maps):
+    (a, first), _ = maps
+    path, _ = label(a, tmp_path / "points.gpkg", truth)
+    other = write_map(tmp_path / "other", first, names=NAMES[::-1])
+    own = tmp_path / "own.csv"
+    own.write_text("code,new\n40,AnnualCrop\n10,Forest\n80,SeaLake\n")
+    with pytest.raises(UsageError, match=r"brings .*other.* to the classes SeaLake.*columns class,new"):
+        compare_by_samples(a, other, path, crosswalk=str(own))
+
+
 def test_the_command_and_what_it_refuses(tmp_path, truth, maps, run):
     (a, _), (b, _) = maps
     path, frame = label(a, tmp_path / "points.gpkg", truth)

@@ -248,6 +248,12 @@ def compare_by_samples(
             f"{', '.join(maps[0].names)}. Name a --crosswalk that both are brought to, such as ipcc."
         )
     common = [crosswalk_of(source, crosswalk) for source in maps]
+    if common[1].names != common[0].names:
+        raise UsageError(
+            f"--crosswalk {crosswalk} brings {maps[1].path} to the classes {', '.join(common[1].names)}, "
+            f"{maps[0].path} to {', '.join(common[0].names)}: it says what codes mean, and nothing of the "
+            "maps' classes. Give one with the columns class,new."
+        )
     frame = read_points(samples, layer, column)
     drawn_from = set(texts(frame[MAP_COLUMN])) if MAP_COLUMN in frame.columns else set()
     of = 1 if drawn_from == {maps[1].sha256} else 0
