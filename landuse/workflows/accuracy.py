@@ -155,14 +155,18 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     source = counted_map(path)
     frame = read_points(samples, layer, column)
     refuse_suggested(frame, samples)
-    labels = as_named(texts(frame[column]), source.names)
+    labels = as_named(texts(frame[column]), source.names, source.names)
     refuse_unlabelled(labels, samples, column, [source.names[i] for i in np.flatnonzero(source.cells)])
     unknown = sorted({label for label in labels if label not in ("", *source.names)})
     if unknown:
+        known = (
+            f"{', '.join(source.names)}; they are numbers, so that ids are not taken."
+            if any(map(is_number, source.names))
+            else f"{', '.join(f'{i} {name}' for i, name in enumerate(source.names))}; name or id will do."
+        )
         raise UsageError(
             f"{samples} names classes in column {column} that the map does not know: "
-            f"{', '.join(repr(printable(label)) for label in unknown[:5])}. The map's are "
-            f"{', '.join(f'{i} {name}' for i, name in enumerate(source.names))}; name or id will do."
+            f"{', '.join(repr(printable(label)) for label in unknown[:5])}. The map's are {known}"
         )
     own = set(texts(frame[MAP_COLUMN])) == {source.sha256} if MAP_COLUMN in frame.columns else None
     cells = cells_of(frame, source, samples)  # (point, 2)
@@ -202,18 +206,34 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
     )
 
 
-def as_named(labels: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well."""
+def as_named(labels: Sequence[str], names: Sequence[str], by_id: Sequence[str]) -> list[str]:
+    """Labels as the map spells its classes, whose names are taken in any case, and whose ids as well.
+
+    Where a name is a number, numbers are names alone.
+
+    Args:
+        labels: of points; whole numbers may end in ``.0``, as a table with gaps holds them.
+        names: that mean what they say.
+        by_id: names that other labels mean by their ids; none where these are not known.
+    """
     folded = [name.casefold() for name in names]
     # Of two names that differ in their case alone each is meant by itself alone.
     in_any_case = {key: name for key, name in zip(folded, names, strict=True) if folded.count(key) == 1}
-    ids = {str(i): name for i, name in enumerate(names)}
+    ids = {} if any(map(is_number, names)) else {str(i): name for i, name in enumerate(by_id)}
 
     def meant(label: str) -> str:
-        by_id = ids.get(label.removesuffix(".0"), label)
-        return label if label in names else in_any_case.get(label.casefold(), by_id)
+        whole = label.removesuffix(".0") if is_number(label) else label
+        for told in (label, whole):
+            if told in names:
+                return told
+        return in_any_case.get(label.casefold(), ids.get(whole, label))
 
     return [meant(label) for label in labels]
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is a whole number, also as a table with gaps holds it, such as 3.0."""
+    return label.removesuffix(".0").removeprefix("-").isdecimal()
 
 
 def write_report(report: AreaReport, out: Path, *, overwrite: bool) -> None:
@@ -287,8 +307,8 @@ def _area_caveats(source: ClassMap) -> list[str]:
     if not source.of_whole_cells:
         return []
     return [
-        f"No run.json of this map lies beside {source.path.name}: its cells are counted whole, also where "
-        "they reach beyond the area or the imagery. Give the folder that `landuse map` wrote."
+        f"No run.json that counts these cells lies beside {source.path.name}: cells are counted whole, "
+        "also where they reach beyond the area or the imagery. Give the folder that `landuse map` wrote."
     ]
 
 

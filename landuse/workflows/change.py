@@ -356,7 +356,11 @@ def _report(overlap: Overlap, counts: _Counts, request: ChangeRequest) -> Change
             too_small=counts.too_small,
         ),
         matrix=_transitions(overlap, counts),
-        warnings=(*_cloud_warnings(overlap), *([other_weights] if len(weights) > 1 else [])),
+        warnings=(
+            *_cloud_warnings(overlap),
+            *([other_weights] if len(weights) > 1 else []),
+            *_settings_warnings(overlap),
+        ),
     )
 
 
@@ -367,6 +371,25 @@ def _cloud_warnings(overlap: Overlap) -> list[str]:
         "cloud mask, or look at image.tif first."
         for entry in overlap.maps[:2]
         if entry.clouds_unknown
+    ]
+
+
+def _settings_warnings(overlap: Overlap) -> list[str]:
+    """In which settings the maps differ, with the values of each."""
+    differing = []
+    for name in overlap.maps[0].settings:
+        days_of: dict[str, list[str]] = {}
+        for entry in overlap.maps:
+            if entry.settings[name]:  # else an older landuse made it
+                days_of.setdefault(entry.settings[name], []).append(entry.days)
+        if len(days_of) > 1:
+            told = " and ".join(f"{value} ({', '.join(days)})" for value, days in days_of.items())
+            differing.append(f"{name} {told}")
+    if not differing:
+        return []
+    return [
+        f"The maps were made with different settings: {'; '.join(differing)}. Some of the change may be "
+        "theirs. Map all with the same."
     ]
 
 

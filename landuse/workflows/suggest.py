@@ -16,7 +16,7 @@ from pyproj.exceptions import ProjError
 from landuse.errors import UsageError
 from landuse.pipeline.cells import NODATA_ID, SHARE_STEPS
 from landuse.pipeline.maps.layers import MapLayers, opened_layers
-from landuse.pipeline.maps.open import ClassMap, counted_map
+from landuse.pipeline.maps.open import ClassMap, counted_map, other_parts
 from landuse.pipeline.maps.points import DESIGN, MAP_COLUMN, SAMPLES, SUGGESTED
 from landuse.pipeline.maps.suggesting import (
     BestOfSquares,
@@ -387,6 +387,8 @@ def _offset(first: ClassMap, other: ClassMap) -> tuple[int, int]:
             f"{other.path} has the classes {', '.join(other.names)}; {first.path} has "
             f"{', '.join(first.names)}. Maps that are to disagree need the same classes in the same order."
         )
+    if other.parts != first.parts:
+        raise UsageError(f"{other_parts(first, other)} Map both with one --legend.")
     if other.crs != first.crs:
         raise UsageError(
             f"{other.path} is in {other.crs}, {first.path} in {first.crs}. Map both in one UTM zone."

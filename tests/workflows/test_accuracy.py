@@ -181,10 +181,20 @@ def test_every_cell_labelled_gives_the_truth_itself(tmp_path, folder, ids, truth
         assert producer == pytest.approx(both / (truth[there] == i).sum())
         if i < 3:
             assert report.accuracy.users[i].value == pytest.approx(both / (ids == i).sum())
+        found = report.accuracy.producers[i]
+        assert (found.low, found.high) == pytest.approx((found.value, found.value))
     assert report.accuracy.users[3] is None
     assert report.accuracy.overall.value == pytest.approx((ids == truth)[there].mean())
     (warning,) = report.warnings
     assert "cells are counted whole" in warning  # no report lies beside the raster
+
+
+def test_of_a_map_that_is_right_everywhere_all_labelled_cells_leave_no_doubt(tmp_path, folder, ids):
+    frame = labelled(folder, tmp_path / "points.gpkg", ids, total=ids.size)
+    report = assess_map(folder, save(frame, tmp_path / "labelled.gpkg"))
+    for i in range(3):
+        found = report.accuracy.producers[i]
+        assert (found.low, found.value, found.high) == (1, 1, 1)
 
 
 def test_a_sample_comes_close_to_the_truth(tmp_path, folder, ids, truth):
@@ -298,6 +308,45 @@ def test_classes_are_known_by_name_in_any_case_and_by_id(tmp_path, folder, truth
     frame.loc[0, "reference"] = "4"
     with pytest.raises(UsageError, match=r"'4'. The map's are 0 AnnualCrop, 1 Forest.*name or id"):
         assess_map(folder, save(frame, tmp_path / "beyond.gpkg"))
+
+
+@pytest.mark.parametrize(
+    ("names", "an_id"),
+    [(("1", "2", "3", "4"), 0.0), (("1.0", "2.0", "3.0", "4.0"), 0.0), (("-1", "0", "1", "2"), 3.0)],
+)
+def test_numbers_are_names_where_classes_are_called_so(tmp_path, ids, truth, names, an_id):
+    """Also as a table with gaps holds them: the ids of the map are beside its names."""
+    folder = write_map(tmp_path / "numbered", ids, names=names)
+    frame = labelled(folder, tmp_path / "points.gpkg", truth, total=240, min_per_class=20)
+    on_the_ground = truth[frame["row"], frame["col"]]
+    frame["code"] = np.array([float(name) for name in names])[on_the_ground]
+    frame.loc[len(frame) - 1, "code"] = np.nan
+    found = assess_map(folder, save(frame, tmp_path / "codes.gpkg"), column="code")
+    expected = np.zeros((4, 4), int)
+    np.add.at(expected, (ids[frame["row"], frame["col"]][:-1], on_the_ground[:-1]), 1)
+    np.testing.assert_array_equal(found.matrix.counts, expected)
+    frame.loc[0, "code"] = an_id
+    with pytest.raises(UsageError, match="they are numbers, so that ids are not taken"):
+        assess_map(folder, save(frame, tmp_path / "ids.gpkg"), column="code")
+
+
+def test_the_report_of_a_joined_map_has_its_areas(tmp_path, ids):
+    """Its cells are those of the zones: the raster has some more or less, and may show none of a class."""
+    folder = write_map(tmp_path / "joined", ids)
+    classes = [{"id": i, "cells": 700 + i, "area_ha": 40.0 - i} for i in range(4)]
+
+    def counted(classes, **tags):
+        (folder / "run.json").write_text(json.dumps({"plan_sha256": "a", "classes": classes}))
+        with rasterio.open(folder / "landuse.tif", "r+") as file:
+            file.update_tags(**tags)
+        return counted_map(folder)
+
+    assert counted(classes, plan_sha256="a").of_whole_cells
+    found = counted(classes, zones="32N, 33N")
+    assert not found.of_whole_cells
+    assert found.area_ha.tolist() == [40.0, 39.0, 38.0, 0.0]  # River is nowhere
+    assert counted(classes[:1]).of_whole_cells  # of another map: it does not know what the raster shows
+    assert counted(classes, plan_sha256="b").of_whole_cells
 
 
 def test_two_classes_that_differ_in_case_alone_keep_their_labels(tmp_path, ids, truth):

@@ -41,7 +41,7 @@ def write_map(folder, shares, *, row=0, col=0, day=DAYS[0], names=NAMES, as_floa
     told = {
         "cell_m": CELL_M, "crs": "EPSG:32633", "shift_m": 0.0, "weights_sha256": "0" * 64,
         "acquired_utc": f"{day}T10:10:31+00:00", "classes": json.dumps(names), "plan_sha256": f"{day}-plan",
-        "model": "balanced", "cloud_mask": "yes",
+        "model": "balanced", "cloud_mask": "yes", "classes_of": None,
     } | changes  # fmt: skip
     folder.mkdir(parents=True)
     seen = np.isfinite(shares[0])
@@ -54,9 +54,9 @@ def write_map(folder, shares, *, row=0, col=0, day=DAYS[0], names=NAMES, as_floa
             0, -told["cell_m"], TOP - row * told["cell_m"],
         ),
     }  # fmt: skip
-    named = ("classes", "plan_sha256", "model", "acquired_utc", "weights_sha256", "cloud_mask")
-    tags = {name: told[name] for name in named}
-    tags = {name: value for name, value in tags.items() if value is not None}
+    named = ("classes", "plan_sha256", "model", "acquired_utc", "weights_sha256", "cloud_mask", "classes_of")
+    named += ("bands", "level", "composite", "fuse", "smooth", "smooth_px")
+    tags = {name: told[name] for name in named if told.get(name) is not None}
     with rasterio.open(folder / "landuse.tif", "w", dtype="uint8", count=1, nodata=255, **profile) as file:
         file.write(classes, 1)
         file.update_tags(**tags)
@@ -306,6 +306,55 @@ def test_gis_reads_names_colours_and_units(tmp_path):
     assert drawn == set(pyogrio.read_dataframe(out / "change.gpkg", layer="change")["code"])
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"bands": "B04, B03"}, {"bands": "B04"}, ("bands B04, B03 (2021-06-18) and B04 (2022-06-20)",)),
+        (
+            {"composite": "best"},
+            {"composite": "median"},
+            ("composite best (2021-06-18) and median (2022-06-20)",),
+        ),
+        ({"level": "L2A"}, {"level": "L1C"}, ("level L2A (2021-06-18) and L1C (2022-06-20)",)),
+        ({}, {"fuse": "dates"}, ("fuse pixels (2021-06-18) and dates (2022-06-20)",)),
+        (
+            {"smooth": "[0.5, 1.0]", "smooth_px": "5"},
+            {},
+            ("smooth [0.5, 1.0] (2021-06-18) and none (2022-06-20)", "smooth_px 5 (2021-06-18) and 0"),
+        ),
+        ({"bands": "B04", "fuse": "pixels"}, {"bands": "B04"}, ()),
+        ({"bands": "B04", "level": "L2A"}, {}, ()),
+    ],
+    ids=["bands", "composite", "level", "fuse", "smooth", "alike", "an older map"],
+)
+def test_maps_made_with_other_settings_are_told(tmp_path, run, first, second, told):
+    shares = some_shares(1, 6, 5)
+    maps = [
+        write_map(tmp_path / day, shares, day=day, **tags)
+        for day, tags in zip(DAYS, (first, second), strict=False)
+    ]
+    ran = run("change", *maps, "--out", tmp_path / "change")
+    warnings = json.loads((tmp_path / "change" / "change.json").read_text("utf-8"))["warnings"]
+    assert len(warnings) == bool(told)
+    for text in told:
+        assert text in warnings[0]
+        assert text in ran.out
+
+
+def test_a_legend_that_leaves_the_classes_as_they_are_is_none(tmp_path):
+    """It may be for the colours. Parts may be in any order."""
+    shares = some_shares(1, 6, 5)
+    alone = json.dumps([[name] for name in NAMES])
+    merged = [["Pasture", "AnnualCrop"], *([name] for name in NAMES[1:])]
+    other = [sorted(merged[0]), *merged[1:]]
+    for pair, tags in {"a": (None, alone), "b": (json.dumps(merged), json.dumps(other))}.items():
+        maps = [
+            write_map(tmp_path / f"{pair}{day}", shares, day=day, classes_of=tag)
+            for day, tag in zip(DAYS, tags, strict=False)
+        ]
+        assert compare(tmp_path, *maps).cover.naive == 0
+
+
 def test_many_classes_get_codes_for_what_occurs(tmp_path):
     names = [f"class {i}" for i in range(40)]
     first, second = (np.full((40, 3, 4), 0.0) for _ in range(2))
@@ -407,6 +456,16 @@ def written(**options):
         pytest.param(written(row=5), "do not overlap", id="beside"),
         pytest.param(written(col=-6), "do not overlap", id="left"),
         pytest.param(written(names=("A", "B", "C", "D")), "has the classes A, B, C, D", id="classes"),
+        pytest.param(
+            written(
+                classes_of=json.dumps([["AnnualCrop"], ["Forest", "Shrubland"], ["Industrial"], ["SeaLake"]])
+            ),
+            "Forest is the sum of Forest, Shrubland in the one, of Forest in the other.*--legend",
+            id="legend",
+        ),
+        pytest.param(
+            written(classes_of='[["AnnualCrop"]]'), "tag `classes_of`.*4 lists of names", id="no parts"
+        ),
         pytest.param(written(names=NAMES[:3]), "Map both with one model", id="fewer classes"),
         pytest.param(written(day="2020-01-01"), "Give the earlier map first", id="reversed"),
         pytest.param(written(day=DAYS[0]), "does not begin after", id="same day"),

@@ -246,6 +246,27 @@ def test_the_page_is_whole_in_itself_and_nothing_in_it_runs(tmp_path, folder, id
     assert "beside landuse.tif" in page
 
 
+def test_cells_that_reach_beyond_the_area_are_told(tmp_path, ids, run):
+    """The map's report has less land than its cells cover: by 20 percent, then by half a percent."""
+    folder = write_map(tmp_path / "map", ids, plan_sha256="a")
+    cells = np.bincount(ids[ids != 255], minlength=4)
+    whole = cells.sum() * CELL_M**2 / 10_000
+
+    def reported(share):
+        classes = [
+            {"id": i, "cells": int(count), "area_ha": share * count * CELL_M**2 / 10_000}
+            for i, count in enumerate(cells)
+        ]
+        (folder / "run.json").write_text(json.dumps({"plan_sha256": "a", "classes": classes}))
+        return compare(folder, folder, tmp_path / f"at-{share}")
+
+    (warning,) = reported(0.8).to_dict()["warnings"]
+    assert f"the map has {whole:,.1f} ha here and {0.8 * whole:,.1f} ha in its run.json" in warning
+    assert "in its run.json" in (tmp_path / "at-0.8" / "index.html").read_text()
+    assert "in its run.json" in run("compare", folder, folder, "--out", tmp_path / "told").out
+    assert reported(0.995).warnings == ()
+
+
 def test_names_alone_are_enough_for_maps_of_the_same_classes(tmp_path, folder, ids):
     """Another landuse map, its classes in another order; and a raster whose sidecar names its values."""
     order = (2, 0, 3, 1)
@@ -286,6 +307,26 @@ def test_a_map_told_in_a_legend_and_a_crosswalk_of_codes_alone(tmp_path, folder,
     report = compare(folder, codes, tmp_path / "c", crosswalk=str(own))
     assert report.ignored_ha == pytest.approx((ids == 2).sum() * 0.04)
     assert report.agreement.overall == 1
+
+
+def test_names_that_two_legends_use_otherwise_are_told(tmp_path, folder, ids, run):
+    """The same ids by the same names; Woods of the one has shrubs in it, and of the other has none."""
+    names = ("Fields", "Woods", "Water", "Town")
+    parts = [["AnnualCrop"], ["Forest", "Shrubland"], ["River", "SeaLake"], ["Residential"]]
+    ours = write_map(tmp_path / "ours", ids, names=names, classes_of=json.dumps(parts))
+    parts[0:2] = ["Shrubland", "AnnualCrop"], ["Forest"]
+    theirs = write_map(tmp_path / "theirs", ids, names=names, classes_of=json.dumps(parts))
+    report = compare(ours, theirs, tmp_path / "a")
+    (warning,) = report.to_dict()["warnings"]
+    assert f"Woods is Forest + Shrubland on {ours}/landuse.tif, Forest on {theirs}/landuse.tif" in warning
+    assert "Water is" not in warning
+    assert "Forest + Shrubland" in (tmp_path / "a" / "index.html").read_text()
+    assert "Forest + Shrubland" in run("compare", ours, theirs, "--out", tmp_path / "b").out
+    assert compare(ours, ours, tmp_path / "c").warnings == ()
+    # A crosswalk that brings both to one class takes the difference away.
+    own = tmp_path / "own.csv"
+    own.write_text("class,new\nFields,Land\nWoods,Land\nWater,Water\nTown,Town\n")
+    assert compare(ours, theirs, tmp_path / "d", crosswalk=str(own)).warnings == ()
 
 
 def polygons(ids, every=5):

@@ -22,14 +22,14 @@ CELL_M = 20
 LEFT, TOP = 512_320, 5_310_080
 
 
-def write_map(folder, ids, *, names=NAMES, crs="EPSG:32633", transform=None):
+def write_map(folder, ids, *, names=NAMES, crs="EPSG:32633", transform=None, **tags):
     folder.mkdir(parents=True, exist_ok=True)
     transform = transform or Affine(CELL_M, 0, LEFT, 0, -CELL_M, TOP)
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "crs": crs}
     profile |= {"height": ids.shape[0], "width": ids.shape[1], "transform": transform}
     with rasterio.open(folder / "landuse.tif", "w", **profile) as file:
         file.write(ids, 1)
-        file.update_tags(classes=json.dumps(names))
+        file.update_tags(classes=json.dumps(names), **tags)
     return folder
 
 
@@ -199,6 +199,79 @@ def test_maps_of_other_classes_and_grids_are_brought_to_a_legend(tmp_path, truth
     assert report.only_second == int((~right).sum())
     assert report.only_first == 0
     assert report.second.low < 1
+
+
+def test_names_that_two_legends_use_otherwise_are_told(tmp_path, truth, maps):
+    (a, first), (b, _) = maps
+    path, _ = label(a, tmp_path / "points.gpkg", truth)
+    parts = json.dumps([["AnnualCrop"], ["Forest", "Shrubland"], ["SeaLake"]])
+    other = write_map(tmp_path / "other", first, classes_of=parts)
+    (warning,) = compare_by_samples(a, other, path).warnings
+    assert "Forest is Forest on" in warning
+    assert not [told for told in compare_by_samples(a, b, path).warnings if "Forest is" in told]
+
+
+def test_ids_are_those_of_the_map_that_the_points_were_drawn_from(tmp_path, truth, maps):
+    """Two maps of the same land, their classes in another order: names and ids of the first say the same."""
+    (a, _), (b, second) = maps
+    order = (2, 0, 1)
+    back = np.array([*(order.index(i) for i in range(3)), *[255] * 253], np.uint8)
+    b = write_map(tmp_path / "b", back[second], names=[NAMES[i] for i in order])
+    path, frame = label(a, tmp_path / "points.gpkg", truth)
+    own = tmp_path / "own.csv"
+    own.write_text("class,new\n" + "".join(f"{name},{name}\n" for name in NAMES))
+    expected = compare_by_samples(a, b, path, crosswalk=str(own))
+
+    def saved(**columns):
+        frame.assign(**columns).to_file(tmp_path / "ids.gpkg", layer="samples")
+        return tmp_path / "ids.gpkg"
+
+    by_id = saved(reference=[NAMES.index(name) for name in frame.reference])
+    for found in (
+        compare_by_samples(a, b, by_id, crosswalk=str(own)),
+        compare_by_samples(b, a, by_id, crosswalk=str(own)),
+    ):
+        assert {found.first.value, found.second.value} == {expected.first.value, expected.second.value}
+        assert found.points == expected.points
+    unsaid = saved(reference=[NAMES.index(name) for name in frame.reference], map_sha256=None)
+    with pytest.raises(UsageError, match=r"Numbers could be ids of either map.*map_sha256.*Give names"):
+        compare_by_samples(a, b, unsaid, crosswalk=str(own))
+    same = write_map(tmp_path / "same", second)
+    assert compare_by_samples(a, same, unsaid).first.value == expected.first.value
+
+
+def test_codes_of_a_crosswalk_are_no_ids(tmp_path, truth, maps):
+    """10 is Tree cover in WorldCover, and the eleventh class of a map of many."""
+    (_, first), (_, second) = maps
+    names = ("AnnualCrop", "Forest", "SeaLake", *(f"Spare {i}" for i in range(9)))
+    rows = "".join(f"{name},,{name}\n" for name in names)
+    own = tmp_path / "own.csv"
+    own.write_text(f"class,code,new\n{rows},40,AnnualCrop\n,10,Forest\n,8,SeaLake\n")
+    a, b = (write_map(tmp_path / n, i, names=names) for n, i in (("a", first), ("b", second)))
+    path, frame = label(a, tmp_path / "points.gpkg", truth)
+    expected = compare_by_samples(a, b, path, crosswalk=str(own))
+
+    def coded(codes):
+        frame.assign(reference=[codes[NAMES.index(name)] for name in frame.reference]).to_file(
+            tmp_path / "codes.gpkg", layer="samples"
+        )
+        return compare_by_samples(a, b, tmp_path / "codes.gpkg", crosswalk=str(own))
+
+    found = coded((40, 10, 8))
+    assert (found.first, found.second) == (expected.first, expected.second)
+    assert "are taken for codes of --crosswalk" in found.warnings[-1]
+    with pytest.raises(UsageError, match=r"do not know: '1'.*Numbers are codes of the crosswalk here"):
+        coded((40, 1, 8))
+
+
+def test_a_crosswalk_of_codes_alone_does_not_bring_other_classes_together(tmp_path, truth, maps):
+    (a, first), _ = maps
+    path, _ = label(a, tmp_path / "points.gpkg", truth)
+    other = write_map(tmp_path / "other", first, names=NAMES[::-1])
+    own = tmp_path / "own.csv"
+    own.write_text("code,new\n40,AnnualCrop\n10,Forest\n80,SeaLake\n")
+    with pytest.raises(UsageError, match=r"brings .*other.* to the classes SeaLake.*columns class,new"):
+        compare_by_samples(a, other, path, crosswalk=str(own))
 
 
 def test_the_command_and_what_it_refuses(tmp_path, truth, maps, run):

@@ -27,7 +27,17 @@ SHAPE = (90, 120)
 
 
 def write(
-    path, values, *, left=LEFT, top=TOP, cell_m=CELL_M, crs="EPSG:32633", nodata=255, names=NAMES, run="a"
+    path,
+    values,
+    *,
+    left=LEFT,
+    top=TOP,
+    cell_m=CELL_M,
+    crs="EPSG:32633",
+    nodata=255,
+    names=NAMES,
+    run="a",
+    **tags,
 ):
     values = values if values.ndim == 3 else values[None]
     with rasterio.open(
@@ -46,7 +56,7 @@ def write(
         blockysize=64,
     ) as file:
         file.write(values)
-        file.update_tags(classes=json.dumps(names), plan_sha256=run)
+        file.update_tags(classes=json.dumps(names), plan_sha256=run, **tags)
 
 
 def shares_of(seed, shape=SHAPE):
@@ -365,6 +375,8 @@ def test_maps_that_cannot_disagree_are_refused(tmp_path, folder):
         return str(refused.value)
 
     assert "need the same classes in the same order" in refusal("names", names=("a", "b", "c"))
+    parts = json.dumps([["AnnualCrop", "Pasture"], ["Forest"], ["SeaLake"]])
+    assert "AnnualCrop is the sum of AnnualCrop, Pasture" in refusal("legend", classes_of=parts)
     assert "in one UTM zone" in refusal("crs", crs="EPSG:32632")
     assert "do not lie on those of" in refusal("cells", cell_m=20)
     assert "do not lie on those of" in refusal("between", left=LEFT + 3)

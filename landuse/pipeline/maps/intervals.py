@@ -88,6 +88,8 @@ def share_of_sum(part: tuple[float, float, float], rest: tuple[float, float, flo
     """
     a, a_low, a_high = part
     b, b_low, b_high = rest
+    if min(a_high, b_high) <= 0:  # one of them is nothing for certain, however much the other is
+        return (0.0, 0.0) if a_high <= 0 else (1.0, 1.0)
 
     def ratio(first: float, off: float, second: float, other_off: float, *, upper: bool) -> float:
         """Where ``first - r * second`` is as far from 0 as its interval reaches; infinite for no bound."""

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 _LATTICE_CELLS = 1e-3
 """Cells of two maps lie on each other if their corners do to this share of a cell."""
 
+_SETTINGS = {
+    **dict.fromkeys(("bands", "level", "composite"), ""),
+    **{"fuse": "pixels", "smooth": "none", "smooth_px": "0"},
+}
+"""Tags of what decides a map besides its scenes and its model, and what it means if one is not there."""
+
 _STRIP_VALUES = 2**21
 """Probabilities of each map in a strip."""
 
@@ -52,6 +58,8 @@ class OpenMap:
     """Class names by id."""
     entries: tuple[LandUseClass, ...]
     """The same with titles and colours."""
+    parts: tuple[tuple[str, ...], ...]
+    """Of each class the model's classes that it is the sum of, sorted; itself without a legend."""
     acquired_utc: tuple[datetime, ...]
     """Of its scenes, in order."""
     plan_sha256: str
@@ -65,6 +73,8 @@ class OpenMap:
     cloud_mask: str
     """``"yes"`` where all scenes in it had a cloud mask, ``"no"``, ``"no, yes"``; empty where the map
     does not say."""
+    settings: Mapping[str, str]
+    """What else decided it, by the names of ``_SETTINGS``; empty where the map does not say."""
     attribution: str
     """Whose data it is."""
     classes: DatasetReader
@@ -247,12 +257,14 @@ def opened_map(path: Path) -> Iterator[OpenMap]:
             path=raster,
             names=names,
             entries=class_entries(names, tags),
+            parts=class_parts(raster, names, tags.get("classes_of")),
             acquired_utc=_acquired(raster, tags),
             plan_sha256=_tag(raster, tags, "plan_sha256"),
             model=_unescaped(_tag(raster, tags, "model")),
             weights_sha256=tags.get("weights_sha256", ""),
             engine=tags.get("engine", ""),
             cloud_mask=tags.get("cloud_mask", ""),
+            settings={name: tags.get(name, default) for name, default in _SETTINGS.items()},
             attribution=tags.get("TIFFTAG_COPYRIGHT", ""),
             classes=classes,
             probabilities=probabilities,
@@ -349,6 +361,8 @@ def overlap_of(maps: Sequence[OpenMap]) -> Overlap:
                 f"{other.path} has the classes {', '.join(other.names)}; {first.path} has "
                 f"{', '.join(first.names)}. Map both with one model."
             )
+        if other.parts != first.parts:
+            raise UsageError(f"{other_parts(first, other)} Map both with one model and one --legend.")
     offsets = [_offset_cells(first, other) for other in maps]
     down, right = offsets[1]
     top, left = max(-down, 0), max(-right, 0)
@@ -398,6 +412,8 @@ class ClassMap:
     """Class names by id."""
     entries: tuple[LandUseClass, ...]
     """The same with titles and colours."""
+    parts: tuple[tuple[str, ...], ...]
+    """Of each class the model's classes that it is the sum of, sorted; itself without a legend."""
     cells: NDArray[np.int64]
     """(class,), cells of each."""
     shape: tuple[int, int]
@@ -460,7 +476,8 @@ def counted_map(path: Path) -> ClassMap:
                 )
             names = class_names(raster, file.tags().get("classes"))
             entries = class_entries(names, file.tags())
-            plan_sha256 = file.tags().get("plan_sha256")
+            parts = class_parts(raster, names, file.tags().get("classes_of"))
+            plan_sha256, is_joined = file.tags().get("plan_sha256"), "zones" in file.tags()
             told = re.match(r"(20\d\d)-", file.tags().get("acquired_utc", ""))
             year = None if told is None else int(told[1])
             crs, transform, shape = file.crs, file.transform, file.shape
@@ -483,11 +500,12 @@ def counted_map(path: Path) -> ClassMap:
         )
     cells = cells[: len(names)]
     whole_ha = cells * abs(transform.determinant) * crs.linear_units_factor[1] ** 2 / 10_000
-    reported_ha = _reported_ha(raster, plan_sha256, cells)
+    reported_ha = _reported_ha(raster, plan_sha256, cells, is_joined=is_joined)
     return ClassMap(
         path=raster,
         names=names,
         entries=entries,
+        parts=parts,
         cells=cells,
         shape=shape,
         transform=transform,
@@ -500,9 +518,13 @@ def counted_map(path: Path) -> ClassMap:
 
 
 def _reported_ha(
-    raster: Path, plan_sha256: str | None, cells: NDArray[np.int64]
+    raster: Path, plan_sha256: str | None, cells: NDArray[np.int64], *, is_joined: bool
 ) -> NDArray[np.float64] | None:
-    """(class,), hectares by the report beside a map's raster; None where none is of these cells."""
+    """(class,), hectares by the report beside a map's raster; None where none is of these cells.
+
+    The report of a joined map counts the cells of its zones, most of which its raster shows warped: a class
+    may have some cells more or less there, and a class of a few none, which then has no area.
+    """
     try:
         report = mapping(json.loads(raster.with_name("run.json").read_bytes()))
     except (OSError, ValueError):
@@ -512,12 +534,12 @@ def _reported_ha(
     of_class = [mapping(told.get(i)) for i in range(len(cells))]
     area_ha = np.array([number(entry.get("area_ha")) or 0.0 for entry in of_class])
     is_of_map = plan_sha256 is not None and report.get("plan_sha256") == plan_sha256
-    counted = [number(entry.get("cells")) or 0 for entry in of_class]
-    return (
-        area_ha
-        if is_of_map and counted == cells.tolist() and (area_ha >= 0).all() and area_ha.any()
-        else None
-    )
+    counted = np.array([number(entry.get("cells")) or 0 for entry in of_class])
+    if is_joined:
+        area_ha, same = np.where(cells > 0, area_ha, 0.0), counted[cells > 0] > 0
+    else:
+        same = counted == cells
+    return area_ha if is_of_map and same.all() and (area_ha >= 0).all() and area_ha.any() else None
 
 
 def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[str, ...]:
@@ -537,6 +559,42 @@ def class_names(raster: Path, tag: str | None, name: str = "classes") -> tuple[s
             f"{raster} names its classes {cleaned}; 2 to {NODATA_ID} different names are needed."
         )
     return cleaned
+
+
+def class_parts(raster: Path, names: tuple[str, ...], tag: str | None) -> tuple[tuple[str, ...], ...]:
+    """Of each class, by id, the model's classes that it is the sum of, from the raster's tag `classes_of`.
+
+    Args:
+        raster: named in messages.
+        names: by id.
+        tag: None where no legend was laid over the model: each class is itself.
+
+    Raises:
+        UsageError: the tag holds something else.
+    """
+    if tag is None:
+        return tuple((name,) for name in names)
+    try:
+        parts = [sequence(entry) for entry in sequence(json.loads(tag))]
+    except ValueError:
+        parts = []
+    if len(parts) != len(names) or not all(isinstance(part, str) for entry in parts for part in entry):
+        raise UsageError(
+            f"{raster} says in its tag `classes_of` {printable(tag)[:80]!r}, which is no JSON list of "
+            f"{len(names)} lists of names, one for each class. Make the map again."
+        )
+    return tuple(tuple(sorted(printable(str(part)) for part in entry)) for entry in parts)
+
+
+def other_parts(first: OpenMap | ClassMap, other: OpenMap | ClassMap) -> str:
+    """What two maps whose classes have the same names mean by the first that they tell differently."""
+    name, ours, theirs = next(
+        row for row in zip(first.names, first.parts, other.parts, strict=True) if row[1] != row[2]
+    )
+    return (
+        f"{other.path} and {first.path} mean different things by the same names: {name} is the sum of "
+        f"{', '.join(theirs)} in the one, of {', '.join(ours)} in the other."
+    )
 
 
 def class_entries(names: tuple[str, ...], tags: Mapping[str, str]) -> tuple[LandUseClass, ...]:

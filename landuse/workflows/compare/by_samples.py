@@ -19,10 +19,11 @@ from landuse.pipeline.maps.open import counted_map
 from landuse.pipeline.maps.points import MAP_COLUMN, read_points, refuse_unlabelled, texts
 from landuse.pipeline.maps.reference import Codes, RasterReference, opened_raster, strips_of
 from landuse.redact import printable
-from landuse.workflows.accuracy import PointCounts, as_named, cells_of, classes_at, one_a_cell
+from landuse.workflows.accuracy import PointCounts, as_named, cells_of, classes_at, is_number, one_a_cell
 from landuse.workflows.compare.crosswalk import crosswalk_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -233,7 +234,7 @@ def compare_by_samples(
         second: another's.
         samples: labelled points, drawn from either by ``landuse sample``.
         layer: of theirs.
-        column: holds the classes' names.
+        column: holds the classes' names, or ids of the map that the points were drawn from.
         crosswalk: a legend that maps and labels are brought to; None where both have the same classes.
 
     Raises:
@@ -247,8 +248,21 @@ def compare_by_samples(
             f"{', '.join(maps[0].names)}. Name a --crosswalk that both are brought to, such as ipcc."
         )
     common = [crosswalk_of(source, crosswalk) for source in maps]
+    if common[1].names != common[0].names:
+        raise UsageError(
+            f"--crosswalk {crosswalk} brings {maps[1].path} to the classes {', '.join(common[1].names)}, "
+            f"{maps[0].path} to {', '.join(common[0].names)}: it says what codes mean, and nothing of the "
+            "maps' classes. Give one with the columns class,new."
+        )
     frame = read_points(samples, layer, column)
-    labels = as_named(texts(frame[column]), tuple(dict.fromkeys((*maps[0].names, *common[0].names))))
+    drawn_from = set(texts(frame[MAP_COLUMN])) if MAP_COLUMN in frame.columns else set()
+    of = 1 if drawn_from == {maps[1].sha256} else 0
+    codes = common[0].legend.class_of_code if common[0].legend is not None else {}
+    by_id: tuple[str, ...] = ()
+    if not any(map(is_number, codes)) and (maps[0].names == maps[1].names or drawn_from == {maps[of].sha256}):
+        by_id = maps[of].names
+    known_names = tuple(dict.fromkeys((*maps[of].names, *common[0].names, *codes)))
+    labels = as_named(texts(frame[column]), known_names, by_id)
     refuse_unlabelled(labels, samples, column, common[0].names)
     known = common[0].name_ids
     reference = np.array(
@@ -259,10 +273,8 @@ def compare_by_samples(
         raise UsageError(
             f"{samples} names classes in column {column} that the maps do not know: "
             f"{', '.join(repr(printable(label)) for label in unknown[:5])}. Theirs are "
-            f"{', '.join(common[0].names)}."
+            f"{', '.join(common[0].names)}.{_of_numbers(unknown, by_id, codes)}"
         )
-    drawn_from = set(texts(frame[MAP_COLUMN])) if MAP_COLUMN in frame.columns else set()
-    of = 1 if drawn_from == {maps[1].sha256} else 0
     strata_map, other = maps[of], maps[1 - of]
     cells = [cells_of(frame, source, samples) for source in maps]
     found = [_values_at(source, places) for source, places in zip(maps, cells, strict=True)]
@@ -299,7 +311,27 @@ def compare_by_samples(
         pairs=kept,
         estimates=estimate_pairs(kept),
         strata_names=tuple(name for name, there in zip(strata_map.names, present, strict=True) if there),
-        warnings=tuple(_caveats(drawn_from, maps, points)),
+        warnings=(
+            *common[0].other_meanings(maps[0], maps[1].names, maps[1].parts, str(maps[1].path)),
+            *_caveats(drawn_from, maps, points),
+            *(
+                [f"Numbers in column {column} are taken for codes of --crosswalk {crosswalk}, not for ids."]
+                if any(is_number(label) and label in codes for label in labels)
+                else []
+            ),
+        ),
+    )
+
+
+def _of_numbers(unknown: Sequence[str], by_id: Sequence[str], codes: Mapping[str, str | None]) -> str:
+    """Why numbers among unknown labels are no ids, in words."""
+    if by_id or not any(map(is_number, unknown)):
+        return ""
+    if any(map(is_number, codes)):
+        return " Numbers are codes of the crosswalk here, not ids. Give codes or names."
+    return (
+        " Numbers could be ids of either map, whose classes differ, and the points do not say from which "
+        f"they were drawn (column {MAP_COLUMN}). Give names."
     )
 
 

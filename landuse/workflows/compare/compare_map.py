@@ -27,7 +27,7 @@ from landuse.errors import ReadError, UsageError
 from landuse.pipeline.cells import NODATA_ID
 from landuse.pipeline.maps import agreement as figures
 from landuse.pipeline.maps.agreement import Agreement
-from landuse.pipeline.maps.open import counted_map, raster_of
+from landuse.pipeline.maps.open import class_parts, counted_map, raster_of
 from landuse.pipeline.maps.reference import (
     CONFLICT_ID,
     IGNORED_ID,
@@ -85,6 +85,9 @@ _SAME_COLOR, _OTHER_COLOR = (240, 240, 240), (120, 120, 120)
 
 _STRIP_VALUES = 2**21
 """Cells of a strip, of the finer grid."""
+
+_EDGE_SHARE = 0.01
+"""Of a map's land: areas of whole cells that differ from it by more are told."""
 
 _VIEW_CELLS = 1200
 """Longest side of a panel of the page."""
@@ -296,7 +299,15 @@ def _opened(
             "crs": file.crs.to_string(),
             "pixel_m": reference.pixel_m if math.isfinite(reference.pixel_m) else None,
         }
-        yield crosswalk, OpenedReference(reference=reference, codes=codes, shown=path.name, about=about)
+        warnings: tuple[str, ...] = ()
+        if is_ours:
+            theirs = tuple(names.values())
+            parts = class_parts(path, theirs, file.tags().get("classes_of"))
+            warnings = crosswalk.other_meanings(source, theirs, parts, str(path))
+        raster = OpenedReference(
+            reference=reference, codes=codes, shown=path.name, about=about, warnings=warnings
+        )
+        yield crosswalk, raster
 
 
 def _count(
@@ -509,7 +520,14 @@ def _report(
     cell_ha = _cell_ha(fine)
     found = Agreement(names=crosswalk.names, hectares=counts.pairs.astype(np.float64) * cell_ha)
     mapped = int(counts.pairs.sum()) + counts.nothing + counts.ignored + counts.conflicts
-    warnings = []
+    warnings = [*opened.warnings]
+    whole_ha, inside_ha = mapped * cell_ha, float(source.area_ha.sum())
+    if not source.of_whole_cells and whole_ha - inside_ha > _EDGE_SHARE * inside_ha:
+        warnings.append(
+            "Cells are counted whole, also where they reach beyond the area or the imagery: the map has "
+            f"{whole_ha:,.1f} ha here and {inside_ha:,.1f} ha in its run.json. Map with smaller cells "
+            "(--cell-m) to count less of what lies beyond."
+        )
     if counts.nothing > 0.05 * mapped:
         warnings.append(
             f"The reference has no data on {counts.nothing / mapped:.0%} of the map; the figures are about "

@@ -13,7 +13,7 @@ from landuse.pipeline.maps.reference import IGNORED_ID, Codes, meanings
 from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -88,6 +88,43 @@ class Crosswalk:
             f"often each. {mend}"
         )
 
+    def other_meanings(
+        self, source: ClassMap, names: Sequence[str], parts: Sequence[Sequence[str]], shown: str
+    ) -> tuple[str, ...]:
+        """Warn where a class has other classes of a model in it on a map than on another map.
+
+        Args:
+            source: the map.
+            names: of the other map's classes.
+            parts: of each the model's classes that it is the sum of.
+            shown: what the warning calls the other map.
+        """
+        known = self.name_ids
+
+        def parts_of(names: Sequence[str], parts: Sequence[Sequence[str]]) -> dict[int, set[str]]:
+            found: dict[int, set[str]] = {}
+            for name, entry in zip(names, parts, strict=True):
+                found.setdefault(known.get(name.casefold(), IGNORED_ID), set()).update(entry)
+            return found
+
+        def meant(entry: set[str]) -> set[int | str]:
+            return {known.get(part.casefold(), part) for part in entry}
+
+        ours, theirs = parts_of(source.names, source.parts), parts_of(names, parts)
+        differing = [
+            f"{name} is {' + '.join(sorted(ours[i]))} on {source.path}, "
+            f"{' + '.join(sorted(theirs[i]))} on {shown}"
+            for i, name in enumerate(self.names)
+            if i in ours and i in theirs and meant(ours[i]) != meant(theirs[i])
+        ]
+        if not differing:
+            return ()
+        return (
+            "Classes of one name are made of different classes of a model: "
+            f"{'; '.join(differing[:3])}{'; and others' if len(differing) > 3 else ''}. Where the two differ "
+            "may be a matter of names. Make both maps with one --legend.",
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpenedReference:
@@ -101,6 +138,8 @@ class OpenedReference:
     """What messages and the page call it."""
     about: dict[str, object]
     """What it is, as JSON."""
+    warnings: tuple[str, ...] = ()
+    """What to keep in mind of it."""
 
 
 def crosswalk_of(source: ClassMap, named: str | None) -> Crosswalk:

@@ -109,6 +109,34 @@ def test_change_between_maps_without_a_cloud_mask_is_not_published(world):
     assert health.warnings == ()
 
 
+def test_maps_of_other_legends_of_the_same_names_are_not_compared(world):
+    """All of the land would have changed, from Low to High or back."""
+    legends = [world.folder / name for name in ("a.csv", "b.csv")]
+    for path, low, high in zip(legends, ("Dark", "Bright"), ("Bright", "Dark"), strict=True):
+        path.write_text(f"class,new,colour\n{low},Low,#000000\n{high},High,#ffffff\n")
+    scenes = [world.scene(1), world.scene(9)]
+    world.configure(legend=str(legends[0]), look_back_days=5)
+    world.publish(scenes[0])
+    world.one(1)
+    world.configure(legend=str(legends[1]), look_back_days=5)
+    world.publish(*scenes)
+    (refused,) = world.one(9).not_compared
+    assert "mean different things by the same names: " in refused.reason
+    assert set(layer(world, 1, 9)) == {"not-compared.json"}
+
+
+def test_change_between_maps_composed_otherwise_says_so(world):
+    world.configure(look_back_days=5)
+    scenes = [world.scene(1), world.scene(9)]
+    world.publish(scenes[0])
+    world.one(1)
+    world.configure(composite="median", look_back_days=5)
+    world.publish(*scenes)
+    world.one(9)
+    (warning,) = json.loads(layer(world, 1, 9)["change.json"])["warnings"]
+    assert f"composite best ({period(1)}) and median ({period(9)})" in warning
+
+
 def test_the_status_tells_of_the_latest_two_maps_alone(world):
     items = [world.scene(day) for day in (1, 2, 3)]
     del items[0]["assets"]["SCL"]

@@ -61,6 +61,12 @@ def test_a_ratio_of_which_nothing_or_everything_was_seen():
     assert 0.6 < low < 0.9
 
 
+@pytest.mark.parametrize("other", [(0.2, 0.2, 0.2), (0.2, 0.0, 0.4)])
+def test_what_is_nothing_for_certain_leaves_no_doubt(other):
+    assert share_of_sum(other, (0.0, 0.0, 0.0)) == (1, 1)
+    assert share_of_sum((0.0, 0.0, 0.0), other) == (0, 0)
+
+
 def score(only_first, only_second, points, delta):
     """The score statistic of a difference, its likelihood maximised by search."""
     both = points - only_first - only_second
