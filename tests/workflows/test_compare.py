@@ -246,6 +246,14 @@ def test_the_page_is_whole_in_itself_and_nothing_in_it_runs(tmp_path, folder, id
     assert "beside landuse.tif" in page
 
 
+def test_the_page_tells_disagreement_as_shares_of_the_area(tmp_path, folder, ids):
+    found = compare(folder, write_map(tmp_path / "moved", ids[:, ::-1]), tmp_path / "a").agreement
+    page = (tmp_path / "a" / "index.html").read_text()
+    assert f"On {found.quantity:.1%} of the area they differ by how much" in page
+    assert f"on\n{found.allocation:.1%} by where it lies" in page
+    assert found.quantity + found.allocation == pytest.approx(1 - found.overall)
+
+
 def test_names_alone_are_enough_for_maps_of_the_same_classes(tmp_path, folder, ids):
     """Another landuse map, its classes in another order; and a raster whose sidecar names its values."""
     order = (2, 0, 3, 1)
