@@ -343,7 +343,7 @@ def map_area(
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
-            check_scenes(surveyed.scenes, area_of(request, found.scenes))
+            check_scenes(surveyed.scenes, area_of(request, found.scenes), request.sources)
             plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             work, check_lock = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()
