@@ -228,6 +228,7 @@ def test_blurred_imagery_is_warned_of():
     )
     (warning,) = plan_of(area, [sharp, blurred]).warnings
     assert "1 of 2 scenes have pixels of up to 20 m, such as 'blurred'" in warning
+    assert "towns and single houses are hardly found" in warning
 
 
 def test_imagery_smaller_than_a_patch_is_warned_of():
