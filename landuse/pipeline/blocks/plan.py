@@ -279,7 +279,8 @@ class RunPlan:
         if first in unmasked and first.view is not None and first.view.cloud_percent >= CLOUD_TOLD_PERCENT:
             found.append(
                 f"About {first.view.cloud_percent:.0f} % of what {first.id!r} shows of the area looks like "
-                "cloud or snow, by its blue. Look at image.tif, and choose another --date."
+                "cloud or snow, by its blue. Look at image.tif, and choose another --date; or the stated "
+                "level or offset is wrong."
             )
         return tuple(found)
 

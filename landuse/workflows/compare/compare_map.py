@@ -296,7 +296,8 @@ def _opened(
             "crs": file.crs.to_string(),
             "pixel_m": reference.pixel_m if math.isfinite(reference.pixel_m) else None,
         }
-        yield crosswalk, OpenedReference(reference=reference, codes=codes, shown=path.name, about=about)
+        name = path.name if not is_ours else f"{path.absolute().parent.name}/{path.name}"
+        yield crosswalk, OpenedReference(reference=reference, codes=codes, shown=name, about=about)
 
 
 def _count(

@@ -13,7 +13,7 @@ from landuse.pipeline.maps.reference import IGNORED_ID, Codes, meanings
 from landuse.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,10 +72,8 @@ class Crosswalk:
         """
         if not codes.unknown:
             return
-        listed = ", ".join(
-            f"{printable(text)[:40]!r} ({count})" for text, count in codes.unknown.most_common(5)
-        )
-        classes = ", ".join(self.names[:12])
+        told = [f"{printable(text)[:40]!r} ({count})" for text, count in codes.unknown.most_common()]
+        listed, classes = _first(told, 5), _first(self.names, 12)
         mend = (
             "Say what its values mean by --crosswalk: a legend of landuse, or a file with the columns "
             "code,new that names each."
@@ -87,6 +85,12 @@ class Crosswalk:
             f"{shown} holds values that mean none of the classes {classes}: {listed}, with how "
             f"often each. {mend}"
         )
+
+
+def _first(texts: Sequence[str], most: int) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -324,11 +324,12 @@ def map(
         with open_map(Path(folder) / "map") as opened:
             dataset = opened.load()
     if report.cover.valid * 100 < min_valid_percent:
+        mend = report.cover.unseen_told or "Widen date, raise max_cloud_percent"
         raise IncompleteError(
             report=report.to_dict(),
             message=f"Only {report.cover.valid:.1%} of {report.cover.cells} cells could be classified, below "
-            f"min_valid_percent {min_valid_percent:g}, and nothing was kept. Widen date, raise "
-            "max_cloud_percent, or lower min_valid_percent to see it.",
+            f"min_valid_percent {min_valid_percent:g}, and nothing was kept. {mend}, or lower "
+            "min_valid_percent to see it.",
         )
     if report.cover.failed and not allow_failed:
         lost = next(failure for failure in report.failures if is_missing(failure))

@@ -147,6 +147,9 @@ def test_too_little_of_a_map_is_an_error_that_says_what_became_of_it(source, tmp
     assert list(temporary.iterdir()) == []
     with pytest.raises(landuse.IncompleteError, match=r"run.json are in"):
         landuse.map(source=source, stride_px=STRIDE, min_valid_percent=99.9, out=tmp_path / "kept")
+    west, south, east, north = items_of(source)[0].bbox
+    with pytest.raises(landuse.IncompleteError, match=r"lies outside the scenes: move it .*, or lower"):
+        landuse.map(source=source, area=(west, south, east + 9 * (east - west), north), min_valid_percent=50)
 
 
 POLYGON = shapely.Polygon([(15.17, 47.93), (15.18, 47.93), (15.18, 47.94)])
