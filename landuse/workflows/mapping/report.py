@@ -66,7 +66,7 @@ def doubt_told(cover: Cover, model: str, where: str) -> str | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MapReport:
     """What a run did; written as ``run.json``."""
 
@@ -196,6 +196,11 @@ class MapReport:
         ax.set_xlabel(f"x in m ({self.plan.crs})")
         ax.set_ylabel("y in m")
         return ax
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        grid = f"{plan.rows} x {plan.cols} cells of {plan.cell_m:g} m in {plan.crs}"
+        return f"<MapReport {self.title!r}: {grid}, in {self.out}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: title, areas and where the files are. Every text is somebody else's."""

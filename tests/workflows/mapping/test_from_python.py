@@ -85,6 +85,8 @@ def test_with_a_folder_its_report_opens_it(source, tmp_path, temporary):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["title"] == "A map"
     with report.to_xarray() as ds:
         np.testing.assert_array_equal(ds["class"], read(tmp_path / "out" / "landuse.tif"))
+    grid = f"{report.plan.rows} x {report.plan.cols} cells of 80 m in EPSG:32633"
+    assert repr(report) == f"<MapReport 'A map': {grid}, in {tmp_path / 'out'}>"
     polygons = report.to_geodataframe()
     assert polygons.crs.to_epsg() == 32633
     classified_m2 = sum(entry.area_m2 for entry in report.classes)
@@ -158,6 +160,7 @@ POLYGON = shapely.Polygon([(15.17, 47.93), (15.18, 47.93), (15.18, 47.94)])
 def test_areas_that_mean_the_same_are_the_same(tmp_path):
     box = area_of((15.17, 47.93, 15.18, 47.94))
     assert box == area_of([15.17, np.float64(47.93), 15.18, 47.94])
+    assert box == area_of(gpd.GeoSeries([POLYGON], crs=4326).total_bounds)
     assert box.clip
     assert box.geometry.equals(shapely.box(15.17, 47.93, 15.18, 47.94))
     frame = gpd.GeoDataFrame(geometry=[POLYGON], crs=4326)
