@@ -58,7 +58,11 @@ _NO_MEMORY = (
 
 
 class _Stdout:
-    """Stdout. What cannot be written to it is an error of ours: a full disk, or nobody who reads on."""
+    """Stdout. What cannot be written to it is an error of ours, such as a full disk.
+
+    Where nobody reads on, as of ``landuse ... | head``, the rest is dropped, and the command ends as it
+    would.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -69,6 +73,7 @@ class _Stdout:
     def write(self, text: str) -> int:
         with self._told():
             return self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         with self._told():
@@ -83,9 +88,11 @@ class _Stdout:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
+            if error.errno == errno.EPIPE:
+                return
             raise OutputError(
                 f"Stdout cannot be written ({error.strerror}). What the command made is kept; send its "
-                "output where there is room and somebody reads it."
+                "output where there is room."
             ) from error
 
 

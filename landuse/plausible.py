@@ -105,9 +105,24 @@ def _carried_offset(reflectance: Pixels, level: str) -> str | None:
     )
 
 
-def offset_doubt(reflectance: Pixels) -> str | None:
-    """Why it seems that ESA's 1000 was not taken off, by red and near infrared; haze can look the same."""
-    if _count(reflectance) < FEWEST_PIXELS or not {"B04", "B08"} <= set(reflectance):
+def offset_doubt(reflectance: Pixels, level: str) -> str | None:
+    """Why it seems that ESA's 1000 was not taken off, by visible bands and leaves; haze can look the same.
+
+    Args:
+        reflectance: as of ``unit_fault``, which has found nothing.
+        level: ``"L1C"`` or ``"L2A"``; the air of L1C may be as bright in the visible.
+    """
+    if _count(reflectance) < FEWEST_PIXELS:
+        return None
+    if level == "L2A" and set(VISIBLE) <= set(reflectance):
+        low = min(float(np.percentile(values, 1)) for values in reflectance.values())
+        middle = max(float(np.median(reflectance[band])) for band in VISIBLE)
+        if low > -ESA_OFFSET * 0.95 and middle < 0.35:  # snow and cloud are brighter
+            return (
+                f"every band is above {low:.3g} in 99 % of pixels, where B02, B03 and B04 of clear land "
+                f"begin at 0 to 0.07: values may carry ESA's +{STORED_OFFSET_DN}"
+            )
+    if not {"B04", "B08"} <= set(reflectance):
         return None
     leaves = reflectance["B08"] - reflectance["B04"] > 0.2
     if leaves.mean() < 0.05:

@@ -241,6 +241,16 @@ class Cover:
     """Scenes in the map without a cloud mask: their clouds are mapped as land."""
 
     @property
+    def unseen_told(self) -> str | None:
+        """Where most of the area lies outside the scenes, that it does and what to do; else None."""
+        if self.nodata <= 0.5:
+            return None
+        return (
+            f"{percent(self.nodata)} of the area lies outside the scenes: move it to them, make it smaller, "
+            "or find more scenes"
+        )
+
+    @property
     def cloud_told(self) -> str:
         """What is known of clouds, for people: a share, or that nobody looked."""
         if self.cloudy is None:

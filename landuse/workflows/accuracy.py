@@ -196,12 +196,22 @@ def assess_map(path: Path, samples: Path, *, layer: str | None = None, column: s
         nodata=int((labelled & inside & (mapped == NODATA_ID)).sum()),
         repeated=len(usable) - len(kept),
     )
+    try:
+        accuracy = estimate(matrix)
+    except UsageError as error:
+        if own is not False:
+            raise
+        raise UsageError(
+            f"{samples} was drawn from another map than {source.path}, and has too few points in some of its "
+            "classes. Give the map that it was drawn from, or draw points of this one with `landuse "
+            "sample`."
+        ) from error
     return AreaReport(
         source=source,
         samples=samples,
         points=points,
         matrix=matrix,
-        accuracy=estimate(matrix),
+        accuracy=accuracy,
         warnings=(*_origin_caveats(own), *_area_caveats(source), *_caveats(points, matrix)),
     )
 

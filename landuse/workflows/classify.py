@@ -36,6 +36,7 @@ from landuse.workflows.mapping.assemble import CellTally
 from landuse.workflows.mapping.classify_block import BlockInput, classify_block, work_of
 from landuse.workflows.mapping.in_process import read_ahead
 from landuse.workflows.mapping.map_area import load_classifier, plan_map, with_precision
+from landuse.workflows.mapping.report import doubt_told
 from landuse.workflows.mapping.request import MapRequest
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def classify(
     Returns:
         A map as ``open_map`` describes it, in memory.
 
-    What the imagery lacks, such as bands or a cloud mask, is logged as a warning.
+    What the imagery lacks, such as bands or a cloud mask, and how much of it is unlike what the model was
+    trained on, is logged as a warning.
 
     Raises:
         UsageError: bands, grid, scale, offset or level are not stated, or do not fit, or the pixels in the
@@ -187,6 +189,9 @@ def classify(
             if probabilities:
                 shares[:, *cells] = content.rasters.probabilities
             tally.add(content.rasters, content.counts)
+    doubtful = doubt_told(tally.cover, plan.model, "doubt")
+    if doubtful is not None:
+        log.warning("%s; .where(ds.doubt < 0.5) leaves them out.", doubtful)
     rasters = {"class": class_cells[None], "confidence": confidence[None], "status": status[None]}
     if plan.covers:
         rasters["cover"] = covers

@@ -28,7 +28,7 @@ def change(
     after: MapLike,
     *,
     out: str | Path,
-    confirm: Sequence[MapLike] = (),
+    confirm: MapLike | Sequence[MapLike] = (),
     threshold: float = CHANGE_THRESHOLD,
     min_patch_ha: float | None = None,
     overwrite: bool = False,
@@ -39,7 +39,7 @@ def change(
         before: the earlier map, with probabilities: its folder, its ``landuse.tif`` or its report.
         after: the same of the later one.
         out: folder for the results.
-        confirm: maps of later dates still, which have to agree with a change.
+        confirm: a map of a later date still, or several, which have to agree with a change.
         threshold: share of a cell's probability that has to move for a change of class to count, 0 to 1.
         min_patch_ha: leave out patches of change below this, in hectares; None: 0.5 between maps of pixels.
         overwrite: replace results that are in ``out``.
@@ -61,11 +61,12 @@ def change(
         ("min_patch_ha", min_patch_ha, Real | None),
         ("overwrite", overwrite, bool),
     )
+    later = (confirm,) if isinstance(confirm, str | Path | MapReport) else confirm
     return compare_maps(
         ChangeRequest(
             before=_path("before", before),
             after=_path("after", after),
-            later=tuple(_path("confirm", entry) for entry in confirm),
+            later=tuple(_path("confirm", entry) for entry in later),
             threshold=float(threshold),
             min_patch_ha=None if min_patch_ha is None else float(min_patch_ha),
             out=_path("out", out),

@@ -47,7 +47,7 @@ def test_no_real_scene_is_refused(data_dir):
         bands, level = reflectance(path)
         visible = {band: bands[band] for band in ("B04", "B03", "B02")}
         for chosen in (bands, visible, visible | {"B08": bands["B08"]}):
-            found = unit_fault(chosen, level), order_fault(chosen, level), offset_doubt(chosen)
+            found = unit_fault(chosen, level), order_fault(chosen, level), offset_doubt(chosen, level)
             assert found == (None, None, None), path
 
 
@@ -75,7 +75,36 @@ def test_leaves_too_bright_in_red_are_doubtful(data_dir):
     true, level = reflectance(data_dir / INN)
     lifted = {band: values + 0.1 for band, values in true.items()}
     assert unit_fault(lifted, level) is None  # haze could look the same
-    assert "+1000" in offset_doubt(lifted)
+    assert "+1000" in offset_doubt(lifted, level)
+    assert "+1000" in offset_doubt({band: lifted[band] for band in ("B04", "B08")}, level)
+
+
+def test_visible_bands_that_all_begin_at_a_tenth_are_doubtful_in_l2a(data_dir):
+    """Red, green and blue alone: in L1C the air is as bright, and in L2A another band may prove haze."""
+    true, level = reflectance(data_dir / INN)
+    lifted = {band: true[band] + 0.1 for band in ("B04", "B03", "B02")}
+    assert unit_fault(lifted, level) is None
+    assert "every band is above 0.107" in offset_doubt(lifted, level)
+    assert offset_doubt(lifted, "L1C") is None
+    assert offset_doubt(lifted | {"B11": true["B02"]}, level) is None  # dark: it carries nothing
+
+
+def test_haze_that_begins_at_a_tenth_is_a_doubt_and_no_fault(data_dir):
+    """A real scene under haze, its air taken off as to L2A. If it were refused, it could not be mapped."""
+    true, _ = reflectance(data_dir / "scenes/slovenia_L1C_20150820_cloudy_13b_utm33n.tif")
+    air = {"B02": 0.075, "B03": 0.045, "B04": 0.03}
+    hazy = {band: true[band] - value for band, value in air.items()}
+    assert unit_fault(hazy, "L2A") is None
+    assert "+1000" in offset_doubt(hazy, "L2A")
+
+
+def test_no_clear_patch_of_l2a_is_doubtful_and_all_are_that_carry_the_offset(data_dir):
+    with np.load(data_dir / "cover/l2a_patches/bands_10m.npz") as patches:
+        codes = patches["bands_10m"][::10, :3]
+    for patch in (codes * 1.3 / 255) ** 2:
+        clear = dict(zip(("B02", "B03", "B04"), patch.reshape(3, -1), strict=True))
+        assert offset_doubt(clear, "L2A") is None
+        assert offset_doubt({band: values + 0.1 for band, values in clear.items()}, "L2A")
 
 
 @pytest.mark.parametrize(

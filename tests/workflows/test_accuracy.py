@@ -270,6 +270,11 @@ def test_points_of_another_map_are_told(tmp_path, folder, ids, truth):
     # The same map, stored otherwise, is the same.
     again = write_map(tmp_path / "again", ids, compress="deflate", tiled=True, blockxsize=16, blockysize=16)
     assert assess_map(again, path).warnings == assess_map(folder, path).warnings
+    few = frame[frame["reference"] == frame["reference"].iloc[0]].head(1)
+    with pytest.raises(
+        UsageError, match=r"few\.gpkg was drawn from another map than .*other.*Give the map that"
+    ):
+        assess_map(tmp_path / "other", save(few, tmp_path / "few.gpkg"))
     own = save(frame.drop(columns="map_sha256"), tmp_path / "own.gpkg")
     assert any("does not say from which map" in warning for warning in assess_map(folder, own).warnings)
 

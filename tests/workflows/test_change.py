@@ -17,6 +17,7 @@ from affine import Affine
 from rasterio.features import rasterize
 from scipy import ndimage
 
+import landuse
 from landuse.classes import EUROSAT
 from landuse.errors import LanduseError, ReadError, UsageError
 from landuse.pipeline.maps import open as map_files
@@ -503,6 +504,9 @@ def test_a_map_that_cannot_confirm_is_refused(tmp_path):
     early = write_map(tmp_path / "d", some_shares(1, 5, 6), day="2021-12-01")
     with pytest.raises(UsageError, match="what is later still"):
         compare(tmp_path, *maps, early)
+    for one in (str(early), early, [early]):  # a path is a map, and not a row of letters
+        with pytest.raises(UsageError, match="what is later still"):
+            landuse.change(*maps, out=tmp_path / "change", confirm=one)
 
 
 @pytest.mark.parametrize(

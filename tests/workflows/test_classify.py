@@ -16,6 +16,7 @@ from landuse.model import MAP_MODEL
 from landuse.pipeline.blocks import plan
 from landuse.workflows.mapping.map_area import load_classifier, map_area
 from tests.workflows.patch_models import save_patch_model
+from tests.workflows.pixel_models import DoubtingPixels
 from tests.workflows.small_maps import SCENES, catalog_of, request
 
 pytestmark = pytest.mark.slow
@@ -152,6 +153,18 @@ def test_pixels_that_contradict_what_is_stated_are_refused(orihuela, red, chunks
         landuse.classify(whole, level="L2A", scale=1e-4, offset=0.0)
     landuse.classify(bands, **STATED)
     assert "Not every scene offers" in caplog.text
+
+
+@pytest.mark.parametrize(("near", "told"), [(9000, "100.0 % of what is mapped is unlike"), (1000, "")])
+def test_what_is_unlike_the_models_training_is_told(monkeypatch, red, near, told, caplog):
+    """By a model that doubts each pixel by its own near infrared."""
+    monkeypatch.setattr("landuse.workflows.classify.load_classifier", lambda *_: DoubtingPixels())
+    bands = xr.Dataset({"B04": red["red"], "B08": xr.full_like(red["red"], near)})
+    found = landuse.classify(bands, **(STATED | {"level": "L2A"}))
+    assert (found["doubt"] > 0.5).all() == bool(told)
+    assert [told] * bool(told) == [
+        record.message[: len(told)] for record in caplog.records if "unlike" in record.message
+    ]
 
 
 def test_what_is_nodata_gets_no_class(red):

@@ -243,7 +243,15 @@ def test_the_page_is_whole_in_itself_and_nothing_in_it_runs(tmp_path, folder, id
     assert "default-src 'none'" in unescape(page)
     assert not re.search(r'(src|href)="(?!data:image/png;base64,)', page)
     assert page.count("data:image/png;base64,") == 3
-    assert "beside landuse.tif" in page
+    assert "beside other/landuse.tif" in page
+
+
+def test_the_page_tells_disagreement_as_shares_of_the_area(tmp_path, folder, ids):
+    found = compare(folder, write_map(tmp_path / "moved", ids[:, ::-1]), tmp_path / "a").agreement
+    page = (tmp_path / "a" / "index.html").read_text()
+    assert f"On {found.quantity:.1%} of the area they differ by how much" in page
+    assert f"on\n{found.allocation:.1%} by where it lies" in page
+    assert found.quantity + found.allocation == pytest.approx(1 - found.overall)
 
 
 def test_cells_that_reach_beyond_the_area_are_told(tmp_path, ids, run):
@@ -452,7 +460,11 @@ def test_references_that_do_not_suit_get_one_message_and_leave_nothing(tmp_path,
     [
         (lambda f: f, {}, r"--column is needed\. It has: kind, clc"),
         (lambda f: f, {"column": "x"}, "'x' is none of its columns"),
-        (lambda f: f.set_geometry(f.centroid), {"column": "kind"}, "has 0 layers of polygons"),
+        (
+            lambda f: f.set_geometry(f.centroid),
+            {"column": "kind"},
+            r"0 layers of polygons .*Give a file with one\. Labelled points are given with --samples",
+        ),
         (lambda f: f.set_crs(None, allow_override=True), {"column": "kind"}, "map's CRS|states no"),
         (lambda f: f.assign(kind="Dune\x1b"), {"column": "kind"}, r"mean none of the classes .*'Dune\?' \("),
         (lambda f: f.set_geometry(f.translate(1e6)), {"column": "kind"}, "do not overlap"),
@@ -464,6 +476,24 @@ def test_polygons_that_do_not_suit_get_one_message(tmp_path, folder, ids, frame,
     frame(polygons(ids)).to_file(path)
     with pytest.raises(UsageError, match=says):
         compare(folder, path, tmp_path / "out", **options)
+
+
+def test_points_of_a_geojson_are_pointed_to_samples(tmp_path, folder, ids):
+    drawn = polygons(ids).to_crs(4326)
+    drawn.set_geometry(shapely.centroid(drawn.geometry.to_numpy()), crs=4326).to_file(tmp_path / "p.geojson")
+    with pytest.raises(UsageError, match=r"holds Point\. Give polygons alone\. Labelled points .*--samples"):
+        compare(folder, tmp_path / "p.geojson", tmp_path / "out", column="kind")
+
+
+def test_what_a_message_leaves_out_is_counted(tmp_path):
+    names = [f"Kind{i}" for i in range(15)]
+    ids = np.arange(40, dtype=np.uint8).repeat(40).reshape(40, 40) % 15
+    folder = write_map(tmp_path / "map", ids, names=names)
+    other = write_map(tmp_path / "other", ids, names=[f"Sort{i}" for i in range(15)])
+    with pytest.raises(
+        UsageError, match=r"Kind10, Kind11 and 3 more: '0' .* \(\d+\) and 10 more, with how often"
+    ):
+        compare(folder, other, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

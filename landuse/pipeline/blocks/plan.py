@@ -241,7 +241,8 @@ class RunPlan:
             found.append(
                 f"{len(coarse)} of {len(self.scenes)} scenes have pixels of up to "
                 f"{max(coarse.values()):.3g} m, such as {min(coarse)!r}; {self.model} was trained at "
-                f"{self.pixel_m:g} m and reads blurred land badly. Use imagery of the sensor's resolution."
+                f"{self.pixel_m:g} m and reads blurred land badly: towns and single houses are hardly found. "
+                "Use imagery of the sensor's resolution."
             )
         rows_px, cols_px = (last - first for first, last in (self.data_rows_px, self.data_cols_px))
         if min(rows_px, cols_px) < self.patch_px:
@@ -278,7 +279,8 @@ class RunPlan:
         if first in unmasked and first.view is not None and first.view.cloud_percent >= CLOUD_TOLD_PERCENT:
             found.append(
                 f"About {first.view.cloud_percent:.0f} % of what {first.id!r} shows of the area looks like "
-                "cloud or snow, by its blue. Look at image.tif, and choose another --date."
+                "cloud or snow, by its blue. Look at image.tif, and choose another --date; or the stated "
+                "level or offset is wrong."
             )
         return tuple(found)
 

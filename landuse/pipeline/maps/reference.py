@@ -349,7 +349,12 @@ def read_polygons(
     Raises:
         UsageError: it cannot be read, or has no such column, no CRS or other shapes than polygons.
     """
-    use = VectorUse(option="REFERENCE", layer_option="--layer", columns=True)
+    use = VectorUse(
+        option="REFERENCE",
+        layer_option="--layer",
+        columns=True,
+        instead="Labelled points are given with --samples, or to `landuse area`.",
+    )
     frame = read_features(path, layer, use)
     columns = ", ".join(printable(str(name)) for name in frame.columns if name != "geometry") or "none"
     if column is None or column not in frame.columns or column == "geometry":
@@ -360,7 +365,8 @@ def read_polygons(
     kinds = set(frame.geom_type.dropna())
     if not kinds or not kinds <= {"Polygon", "MultiPolygon"}:
         raise UsageError(
-            f"REFERENCE {path} holds {', '.join(sorted(kinds)) or 'no shapes'}. Give polygons alone."
+            f"REFERENCE {path} holds {', '.join(sorted(kinds)) or 'no shapes'}. Give polygons alone. "
+            f"{use.instead}"
         )
     frame = frame[~frame.geometry.isna() & ~frame.geometry.is_empty]
     try:

@@ -75,7 +75,11 @@ def open_map(location: Path | str) -> xr.Dataset:
     * ``status``: uint8, why a cell has a class or none, with flags as ``class`` has them; 0 is ``outside``.
     * ``cover``: uint8, land cover id, with flags and ``area_ha`` as ``class`` has them; where the model
       classifies each pixel.
+    * ``doubt``: float32, how unlike what the model was trained on, 0..1, from 0.5 on doubtful; where
+      the model knows its training's spectra.
     * ``probabilities``: float32, with ``class_name`` as first dimension; where the map was made with them.
+
+    The second most probable class is in ``second.tif`` alone; ``probabilities`` tell it where they are there.
 
     The coordinate ``spatial_ref`` holds the CRS, so that ``.odc.geobox`` and ``.rio`` know the grid. The
     dataset's attributes tell what the map was made of. An error of reading cells comes from dask.

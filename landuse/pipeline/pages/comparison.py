@@ -84,8 +84,8 @@ def render_comparison(view: ComparisonView) -> str:
 <title>{escape(view.title)}</title><style>{style}</style></head>
 <body><h1>{escape(view.title)}</h1>
 <p class="sum">They agree on <b>{found.overall:.1%}</b> of {found.total_ha:,.1f} ha.
-Of the disagreement {found.quantity:.1%} is a matter of how much of each class there is, and
-{found.allocation:.1%} of where it lies.</p>
+On {found.quantity:.1%} of the area they differ by how much of each class there is, and on
+{found.allocation:.1%} by where it lies.</p>
 <main>{panels}</main><ul class="legend">{legend}</ul>
 <h2>By class</h2>{_class_table(found)}
 <h2>Hectares of the map's classes (rows) and the reference's (columns)</h2>{_matrix(found)}

@@ -17,7 +17,15 @@ from rasterio.windows import from_bounds
 from landuse.errors import UsageError
 from landuse.pipeline.read.onto_grid import tagged_nodata, valid_pixels
 from landuse.pipeline.read.read_scene import GDAL_OPTIONS, driver_of
-from landuse.plausible import likely_order, likely_units, offset_doubt, order_fault, unit_fault
+from landuse.pipeline.search.source import HeldItems
+from landuse.plausible import (
+    ESA_OFFSET,
+    likely_order,
+    likely_units,
+    offset_doubt,
+    order_fault,
+    unit_fault,
+)
 from landuse.sentinel2 import SCL
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 
     from landuse.pipeline.read.onto_grid import Stored
     from landuse.pipeline.scene import BandAsset, Scene
+    from landuse.pipeline.search.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +129,14 @@ def contradiction(
         order = likely_order(reflectance, level)
         told = f"its bands are stated to be {', '.join(reflectance)}, but {fault}."
         return Contradiction(told=told, order=order or (), certain=True)
-    doubt = offset_doubt(reflectance)
-    return None if doubt is None else Contradiction(told=f"{stated} {doubt}.", certain=False)
+    doubt = offset_doubt(reflectance, level)
+    if doubt is None:
+        return None
+    likely = (bands[0].scale, bands[0].offset + ESA_OFFSET)
+    return Contradiction(told=f"{stated} {doubt}.", units=likely, certain=False)
 
 
-def check_scenes(scenes: Sequence[Scene], area: BaseGeometry) -> None:
+def check_scenes(scenes: Sequence[Scene], area: BaseGeometry, sources: Sequence[Source]) -> None:
     """Look coarsely at the scenes that lie on this machine, as far as they show the area.
 
     What comes from the web is not looked at: it would be fetched for this alone.
@@ -132,10 +144,12 @@ def check_scenes(scenes: Sequence[Scene], area: BaseGeometry) -> None:
     Args:
         scenes: those of a plan; spares are left out.
         area: in longitude and latitude.
+        sources: where they were found; what one has told of its doubts is not told again.
 
     Raises:
         UsageError: the pixels of one contradict what is stated of it.
     """
+    told = {source.name for source in sources if isinstance(source, HeldItems) and source.doubts_told}
     for scene in scenes:
         assets = [asset for asset in scene.assets if asset.band != SCL]
         if scene.spare or any("://" in asset.href for asset in assets):
@@ -153,7 +167,8 @@ def check_scenes(scenes: Sequence[Scene], area: BaseGeometry) -> None:
         text = f"Scene {scene.id!r}: {found.told} Mend its metadata, or catalogue it anew ({anew})."
         if found.certain:
             raise UsageError(text)
-        log.warning("%s", text)
+        if scene.provider not in told:
+            log.warning("%s", text)
 
 
 def _look_at(assets: Sequence[BandAsset], area: BaseGeometry) -> dict[str, Stored]:

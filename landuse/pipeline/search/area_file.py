@@ -72,6 +72,8 @@ class VectorUse:
     """The layer to take of several, where there is one of that name."""
     columns: bool = False
     """Whether its attributes are read."""
+    instead: str = ""
+    """What to do with other geometries, a sentence."""
 
 
 def read_features(path: Path, layer: str | None, use: VectorUse) -> gpd.GeoDataFrame:
@@ -228,9 +230,9 @@ def _chosen(
     if layer is not None:
         raise UsageError(f"{use.option} {path} has no table {layer!r} of geometries. It has: {found}.")
     wanted = f"{use.kind.lower()}s" if use.kind else "geometries"
+    mend = f"Name one with {use.layer_option}." if fit else f"Give a file with one. {use.instead}".rstrip()
     raise UsageError(
-        f"{use.option} {path} has {len(fit)} layers of {wanted} (tables: {found}; views are not read). "
-        f" Name one with {use.layer_option}."
+        f"{use.option} {path} has {len(fit)} layers of {wanted} (tables: {found}; views are not read). {mend}"
     )
 
 

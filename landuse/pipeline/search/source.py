@@ -28,6 +28,8 @@ class HeldItems:
     """What messages and reports call them."""
     items: tuple[FoundItem, ...]
     """Each with where it came from; what that is on the web may lead to the web alone."""
+    doubts_told: bool = False
+    """Whether the pixels were held against what is stated of them, and doubts were told."""
 
 
 Source: TypeAlias = str | Provider | HeldItems

@@ -300,12 +300,14 @@ def _opened(
             "pixel_m": reference.pixel_m if math.isfinite(reference.pixel_m) else None,
         }
         warnings: tuple[str, ...] = ()
+        shown = path.name
         if is_ours:
+            shown = f"{path.absolute().parent.name}/{path.name}"
             theirs = tuple(names.values())
             parts = class_parts(path, theirs, file.tags().get("classes_of"))
             warnings = crosswalk.other_meanings(source, theirs, parts, str(path))
         raster = OpenedReference(
-            reference=reference, codes=codes, shown=path.name, about=about, warnings=warnings
+            reference=reference, codes=codes, shown=shown, about=about, warnings=warnings
         )
         yield crosswalk, raster
 

@@ -72,10 +72,8 @@ class Crosswalk:
         """
         if not codes.unknown:
             return
-        listed = ", ".join(
-            f"{printable(text)[:40]!r} ({count})" for text, count in codes.unknown.most_common(5)
-        )
-        classes = ", ".join(self.names[:12])
+        told = [f"{printable(text)[:40]!r} ({count})" for text, count in codes.unknown.most_common()]
+        listed, classes = _first(told, 5), _first(self.names, 12)
         mend = (
             "Say what its values mean by --crosswalk: a legend of landuse, or a file with the columns "
             "code,new that names each."
@@ -124,6 +122,12 @@ class Crosswalk:
             f"{'; '.join(differing[:3])}{'; and others' if len(differing) > 3 else ''}. Where the two differ "
             "may be a matter of names. Make both maps with one --legend.",
         )
+
+
+def _first(texts: Sequence[str], most: int) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -115,7 +115,8 @@ def held_rasters(rasters: tuple[Path, ...], facts: ImageFacts) -> HeldItems:
     # Known by their paths, so that the same files have the same place in a catalogue of maps.
     name = printable(", ".join(str(path.absolute()) for path in rasters))
     location = str(rasters[0].absolute())
-    return HeldItems(name=name, items=(FoundItem(item=item, location=location, item_href=None),))
+    found = FoundItem(item=item, location=location, item_href=None)
+    return HeldItems(name=name, items=(found,), doubts_told=True)
 
 
 def _check_formats(rasters: tuple[Path, ...]) -> None:

@@ -96,6 +96,8 @@ def learn(
     ):
         if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
             raise UsageError(f"{what} {given!r:.60} is {type(given).__name__}. See help(landuse.learn).")
+    if column is None and isinstance(labels, geopandas.GeoDataFrame):
+        raise UsageError("column is not given. Name the column of labels that holds the classes.")
     request = LearnRequest(
         source=source_of(source),
         labels=Path(labels) if isinstance(labels, str) else labels,

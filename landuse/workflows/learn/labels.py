@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,9 @@ MAX_WINDOW_PX = 4096
 
 MAX_CLASSES = 255
 """Different labels that a class raster can hold."""
+
+MANY_NAMES = 20
+"""Where more labels differ, and most are of one feature alone, they may be measurements."""
 
 MAX_SAMPLES = 20_000
 """Most pixels of all classes together: each is seen in some ten views, which are in memory at once."""
@@ -166,6 +170,7 @@ def labels_of(frame: gpd.GeoDataFrame, column: str, told: str) -> VectorLabels:
             "that have a shape. Fill it in, or name another --column."
         )
     own = [text for text, there in zip(texts, kept, strict=True) if there]
+    _check_classes(own, frame.geometry[kept], f"{told}, column {column!r},")
     names = _checked_names(set(own), f"{told}, column {column!r},")
     foreign = sorted(set(frame.geometry[kept].geom_type) - {"Polygon", "MultiPolygon", "Point", "MultiPoint"})
     if foreign:
@@ -176,6 +181,20 @@ def labels_of(frame: gpd.GeoDataFrame, column: str, told: str) -> VectorLabels:
         labels=np.array([names.index(text) for text in own], np.int64),
         unlabelled=int((~kept).sum()),
     )
+
+
+def _check_classes(labels: Sequence[str], shapes: gpd.GeoSeries, told: str) -> None:
+    """Refuse measurements as classes; a few classes of a point each, or many of an area each, are none."""
+    counts = Counter(labels)
+    alone = [label for label, count in counts.items() if count == 1]
+    fractions = sum(re.fullmatch(r"-?\d*\.\d+(e-?\d+)?", label) is not None for label in counts)
+    measured = 2 * fractions > len(counts) or (shapes.geom_type == "Point").all()
+    if MANY_NAMES < len(counts) <= MAX_CLASSES and 2 * len(alone) > len(counts) and measured:
+        raise UsageError(
+            f"{told} has {len(counts)} different labels in {len(labels)} features, and {len(alone)} of them, "
+            f"such as {alone[0]!r}, in one alone. Is it a column of classes? Name the one that is, or label "
+            "more of each class."
+        )
 
 
 def _text(value: object) -> str:

@@ -120,7 +120,7 @@ def learn(request: LearnRequest, on_progress: Callable[[str, int, int], None] | 
             scenes, area.geometry, crs, every_date=True, max_cloud_percent=request.max_cloud_percent,
             remote=remote,
         ).scenes  # fmt: skip
-        check_scenes(clear, area.geometry)
+        check_scenes(clear, area.geometry, _sources(request))
         bands, _ = bands_to_read(clear, contract, request.bands)
         days = _days(clear, bands, request.max_dates)
         pixels = _placed(request, labels, crs, clear)

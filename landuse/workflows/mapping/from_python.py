@@ -10,6 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
+import numpy as np
 import shapely
 
 from landuse.errors import IncompleteError, UsageError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pystac
     import xarray as xr
+    from numpy.typing import NDArray
 
     from landuse.pipeline.search.area import DateRange
     from landuse.pipeline.search.source import Source
@@ -54,7 +56,15 @@ if TYPE_CHECKING:
         | pystac.ItemCollection
         | Sequence[str | Path | Provider | pystac.Item]
     )
-    AreaLike: TypeAlias = Sequence[float] | shapely.Geometry | gpd.GeoDataFrame | gpd.GeoSeries | str | Path
+    AreaLike: TypeAlias = (
+        Sequence[float]
+        | NDArray[np.floating]
+        | shapely.Geometry
+        | gpd.GeoDataFrame
+        | gpd.GeoSeries
+        | str
+        | Path
+    )
     DateLike: TypeAlias = str | date | datetime | Sequence[str | date | datetime | None]
 
 MAX_BYTES = 2 * 1024**3
@@ -324,11 +334,12 @@ def map(
         with open_map(Path(folder) / "map") as opened:
             dataset = opened.load()
     if report.cover.valid * 100 < min_valid_percent:
+        mend = report.cover.unseen_told or "Widen date, raise max_cloud_percent"
         raise IncompleteError(
             report=report.to_dict(),
             message=f"Only {report.cover.valid:.1%} of {report.cover.cells} cells could be classified, below "
-            f"min_valid_percent {min_valid_percent:g}, and nothing was kept. Widen date, raise "
-            "max_cloud_percent, or lower min_valid_percent to see it.",
+            f"min_valid_percent {min_valid_percent:g}, and nothing was kept. {mend}, or lower "
+            "min_valid_percent to see it.",
         )
     if report.cover.failed and not allow_failed:
         lost = next(failure for failure in report.failures if is_missing(failure))
@@ -374,6 +385,8 @@ def area_of(value: AreaLike) -> Area:
     """
     if isinstance(value, str | os.PathLike):
         return read_aoi(Path(value))
+    if isinstance(value, np.ndarray) and value.shape == (4,):  # as of GeoDataFrame.total_bounds
+        value = value.tolist()
     if isinstance(value, list | tuple) and all(
         isinstance(edge, Real) and not isinstance(edge, bool) for edge in value
     ):

@@ -343,7 +343,7 @@ def map_area(
         ):
             tally.enter(Stage.SURVEY)
             surveyed = _survey(request, found.scenes, crs, remote)
-            check_scenes(surveyed.scenes, area_of(request, found.scenes))
+            check_scenes(surveyed.scenes, area_of(request, found.scenes), request.sources)
             plan = plan_map(request, classifier, _measured(surveyed.scenes), crs)
             work, check_lock = held.enter_context(_claimed(out, plan, request, tally))
             planned = time.monotonic()
@@ -513,8 +513,8 @@ def _check_complete(report: MapReport, request: MapRequest) -> None:
             report=report.to_dict(),
             message=f"Only {cover.valid:.1%} of {cover.cells} cells could be classified, below --min-valid "
             f"{request.min_valid_percent:g} % ({cover.cloud_told}, failed {cover.failed:.1%}, nodata "
-            f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; widen --date or raise "
-            "--max-cloud.",
+            f"{cover.nodata:.1%}). The map and its run.json are in {report.out}; "
+            f"{cover.unseen_told or 'widen --date or raise --max-cloud'}.",
         )
     if cover.failed and not request.allow_failed:
         lost = next(failure for failure in report.failures if is_missing(failure))

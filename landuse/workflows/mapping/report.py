@@ -50,7 +50,23 @@ def season_told(season: Season, latitude: float) -> SeasonTold:
     return SeasonTold(label=season.label(latitude), months=season.months(latitude))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def doubt_told(cover: Cover, model: str, where: str) -> str | None:
+    """A sentence without its stop on how much of a map is doubtful; None where little is, or none is known.
+
+    Args:
+        cover: of the map.
+        model: what made it.
+        where: what holds the doubt of each cell.
+    """
+    if cover.doubtful is None or cover.doubtful <= WARN_DOUBTFUL:
+        return None
+    return (
+        f"{percent(cover.doubtful)} of what is mapped is unlike the imagery that {model} was trained on "
+        f"({where}): another climate, cloud, snow, or wrong units. Do not rely on its classes there"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MapReport:
     """What a run did; written as ``run.json``."""
 
@@ -94,15 +110,10 @@ class MapReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before trusting the map, a sentence each."""
-        doubtful = self.cover.doubtful
-        if doubtful is None or doubtful <= WARN_DOUBTFUL:
+        told = doubt_told(self.cover, self.plan.model, "doubt.tif")
+        if told is None:
             return self.plan.warnings
-        return (
-            *self.plan.warnings,
-            f"{percent(doubtful)} of what is mapped is unlike the imagery that {self.plan.model} was trained "
-            "on (doubt.tif): another climate, cloud, snow, or wrong units. Do not rely on its classes there; "
-            "--min-confidence 0.5 leaves such cells unknown.",
-        )
+        return (*self.plan.warnings, f"{told}; --min-confidence 0.5 leaves such cells unknown.")
 
     def to_xarray(self) -> xr.Dataset:
         """The map as ``landuse.open_map`` opens it: lazily, from the folder.
@@ -185,6 +196,11 @@ class MapReport:
         ax.set_xlabel(f"x in m ({self.plan.crs})")
         ax.set_ylabel("y in m")
         return ax
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        grid = f"{plan.rows} x {plan.cols} cells of {plan.cell_m:g} m in {plan.crs}"
+        return f"<MapReport {self.title!r}: {grid}, in {self.out}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: title, areas and where the files are. Every text is somebody else's."""

@@ -1,6 +1,7 @@
 """``landuse map scene.tif``. Oracle: the map of the same image by way of a catalogue."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,22 @@ def test_all_that_an_image_does_not_say_is_asked_for_at_once(tmp_path, image):
         file.descriptions = (None,)
     with pytest.raises(UsageError, match=r"To map scene\.tif.*--level L1C.*--datetime.*band's name.*--bands"):
         held_rasters((image,), ImageFacts())
+
+
+def test_a_doubt_about_the_offset_is_told_once_and_names_what_would_fit(tmp_path, data_dir, caplog):
+    """Red alone with leaves has no say; red, green and blue of L2A that all carry +1000 have."""
+    with rasterio.open(data_dir / "scenes/inn_ering_de_at_L2A_window2_RGBN_utm33n.tif") as original:
+        stored, profile = original.read([1, 2, 3]) + 1000, original.profile | {"count": 3}
+        names = original.descriptions[:3]
+    with rasterio.open(tmp_path / "plus.tif", "w", **profile) as target:
+        target.write(stored.astype(profile["dtype"]))
+        target.descriptions = names
+    facts = replace(FACTS, baseline=None, offset=0.0)
+    source, _ = requested_source("planetary-computer", (tmp_path / "plus.tif",), facts, "all")
+    map_area(request(tmp_path, source), BrightnessClassifier(16))
+    (told,) = [record.message for record in caplog.records if "+1000" in record.message]
+    assert told.startswith("plus.tif: it is stated that reflectance is 0.0001 x stored +0, but")
+    assert told.endswith("With --scale 0.0001 --offset -0.1 they are plausible.")
 
 
 def test_facts_without_an_image_and_an_image_beside_a_source_are_refused(image):

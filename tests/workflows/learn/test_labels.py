@@ -192,6 +192,23 @@ def test_a_hostile_driver_under_a_known_name_is_refused(tmp_path, name, content)
         read_labels(tmp_path / name, None, "class")
 
 
+def test_measurements_are_no_classes(data_dir):
+    """Of real points: a band has a value of its own at nearly each."""
+    points = gpd.read_file(data_dir / "reference/leipzig_de_landcover_points.gpkg")
+    for column in ("b02", "ndvi"):
+        with pytest.raises(
+            UsageError, match=r"column '.*', has \d\d different labels in 97 .*a column of classes"
+        ):
+            labels_of(points, column, "labels")
+    areas = points.set_geometry(points.buffer(50))
+    with pytest.raises(UsageError, match="Is it a column of classes"):
+        labels_of(areas, "ndvi", "labels")
+    assert len(labels_of(points, "land_cover", "labels").names) == 4
+    codes = areas.assign(code=range(111, 111 + len(areas)))
+    assert len(labels_of(codes, "code", "labels").names) == 97  # an area of each of many codes
+    assert len(labels_of(points[:20], "b08", "labels").names) == 20
+
+
 def test_a_view_of_a_geopackage_is_not_read(world, tmp_path):
     path = tmp_path / "view.gpkg"
     world.fields(4).to_file(path, layer="fields")
@@ -279,6 +296,7 @@ def test_results_are_not_replaced_unasked_and_options_are_checked(world, tmp_pat
         ({"name": "../x"}, "is no name"),
         ({"seed": -1}, "--seed -1 is negative"),
         ({"labels": 3}, "labels 3 is int"),
+        ({"column": None}, "column is not given"),
     ):
         values = {"labels": world.fields(6), "column": "class", "out": tmp_path / "n.safetensors"}
         with pytest.raises(UsageError, match=said):

@@ -85,6 +85,8 @@ def test_with_a_folder_its_report_opens_it(source, tmp_path, temporary):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["title"] == "A map"
     with report.to_xarray() as ds:
         np.testing.assert_array_equal(ds["class"], read(tmp_path / "out" / "landuse.tif"))
+    grid = f"{report.plan.rows} x {report.plan.cols} cells of 80 m in EPSG:32633"
+    assert repr(report) == f"<MapReport 'A map': {grid}, in {tmp_path / 'out'}>"
     polygons = report.to_geodataframe()
     assert polygons.crs.to_epsg() == 32633
     classified_m2 = sum(entry.area_m2 for entry in report.classes)
@@ -147,6 +149,9 @@ def test_too_little_of_a_map_is_an_error_that_says_what_became_of_it(source, tmp
     assert list(temporary.iterdir()) == []
     with pytest.raises(landuse.IncompleteError, match=r"run.json are in"):
         landuse.map(source=source, stride_px=STRIDE, min_valid_percent=99.9, out=tmp_path / "kept")
+    west, south, east, north = items_of(source)[0].bbox
+    with pytest.raises(landuse.IncompleteError, match=r"lies outside the scenes: move it .*, or lower"):
+        landuse.map(source=source, area=(west, south, east + 9 * (east - west), north), min_valid_percent=50)
 
 
 POLYGON = shapely.Polygon([(15.17, 47.93), (15.18, 47.93), (15.18, 47.94)])
@@ -155,6 +160,7 @@ POLYGON = shapely.Polygon([(15.17, 47.93), (15.18, 47.93), (15.18, 47.94)])
 def test_areas_that_mean_the_same_are_the_same(tmp_path):
     box = area_of((15.17, 47.93, 15.18, 47.94))
     assert box == area_of([15.17, np.float64(47.93), 15.18, 47.94])
+    assert box == area_of(gpd.GeoSeries([POLYGON], crs=4326).total_bounds)
     assert box.clip
     assert box.geometry.equals(shapely.box(15.17, 47.93, 15.18, 47.94))
     frame = gpd.GeoDataFrame(geometry=[POLYGON], crs=4326)

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from matplotlib.text import Text
 from rasterio.transform import xy
+from rasterio.warp import transform_bounds
 from rasterio.windows import from_bounds
 from rio_cogeo.cogeo import cog_validate
 
@@ -257,6 +258,18 @@ def test_a_scene_that_cannot_be_read_is_reported_and_never_a_class(tmp_path):
     with pytest.raises(ReadError, match=r"No scene could be read"):
         map_area(request(tmp_path, source, out=tmp_path / "none"), BrightnessClassifier(64))
     assert not (tmp_path / "none/landuse.tif").exists()
+
+
+def test_an_area_that_lies_outside_the_scenes_is_told_so(tmp_path):
+    raster = red_raster(tmp_path / "red.tif", np.full((100, 100), 800, np.uint16))
+    with rasterio.open(raster) as file:
+        left, bottom, right, top = transform_bounds(file.crs, 4326, *file.bounds)
+    wide = parse_bbox(f"{left},{bottom},{left + 10 * (right - left)},{top}")
+    source = catalog_of(tmp_path, raster)
+    with pytest.raises(
+        IncompleteError, match=r"; (8\d|9\d)\.\d % of the area lies outside the scenes: move it"
+    ):
+        map_area(request(tmp_path, source, area=wide, min_valid_percent=50), BrightnessClassifier(64))
 
 
 def test_a_file_in_the_way_of_the_output_folder(tmp_path):

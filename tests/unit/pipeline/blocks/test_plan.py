@@ -15,7 +15,7 @@ from landuse.contract import LevelInput, ModelContract
 from landuse.errors import ModelError, UsageError
 from landuse.pipeline.blocks.plan import RunPlan, cut_into_blocks, make_plan
 from landuse.pipeline.geometry import utm_crs
-from landuse.pipeline.scene import BandAsset, Scene
+from landuse.pipeline.scene import AreaView, BandAsset, Scene
 
 RGB = ("B04", "B03", "B02")
 CONTRACT = ModelContract(
@@ -228,6 +228,15 @@ def test_blurred_imagery_is_warned_of():
     )
     (warning,) = plan_of(area, [sharp, blurred]).warnings
     assert "1 of 2 scenes have pixels of up to 20 m, such as 'blurred'" in warning
+    assert "towns and single houses are hardly found" in warning
+
+
+def test_what_looks_like_cloud_may_be_a_wrong_level_or_offset():
+    area = shapely.box(13, 48, 13.1, 48.1)
+    white = replace(scene(area, bands=RGB), view=AreaView(seen=1.0, clear=0.62, estimated=True))
+    told = plan_of(area, [white]).warnings[-1]
+    assert told.startswith("About 38 % of what 'scene' shows of the area looks like cloud or snow")
+    assert told.endswith("or the stated level or offset is wrong.")
 
 
 def test_imagery_smaller_than_a_patch_is_warned_of():
