@@ -233,6 +233,35 @@ def test_a_raster_of_labels_is_sampled_and_its_faults_are_told(world, tmp_path):
         read_labels(world.write_raster(tmp_path / "f.tif", ids.astype(np.float32)), None, None)
 
 
+def test_what_a_raster_masks_has_no_label(world, tmp_path):
+    """Oracle: the same labels with nodata."""
+    ids = world.truth.astype(np.uint8)
+    known = np.indices(ids.shape).sum(0) % 3 == 0
+    extent = (-TOP // 10, -TOP // 10 + 400, LEFT // 10, LEFT // 10 + 400)
+
+    def masked(name, internal):
+        path = world.write_raster(tmp_path / name, np.where(known, ids, 0).astype(np.uint8), nodata=None)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
+            file.write_mask(known)
+        return path
+
+    stated = world.write_raster(tmp_path / "nodata.tif", np.where(known, ids, 255).astype(np.uint8))
+    pixels, expected = (
+        place_raster(read_labels(path, None, None), ZONE, extent, per_class=50, seed=0)
+        for path in (masked("mask.tif", True), stated)
+    )
+    for name in ("names", "rows", "cols", "labels"):
+        np.testing.assert_array_equal(getattr(pixels, name), getattr(expected, name))
+    with pytest.raises(UsageError, match=r"by the file beside\.tif\.msk beside it, which is not read"):
+        read_labels(masked("beside.tif", False), None, None)
+    with rasterio.open(stated) as file:
+        profile = file.profile | {"count": 2, "nodata": None}
+    with rasterio.open(tmp_path / "alpha.tif", "w", **profile, ALPHA="YES") as file:
+        file.write(np.stack([ids, known * 255]).astype(np.uint8))
+    with pytest.raises(UsageError, match="by an alpha band, which is not read"):
+        read_labels(tmp_path / "alpha.tif", None, None)
+
+
 def test_names_that_no_class_can_have_are_told_before_the_imagery_is_looked_at(world, tmp_path):
     path = world.write_raster(tmp_path / "ids.tif", world.truth.astype(np.uint8) + 1)
     for names in (["", "<b>", "c", "d"], ["", "Wald/Forst", "Acker: Mais", "c"]):
