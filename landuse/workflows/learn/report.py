@@ -17,6 +17,7 @@ from landuse.pipeline.write.geopackage import geopackage_writer
 from landuse.redact import printable
 from landuse.workflows.learn.labels import PIXEL_M
 from landuse.workflows.learn.request import ERRORS_FILE
+from landuse.workflows.learn.validate import BLOCK_SIDES_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,7 @@ def _page(report: LearnReport) -> str:
     held = (
         f"{report.blocks} blocks of {report.block_m / 1000:g} km"
         if report.block_m is not None
-        else f"{report.blocks} polygons or points, each for itself"
+        else f"{report.blocks} places, those of a class {BLOCK_SIDES_PX[-1] * 10} m apart"
     )
     facts = [
         ("labelled pixels", f"{report.samples}" + (f" of {report.shapes} shapes" if report.shapes else "")),
