@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 METHOD = (
     "Blocks of land are held out in turn; intervals (95 %) are percentiles over draws of blocks with "
-    "replacement. "
+    "replacement, and but for gains no narrower than Wilson's, with the number of blocks for that of draws. "
     "Likely errors are those of confident learning (Northcutt, Jiang and Chuang 2021, "
     "https://doi.org/10.1613/jair.1.12125) on answers for land that was held out."
 )

@@ -16,6 +16,7 @@ from scipy.spatial import KDTree
 
 from landuse.errors import UsageError
 from landuse.model.training.class_head import Rows, fit_head
+from landuse.pipeline.maps.intervals import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,7 +234,7 @@ def relabelled(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """A figure, and its 95 % interval over draws of blocks."""
+    """A figure, and its 95 % interval."""
 
     value: float
     low: float
@@ -276,6 +277,9 @@ def score(
 ) -> Scores:
     """Scores with intervals: blocks, not samples, are drawn again and again, as samples of a block are alike.
 
+    An interval reaches as far as Wilson's of as many blocks too: draws of blocks without an error show none,
+    however few blocks there are.
+
     Args:
         told: (sample,) class ids.
         labels: (sample,) class ids.
@@ -289,10 +293,10 @@ def score(
     drawn = _draws(by_block, seed)
     accuracy, macro = _accuracy(whole[None]), _macro_f1(whole[None])
     of_class, spread = _of_classes(whole[None]), _of_classes(drawn)
-    lying = (by_block.sum(2) > 0).sum(0)
+    lying, telling = ((by_block.sum(axis) > 0).sum(0) for axis in (2, 1))
     return Scores(
-        accuracy=_measure(accuracy, _accuracy(drawn)),
-        macro_f1=_measure(macro, _macro_f1(drawn)),
+        accuracy=_measure(accuracy, _accuracy(drawn), blocks.count),
+        macro_f1=_measure(macro, _macro_f1(drawn), blocks.count),
         classes=tuple(
             ClassScore(
                 name=name,
@@ -301,8 +305,8 @@ def score(
                 **{
                     what: None
                     if np.isnan(of_class[what][0, i])
-                    else _measure(of_class[what][:, i], spread[what][:, i])
-                    for what in ("recall", "precision", "f1")
+                    else _measure(of_class[what][:, i], spread[what][:, i], int(count[i]))
+                    for what, count in (("recall", lying), ("precision", telling), ("f1", lying))
                 },
             )
             for i, name in enumerate(names)
@@ -379,9 +383,13 @@ def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return mean
 
 
-def _measure(value: NDArray[np.float64], drawn: NDArray[np.float64]) -> Measure:
+def _measure(value: NDArray[np.float64], drawn: NDArray[np.float64], blocks: int | None = None) -> Measure:
+    """A figure with its interval; of a share of what lies in so many blocks no narrower than Wilson's."""
     known = drawn[~np.isnan(drawn)]
     low, high = np.quantile(known, [0.025, 0.975]) if known.size else (value[0], value[0])
+    if blocks is not None:
+        ends = wilson(value, np.array([float(blocks)]))
+        low, high = min(low, ends[0][0]), max(high, ends[1][0])
     return Measure(value=float(value[0]), low=float(low), high=float(high))
 
 

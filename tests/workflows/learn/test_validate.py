@@ -45,8 +45,22 @@ def test_intervals_are_those_of_blocks_drawn_again_and_again():
         drawn = np.concatenate([np.flatnonzero(g == GROUPS) for g in rng.integers(0, 25, 25)])
         values.append(accuracy_score(LABELS[drawn], TOLD[drawn]))
     low, high = np.quantile(values, [0.025, 0.975])
-    found = score(TOLD, LABELS, BLOCKS, NAMES).accuracy
+    wrong = (LABELS + 1) % 4
+    found = gain(TOLD, wrong, LABELS, BLOCKS, 4)["accuracy"]
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.015)
+    wider = score(TOLD, LABELS, BLOCKS, NAMES).accuracy
+    assert wider.low <= found.low <= found.high <= wider.high
+
+
+def test_an_interval_is_no_narrower_than_wilson_s_of_as_many_blocks():
+    """Oracle: Wilson's low end of n of n is n / (n + z^2), worked out by hand."""
+    group = np.repeat(np.arange(12), 5)
+    labels = (group >= 8).astype(np.int64)
+    found = score(labels, labels, Blocks(side_m=320.0, group=group, fold=group % 5), ("a", "b"))
+    lows = [n / (n + 1.96**2) for n in (12, 8, 4)]
+    assert [found.accuracy.low, *(c.recall.low for c in found.classes)] == pytest.approx(lows)
+    assert [c.f1.low for c in found.classes] == pytest.approx(lows[1:])
+    assert found.accuracy.high == found.macro_f1.high == 1
 
 
 def test_a_gain_is_paired():
