@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,12 @@ def _checked_names(found: set[str], told: str) -> tuple[str, ...]:
             "column of classes, not one of ids or areas."
         )
     _check_names(names, told)
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(re.sub(r"^(\d+)\.0+$", r"\1", name.casefold()), []).append(name)
+    twice = "; ".join(" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1)
+    if twice:
+        raise UsageError(f"{told} spells one class in several ways: {twice}. Choose one spelling of each.")
     return names
 
 

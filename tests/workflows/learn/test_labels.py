@@ -96,6 +96,10 @@ def test_pixels_in_shapes_of_different_classes_are_left_out_and_told(world, capl
             {"class": ["<1", "<2", "<3", "<4", "<5", "<6"]},
             "'<1', '<2', '<3', '<4', '<5' and 1 more are no names",
         ),
+        (
+            {"class": ["Forest", "forest", "1", "1.0", "1.1", "10"]},
+            "spells one class in several ways: '1' and '1.0'; 'Forest' and 'forest'. Choose one spelling",
+        ),
     ],
 )
 def test_labels_that_teach_nothing_are_refused_in_one_message(world, tmp_path, change, said):
