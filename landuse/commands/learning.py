@@ -163,7 +163,7 @@ def _progress(*, quiet: bool) -> Callable[[str, int, int], None]:
 
 def _print(report: LearnReport) -> None:
     scores, before = report.scores, report.relabelled
-    held = f"blocks of {report.block_m:g} m" if report.block_m is not None else "polygons or points"
+    held = f"blocks of {report.block_m:g} m" if report.block_m is not None else "places"
     width = max(len("class"), *(len(printable(name)) for name in report.classes))
     lines = [
         f"labels  {report.samples} pixels of {len(report.classes)} classes, on {len(report.days)} "

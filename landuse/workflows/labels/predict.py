@@ -2,13 +2,15 @@
 
 While a run lasts its rows lie in a hidden file beside the table: first the run's settings, then a line for
 each image, appended and kept part by part. A half-written last line is cut off. At the end the table is
-written whole, in the order of the images, and what it was made with beside it as JSON.
+written whole, in the order of the images, and what it was made with beside it as JSON. Both hold a mark of
+each image's file; the row of another file is not taken over.
 """
 
 from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import logging
@@ -33,8 +35,11 @@ log = logging.getLogger(__name__)
 DIGITS = 6
 """Decimals of a probability."""
 
-FORMAT = 1
+FORMAT = 2
 """Of the hidden file and of the JSON."""
+
+MARK_CHARS = 16
+"""Of the mark of an image's file, with which each line of the hidden file begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +120,7 @@ def list_images(given: Sequence[Path]) -> list[tuple[str, Path]]:
 def predict_images(
     request: PredictRequest, on_progress: Callable[[int, int], None] | None = None
 ) -> Predicted:
-    """Write the probabilities of images. Rows that an interrupted run of the same settings made are kept.
+    """Write the probabilities of images. Rows that an earlier run made of the same files are kept.
 
     Args:
         request: what to predict.
@@ -134,7 +139,8 @@ def predict_images(
     settings = _settings(request, ensemble)
     prepare_folder(request.out.parent)
     broken: list[str] = []
-    with _open_part(request, settings, {name for name, _ in images}) as (part, rows):
+    marks = {name: _mark(path) for name, path in images}  # before it is read
+    with _open_part(request, settings, marks) as (part, rows):
         kept = len(rows)
         if on_progress is not None:
             on_progress(kept, len(images))
@@ -143,7 +149,7 @@ def predict_images(
             ensemble, missing, level=request.level, band_order=request.band_order, tta=request.tta
         ):
             lines = [
-                _line([name, *(f"{value:.{DIGITS}f}" for value in values)])
+                marks[name].encode() + b"," + _line([name, *(f"{value:.{DIGITS}f}" for value in values)])
                 for name, values in zip(told.names, told.probabilities.tolist(), strict=True)
             ]
             _append(part, request.out, rows, told.names, lines)
@@ -152,9 +158,10 @@ def predict_images(
                 log.error("%s", error)
             if on_progress is not None:
                 on_progress(len(rows), len(images))
-        if missing or not request.out.exists():
+        about = {**settings, "images": {name: mark for name, mark in marks.items() if name in rows}}
+        if missing or not request.out.exists() or _about(request.out) != about:
             _write_table(part, request.out, rows, [name for name, _ in images], ensemble.classes)
-            write_json(_sidecar(request.out), settings)
+            write_json(_sidecar(request.out), about)
         _part_file(request.out).unlink()
     if broken:
         raise IncompleteError(
@@ -181,6 +188,16 @@ def _settings(request: PredictRequest, ensemble: Ensemble) -> dict[str, object]:
     }
 
 
+def _mark(path: Path) -> str:
+    """Which file an image is, and of when: a digest of its path, size and time. Dashes where it is gone."""
+    try:
+        stat = path.stat()
+    except OSError:  # reading will say so
+        return "-" * MARK_CHARS
+    version = f"{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}"
+    return hashlib.sha256(os.fsencode(version)).hexdigest()[:MARK_CHARS]
+
+
 def _part_file(out: Path) -> Path:
     return out.with_name(f".{out.name}.part")
 
@@ -197,9 +214,9 @@ def _line(fields: Sequence[str]) -> bytes:
 
 @contextmanager
 def _open_part(
-    request: PredictRequest, settings: dict[str, object], names: set[str]
+    request: PredictRequest, settings: dict[str, object], marks: dict[str, str]
 ) -> Iterator[tuple[IO[bytes], dict[str, tuple[int, int]]]]:
-    """The hidden file, for this run alone, and where in it each image's line lies: start and length.
+    """The hidden file, for this run alone, and where in it each image's row lies: start and length.
 
     Raises:
         UsageError: it or the table is of other settings, and ``overwrite`` is not asked for.
@@ -220,7 +237,7 @@ def _open_part(
         except OSError:
             pass  # a file system that knows no locks
         try:
-            rows = _taken_over(file, request, settings, names)
+            rows = _taken_over(file, request, settings, marks)
         except UsageError:
             if file.seek(0, os.SEEK_END) == 0:
                 path.unlink(missing_ok=True)  # made just now, and of no use
@@ -229,14 +246,14 @@ def _open_part(
 
 
 def _taken_over(
-    file: IO[bytes], request: PredictRequest, settings: dict[str, object], names: set[str]
+    file: IO[bytes], request: PredictRequest, settings: dict[str, object], marks: dict[str, str]
 ) -> dict[str, tuple[int, int]]:
     head = json.dumps(settings).encode() + b"\n"
     width = len(settings["columns"]) + 1  # type: ignore[arg-type]  # a list
     file.seek(0)
     first = file.readline()
     if first == head:  # also of a run that was to overwrite: so far these are its rows
-        rows, end = _rows(file, width)
+        rows, there, end = _rows(file, width, marks)
         file.truncate(end)
     elif first.endswith(b"\n") and file.read(1) and not request.overwrite:
         raise UsageError(
@@ -251,54 +268,85 @@ def _taken_over(
         file.write(head + lines)
         _keep(file, request.out)
         file.seek(len(head))
-        rows, _ = _rows(file, width)
-    strange = rows.keys() - names
+        rows, there, _ = _rows(file, width, marks)
+    strange = there - marks.keys()
     if strange:
         raise UsageError(
             f"{request.out} has rows of {len(strange)} images that are not given now, such as "
             f"{min(strange)}. Give them too, choose another --out, or start anew with --overwrite."
         )
+    if changed := there - rows.keys():
+        log.info(
+            "%d images, such as %s, are other files than those of their rows, which are made anew",
+            len(changed),
+            min(changed),
+        )
     return rows
 
 
 def _table_lines(out: Path, settings: dict[str, object]) -> bytes:
-    """The rows of a table that is there, of the same settings; none where there is no table.
+    """The rows of a table of the same settings, with their marks; none where there is no table.
 
     Raises:
         UsageError: it is of other settings.
     """
     if not out.exists():
         return b""
-    try:
-        same = json.loads(_sidecar(out).read_text("utf-8")) == settings
-    except (OSError, ValueError):
-        same = False
-    if not same:
+    about = _about(out)
+    marks = about.pop("images", None)
+    if about != settings or not isinstance(marks, dict):
         raise UsageError(
             f"--out {out} is there already, and not of these models and settings. Choose another, or replace "
             "it with --overwrite."
         )
     try:
-        return out.read_bytes().partition(b"\n")[2]
+        lines = out.read_bytes().partition(b"\n")[2]
     except OSError as error:
         raise UsageError(f"{out} cannot be read ({error}). Choose another --out.") from error
+    return b"".join(
+        f"{marks.get((_fields(line) or [''])[0])!s:{MARK_CHARS}.{MARK_CHARS}},".encode() + line
+        for line in io.BytesIO(lines)
+    )
 
 
-def _rows(file: IO[bytes], width: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where each image's line lies from here on, and where the last whole one ends."""
+def _about(out: Path) -> dict[str, object]:
+    """What a table was made with, as the JSON beside it says; nothing where that cannot be read."""
+    try:
+        about = json.loads(_sidecar(out).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _fields(line: bytes) -> list[str]:
+    """The fields of a line; none where it is not of a table."""
+    try:
+        return next(csv.reader([line.decode()], strict=True))
+    except (UnicodeDecodeError, csv.Error, StopIteration):
+        return []
+
+
+def _rows(
+    file: IO[bytes], width: int, marks: dict[str, str]
+) -> tuple[dict[str, tuple[int, int]], set[str], int]:
+    """Where each image's row lies from here on, whose rows there are, and where the last whole one ends.
+
+    A row whose mark is not the image's is left out of the first.
+    """
     rows: dict[str, tuple[int, int]] = {}
+    there: set[str] = set()
     start = file.tell()
     for line in file:
-        try:
-            fields = next(csv.reader([line.decode()], strict=True))
-        except (UnicodeDecodeError, csv.Error, StopIteration):
-            break
+        fields = _fields(line)
         # A line that was cut off, or that a loss of power left as zeros, and all after it.
-        if not line.endswith(b"\n") or len(fields) != width or "\0" in fields[0]:
+        if not line.endswith(b"\n") or len(fields) != width + 1 or "\0" in fields[1]:
             break
-        rows[fields[0]] = (start, len(line))
+        mark, name = fields[:2]
+        there.add(name)
+        if mark == marks.get(name):
+            rows[name] = (start + MARK_CHARS + 1, len(line) - MARK_CHARS - 1)
         start += len(line)
-    return rows, start
+    return rows, there, start
 
 
 def _append(
@@ -319,7 +367,7 @@ def _append(
             f"{out} cannot be written ({error}). Make room and run the same command again."
         ) from error
     for name, line in zip(names, lines, strict=True):
-        rows[name] = (start, len(line))
+        rows[name] = (start + MARK_CHARS + 1, len(line) - MARK_CHARS - 1)
         start += len(line)
 
 
@@ -340,7 +388,7 @@ def _write_table(
     names: Sequence[str],
     columns: Sequence[str],
 ) -> None:
-    """The table, whole, in the order of the images: each line is copied from where it lies."""
+    """The table, whole, in the order of the images: each row is copied from where it lies."""
     with atomic_path(out) as partial, partial.open("wb") as table:
         table.write(_line(["image", *columns]))
         for name in names:

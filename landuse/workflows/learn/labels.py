@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 import shapely
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -223,6 +224,12 @@ def _checked_names(found: set[str], told: str) -> tuple[str, ...]:
             "column of classes, not one of ids or areas."
         )
     _check_names(names, told)
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(re.sub(r"^(\d+)\.0+$", r"\1", name.casefold()), []).append(name)
+    twice = "; ".join(" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1)
+    if twice:
+        raise UsageError(f"{told} spells one class in several ways: {twice}. Choose one spelling of each.")
     return names
 
 
@@ -424,6 +431,14 @@ def _open_raster(path: Path) -> RasterLabels:
 
 
 def _check_raster(source: DatasetReader, path: Path) -> None:
+    beside = path.with_name(f"{path.name}.msk")
+    is_beside = beside.exists()
+    if is_beside or MaskFlags.alpha in source.mask_flag_enums[0]:
+        what = f"by the file {beside.name} beside it" if is_beside else "by an alpha band"
+        raise UsageError(
+            f"--labels {path} marks what has no label {what}, which is not read. Store it as a value that no "
+            f"class has: gdalwarp {'' if is_beside else '-srcalpha '}-dstnodata 255."
+        )
     if source.count != 1 or source.dtypes[0] not in ("uint8", "uint16", "int16", "int32", "uint32", "int8"):
         raise UsageError(
             f"--labels {path} has {source.count} bands of {source.dtypes[0]}; a raster of labels has one of "
@@ -455,7 +470,9 @@ def place_raster(
         tag, nodata = source.tags().get("classes"), source.nodata
         for top, left in _squares(source, crs, extent_px, rng):
             values = _square(source, crs, top, left, labels.path)
-            known = values != _NOTHING if nodata is None else (values != _NOTHING) & (values != nodata)
+            known = values != _NOTHING
+            if nodata is not None:
+                known &= values != nodata
             for value in np.unique(values[known]).tolist():
                 row, col = np.nonzero(known & (values == value))
                 chosen = np.sort(rng.permutation(len(row))[:SQUARE_SAMPLES])
@@ -487,7 +504,7 @@ def place_raster(
 
 
 _NOTHING = np.iinfo(np.int64).min
-"""Beyond the raster's edge."""
+"""Beyond the raster's edge, or masked."""
 
 
 def _raster_names(values: Sequence[int], tag: str | None) -> list[str]:
@@ -535,7 +552,7 @@ def _squares(
 
 
 def _square(source: DatasetReader, crs: str, top: int, left: int, path: Path) -> NDArray[np.int64]:
-    """(row, col), the label at the centre of each pixel of a square."""
+    """(row, col), the label at the centre of each pixel of a square; ``_NOTHING`` where the mask hides it."""
     from rasterio.warp import transform
 
     row, col = np.mgrid[top : top + SQUARE_PX, left : left + SQUARE_PX]
@@ -556,7 +573,9 @@ def _square(source: DatasetReader, crs: str, top: int, left: int, path: Path) ->
             )
         window = Window(int(cols.min()), int(rows.min()), width, height)
         try:
-            read = source.read(1, window=window)
+            read = source.read(1, window=window).astype(np.int64)
+            if MaskFlags.per_dataset in source.mask_flag_enums[0]:
+                read[source.read_masks(1, window=window) == 0] = _NOTHING
         except RasterioError as error:
             raise ReadError(f"--labels {path} cannot be read ({error}). Is it whole?") from error
         values[inside] = read[rows - rows.min(), cols - cols.min()]

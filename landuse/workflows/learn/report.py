@@ -17,6 +17,7 @@ from landuse.pipeline.write.geopackage import geopackage_writer
 from landuse.redact import printable
 from landuse.workflows.learn.labels import PIXEL_M
 from landuse.workflows.learn.request import ERRORS_FILE
+from landuse.workflows.learn.validate import BLOCK_SIDES_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 METHOD = (
     "Blocks of land are held out in turn; intervals (95 %) are percentiles over draws of blocks with "
-    "replacement. "
+    "replacement, and but for gains no narrower than Wilson's, with the number of blocks for that of draws. "
     "Likely errors are those of confident learning (Northcutt, Jiang and Chuang 2021, "
     "https://doi.org/10.1613/jair.1.12125) on answers for land that was held out."
 )
@@ -102,7 +103,7 @@ def _page(report: LearnReport) -> str:
     held = (
         f"{report.blocks} blocks of {report.block_m / 1000:g} km"
         if report.block_m is not None
-        else f"{report.blocks} polygons or points, each for itself"
+        else f"{report.blocks} places, those of a class {BLOCK_SIDES_PX[-1] * 10} m apart"
     )
     facts = [
         ("labelled pixels", f"{report.samples}" + (f" of {report.shapes} shapes" if report.shapes else "")),

@@ -149,7 +149,7 @@ class LearnReport:
     blocks: int
     """Blocks of land that were held out in turn."""
     block_m: float | None
-    """Their side in metres; None where each shape was one of its own."""
+    """Their side in metres; None where places were held out."""
     folds: int
     """Parts that the blocks were shared among."""
     scores: Scores

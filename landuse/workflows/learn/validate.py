@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from landuse.errors import UsageError
 from landuse.model.training.class_head import Rows, fit_head
+from landuse.pipeline.maps.intervals import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
 BLOCK_SIDES_PX = (500, 250, 125, 64, 32)
 """Sides of the blocks, 5 km first; the widest counts that gives blocks enough."""
+
+NEAR_CELL_PX = 4
+"""Side of the cells that samples are gathered in to see which shapes lie near one another."""
 
 ENOUGH_BLOCKS, ENOUGH_OF_CLASS = 10, 3
 """Blocks that are enough in all, and of each class."""
@@ -40,7 +47,7 @@ class Blocks:
     """Which land is held out together."""
 
     side_m: float | None
-    """Side of the blocks in metres; None where each shape is one of its own."""
+    """Side of the blocks in metres; None where places are held out."""
     group: NDArray[np.int64]
     """(sample,), number of its block."""
     fold: NDArray[np.int64]
@@ -61,6 +68,10 @@ def make_blocks(
 ) -> Blocks:
     """Share samples among folds by blocks of land; the samples of a shape are never parted.
 
+    Shapes of a class as near as the smallest blocks are wide are one place: points of one field, and a shape
+    that is there twice. Points of a small place are never parted either; where blocks of any side are too
+    few, no place is.
+
     Args:
         rows: (sample,), pixel rows in the zone.
         cols: (sample,), pixel columns.
@@ -72,11 +83,15 @@ def make_blocks(
         UsageError: no class but one lies in two places, so that nothing can be held out.
     """
     place: NDArray[np.float64] = np.stack([rows, cols], 1).astype(np.float64)
-    shape: NDArray[np.int64] | None = None
+    near: NDArray[np.int64] | None = None
     if (shapes >= 0).all():
         shape = np.unique(shapes, return_inverse=True)[1].ravel()
-        size = np.bincount(shape)
-        place = np.stack([np.bincount(shape, at) / size for at in (rows, cols)], 1)[shape]
+        near = _near_shapes(rows, cols, labels, shape)
+        is_point = np.bincount(shape)[shape] == 1
+        is_joined = is_point & _is_small(near, rows) & _is_small(near, cols)
+        whole = np.unique(np.where(is_joined, -1 - near, shape), return_inverse=True)[1].ravel()
+        size = np.bincount(whole)
+        place = np.stack([np.bincount(whole, at) / size for at in (rows, cols)], 1)[whole]
     group: NDArray[np.int64] | None = None
     side: float | None = None
     for enough in ((ENOUGH_BLOCKS, ENOUGH_OF_CLASS), (FOLDS, 2)):
@@ -89,8 +104,8 @@ def make_blocks(
                 break
         if group is not None:
             break
-    if group is None and shape is not None:
-        group = shape
+    if group is None and near is not None:
+        group = near
     if group is None:
         _, numbers = np.unique(np.floor(place / BLOCK_SIDES_PX[-1]), axis=0, return_inverse=True)
         group, side = numbers.ravel(), BLOCK_SIDES_PX[-1] * 10.0
@@ -98,10 +113,35 @@ def make_blocks(
     if ((of_class > 0).sum(0) >= 2).sum() < 2:
         raise UsageError(
             f"The labels lie in {len(of_class)} places, and fewer than two classes lie in more than one of "
-            "them: "
-            "nothing can be held out to see what is learned. Label each class at two places at least."
+            f"them, {BLOCK_SIDES_PX[-1] * 10} m apart: nothing can be held out to see what is learned. Label "
+            "each class at two places at least."
         )
     return Blocks(side_m=side, group=group, fold=_folds(of_class)[group])
+
+
+def _near_shapes(
+    rows: NDArray[np.int64], cols: NDArray[np.int64], labels: NDArray[np.int64], shape: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(sample,), the place that its shape lies in, with those of its class that are near it or near these."""
+    reach = BLOCK_SIDES_PX[-1] // NEAR_CELL_PX
+    at = np.stack([rows // NEAR_CELL_PX, cols // NEAR_CELL_PX, labels * (reach + 1)], 1)  # classes far apart
+    cells, cell = np.unique(at, axis=0, return_inverse=True)
+    near = KDTree(cells).query_pairs(reach, output_type="ndarray")
+    count = int(shape.max()) + 1
+    first = np.concatenate([shape, count + near[:, 0]])
+    second = count + np.concatenate([cell.ravel(), near[:, 1]])
+    links = coo_array((np.ones(len(first)), (first, second)), shape=(count + len(cells),) * 2)
+    place = connected_components(links, directed=False)[1][shape]
+    return np.unique(place, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def _is_small(group: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(sample,), whether its group is no wider than two of the smallest blocks."""
+    low, high = np.full(int(group.max()) + 1, at.max()), np.full(int(group.max()) + 1, at.min())
+    np.minimum.at(low, group, at)
+    np.maximum.at(high, group, at)
+    small: NDArray[np.bool_] = (high - low < 2 * BLOCK_SIDES_PX[-1])[group]
+    return small
 
 
 def _in_blocks(group: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -194,7 +234,7 @@ def relabelled(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """A figure, and its 95 % interval over draws of blocks."""
+    """A figure, and its 95 % interval."""
 
     value: float
     low: float
@@ -237,6 +277,9 @@ def score(
 ) -> Scores:
     """Scores with intervals: blocks, not samples, are drawn again and again, as samples of a block are alike.
 
+    An interval reaches as far as Wilson's of as many blocks too: draws of blocks without an error show none,
+    however few blocks there are.
+
     Args:
         told: (sample,) class ids.
         labels: (sample,) class ids.
@@ -250,10 +293,10 @@ def score(
     drawn = _draws(by_block, seed)
     accuracy, macro = _accuracy(whole[None]), _macro_f1(whole[None])
     of_class, spread = _of_classes(whole[None]), _of_classes(drawn)
-    lying = (by_block.sum(2) > 0).sum(0)
+    lying, telling = ((by_block.sum(axis) > 0).sum(0) for axis in (2, 1))
     return Scores(
-        accuracy=_measure(accuracy, _accuracy(drawn)),
-        macro_f1=_measure(macro, _macro_f1(drawn)),
+        accuracy=_measure(accuracy, _accuracy(drawn), blocks.count),
+        macro_f1=_measure(macro, _macro_f1(drawn), blocks.count),
         classes=tuple(
             ClassScore(
                 name=name,
@@ -262,8 +305,8 @@ def score(
                 **{
                     what: None
                     if np.isnan(of_class[what][0, i])
-                    else _measure(of_class[what][:, i], spread[what][:, i])
-                    for what in ("recall", "precision", "f1")
+                    else _measure(of_class[what][:, i], spread[what][:, i], int(count[i]))
+                    for what, count in (("recall", lying), ("precision", telling), ("f1", lying))
                 },
             )
             for i, name in enumerate(names)
@@ -340,9 +383,13 @@ def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return mean
 
 
-def _measure(value: NDArray[np.float64], drawn: NDArray[np.float64]) -> Measure:
+def _measure(value: NDArray[np.float64], drawn: NDArray[np.float64], blocks: int | None = None) -> Measure:
+    """A figure with its interval; of a share of what lies in so many blocks no narrower than Wilson's."""
     known = drawn[~np.isnan(drawn)]
     low, high = np.quantile(known, [0.025, 0.975]) if known.size else (value[0], value[0])
+    if blocks is not None:
+        ends = wilson(value, np.array([float(blocks)]))
+        low, high = min(low, ends[0][0]), max(high, ends[1][0])
     return Measure(value=float(value[0]), low=float(low), high=float(high))
 
 

@@ -343,6 +343,7 @@ def _asset_entries(scene: Scene) -> dict[str, dict[str, object]]:
             "scale": asset.scale,
             "offset": asset.offset,
             "nodata": json_number(asset.nodata),
+            **({"fingerprint": asset.fingerprint} if asset.fingerprint else {}),
         }
         for asset in scene.assets
     }

@@ -35,7 +35,7 @@ from landuse.workflows.mapping.map_area import map_area
 from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.nightly.ledger.recognise import is_outdated
 from landuse.workflows.nightly.ledger.records import NewMap, SceneState
-from landuse.workflows.nightly.published import MAP_FOLDER, damage, is_published, read_json
+from landuse.workflows.nightly.published import MAP_FOLDER, RUN_NAME, damage, is_published, read_json
 from landuse.workflows.nightly.report import PeriodReport
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ log = logging.getLogger(__name__)
 
 RENEWALS = 4
 """How often a lease is renewed in the time after which it would expire."""
-
-RUN_NAME = "run.json"
-"""The report of a map, written when the map's other files are complete."""
 
 _TAKEN = "Another run has it."
 _UNLISTED = "The source does not list it any more."
@@ -223,8 +220,11 @@ class PeriodWork:
         self.mapped = [row for row in rows.values() if row.state is SceneState.MAPPED]
         self.unlisted = [row for row in self.due if row.key not in listed]
         self.outdated = {row.sighting: _OUTDATED for row in self.unlisted if is_outdated(row, self.seen)}
-        # What is due though it is in a map is to be mapped again, since that map's files are damaged.
+        # What is due though it is in a map is to be mapped again: that map's files are damaged, or it is
+        # whole, and the scene's own were replaced.
         self.again = [row for row in self.due if row.map_id is not None]
+        whole = {name for name in {row.map_id for row in self.again if row.map_id} if not self._damage(name)}
+        self.whole = [row for row in self.again if row.map_id in whole]
         lost = [row for row in self.mapped + self.again if row.key not in listed]
         self.lost = [row for row in lost if not is_outdated(row, self.seen)]
         self.last_try = max(row.attempts for row in self.due) >= context.attempts
@@ -237,7 +237,7 @@ class PeriodWork:
             ReadError: the source does not list all scenes of the period's map, or something cannot be read.
             LeaseLostError: another run may have the period.
         """
-        lost = [row for row in self.lost if row in self.mapped or not self.last_try]
+        lost = [row for row in self.lost if row in self.mapped + self.whole or not self.last_try]
         if lost:
             raise ReadError(_LOST.format(lost[0].scene_id))
         done = self._known_maps() - {row.map_id for row in self.again}
@@ -292,10 +292,10 @@ class PeriodWork:
         """
         folder = self.context.folder.child(self.map_id)
         report = read_json(folder, RUN_NAME) or {}
-        if not report or _missing(report) or damage(folder, digests=True):
+        if not report or _missing(report) or self._damage(self.map_id):
             report = self._mapped()
         missing = _missing(report)
-        mapped = {row.key for row in self.mapped}
+        mapped = {row.key for row in self.mapped + self.whole}
         in_map = {one.scene.id for one in self.seen if one.sighting.key in mapped}
         lost = [entry for entry in missing if text(entry.get("scene_id")) in in_map]
         if lost or (missing and not self.last_try):
@@ -357,6 +357,9 @@ class PeriodWork:
             seconds=self.seconds,
         )
 
+    def _damage(self, map_id: str) -> str:
+        return damage(self.context.folder.child(map_id), digests=True)
+
     def _known_maps(self) -> set[str]:
         return {row.map_id for row in self.context.ledger.all_maps(self.context.area.name)}
 
@@ -387,7 +390,15 @@ def _days(lease: Lease) -> str:
 def _map_id(lease: Lease, seen: list[Seen]) -> str:
     """The name of a map: the period's first day, and a digest of all that decides the map."""
     scenes = sorted((one.scene.provider, one.scene.id, one.scene.baseline or "") for one in seen)
-    decisive = json.dumps((lease.on.area, lease.on.recipe.digest, scenes))
+    decided = [lease.on.area, lease.on.recipe.digest, scenes]
+    # Of files on this machine, which version; a scene elsewhere has none.
+    versions = sorted(
+        (one.scene.id, asset.band, asset.fingerprint)
+        for one in seen
+        for asset in one.scene.assets
+        if asset.fingerprint
+    )
+    decisive = json.dumps([*decided, versions] if versions else decided)
     return f"{lease.on.first_day}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
 
 

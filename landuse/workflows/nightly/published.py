@@ -11,15 +11,16 @@ import re
 from typing import TYPE_CHECKING
 
 from landuse.errors import LedgerError
-from landuse.pipeline.stac_json import mapping, text
+from landuse.pipeline.stac_json import mapping, sequence, text
 from landuse.pipeline.write.stac_item import ITEM_NAME, MODEL_NAME, SHA2_256
 from landuse.redact import printable
 from landuse.workflows.nightly.report import NotCompared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from landuse.pipeline.scene import Scene
     from landuse.pipeline.stac_json import Json
     from landuse.pipeline.write.folder import Store
     from landuse.workflows.nightly.ledger.ledger import Ledger
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 MAP_FOLDER = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]{12}")
 """Names of the maps' folders: the first day of the period, and a digest."""
+
+RUN_NAME = "run.json"
+"""The report of a map, written when the map's other files are complete."""
 
 CHANGES = "changes"
 """Folder of an area's change layers."""
@@ -108,6 +112,48 @@ def damaged_maps(
         digests = night_utc is not None and night_utc.toordinal() % NIGHTS_OF_DIGESTS == turn
         if wrong := damage(folder.child(row.map_id), digests=digests):
             yield row, wrong
+
+
+def replaced_scenes(
+    ledger: Ledger, folder: Store, area: str, scenes: Iterable[Scene], since: str
+) -> Iterator[tuple[MapRow, str]]:
+    """The current maps of an area of which a local file was replaced, each with what was.
+
+    Args:
+        ledger: the record of what is mapped.
+        folder: the area's.
+        area: its name.
+        scenes: those mapped that the source lists tonight.
+        since: first day of the first period to look at.
+
+    Raises:
+        OutputError: the folder cannot be looked into.
+        LedgerError: the ledger cannot be read.
+    """
+    now = {
+        (scene.id, asset.band, asset.href): asset.fingerprint
+        for scene in scenes
+        for asset in scene.assets
+        if asset.fingerprint
+    }
+    if not now:
+        return
+    for row in ledger.latest_maps(area):
+        if row.period < since:
+            continue
+        report = read_json(folder.child(row.map_id), RUN_NAME) or {}
+        for scene_id, band, href, then in _files_read(report):
+            if now.get((scene_id, band, href), then) != then:
+                yield row, f"{band} of scene {printable(scene_id)} was replaced"
+                break
+
+
+def _files_read(report: Json) -> Iterator[tuple[str, str, str, str]]:
+    """Of each local file that a map was made of: its scene, band and path, and which version it was."""
+    for scene in map(mapping, sequence(report.get("scenes"))):
+        for band, asset in mapping(scene.get("assets")).items():
+            if version := text(mapping(asset).get("fingerprint")):
+                yield text(scene.get("id")), band, text(mapping(asset).get("href")), version
 
 
 def unknown_maps(ledger: Ledger, folder: Store, area: str) -> list[str]:

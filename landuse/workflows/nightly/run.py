@@ -34,11 +34,11 @@ from landuse.workflows.mapping.map_area import find_scenes, load_classifier, req
 from landuse.workflows.mapping.request import MapRequest
 from landuse.workflows.nightly.ledger.ledger import Ledger
 from landuse.workflows.nightly.ledger.recognise import period_of, period_start_utc, recognise, solar_shift
-from landuse.workflows.nightly.ledger.records import Recipe
+from landuse.workflows.nightly.ledger.records import Recipe, SceneState
 from landuse.workflows.nightly.ledger.rows import NIGHT
 from landuse.workflows.nightly.period import AreaContext, count_try, do_period
 from landuse.workflows.nightly.publish import publish_area, update_changes
-from landuse.workflows.nightly.published import check_known, damaged_maps
+from landuse.workflows.nightly.published import check_known, damaged_maps, replaced_scenes
 from landuse.workflows.nightly.report import AreaNightReport, NightReport, PeriodReport, failed_since
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.nightly.config import AreaConfig, NightlyConfig
     from landuse.workflows.nightly.ledger.recognise import Seen
-    from landuse.workflows.nightly.ledger.records import DuePeriod
+    from landuse.workflows.nightly.ledger.records import DuePeriod, MapRow
     from landuse.workflows.nightly.report import NotCompared, Tell
 
 log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class _AreaRun:
         with Ledger.at(ledger_url, create=not self.night.dry_run) as ledger:
             check_known(ledger, root.child(self.area.name), self.area.name)
             self._look_after(ledger, root)
-            result = self._search(ledger)
+            result = self._search(ledger, root)
             if self.night.dry_run:
                 periods = tuple(
                     PeriodReport(first_day=period.first_day, state="due", scenes=period.scene_ids)
@@ -273,16 +273,19 @@ class _AreaRun:
 
     def _look_after(self, ledger: Ledger, root: Store) -> None:
         """See that current maps' files are as they were made; the scenes of those that are not are due."""
+        folder = root.child(self.area.name)
+        for row, wrong in damaged_maps(ledger, folder, self.area.name, self.night.now_utc):
+            self.tell(f"map {row.map_id} is damaged and is to be made again: {wrong}")
+            self._map_again(ledger, row, f"Its map is damaged: {wrong}.")
+
+    def _map_again(self, ledger: Ledger, row: MapRow, reason: str) -> None:
         shift = solar_shift(self.place)
 
         def first_day(moment_utc: datetime) -> str:
             return period_of(moment_utc, shift, self.area.window_days).isoformat()
 
-        folder = root.child(self.area.name)
-        for row, wrong in damaged_maps(ledger, folder, self.area.name, self.night.now_utc):
-            self.tell(f"map {row.map_id} is damaged and is to be made again: {wrong}")
-            if not self.night.dry_run:
-                ledger.map_again(row, self.recipe, f"Its map is damaged: {wrong}.", self.clock(), first_day)
+        if not self.night.dry_run:
+            ledger.map_again(row, self.recipe, reason, self.clock(), first_day)
 
     def _do_periods(
         self, context: AreaContext, root: Store, due: Sequence[DuePeriod]
@@ -312,7 +315,7 @@ class _AreaRun:
                 stuck = []
         return sorted(done, key=lambda report: report.first_day), stuck[0][1] if stuck else ""
 
-    def _search(self, ledger: Ledger) -> _SearchResult:
+    def _search(self, ledger: Ledger, root: Store) -> _SearchResult:
         """Search, enter the new scenes, and list the periods that are due."""
         area, recipe = self.area, self.recipe
         shift = solar_shift(self.place)
@@ -340,6 +343,12 @@ class _AreaRun:
         if not self.night.dry_run:
             listed_before = sum(row.acquired_utc >= start_utc for row in known)
             ledger.note_found(area.name, sightings, recipe, self.clock(), listed_before=listed_before)
+        mapped = {row.key for row in known if row.state is SceneState.MAPPED}
+        there = [one.scene for one in seen if one.sighting.key in mapped]
+        folder = root.child(area.name)
+        for row, what in replaced_scenes(ledger, folder, area.name, there, first.isoformat()):
+            self.tell(f"map {row.map_id} is to be made again: {what}")
+            self._map_again(ledger, row, f"Of its map {what}.")
         due = ledger.periods_to_do(area.name, recipe, self.clock(), self.config.attempts, sightings)
         since = "" if self.night.since is None else first.isoformat()
         due_periods = {period.first_day for period in due}

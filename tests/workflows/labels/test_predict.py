@@ -5,6 +5,7 @@ Oracles: the network called by hand on what the contract says, scikit-learn, an 
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,32 @@ def test_a_broken_image_is_told_and_nothing_else_is_lost(run, folder, tmp_path):
     )
 
 
+def test_a_row_is_of_the_image_that_is_there_now(run, folder, tmp_path):
+    """Oracle: a table made from nothing."""
+    places = [tmp_path / name for name in ("one", "two")]
+    for place, first in zip(places, (0, 10), strict=True):
+        place.mkdir()
+        for i in range(4):
+            shutil.copy2(folder / "images" / f"image{first + i:03}.jpg", place / f"a, {i}.jpg")
+    out, options = tmp_path / "p.csv", ("--model", folder / "a.safetensors", "--device", "cpu")
+
+    def new(place):
+        shown = run("predict", place, "--out", out, *options, "--json")
+        fresh = tmp_path / "fresh.csv"
+        assert run("predict", place, "--out", fresh, *options, "--overwrite").code == 0
+        assert out.read_bytes() == fresh.read_bytes()
+        assert (tmp_path / "p.csv.json").read_bytes() == (tmp_path / "fresh.csv.json").read_bytes()
+        return json.loads(shown.out)["new"]
+
+    assert [new(places[0]), new(places[0])] == [4, 0]
+    shutil.copyfile(folder / "images" / "image020.jpg", places[0] / "a, 2.jpg")
+    assert [new(places[0]), new(places[0])] == [1, 0]
+    assert [new(places[1]), new(places[1])] == [4, 0]
+    (places[1] / "a, 0.jpg").write_bytes(b"no image")
+    assert run("predict", places[1], "--out", out, *options).code == 4
+    assert rows_of(out)[2] == ["a, 1.jpg", "a, 2.jpg", "a, 3.jpg"]
+
+
 STEPWISE = """
 import sys
 from pathlib import Path
@@ -203,9 +230,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_table(run, folder, tmp_path):
     assert not out.exists()  # nothing half-written where the table will be
     part = tmp_path / ".p.csv.part"
     with part.open("ab") as file:
-        file.write(b"image024.jpg,0.1,0.")  # as a kill in the middle of a write leaves it
+        file.write(b"0123456789abcdef,image024.jpg,0.1,0.")  # as a kill in the middle of a write leaves it
+    replaced = folder / "images" / "image003.jpg"
+    replaced.touch()
     shown = run(*options, "--out", out, "--json")
-    assert json.loads(shown.out)["new"] == 24
+    assert json.loads(shown.out)["new"] == 25
     assert out.read_bytes() == whole.read_bytes()
     assert not part.exists()
 

@@ -96,6 +96,10 @@ def test_pixels_in_shapes_of_different_classes_are_left_out_and_told(world, capl
             {"class": ["<1", "<2", "<3", "<4", "<5", "<6"]},
             "'<1', '<2', '<3', '<4', '<5' and 1 more are no names",
         ),
+        (
+            {"class": ["Forest", "forest", "1", "1.0", "1.1", "10"]},
+            "spells one class in several ways: '1' and '1.0'; 'Forest' and 'forest'. Choose one spelling",
+        ),
     ],
 )
 def test_labels_that_teach_nothing_are_refused_in_one_message(world, tmp_path, change, said):
@@ -248,6 +252,35 @@ def test_a_raster_of_labels_is_sampled_and_its_faults_are_told(world, tmp_path):
         place_raster(many, ZONE, extent, per_class=50, seed=0)
     with pytest.raises(UsageError, match="1 bands of float32; a raster of labels has one of whole numbers"):
         read_labels(world.write_raster(tmp_path / "f.tif", ids.astype(np.float32)), None, None)
+
+
+def test_what_a_raster_masks_has_no_label(world, tmp_path):
+    """Oracle: the same labels with nodata."""
+    ids = world.truth.astype(np.uint8)
+    known = np.indices(ids.shape).sum(0) % 3 == 0
+    extent = (-TOP // 10, -TOP // 10 + 400, LEFT // 10, LEFT // 10 + 400)
+
+    def masked(name, internal):
+        path = world.write_raster(tmp_path / name, np.where(known, ids, 0).astype(np.uint8), nodata=None)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as file:
+            file.write_mask(known)
+        return path
+
+    stated = world.write_raster(tmp_path / "nodata.tif", np.where(known, ids, 255).astype(np.uint8))
+    pixels, expected = (
+        place_raster(read_labels(path, None, None), ZONE, extent, per_class=50, seed=0)
+        for path in (masked("mask.tif", True), stated)
+    )
+    for name in ("names", "rows", "cols", "labels"):
+        np.testing.assert_array_equal(getattr(pixels, name), getattr(expected, name))
+    with pytest.raises(UsageError, match=r"by the file beside\.tif\.msk beside it, which is not read"):
+        read_labels(masked("beside.tif", False), None, None)
+    with rasterio.open(stated) as file:
+        profile = file.profile | {"count": 2, "nodata": None}
+    with rasterio.open(tmp_path / "alpha.tif", "w", **profile, ALPHA="YES") as file:
+        file.write(np.stack([ids, known * 255]).astype(np.uint8))
+    with pytest.raises(UsageError, match="by an alpha band, which is not read"):
+        read_labels(tmp_path / "alpha.tif", None, None)
 
 
 def test_names_that_no_class_can_have_are_told_before_the_imagery_is_looked_at(world, tmp_path):

@@ -45,8 +45,22 @@ def test_intervals_are_those_of_blocks_drawn_again_and_again():
         drawn = np.concatenate([np.flatnonzero(g == GROUPS) for g in rng.integers(0, 25, 25)])
         values.append(accuracy_score(LABELS[drawn], TOLD[drawn]))
     low, high = np.quantile(values, [0.025, 0.975])
-    found = score(TOLD, LABELS, BLOCKS, NAMES).accuracy
+    wrong = (LABELS + 1) % 4
+    found = gain(TOLD, wrong, LABELS, BLOCKS, 4)["accuracy"]
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.015)
+    wider = score(TOLD, LABELS, BLOCKS, NAMES).accuracy
+    assert wider.low <= found.low <= found.high <= wider.high
+
+
+def test_an_interval_is_no_narrower_than_wilson_s_of_as_many_blocks():
+    """Oracle: Wilson's low end of n of n is n / (n + z^2), worked out by hand."""
+    group = np.repeat(np.arange(12), 5)
+    labels = (group >= 8).astype(np.int64)
+    found = score(labels, labels, Blocks(side_m=320.0, group=group, fold=group % 5), ("a", "b"))
+    lows = [n / (n + 1.96**2) for n in (12, 8, 4)]
+    assert [found.accuracy.low, *(c.recall.low for c in found.classes)] == pytest.approx(lows)
+    assert [c.f1.low for c in found.classes] == pytest.approx(lows[1:])
+    assert found.accuracy.high == found.macro_f1.high == 1
 
 
 def test_a_gain_is_paired():
@@ -83,14 +97,28 @@ def test_blocks_are_5_km_wide_or_as_wide_as_the_land_allows(width_px, side_m):
         assert held.mean() < 0.4
 
 
-def test_a_shape_is_never_parted_and_close_ones_are_held_out_one_by_one():
+def test_shapes_of_one_place_are_held_out_together():
+    """Four places of 100 m, 500 m apart, of points and of shapes that are there twice."""
     rng = np.random.default_rng(2)
-    shapes = np.repeat(np.arange(30), 8)
-    rows, cols = (np.repeat(rng.integers(0, 40, 30), 8) + rng.integers(0, 9, 240) for _ in range(2))
-    found = make_blocks(rows, cols, shapes % 2, shapes, 2)
-    assert found.side_m is None
-    assert found.count == 30
-    assert all(len(set(found.fold[shapes == s])) == 1 for s in range(30))
+    corner = np.array([(0, 0), (0, 60), (60, 0), (60, 60)])
+    place = np.repeat(np.arange(4), 40)
+    rows, cols = (corner[place] + rng.integers(0, 10, (160, 2))).T
+    points, twice = np.arange(160), np.repeat(np.arange(8), 20)
+    for shapes in (points, twice):
+        found = make_blocks(rows, cols, place // 2, shapes, 2)
+        assert (found.side_m, found.count) == (None, 4)
+        assert all(len(set(found.fold[place == p])) == 1 for p in range(4))
+        with pytest.raises(UsageError, match=r"lie in 2 places, and fewer than two classes .* 320 m apart"):
+            make_blocks(rows[:80], cols[:80], place[:80], shapes[:80], 2)
+
+
+def test_a_long_shape_joins_what_lies_near_its_ends():
+    rows = np.array([0, 0, 0, 0, 0, 100, 100, 100])
+    cols = np.array([0, 20, 30, 40, 60, 0, 0, 60])
+    labels = np.array([0, 0, 0, 0, 0, 1, 0, 1])
+    found = make_blocks(rows, cols, labels, np.array([0, 1, 1, 1, 2, 3, 4, 5]), 2)
+    assert (found.side_m, found.count) == (None, 4)
+    assert len(set(found.group[:5].tolist())) == 1  # the class beside the other is a place of its own
 
 
 def test_nothing_is_held_out_of_one_place_a_class():

@@ -427,21 +427,60 @@ def test_an_interrupted_run_goes_on_with_the_zones_that_are_left(worlds, mapped,
         assert told[name] == expected[name]
 
 
-def test_a_zone_that_could_not_be_read_is_read_again_and_the_others_stay(worlds, mapped, tmp_path):
-    """The scene in zone 32 shows 100 m beyond the border; that in zone 33 is cut off, and mended."""
+def cut_scene(item, folder, cols):
+    """Have an item show some columns of its rasters, in a folder of its own."""
+    folder.mkdir()
+    crs = item["properties"]["proj:code"]
+    for band, asset in item["assets"].items():
+        with rasterio.open(asset["href"]) as file:
+            part, left, top = file.read(1)[:, cols], file.transform.c + 10 * cols.start, file.transform.f
+        red_raster(folder / f"{band}.tif", part, bands=(band,), left=left, top=top, crs=crs)
+        asset |= {"href": f"{folder}/{band}.tif", "proj:shape": list(part.shape)}
+        asset["proj:transform"] = [10, 0, left, 0, -10, top]
+    edges = transform_bounds(crs, "EPSG:4326", left, top - 3000, left + 10 * part.shape[1], top)
+    item |= {"bbox": list(edges), "geometry": shapely.geometry.mapping(shapely.box(*edges))}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("change", ["pixels", "item", "scenes"])
+def test_a_finished_zone_is_made_again_of_what_is_there_now(worlds, mapped, tmp_path, change, overwrite):
+    """Oracle: a run from nothing."""
     source, _ = worlds["inland"]
     items = json.loads(Path(source).read_text("utf-8"))["features"]
-    west, east = items
-    for asset, band in ((west["assets"][name], name) for name in ("B04", "B08")):
-        with rasterio.open(asset["href"]) as file:
-            part, transform = file.read(1)[:, :170], file.transform
-        path = tmp_path / f"west-{band}.tif"
-        red_raster(path, part, bands=(band,), left=transform.c, top=transform.f, crs="EPSG:32632")
-        asset |= {"href": str(path), "proj:shape": [300, 170]}
-    lost = tmp_path / "east-B04.tif"
-    whole = Path(east["assets"]["B04"]["href"]).read_bytes()
+    cut_scene(items[0], tmp_path / "west", slice(0, 320))
+    listed = tmp_path / "items.json"
+    request = asked(worlds, "inland", tmp_path / "map", source=item_collection(listed, items))
+    with pytest.raises(KeyboardInterrupt):
+        map_zones(request, Interrupted(mapped["inland"][1][0] + 1))
+    before = read(tmp_path / "map/zone-32N/landuse.tif")
+    if change == "pixels":
+        href = items[0]["assets"]["B04"]["href"]
+        with rasterio.open(href) as file:
+            red, transform = file.read(1), file.transform
+        red_raster(href, 9000 - red, bands=("B04",), left=transform.c, top=transform.f, crs="EPSG:32632")
+    elif change == "item":
+        for asset in items[0]["assets"].values():
+            asset["raster:bands"] = [{"scale": 0.0001, "offset": -0.12, "nodata": 0}]
+    else:
+        items = items[1:]
+    item_collection(listed, items)
+    report = map_zones(replace(request, overwrite=overwrite), RedPixels())
+    fresh = map_zones(replace(request, out=tmp_path / "fresh"), RedPixels())
+    assert (read(fresh.out / "zone-32N/landuse.tif") != before).any()
+    for zone in fresh.zones:
+        assert_same_files(report.out / zone.folder, fresh.out / zone.folder)
+
+
+def test_a_zone_that_could_not_be_read_is_read_again_and_the_others_stay(worlds, mapped, tmp_path):
+    """The scene in zone 32 shows 200 m beyond the border; that in zone 33, none of zone 32, is cut off, and
+    mended."""
+    source, _ = worlds["inland"]
+    items = json.loads(Path(source).read_text("utf-8"))["features"]
+    cut_scene(items[0], tmp_path / "west", slice(0, 180))
+    cut_scene(items[1], tmp_path / "east", slice(168, 320))
+    lost = Path(items[1]["assets"]["B04"]["href"])
+    whole = lost.read_bytes()
     lost.write_bytes(whole[: len(whole) // 3])
-    east["assets"]["B04"]["href"] = str(lost)
     request = asked(
         worlds, "inland", tmp_path / "map", source=item_collection(tmp_path / "items.json", items)
     )

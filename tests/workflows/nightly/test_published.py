@@ -7,13 +7,14 @@ import json
 import shutil
 
 import pytest
+import rasterio
 
 from landuse.pipeline.write.folder import Store
 from landuse.workflows.nightly.config import load_config
 from landuse.workflows.nightly.published import NIGHTS_OF_DIGESTS, damage
 from landuse.workflows.nightly.status import metrics, nightly_status
 from tests.workflows.nightly.test_run import World, told
-from tests.workflows.nightly.world import night, period
+from tests.workflows.nightly.world import land, night, period
 
 TABLES = ("areas", "maps", "recipes", "scenes")
 
@@ -172,6 +173,49 @@ def check_made_again(world, made):
     assert [row["map_id"] for row in world.rows("maps")] == names == sorted(path.parent.name for path in made)
     assert sorted(item["id"] for item in items(world)) == names
     assert {row["state"] for row in world.rows("scenes")} == {"mapped"}
+
+
+def test_a_scene_whose_file_was_replaced_is_mapped_again(world, tmp_path):
+    """Oracle: maps and change of a catalogue that had the new file from the first."""
+    world.configure(change={})
+    scenes = [world.scene(day) for day in (1, 2, 3)]
+    world.publish(*scenes)
+    world.one(3)
+    before = world.maps()
+    assert world.one(4).periods == ()
+    dn = land(2)
+    dn[:] = 9000 - dn
+    shutil.rmtree(world.folder / "images" / "2")
+    assert world.scene(2, dn=dn) == scenes[1]
+    assert world.one(5, dry_run=True).periods == ()
+    assert world.maps() == before
+    heard = []
+    assert told(world.one(5, tell=lambda *line: heard.append(line))) == [(period(2), "mapped")]
+    old = next(name for name in before if name.startswith(period(2)))
+    replaced = f"map {old} is to be made again: B04 of scene {scenes[1]['id']} was replaced"
+    assert ("valley", replaced) in heard
+    (new,) = set(world.maps()) - set(before)
+    superseded = {row["map_id"]: row["superseded_by"] for row in world.rows("maps")}
+    assert superseded[old] == new
+    assert {row["state"] for row in world.rows("scenes")} == {"mapped"}
+    assert world.one(6).periods == ()
+
+    (tmp_path / "fresh").mkdir()
+    fresh = World(tmp_path / "fresh")
+    fresh.configure(change={})
+    fresh.publish(fresh.scene(1), fresh.scene(2, dn=dn), fresh.scene(3))
+    fresh.one(3)
+    expected = next(name for name in fresh.maps() if name.startswith(period(2)))
+    names = [
+        (f"{new}/landuse.tif", f"{expected}/landuse.tif"),
+        *[(f"changes/{pair}/change.tif",) * 2 for pair in ("2026-06-01_2026-06-02", "2026-06-02_2026-06-03")],
+    ]
+    for own, other in names:
+        with (
+            rasterio.open(world.out / "valley" / own) as a,
+            rasterio.open(fresh.out / "valley" / other) as b,
+        ):
+            assert (a.read() == b.read()).all()
 
 
 def test_a_damaged_map_whose_scenes_are_not_listed_waits_for_them(world):

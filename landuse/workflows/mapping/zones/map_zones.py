@@ -2,7 +2,7 @@
 
 Each zone's map is what ``map_area`` makes of the zone's part of the area, cut to that part. Which zones are
 finished is kept in a hidden folder beside them until all are, so that an interrupted run goes on with the
-others.
+others. A finished zone is made again where other scenes are found, or a local file was replaced.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import landuse
 from landuse.errors import IncompleteError, NothingFoundError, UsageError
 from landuse.pipeline.cells import percent
 from landuse.pipeline.search.area import Area
+from landuse.pipeline.stac_json import mapping
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.stac_catalog import add_collection_to_catalog, check_catalog
 from landuse.pipeline.zones import joined_crs, parts_by_zone
+from landuse.redact import redact_href
 from landuse.workflows.mapping.assemble import OUTPUTS
 from landuse.workflows.mapping.map_area import area_of, find_scenes, map_area
 from landuse.workflows.mapping.zones.join_zones import JOINED, join
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from landuse.pipeline.scene import Scene
     from landuse.pipeline.zones import ZonePart
     from landuse.workflows.mapping.classify_block import Classifier
     from landuse.workflows.mapping.in_process import Cluster, Progress
@@ -177,28 +180,43 @@ def _zone(
     on_progress: Callable[[Progress], None] | None,
     cluster: Cluster | None,
 ) -> ZoneMap:
-    """The map of a zone: that of an earlier run of the same request, or a new one."""
+    """The map of a zone: that which an earlier run made of the same scenes, or a new one."""
     there = out.child(zone_folder(part))
     name = f"{part.name}.json"
-    if (finished := _finished(kept.read(name), there, part)) is not None:
+    found = find_scenes(request, classifier.contract)
+    made_of = _made_of(request, found.scenes, classifier.weights_sha256)
+    if (finished := _finished(kept.read(name), made_of, there, part)) is not None:
         log.info("zone %s was finished by an earlier run", part.name)
         return finished
     where: Path | str = there.path or f"{str(request.out).rstrip('/')}/{zone_folder(part)}"
-    report = map_area(replace(request, out=where), classifier, on_progress, cluster)
+    report = map_area(replace(request, out=where), classifier, on_progress, cluster, found)
     plan = replace(report.plan, blocks=()).to_public_dict()
     if not report.cover.failed:
-        kept.write(name, json.dumps(plan).encode())
+        kept.write(name, json.dumps({"made_of": made_of, "plan": plan}).encode())
     # As it is read again: the signatures in addresses are gone, which the digest does not count.
     return ZoneMap.of(part, plan, report.to_dict())
 
 
-def _finished(plan: bytes | None, there: Store, part: ZonePart) -> ZoneMap | None:
-    """A zone's map that an earlier run finished; None where it is not, or not whole."""
+def _made_of(request: MapRequest, scenes: Sequence[Scene], weights_sha256: str) -> str:
+    """Digest of what is asked of a zone, and of the scenes found for it with versions of local files."""
+    told = []
+    for scene in scenes:
+        assets = tuple(replace(asset, href=redact_href(asset.href)) for asset in scene.assets)
+        told.append(asdict(replace(scene, assets=assets, mirrors=(), item_href=None)))
+    values = [request.decisive(weights_sha256), told]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _finished(kept: bytes | None, made_of: str, there: Store, part: ZonePart) -> ZoneMap | None:
+    """A zone's map that an earlier run finished; None where it is not, not whole, or made of others."""
     report = there.read("run.json")
-    if plan is None or report is None:
+    if kept is None or report is None:
         return None
     with suppress(ValueError, RecursionError):
-        found = ZoneMap.of(part, json.loads(plan), json.loads(report))
+        told = mapping(json.loads(kept))
+        if told.get("made_of") != made_of:
+            return None
+        found = ZoneMap.of(part, told.get("plan"), json.loads(report))
         listed = found.report.get("files")
         held = there.names()
         if isinstance(listed, list) and all(name in held for name in listed):
@@ -207,7 +225,7 @@ def _finished(plan: bytes | None, there: Store, part: ZonePart) -> ZoneMap | Non
 
 
 def _key(request: MapRequest, weights_sha256: str) -> str:
-    """What finished zones are kept under: all that decides what is in their folders."""
+    """What finished zones are kept under: all that is asked and decides what is in their folders."""
     decisive = {
         "version": landuse.__version__,
         "map": request.decisive(weights_sha256),
