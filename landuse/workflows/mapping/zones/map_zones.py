@@ -301,8 +301,8 @@ def _check_complete(report: ZonesReport, request: MapRequest) -> None:
             report=report.to_dict(),
             message=f"Only {cover.valid:.1%} of the area in {len(report.zones)} zones could be classified, "
             f"below --min-valid {request.min_valid_percent:g} % ({cover.cloud_told}, failed "
-            f"{cover.failed:.1%}, nodata {cover.nodata:.1%}). The maps are in {report.out}; widen --date or "
-            "raise --max-cloud.",
+            f"{cover.failed:.1%}, nodata {cover.nodata:.1%}). The maps are in {report.out}; "
+            f"{cover.unseen_told or 'widen --date or raise --max-cloud'}.",
         )
     if cover.failed and not request.allow_failed:
         lost = [zone.part.name for zone in report.zones if zone.cover.failed]
