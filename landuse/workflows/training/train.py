@@ -275,11 +275,7 @@ def _lessons(
     for path in teachers:
         read |= dict.fromkeys(check_teacher(path, patches.classes, patches.level, side).bands)
 
-    def labelled(bands: tuple[str, ...]) -> Patches:
-        if set(bands) <= set(patches.bands):
-            return patches.of_bands(bands)
-        return load_patches(request.data, names, bands)
-
+    labelled = reader_of(request.data, names, patches)
     if request.unlabelled is None:
         return Lessons(labelled=answers_of(teachers, labelled, request.device))
     others = load_unlabelled(request.unlabelled, patches.bands, tuple(read))
@@ -290,6 +286,19 @@ def _lessons(
         unlabelled=others.of_bands(tuple(band for band in patches.bands if band in others.bands)),
         answers=answers_of(teachers, others.of_bands, request.device),
     )
+
+
+def reader_of(
+    source: PatchSource, names: Sequence[str], patches: LabelledPatches
+) -> Callable[[tuple[str, ...]], Patches]:
+    """What gives patches with other bands: those in memory where they hold them, else read anew."""
+
+    def read(bands: tuple[str, ...]) -> Patches:
+        if set(bands) <= set(patches.bands):
+            return patches.of_bands(bands)
+        return load_patches(source, names, bands)
+
+    return read
 
 
 def _stem(name: str) -> str:

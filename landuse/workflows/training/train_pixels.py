@@ -20,13 +20,13 @@ from landuse.model.training.pixels.measure import cover_reliability
 from landuse.model.training.pixels.sources import read_pixel_patches
 from landuse.model.training.pixels.train import OPTIONAL, REQUIRED, train_pixels
 from landuse.model.training.teach import PixelLessons, answers_of, check_teacher
-from landuse.workflows.training.train import keep_split, split_files, split_names
+from landuse.workflows.training.train import keep_split, reader_of, split_files, split_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from landuse.model.training.datasets import LabelledPatches, Patches, PatchSource
+    from landuse.model.training.datasets import LabelledPatches, PatchSource
     from landuse.model.training.pixels.config import PixelTrainConfig
     from landuse.model.training.pixels.measure import Reliability
     from landuse.model.training.pixels.sources import PixelPatches
@@ -171,13 +171,8 @@ def _lessons(
                     "reads. Give patches that have them, or another teacher."
                 )
 
-    def labelled(bands: tuple[str, ...]) -> Patches:
-        if set(bands) <= set(patches.bands):
-            return patches.of_bands(bands)
-        return load_patches(request.data, names, bands)
-
     return PixelLessons(
-        patches=answers_of(teachers, labelled, request.device),
+        patches=answers_of(teachers, reader_of(request.data, names, patches), request.device),
         sets=tuple(answers_of(teachers, each.whole().of_bands, request.device) for each in sets),
     )
 

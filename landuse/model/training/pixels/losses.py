@@ -86,6 +86,16 @@ def bag(probability: Tensor, region: Tensor, least: float, most: float = LINE_MO
     return torch.where(size > 0, loss, torch.zeros_like(loss))
 
 
+def line_chance(use: Tensor, cover: Tensor) -> Tensor:
+    """(B, pixels), how far each pixel is of a line: a river is where water is, a road where it is built.
+
+    Args:
+        use: (B, H, W), probability of the use.
+        cover: (B, H, W), that of its cover.
+    """
+    return (use * (0.1 + 0.9 * cover)).flatten(1)
+
+
 def divergence(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of each pixel against soft targets, weighted by how sure the target is.
 

@@ -503,9 +503,8 @@ def _mosaic(
             continue
         row = uses.index(use)
         linear |= label == row
-        # A river is where water is, a road where the ground is built: the strongest pixels are to be both.
         covered = cover_logits.softmax(1)[:, covers.index(cover)]
-        chance = (probabilities[:, row] * (0.1 + 0.9 * covered)).flatten(1)
+        chance = losses.line_chance(probabilities[:, row], covered)
         for part in range(MOSAIC_PATCHES):
             region = (mosaic.region == part).flatten(1) & (mosaic.label[:, part] == row)[:, None]
             bags.append(losses.bag(chance, region, losses.LINE_SHARE[use]))
@@ -582,7 +581,7 @@ def _taught(
             if use not in uses:
                 continue
             covered = cover_logits.detach().softmax(1)[:, covers.index(cover)]
-            chance = (probabilities[:, uses.index(use)] * (0.1 + 0.9 * covered)).flatten(1)
+            chance = losses.line_chance(probabilities[:, uses.index(use)], covered)
             region = (label == uses.index(use))[:, None].expand(chance.shape)
             bags.append(losses.bag(chance, region, losses.LINE_SHARE[use]))
         line = torch.stack(bags) if bags else use_logits.new_zeros(1)
