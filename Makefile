@@ -36,7 +36,7 @@ fast: $(INSTALLED) ## the tests that take no more than a few seconds each
 
 bench: $(INSTALLED) ## timings and how true maps are; not part of the tests
 	$(BIN)/python tests/benchmarks/startup.py
-	$(BIN)/python tests/benchmarks/reading.py
+	$(BIN)/python -m tests.benchmarks.reading
 	$(BIN)/python tests/benchmarks/vectors.py
 	$(BIN)/python -m tests.benchmarks.viewing
 	$(BIN)/python -m tests.benchmarks.scaling

@@ -37,7 +37,7 @@ def with_prior(cover_logits: Tensor, present: Tensor, contract: ModelContract) -
         present: (B, optional bands) or (1, optional bands), 1 where a band is there, 0 where it is missing.
         contract: of the model.
     """
-    logits = cover_logits.float()
+    logits = _planar(cover_logits)
     if contract.pixels is None or not contract.pixels.visible_cover_bias:
         return logits
     without = (present == 0).all(1)
@@ -49,7 +49,7 @@ def with_prior(cover_logits: Tensor, present: Tensor, contract: ModelContract) -
 
 def cover_shares(cover_logits: Tensor, outputs: PixelOutputs) -> Tensor:
     """The probability of each cover, (B, covers, H, W), of logits ``with_prior``."""
-    return (cover_logits.float() / outputs.cover_temperature).softmax(1)
+    return _planar(cover_logits).div(outputs.cover_temperature).softmax(1)
 
 
 def combine(cover_logits: Tensor, use_half: Tensor, contract: ModelContract) -> tuple[Tensor, Tensor]:
@@ -67,8 +67,9 @@ def combine(cover_logits: Tensor, use_half: Tensor, contract: ModelContract) -> 
     if outputs is None:
         raise ValueError(f"model {contract.name} classifies patches, not pixels")
     covers = cover_shares(cover_logits, outputs)
-    scaled = use_half.float() / outputs.use_temperature
-    classes = covers.new_zeros((covers.shape[0], len(contract.classes), *covers.shape[2:]))
+    scaled = _planar(use_half) / outputs.use_temperature
+    # Every class belongs to one cover, by the contract, so that each is written below.
+    classes = covers.new_empty((covers.shape[0], len(contract.classes), *covers.shape[2:]))
     for index, uses in enumerate(outputs.uses_of_covers):
         of_cover = covers[:, index : index + 1]
         if len(uses) == 1:
@@ -80,6 +81,11 @@ def combine(cover_logits: Tensor, use_half: Tensor, contract: ModelContract) -> 
                 of_cover[:, 0], _doubled(shares[:, position]), out=classes[:, contract.classes.index(use)]
             )
     return classes, covers
+
+
+def _planar(x: Tensor) -> Tensor:
+    """``x`` as float32 with one channel after the other: softmax is up to three times as fast so."""
+    return x.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _shares(use_half: Tensor, of_cover: Tensor, uses: tuple[str, ...], outputs: PixelOutputs) -> Tensor:

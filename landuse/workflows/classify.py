@@ -34,7 +34,7 @@ from landuse.sentinel2 import LEVELS, SCL
 from landuse.workflows.imagery.bands import parse_band_name
 from landuse.workflows.mapping.assemble import CellTally
 from landuse.workflows.mapping.classify_block import BlockInput, classify_block, work_of
-from landuse.workflows.mapping.in_process import read_ahead
+from landuse.workflows.mapping.in_process import largest_first, read_ahead
 from landuse.workflows.mapping.map_area import load_classifier, plan_map, with_precision
 from landuse.workflows.mapping.report import doubt_told
 from landuse.workflows.mapping.request import MapRequest
@@ -178,7 +178,7 @@ def classify(
     shares = np.zeros((count, plan.rows, plan.cols), np.uint8)
     tally = CellTally(plan, plan.scenes)
     with ThreadPoolExecutor(1) as reader, reused_memory():
-        for block, given in read_ahead(plan.blocks, read, reader):
+        for block, given in read_ahead(largest_first(plan, plan.blocks), read, reader):
             content = classify_block(plan, block, classifier, given)
             cells = np.s_[block.row_start : block.row_stop, block.col_start : block.col_stop]
             class_cells[cells] = content.rasters.classes

@@ -1,8 +1,9 @@
 """``landuse map`` beside the loop that anybody would write for the same network, end to end.
 
 ``python -m tests.benchmarks.dense_loop`` lays a tile of the simulated landscape out (``full_tile``) and makes
-a map of it in two ways, in alternating rounds, each in a process of its own on the same cores: by ``landuse
-map``, and by a loop of rasterio's windows with an overlap, torch's ``DataLoader``, the same network in
+a map of it in several ways, in alternating rounds, each in a process of its own on the same cores: by
+``landuse map``, once with all files, once ``--rasters-only`` and, where ``--bf16`` is asked for, so in
+bfloat16; and by a loop of rasterio's windows with an overlap, torch's ``DataLoader``, the same network in
 float32, and classes, confidence and cover written window by window. The loop asks for no clouds, no polygons,
 no page, no overviews, no doubt. Quoted are the medians of the seconds of the clock and of the processor, and
 of the ratios in a round.
@@ -67,6 +68,8 @@ with rasterio.open(out, "w", **made) as file, torch.inference_mode():
         file.write(kept, window=Window(x, y, width, height))
 """
 
+LOOP_NAME = "the loop"
+
 
 def table(rounds: list[dict[str, dict[str, float]]]) -> str:
     """Medians of both, and of the ratio within rounds.
@@ -74,16 +77,19 @@ def table(rounds: list[dict[str, dict[str, float]]]) -> str:
     Args:
         rounds: by name what ``full_tile.run`` told of each.
     """
-    lines = [f"{'':14} clock s  processor s  peak GB"]
+    lines = [f"{'':20} clock s  processor s  peak GB"]
     for name in rounds[0]:
         wall, cpu, peak = (median(one[name][key] for one in rounds) for key in ("wall_s", "cpu_s", "peak_gb"))
-        lines.append(f"{name:14} {wall:7.0f} {cpu:12.0f} {peak:8.2f}")
-    for key, title in (("wall_s", "clock"), ("cpu_s", "processor")):
-        ratios = [one["the loop"][key] / one["landuse map"][key] for one in rounds]
-        lines.append(
-            f"by the {title} landuse map is {median(ratios):.2f} x as fast ({min(ratios):.2f} to "
-            f"{max(ratios):.2f})"
-        )
+        lines.append(f"{name:20} {wall:7.1f} {cpu:12.1f} {peak:8.2f}")
+    for name in rounds[0]:
+        if name == LOOP_NAME:
+            continue
+        for key, title in (("wall_s", "clock"), ("cpu_s", "processor")):
+            ratios = [one[LOOP_NAME][key] / one[name][key] for one in rounds]
+            lines.append(
+                f"by the {title} {name} is {median(ratios):.2f} x as fast as the loop ({min(ratios):.2f} to "
+                f"{max(ratios):.2f})"
+            )
     return "\n".join(lines)
 
 
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("--model", default="balanced-pixel")
     parser.add_argument("--side-px", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="also map in bfloat16")
     parser.add_argument("--json", type=Path, help="also write every round's figures to this file")
     given = parser.parse_args()
     rounds = []
@@ -100,15 +107,19 @@ def main() -> None:
         folder = Path(name)
         tile = write_tile(folder, given.side_px)
         catalog = catalogued(tile, folder / "catalog")
+        kinds = {"all files": (), "rasters only": ("--rasters-only",)}
+        if given.bf16:
+            kinds["rasters only, bf16"] = ("--rasters-only", "--precision", "bf16")
         commands = {
-            "landuse map": [
-                *LANDUSE, "map", "--source", str(catalog), "--model", given.model,
+            kind: [
+                *LANDUSE, "map", "--source", str(catalog), "--model", given.model, *options,
                 "--out", str(folder / "map"), "--overwrite", "--quiet",
-            ],
-            "the loop": [
-                sys.executable, "-c", LOOP, str(tile), given.model, ",".join(BANDS), str(folder / "loop.tif"),
-            ],
+            ]
+            for kind, options in kinds.items()
         }  # fmt: skip
+        commands[LOOP_NAME] = [
+            sys.executable, "-c", LOOP, str(tile), given.model, ",".join(BANDS), str(folder / "loop.tif"),
+        ]  # fmt: skip
         for index in range(given.rounds):
             order = list(commands) if index % 2 == 0 else list(reversed(commands))
             took = {title: run(commands[title])[0] for title in order}

@@ -24,6 +24,7 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
+from landuse.pipeline.blocks.plan import BLOCK_PX
 from landuse.workflows.demo.run_demo import DEMO_CRS, make_demo_catalog
 
 BANDS = ("B04", "B03", "B02", "B08")
@@ -123,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="balanced-pixel")
     parser.add_argument("--side-px", type=int, default=TILE_PX, help="side of the tile, a multiple of 8")
-    parser.add_argument("--block-px", type=int, default=1536)
+    parser.add_argument("--block-px", type=int, default=BLOCK_PX["pixels"])
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -131,17 +131,20 @@ def filled(pixels: xr.Dataset, *, step_px: int, far_dn: Sequence[float]) -> NDAr
         far_dn: what pixels deep in a gap hold, by band: what tells the network nothing.
     """
     stored: NDArray[np.uint16] = pixels.dn.values
-    usable: NDArray[np.bool_] = pixels.usable.values
-    unusable = ~usable
-    if not unusable.any() or not usable.any():
+    if not (~pixels.usable.values).any() or not pixels.usable.values.any():
         return stored
-    counts = _sums(usable, step_px)
     # An odd number of steps, about so wide, with the pixel's own in the middle.
     reach = max(round(FILL_PX / (2 * step_px)), 1)
+    dn = stored.copy()
+    # A gap is filled from what is near it: no more is looked at than what is near any.
+    part = _around_gaps(pixels.usable.values, step_px, reach)
+    usable: NDArray[np.bool_] = pixels.usable.values[part]
+    unusable = ~usable
+    counts = _sums(usable, step_px)
     count = _box_sums(counts, reach)
     near = count > 0
-    dn = stored.copy()
-    for band, far in zip(dn, far_dn, strict=True):
+    for whole, far in zip(dn, far_dn, strict=True):
+        band = whole[part]
         sums = _sums(np.where(usable, band, 0), step_px)
         fill = np.full(counts.shape, min(max(far, 0.0), np.iinfo(np.uint16).max))
         fill[near] = _box_sums(sums, reach)[near] / count[near]
@@ -150,10 +153,22 @@ def filled(pixels: xr.Dataset, *, step_px: int, far_dn: Sequence[float]) -> NDAr
     return dn
 
 
+def _around_gaps(usable: NDArray[np.bool_], step: int, reach: int) -> tuple[slice, slice]:
+    """The rectangle of whole steps that has every unusable pixel and ``reach`` steps around it."""
+
+    def span(axis: int) -> slice:
+        first, last = np.flatnonzero(~usable.all(axis))[[0, -1]] // step
+        return slice(max(int(first) - reach, 0) * step, (int(last) + reach + 1) * step)
+
+    return span(1), span(0)
+
+
 def _sums(values: NDArray[np.generic], step: int) -> NDArray[np.int64]:
     """Sums over squares of ``step`` pixels, (row, col)."""
     rows, cols = (side // step for side in values.shape)
-    sums: NDArray[np.int64] = values.reshape(rows, step, cols, step).sum((1, 3), dtype=np.int64)
+    # Rows first: they are added whole, many times as fast as sums of a few neighbours.
+    of_rows = np.add.reduce(values.reshape(rows, step, cols * step), axis=1, dtype=np.int64)
+    sums: NDArray[np.int64] = of_rows.reshape(rows, cols, step).sum(2)
     return sums
 
 

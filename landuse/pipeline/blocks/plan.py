@@ -48,7 +48,7 @@ CLOUD_TOLD_PERCENT = 15.0
 PICTURE_PX = 4096
 """Side of the picture of the imagery that goes with a map, unless its cells are finer."""
 
-BLOCK_PX = {"windows": 1024, "pixels": 1536}
+BLOCK_PX = {"windows": 1024, "pixels": 1280}
 """Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
 the block."""
 

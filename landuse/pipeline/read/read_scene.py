@@ -51,6 +51,10 @@ GDAL_OPTIONS = {
 """Scoped by each read; the process's own GDAL settings stay as they are."""
 
 
+_FEW_VALUES = {np.dtype(np.uint8): 2**8, np.dtype(np.uint16): 2**16}
+"""Types of whole numbers, and how many they have."""
+
+
 def read_scene(scene: Scene, bands: Sequence[str], geobox: GeoBox, remote: Remote) -> xr.Dataset:
     """Read a rectangle of a scene, its assets side by side.
 
@@ -218,6 +222,11 @@ def _asset(scene: Scene, band: str) -> BandAsset:
 
 def _to_dn(stored: NDArray[np.generic], asset: BandAsset) -> NDArray[np.uint16]:
     """Stored values ``(y, x)`` to DN; real reflectances below zero become 1, since 0 is nodata."""
+    if stored.dtype in _FEW_VALUES and stored.size > _FEW_VALUES[stored.dtype]:
+        # Of few different values each is worked out once, and then looked up.
+        table = _to_dn(np.arange(_FEW_VALUES[stored.dtype], dtype=stored.dtype), asset)
+        looked_up: NDArray[np.uint16] = table[stored]
+        return looked_up
     reflectance = stored.astype(np.float64) * asset.scale + asset.offset
     dn = np.rint(np.nan_to_num(reflectance) * DN_PER_REFLECTANCE)
     return dn.clip(1, MAX_DN).astype(np.uint16)

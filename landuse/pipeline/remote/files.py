@@ -118,7 +118,7 @@ class Remote:
         policy: RetryPolicy | None = None,
         *,
         providers: Iterable[Provider] = (),
-        threads: int = 16,
+        threads: int = 32,
         folder: Path | None = None,
         any_host: bool = False,
     ) -> None:

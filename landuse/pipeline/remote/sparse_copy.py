@@ -10,14 +10,14 @@ import os
 import tempfile
 import threading
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from landuse.errors import OutputError, ReadError
 from landuse.pipeline.remote.ranges import Part, RangeSource, UnreachableError
 from landuse.pipeline.remote.retry import ExhaustedError, Patience, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from landuse.pipeline.remote.request_pool import RequestPool
@@ -145,10 +145,12 @@ class RemoteFile:
         self._source = source
         self._requests = requests
         self._host = host
-        self._lock = threading.Lock()
-        """Held while ranges are fetched: whoever wants the same bytes waits instead of asking too."""
         self._span_lock = threading.Lock()
         self._spans = Spans()
+        self._on_the_way: list[tuple[int, int]] = []
+        """Ranges that a thread has asked for: whoever wants these bytes waits instead of asking too."""
+        self._arrived = threading.Condition(self._span_lock)
+        """Told when ranges are no longer on the way."""
         self._store = store
         self._base = 0
         """Where the copy begins; known with the size."""
@@ -190,19 +192,46 @@ class RemoteFile:
             ReadError: something cannot be had; the message is the bare reason.
             OutputError: it cannot be kept.
         """
-        with self._lock:
-            if self.lost is not None:
-                raise ReadError(self.lost)
-            wanted = [gap for start, stop in ranges for gap in self._missing(start, self._clip(stop))]
-            errors = self._requests.side_by_side(self._get, _joined(wanted, self._spans))
+        ranges = list(ranges)
+        while True:
+            with self._span_lock:
+                if self.lost is not None:
+                    raise ReadError(self.lost)
+                wanted = [
+                    gap for start, stop in ranges for gap in self._spans.missing(start, self._clip(stop))
+                ]
+                if not wanted:
+                    return
+                asked = _joined([gap for one in wanted for gap in self._free(*one)], self._free)
+                if not asked:  # all of it is on the way to others; where that fails, this one asks
+                    self._arrived.wait()
+                    continue
+                self._on_the_way += asked
+            try:
+                errors = self._requests.side_by_side(self._get, asked)
+            finally:
+                with self._span_lock:
+                    for span in asked:
+                        self._on_the_way.remove(span)
+                    self._arrived.notify_all()
+            if errors:
+                self._raise(errors)
+
+    def _free(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The parts of ``start`` to ``stop`` that are neither there nor on the way; the lock is held."""
+        way = Spans()
+        for span in self._on_the_way:
+            way.add(*span)
+        return [gap for one in self._spans.missing(start, stop) for gap in way.missing(*one)]
+
+    def _raise(self, errors: Sequence[Exception]) -> NoReturn:
         for error in errors:
             if isinstance(error, ReadError):
                 # It will be said again for every block; the server need not be asked again.
                 self.lost = str(error)
-        for error in errors:
-            if isinstance(error, ExhaustedError):
-                raise ReadError(str(error)) from None
-            raise error
+        if isinstance(errors[0], ExhaustedError):
+            raise ReadError(str(errors[0])) from None
+        raise errors[0]
 
     def _missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         with self._span_lock:
@@ -260,14 +289,21 @@ class RemoteFile:
         self._requests.count(fetched_bytes=len(piece))
 
 
-def _joined(wanted: Iterable[tuple[int, int]], there: Spans) -> list[tuple[int, int]]:
-    """Ranges with small gaps closed and long ones cut, none of them overlapping what is there already."""
+def _joined(
+    wanted: Iterable[tuple[int, int]], free: Callable[[int, int], list[tuple[int, int]]]
+) -> list[tuple[int, int]]:
+    """Ranges with small gaps closed and long ones cut.
+
+    Args:
+        wanted: half-open ranges.
+        free: the parts of a range that may be asked for: none that are there already.
+    """
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(wanted):
         if joined and start <= joined[-1][1] + GAP_BYTES:
             last = joined.pop()
             # Bytes between them that are there already would be fetched twice.
-            if start <= last[1] or there.missing(last[1], start) == [(last[1], start)]:
+            if start <= last[1] or free(last[1], start) == [(last[1], start)]:
                 joined.append((last[0], max(last[1], stop)))
                 continue
             joined.append(last)

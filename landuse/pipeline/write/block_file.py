@@ -33,6 +33,9 @@ PLAN_FILE = "plan.json"
 _RASTERS = tuple(field.name for field in fields(BlockRasters))
 _COUNTS = tuple(field.name for field in fields(PixelCounts))
 
+_NOISY = ("picture", "confidence", "second")
+"""Arrays that compression makes only a quarter smaller: it is not worth its time."""
+
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 """What reading a file raises that was cut off or overwritten."""
 
@@ -80,8 +83,9 @@ def write_block(folder: Store, block: Block, content: BlockFile) -> None:
     }
     buffer = io.BytesIO()
     # What ``numpy.savez_compressed`` writes, at its fastest: higher levels take more time than the disk does.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(buffer, "w", compresslevel=1) as archive:
         for name, values in arrays.items():
+            archive.compression = zipfile.ZIP_STORED if name in _NOISY else zipfile.ZIP_DEFLATED
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)
     folder.write(block_name(block), buffer.getvalue())

@@ -209,7 +209,9 @@ class BlockScores:
 
 def score_block(plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput) -> BlockScores:
     """What a block's cells are found to be: the scores of its image, or the mean of those of its dates."""
-    blend = votes.Blend(block, classes=len(plan.classes), exclusive=not plan.thresholds)
+    blend: votes.Blend | None = None
+    if plan.engine == "windows":
+        blend = votes.Blend(block, classes=len(plan.classes), exclusive=not plan.thresholds)
     evidence = _Evidence()
     image: xr.Dataset | None = None
     failures: list[ReadFailure] = []
@@ -221,7 +223,7 @@ def score_block(plan: RunPlan, block: Block, classifier: Classifier, given: Bloc
         lost += read.lost
         # Folded as they come: a block never holds more than two dates.
         image = read.pixels if image is None else composite([image, read.pixels], "best")
-        if plan.engine == "windows":
+        if blend is not None:
             patch_count += _patch_votes(plan, cast("PatchClassifier", classifier), one, blend)
             continue
         around = _pixels_around(plan, block, one)
@@ -235,7 +237,7 @@ def score_block(plan: RunPlan, block: Block, classifier: Classifier, given: Bloc
     read = BlockPixels(pixels=image, failures=tuple(failures), lost=tuple(lost))
     given = replace(given, read=read, later=())
     own = _pixels_of_cells(plan, block, given)
-    if plan.engine == "windows":
+    if blend is not None:
         scores = blend.settle(
             own,
             stride_px=plan.stride_px,

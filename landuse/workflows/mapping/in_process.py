@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from landuse.errors import UsageError
 from landuse.model.memory import reused_memory
+from landuse.pipeline.blocks.context import block_context
 from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.block_file import block_name, read_block, write_block
 from landuse.redact import redact_href
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")
 
-BLOCKS_AHEAD = 2
+BLOCKS_AHEAD = 3
 """Blocks whose pixels are read or wait while another is classified; each may hold some 100 MB."""
+
+READERS = 2
+"""Blocks that are read at a time: while one waits for a server, another is decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +199,7 @@ def _done(block: Block, content: BlockFile) -> BlockDone:
 
 
 def take_over(plan: RunPlan, folder: Store, tally: Tally) -> list[Block]:
-    """Count the blocks that are finished; returns those that are left to do."""
+    """Count the blocks that are finished; returns those that are left to do, ``largest_first``."""
     # The folder is listed first: over a network a file that was asked for in vain may be taken for missing
     # for a while, though a worker has written it.
     there = set(folder.names())
@@ -206,7 +210,21 @@ def take_over(plan: RunPlan, folder: Store, tally: Tally) -> list[Block]:
             left.append(block)
         else:
             tally.count(done)
-    return left
+    return largest_first(plan, left)
+
+
+def largest_first(plan: RunPlan, blocks: Sequence[Block]) -> list[Block]:
+    """Blocks in the order in which they are done.
+
+    Of a model of pixels those come first of which the network sees most: what a smaller block needs finds
+    room where a larger one was, so that memory does not grow with the number of blocks.
+    """
+
+    def seen_pixels(block: Block) -> int:
+        around = block_context(plan, block)
+        return 0 if around is None else around.pixels
+
+    return sorted(blocks, key=seen_pixels, reverse=True) if plan.engine == "pixels" else list(blocks)
 
 
 def run_here(
@@ -223,7 +241,7 @@ def run_here(
     Returns:
         What was fetched beside what ``remote`` counts: nothing.
     """
-    with remote.readers(1) as reader, reused_memory():
+    with remote.readers(READERS) as reader, reused_memory():
         for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
             on_done(run_block(plan, block, given, classifier, folder))
     return Traffic(requests=0, fetched_bytes=0)

@@ -17,6 +17,7 @@ from landuse.classes import LAND_COVER
 from landuse.commands.terminal import print_report
 from landuse.errors import ModelError, UsageError
 from landuse.model.predict_pixels import PixelPredictor
+from landuse.pipeline.blocks.context import block_context
 from landuse.pipeline.cells import CellStatus
 from landuse.pipeline.maps.to_xarray import open_map
 from landuse.pipeline.pages.preview import draw_preview
@@ -24,7 +25,7 @@ from landuse.pipeline.search.area import Area
 from landuse.pipeline.write.folder import Store
 from landuse.pipeline.write.vector_layers import VectorOptions
 from landuse.workflows.classify import classify
-from landuse.workflows.mapping import publish
+from landuse.workflows.mapping import in_process, publish
 from landuse.workflows.mapping.dry_run import estimate_run
 from landuse.workflows.mapping.in_process import Cluster
 from landuse.workflows.mapping.map_area import load_classifier, map_area
@@ -431,6 +432,22 @@ def test_a_stopped_run_goes_on_from_its_blocks(tmp_path, inn, model, whole):
     reference = map_area(request(tmp_path, inn, block_px=200, out=tmp_path / "other"), classifier)
     for name in ("landuse.tif", "cover.tif", "confidence.tif", "second.tif", "status.tif"):
         assert (report.out / name).read_bytes() == (reference.out / name).read_bytes()
+
+
+def test_blocks_of_which_the_network_sees_most_come_first(tmp_path, inn, model, monkeypatch):
+    """A large block finds no room where smaller ones were: memory would grow with each of other size."""
+    done, run = [], in_process.run_block
+
+    def noted(plan, block, *more):
+        done.append(block)
+        return run(plan, block, *more)
+
+    monkeypatch.setattr(in_process, "run_block", noted)
+    report = map_area(request(tmp_path, inn, block_px=200), load_classifier(str(model), "cpu"))
+    seen = [block_context(report.plan, block).pixels for block in done]
+    assert seen == sorted(seen, reverse=True)
+    assert len(set(seen)) > 2
+    assert {block.name for block in done} == {block.name for block in report.plan.blocks}
 
 
 def test_blocks_kept_without_probabilities_are_done_again_for_them(tmp_path, inn, model):

@@ -272,7 +272,7 @@ def test_revoked_tokens_are_replaced(services, reference, predictor, tmp_path):
     asked = itertools.count(1)  # each request has its own number, also of those at the same moment
 
     def revoke(storage):
-        if next(asked) in (5, 25, 45):  # far apart: a request is given a second token, not a third
+        if next(asked) in (4, 14):  # far apart: a request is given a second token, not a third
             there.tokens.revoke()
 
     there.azure.interfere = revoke
@@ -281,7 +281,7 @@ def test_revoked_tokens_are_replaced(services, reference, predictor, tmp_path):
     assert_same_map(out, reference)
     assert report.failures == ()
     assert {one.status for one in there.azure.asked} == {206, 403}
-    assert next(asked) > 45
+    assert next(asked) > 14
 
 
 def test_without_another_source_what_is_missing_is_empty_and_said(services, predictor, tmp_path):

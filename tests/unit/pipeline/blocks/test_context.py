@@ -80,6 +80,20 @@ def test_a_gap_that_a_block_sees_is_filled_alike_in_every_block():
         assert np.array_equal(got[inner], whole[:, seen_rows, seen_cols])
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (91, 635), (43, 301), (2, 320), (90, 3)])
+def test_one_small_gap_wherever_it_lies_holds_the_mean_around_it(corner):
+    rng = np.random.default_rng(6)
+    dn = rng.integers(1, 9000, (1, 96, 640)).astype(np.uint16)
+    usable = np.ones((96, 640), bool)
+    usable[tuple(slice(start, start + 5) for start in corner)] = False
+    expected = dn.copy()
+    for row, col in np.argwhere(~usable):
+        part = tuple(slice(max(at // 8 - 4, 0) * 8, (at // 8 + 5) * 8) for at in (row, col))
+        expected[0, row, col] = np.rint(dn[0][part][usable[part]].mean(dtype=np.float64))
+    pixels = block_of_pixels(dn, np.ones_like(usable), usable)
+    assert np.array_equal(filled(pixels, step_px=8, far_dn=(5.0,)), expected)
+
+
 def test_what_has_no_gaps_or_nothing_else_is_not_copied():
     dn = np.ones((1, 16, 24), np.uint16)
     for usable in (np.ones((16, 24), bool), np.zeros((16, 24), bool)):

@@ -15,7 +15,7 @@ from rasterio.windows import from_bounds
 
 from landuse.errors import AssetError, ReadError
 from landuse.pipeline.read.cloud_mask import MASK_MARGIN_PX
-from landuse.pipeline.read.read_scene import _with_context, read_scene
+from landuse.pipeline.read.read_scene import _to_dn, _with_context, read_scene
 from landuse.pipeline.remote.files import Remote
 from landuse.pipeline.remote.retry import RetryPolicy
 from landuse.pipeline.scene import BandAsset, Scene
@@ -83,6 +83,18 @@ def test_an_aligned_raster_is_read_pixel_for_pixel(raster):
     np.testing.assert_array_equal(block.observed.values, expected != 0)
     shifted = np.where(expected != 0, np.clip(expected.astype(int) - 1000, 1, None), 0)
     np.testing.assert_array_equal(block.dn.values[0], shifted)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize(("scale", "offset"), [(1e-4, 0.0), (1e-4, -0.1), (3.7e-5, 0.02)])
+def test_many_values_become_the_dn_that_each_becomes_alone(dtype, scale, offset):
+    asset = BandAsset(band="B04", href="B04.tif", scale=scale, offset=offset)
+    many = np.random.default_rng(2).integers(0, 250, (300, 300)).astype(dtype)
+    many[:256, :256] += np.arange(0, 65_536).reshape(256, 256).astype(dtype) // 2
+    strips = np.concatenate([_to_dn(many[row : row + 100], asset) for row in range(0, 300, 100)])
+    assert np.array_equal(_to_dn(many, asset), strips)
+    alone = np.rint((many.astype(np.float64) * scale + offset) * 10_000).clip(1, 65_535)
+    assert np.array_equal(strips, alone)
 
 
 def test_what_lies_beyond_the_raster_is_not_observed(raster):

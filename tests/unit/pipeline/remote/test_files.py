@@ -98,6 +98,43 @@ def test_threads_that_want_the_same_bytes_ask_for_them_once(noise):
     assert sum(one.sent for one in storage.asked) == len(content)
 
 
+def test_threads_that_want_other_bytes_do_not_wait_for_each_other(noise):
+    storage, content = noise
+    storage.latency_s = 0.4
+    with serving(storage), Remote(HASTY) as remote, ThreadPoolExecutor(4) as pool:
+        opened, file = handle(remote, storage)
+        assert file.read(10) == content[:10]
+        began = time.monotonic()
+        # Each shares some bytes with its neighbour.
+        starts = range(100_000, 500_000, 100_000)
+        list(pool.map(lambda start: opened.fetch([(start, start + 150_000)]), starts))
+        assert time.monotonic() - began < 3 * storage.latency_s  # one after the other it were four
+        file.seek(100_000)
+        asked = len(storage.asked)
+        assert file.read(450_000) == content[100_000:550_000]
+        assert len(storage.asked) == asked
+    assert not storage.refetched()
+
+
+def test_who_waits_for_bytes_that_do_not_come_asks_for_them(noise):
+    storage, content = noise
+    storage.latency_s = 0.3
+    begun = threading.Event()
+    with serving(storage), Remote(replace(HASTY, attempts=1)) as remote, ThreadPoolExecutor(1) as pool:
+        opened, file = handle(remote, storage)
+        assert file.read(10) == content[:10]
+        storage.busy_every = 2  # the second request of all is the next one
+        storage.interfere = lambda _: begun.set()
+        first = pool.submit(opened.fetch, [(200_000, 300_000)])
+        assert begun.wait(5)
+        opened.fetch([(200_000, 300_000)])
+        with pytest.raises(ReadError, match=r"503|429"):
+            first.result()
+        file.seek(200_000)
+        assert file.read(100_000) == content[200_000:300_000]
+    assert [one.status for one in storage.asked][:3] in ([206, 503, 206], [206, 429, 206])
+
+
 def test_a_file_that_is_gone_is_asked_for_once_and_never_a_blank(noise):
     storage, _ = noise
     storage.gone = frozenset({"noise.tif"})

@@ -79,7 +79,7 @@ def test_what_waits_to_be_put_together_is_compressed(tmp_path):
         for row in range(0, 600, 256):
             put(row, 0, values[:, row : row + 256])
         with rasterio.open(next(tmp_path.glob("*/pieces.tif"))) as pieces:
-            assert pieces.compression.name == "deflate"
+            assert pieces.compression.name == "zstd"
             assert pieces.interleaving.name == "band"
     with rasterio.open(tmp_path / "probabilities.tif") as file:
         np.testing.assert_array_equal(file.read(), values)
