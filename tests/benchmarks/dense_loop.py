@@ -1,12 +1,12 @@
-"""``landuse map`` beside the loop that anybody would write for the same network, end to end.
+"""``landuse map`` beside the loop that anybody would write for the same network, and the network alone.
 
 ``python -m tests.benchmarks.dense_loop`` lays a tile of the simulated landscape out (``full_tile``) and makes
 a map of it in several ways, in alternating rounds, each in a process of its own on the same cores: by
-``landuse map``, once with all files, once ``--rasters-only`` and, where ``--bf16`` is asked for, so in
-bfloat16; and by a loop of rasterio's windows with an overlap, torch's ``DataLoader``, the same network in
+``landuse map``, once with all files, once ``--rasters-only`` and, where the processor computes in bfloat16,
+once more so; and by a loop of rasterio's windows with an overlap, torch's ``DataLoader``, the same network in
 float32, and classes, confidence and cover written window by window. The loop asks for no clouds, no polygons,
-no page, no overviews, no doubt. Quoted are the medians of the seconds of the clock and of the processor, and
-of the ratios in a round.
+no page, no overviews, no doubt. In each round the network alone runs over blocks of the same sizes too.
+Quoted are the medians of the seconds of the clock and of the processor, and of the ratios in a round.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.full_tile import BANDS, LANDUSE, catalogued, run, write_tile
+import torch
+
+from landuse.model.devices import computes_bfloat16
+from landuse.pipeline.blocks.plan import BLOCK_PX
+from tests.benchmarks.full_tile import BANDS, LANDUSE, NETWORK, block_sizes, catalogued, run, write_tile
 
 LOOP = """
 import sys
@@ -69,37 +73,51 @@ with rasterio.open(out, "w", **made) as file, torch.inference_mode():
 """
 
 LOOP_NAME = "the loop"
+NETWORK_NAME = "the network alone"
+BF16 = ", bf16"
+"""What ends the names of what computes in bfloat16."""
 
 
 def table(rounds: list[dict[str, dict[str, float]]]) -> str:
-    """Medians of both, and of the ratio within rounds.
+    """Medians of all, and of the ratios within rounds: how much longer the loop takes, and the network less.
 
     Args:
         rounds: by name what ``full_tile.run`` told of each.
     """
-    lines = [f"{'':20} clock s  processor s  peak GB"]
+    lines = [f"{'':24} clock s  processor s  peak GB"]
     for name in rounds[0]:
         wall, cpu, peak = (median(one[name][key] for one in rounds) for key in ("wall_s", "cpu_s", "peak_gb"))
-        lines.append(f"{name:20} {wall:7.1f} {cpu:12.1f} {peak:8.2f}")
+        lines.append(f"{name:24} {wall:7.1f} {cpu:12.1f} {peak:8.2f}")
+    lines.append("ratios by the clock; by the processor (least and greatest)")
     for name in rounds[0]:
-        if name == LOOP_NAME:
+        if name.startswith((LOOP_NAME, NETWORK_NAME)):
             continue
-        for key, title in (("wall_s", "clock"), ("cpu_s", "processor")):
-            ratios = [one[LOOP_NAME][key] / one[name][key] for one in rounds]
-            lines.append(
-                f"by the {title} {name} is {median(ratios):.2f} x as fast as the loop ({min(ratios):.2f} to "
-                f"{max(ratios):.2f})"
-            )
+        network = NETWORK_NAME + (BF16 if name.endswith(BF16) else "")
+        lines.append(f"{'the loop to ' + name:46} {_ratios(rounds, LOOP_NAME, name)}")
+        lines.append(f"{name + ' to ' + network:46} {_ratios(rounds, name, network)}")
     return "\n".join(lines)
+
+
+def _ratios(rounds: list[dict[str, dict[str, float]]], above: str, below: str) -> str:
+    told = []
+    for key in ("wall_s", "cpu_s"):
+        ratios = [one[above][key] / one[below][key] for one in rounds]
+        told.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return "; ".join(told)
+
+
+def mapping(model: str, catalog: Path, folder: Path, *options: str) -> list[str]:
+    """The command that maps a catalogue."""
+    asked = [*LANDUSE, "map", "--source", str(catalog), "--model", model, "--out", str(folder / "map")]
+    return [*asked, "--overwrite", "--quiet", *options]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="balanced-pixel")
-    parser.add_argument("--side-px", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bf16", action="store_true", help="also map in bfloat16")
+    parser.add_argument("--side-px", type=int, default=3072, help="side of the tile, a multiple of 8")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write every round's figures to this file")
     given = parser.parse_args()
     rounds = []
@@ -107,16 +125,17 @@ def main() -> None:
         folder = Path(name)
         tile = write_tile(folder, given.side_px)
         catalog = catalogued(tile, folder / "catalog")
-        kinds = {"all files": (), "rasters only": ("--rasters-only",)}
-        if given.bf16:
-            kinds["rasters only, bf16"] = ("--rasters-only", "--precision", "bf16")
-        commands = {
-            kind: [
-                *LANDUSE, "map", "--source", str(catalog), "--model", given.model, *options,
-                "--out", str(folder / "map"), "--overwrite", "--quiet",
-            ]
-            for kind, options in kinds.items()
-        }  # fmt: skip
+        sizes = json.dumps(block_sizes(given.side_px, BLOCK_PX["pixels"]))
+        precisions = ("fp32", "bf16") if computes_bfloat16(torch.device("cpu")) else ("fp32",)
+        commands = {"all files": mapping(given.model, catalog, folder)}
+        for precision in precisions:
+            ending = BF16 if precision == "bf16" else ""
+            commands[f"rasters only{ending}"] = mapping(
+                given.model, catalog, folder, "--rasters-only", "--precision", precision
+            )
+            commands[f"{NETWORK_NAME}{ending}"] = [
+                sys.executable, "-c", NETWORK, given.model, sizes, ",".join(BANDS), precision,
+            ]  # fmt: skip
         commands[LOOP_NAME] = [
             sys.executable, "-c", LOOP, str(tile), given.model, ",".join(BANDS), str(folder / "loop.tif"),
         ]  # fmt: skip

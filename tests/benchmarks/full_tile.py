@@ -41,8 +41,9 @@ import torch
 from landuse.model.memory import reused_memory
 from landuse.model.predict import full_float32
 from landuse.model.predict_pixels import PixelPredictor
-model, sizes, bands = sys.argv[1], json.loads(sys.argv[2]), tuple(sys.argv[3].split(","))
-predictor = PixelPredictor.load(model, "cpu")
+model, sizes, bands, precision = sys.argv[1:]
+sizes, bands = json.loads(sizes), tuple(bands.split(","))
+predictor = PixelPredictor.load(model, "cpu", precision)
 rng = np.random.default_rng(0)
 with torch.inference_mode(), full_float32(), reused_memory():
     for rows, cols, times in sizes:
@@ -138,7 +139,9 @@ def main() -> None:
         rasters, _ = run([*command, str(folder / "rasters"), "--rasters-only"])
         disk_mb = {path.name: path.stat().st_size / 1e6 for path in sorted(out.iterdir()) if path.is_file()}
         sizes = block_sizes(given.side_px, given.block_px)
-        network, _ = run([sys.executable, "-c", NETWORK, given.model, json.dumps(sizes), ",".join(BANDS)])
+        network, _ = run(
+            [sys.executable, "-c", NETWORK, given.model, json.dumps(sizes), ",".join(BANDS), "fp32"]
+        )
     read_px = sum(rows * cols * times for rows, cols, times in sizes)
     print(f"tile of {given.side_px} px, blocks of {given.block_px} px, bands {', '.join(BANDS)}")
     print(f"{'':18} clock s  processor s  peak GB")

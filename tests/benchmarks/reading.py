@@ -32,7 +32,7 @@ from landuse.workflows.mapping.in_process import READERS, read_ahead
 from tests.faults import Storage, serving
 
 BANDS = ("B02", "B03", "B04")
-SIZE_PX, BLOCK_PX, CONTEXT_PX = 4096, 1024, 56
+SIDE_PX, BLOCK_PX, CONTEXT_PX = 4096, 1024, 56
 LEFT, TOP = 400_000, 5_400_000
 LATENCIES_S = (0.02, 0.05, 0.2)
 VSICURL = {
@@ -53,28 +53,28 @@ JPEG2000 = {
 COG = {"driver": "COG", "blocksize": 512, "compress": "deflate"}
 
 
-def windows() -> list[tuple[int, int, int, int]]:
+def windows(side_px: int) -> list[tuple[int, int, int, int]]:
     """(row, col, row stop, col stop) of each block with the context that a patch needs."""
-    starts = range(0, SIZE_PX, BLOCK_PX)
+    starts = range(0, side_px, BLOCK_PX)
     return [
-        (max(r - CONTEXT_PX, 0), max(c - CONTEXT_PX, 0), min(r + BLOCK_PX + CONTEXT_PX, SIZE_PX),
-         min(c + BLOCK_PX + CONTEXT_PX, SIZE_PX))
+        (max(r - CONTEXT_PX, 0), max(c - CONTEXT_PX, 0), min(r + BLOCK_PX + CONTEXT_PX, side_px),
+         min(c + BLOCK_PX + CONTEXT_PX, side_px))
         for r in starts for c in starts
     ]  # fmt: skip
 
 
-def obvious(url: str, suffix: str) -> int:
+def obvious(url: str, suffix: str, side_px: int) -> int:
     """rasterio, band after band, window after window."""
     total = 0
     with rasterio.Env(**VSICURL):
-        for row, col, row_stop, col_stop in windows():
+        for row, col, row_stop, col_stop in windows(side_px):
             for band in BANDS:
                 with rasterio.open(f"{url}/{band}{suffix}") as source:
                     total += int(source.read(1, window=((row, row_stop), (col, col_stop))).sum())
     return total
 
 
-def ours(url: str, suffix: str) -> int:
+def ours(url: str, suffix: str, side_px: int) -> int:
     """``read_scene`` as a map run calls it."""
     corners = ((9.0, 48.0), (10.0, 48.0), (10.0, 49.0), (9.0, 48.0))
     scene = Scene(
@@ -91,7 +91,7 @@ def ours(url: str, suffix: str) -> int:
             grid = GeoBox((row_stop - row, col_stop - col), affine, "EPSG:32633")
             return int(read_scene(scene, BANDS, grid, remote).dn.values.sum(dtype=np.int64))
 
-        for _, of_block in read_ahead(windows(), read, pool):
+        for _, of_block in read_ahead(windows(side_px), read, pool):
             total += of_block
     return total
 
@@ -103,30 +103,32 @@ def import_all() -> None:
     pixel_block(np.ones((1, 1, 1), np.uint16), one, one, bands=("B02",), geobox=grid)
 
 
-def write_bands(folder: Path, suffix: str) -> None:
+def write_bands(folder: Path, suffix: str, side_px: int) -> None:
     """Three bands of fields and noise."""
     rng = np.random.default_rng(0)
     kind = COG if suffix == ".tif" else JPEG2000
     for band in BANDS:
-        smooth = rng.normal(1500, 200, (SIZE_PX // 16, SIZE_PX // 16)).repeat(16, 0).repeat(16, 1)
+        smooth = rng.normal(1500, 200, (side_px // 16, side_px // 16)).repeat(16, 0).repeat(16, 1)
         values = (smooth + rng.normal(0, 30, smooth.shape)).clip(1, 9000).astype(np.uint16)
         with rasterio.open(
-            folder / f"{band}{suffix}", "w", dtype="uint16", count=1, height=SIZE_PX, width=SIZE_PX,
+            folder / f"{band}{suffix}", "w", dtype="uint16", count=1, height=side_px, width=side_px,
             crs="EPSG:32633", transform=Affine(10, 0, LEFT, 0, -10, TOP), nodata=0, **kind,
         ) as target:  # fmt: skip
             target.write(values, 1)
 
 
-def one_round(folder: Path, suffix: str, latency_s: float, *, turned: bool) -> dict[str, dict[str, float]]:
+def one_round(
+    folder: Path, suffix: str, side_px: int, latency_s: float, *, turned: bool
+) -> dict[str, dict[str, float]]:
     """What each way took: seconds, requests and bytes."""
     took: dict[str, dict[str, float]] = {}
     sums = set()
     for way in ("ours", "obvious") if turned else ("obvious", "ours"):
         with serving(Storage(root=folder, latency_s=latency_s)) as storage:
+            command = [sys.executable, "-m", "tests.benchmarks.reading", "--side-px", str(side_px)]
             done = subprocess.run(
-                [sys.executable, "-m", "tests.benchmarks.reading", "--way", way, storage.url, suffix],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+                [*command, "--way", way, storage.url, suffix], capture_output=True, text=True, check=True
+            )
             answer = json.loads(done.stdout)
             sums.add(answer["sum"])
             took[way] = {
@@ -146,23 +148,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jpeg2000", action="store_true")
     parser.add_argument("--latencies", type=float, nargs="+", default=LATENCIES_S, help="in seconds")
+    parser.add_argument("--side-px", type=int, default=SIDE_PX)
     parser.add_argument("--way", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.way:
         way, *where = given.way
         import_all()
         began = time.perf_counter()
-        total = {"ours": ours, "obvious": obvious}[way](*where)
+        total = {"ours": ours, "obvious": obvious}[way](*where, given.side_px)
         print(json.dumps({"sum": total, "seconds": time.perf_counter() - began}))
         return
     suffix = ".jp2" if given.jpeg2000 else ".tif"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_bands(folder, suffix)
+        write_bands(folder, suffix, given.side_px)
         held = sum(path.stat().st_size for path in folder.glob(f"*{suffix}"))
         for latency_s in given.latencies:
             rounds = [
-                one_round(folder, suffix, latency_s, turned=index % 2 == 1) for index in range(given.rounds)
+                one_round(folder, suffix, given.side_px, latency_s, turned=index % 2 == 1)
+                for index in range(given.rounds)
             ]
             print(f"{suffix[1:]} files, {latency_s * 1000:.0f} ms a request, {given.rounds} rounds")
             for way in rounds[0]:
