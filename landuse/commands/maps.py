@@ -318,8 +318,7 @@ def map_command(
     block_px: Annotated[
         int | None,
         typer.Option(
-            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1280 "
-            "of a model that classifies each pixel, 1024 of one that classifies patches."
+            help="Side of the blocks that are read at a time, in pixels; memory, not results. Default: 1024."
         ),
     ] = None,
     level: ImageLevelOption = None,

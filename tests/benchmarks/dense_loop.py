@@ -125,7 +125,7 @@ def main() -> None:
         folder = Path(name)
         tile = write_tile(folder, given.side_px)
         catalog = catalogued(tile, folder / "catalog")
-        sizes = json.dumps(block_sizes(given.side_px, BLOCK_PX["pixels"]))
+        sizes = json.dumps(block_sizes(given.side_px, BLOCK_PX))
         precisions = ("fp32", "bf16") if computes_bfloat16(torch.device("cpu")) else ("fp32",)
         commands = {"all files": mapping(given.model, catalog, folder)}
         for precision in precisions:

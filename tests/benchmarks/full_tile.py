@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="balanced-pixel")
     parser.add_argument("--side-px", type=int, default=TILE_PX, help="side of the tile, a multiple of 8")
-    parser.add_argument("--block-px", type=int, default=BLOCK_PX["pixels"])
+    parser.add_argument("--block-px", type=int, default=BLOCK_PX)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -50,7 +50,7 @@ WORKERS = (1, 16)
 BLOCKS_SENT = 400
 """Of how many blocks."""
 
-CASES = (("Germany", BLOCK_PX["pixels"]), ("European Union", 896))
+CASES = (("Germany", BLOCK_PX), ("European Union", 896))
 """Sides of blocks: of the larger land as of a machine with little memory, which makes some 100,000."""
 
 

@@ -93,7 +93,7 @@ class Recorder:
 
 
 def test_imagery_is_read_block_by_block(orihuela, mapped, patch_model, monkeypatch):
-    monkeypatch.setitem(plan.BLOCK_PX, "windows", 128)
+    monkeypatch.setattr(plan, "BLOCK_PX", 128)
     with rioxarray.open_rasterio(orihuela) as whole:
         recorder = Recorder(whole.values)
         chunked = dask.array.from_array(recorder, chunks=(13, 50, 70), asarray=False, fancy=False)

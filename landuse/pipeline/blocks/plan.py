@@ -48,9 +48,9 @@ CLOUD_TOLD_PERCENT = 15.0
 PICTURE_PX = 4096
 """Side of the picture of the imagery that goes with a map, unless its cells are finer."""
 
-BLOCK_PX = {"windows": 1024, "pixels": 1280}
+BLOCK_PX = 1024
 """Side of a block. Around it a network that sees whole blocks computes a margin, which weighs less the larger
-the block."""
+the block; but larger ones take as long, as less of them fits into the processor's cache, and more memory."""
 
 MAX_PIXELS = 20_000_000_000
 """Most pixels of one map: at 10 m some 1400 km a side, more than any country of Europe but one."""
@@ -555,7 +555,7 @@ def check_fit(
     if block_px is not None and block_px < least_px:
         raise UsageError(
             f"Block size {block_px} px is below the {least_px} px that a map by {contract.name} in cells of "
-            f"{stride_px} px needs. Use {BLOCK_PX[engine]} or so."
+            f"{stride_px} px needs. Use {BLOCK_PX} or so."
         )
     levels = {scene.level for scene in scenes}
     if len(levels) != 1:
@@ -610,12 +610,12 @@ def planned_extent(
             f"({(east - west) / 1000:.0f} x {(north - south) / 1000:.0f} km), and a map has at most "
             f"{MAX_PIXELS / 1e9:g}. Map it in parts."
         )
-    side_px = max(block_px or BLOCK_PX[engine_of(contract)], stride_px)
+    side_px = max(block_px or BLOCK_PX, stride_px)
     blocks = pixels / side_px**2
     if blocks > MAX_BLOCKS:
         raise UsageError(
             f"The area takes {blocks:.0f} blocks of {side_px} px, and a map has at most {MAX_BLOCKS}. Give a "
-            f"larger --block-px, such as {BLOCK_PX[engine_of(contract)]}."
+            f"larger --block-px, such as {BLOCK_PX}."
         )
     return row_start, row_stop, *cols
 
@@ -745,7 +745,7 @@ def make_plan(
         thresholds=thresholds,
         precision=precision,
         probabilities=probabilities or bool(thresholds),
-        blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX[engine]) // stride_px, 1)),
+        blocks=cut_into_blocks(rows, cols, max((block_px or BLOCK_PX) // stride_px, 1)),
     )
 
 

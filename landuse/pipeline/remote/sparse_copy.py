@@ -10,14 +10,14 @@ import os
 import tempfile
 import threading
 from bisect import bisect_left
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from landuse.errors import OutputError, ReadError
 from landuse.pipeline.remote.ranges import Part, RangeSource, UnreachableError
 from landuse.pipeline.remote.retry import ExhaustedError, Patience, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from landuse.pipeline.remote.request_pool import RequestPool
@@ -207,15 +207,26 @@ class RemoteFile:
                     self._arrived.wait()
                     continue
                 self._on_the_way += asked
+            errors: list[Exception] = []
             try:
                 errors = self._requests.side_by_side(self._get, asked)
             finally:
                 with self._span_lock:
-                    for span in asked:
-                        self._on_the_way.remove(span)
-                    self._arrived.notify_all()
+                    for error in errors:
+                        if isinstance(error, ReadError):
+                            # It will be said again for every block; the server need not be asked again.
+                            self.lost = str(error)
+                self._no_longer_on_the_way(asked)
+            if errors and isinstance(errors[0], ExhaustedError):
+                raise ReadError(str(errors[0])) from None
             if errors:
-                self._raise(errors)
+                raise errors[0]
+
+    def _no_longer_on_the_way(self, spans: Iterable[tuple[int, int]]) -> None:
+        with self._span_lock:
+            for span in spans:
+                self._on_the_way.remove(span)
+            self._arrived.notify_all()
 
     def _free(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The parts of ``start`` to ``stop`` that are neither there nor on the way; the lock is held."""
@@ -223,15 +234,6 @@ class RemoteFile:
         for span in self._on_the_way:
             way.add(*span)
         return [gap for one in self._spans.missing(start, stop) for gap in way.missing(*one)]
-
-    def _raise(self, errors: Sequence[Exception]) -> NoReturn:
-        for error in errors:
-            if isinstance(error, ReadError):
-                # It will be said again for every block; the server need not be asked again.
-                self.lost = str(error)
-        if isinstance(errors[0], ExhaustedError):
-            raise ReadError(str(errors[0])) from None
-        raise errors[0]
 
     def _missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         with self._span_lock:
@@ -243,6 +245,7 @@ class RemoteFile:
     def _get(self, span: tuple[int, int]) -> None:
         """Fetch one range into the copy; an attempt goes on where the one before it broke off."""
         at, stop = span
+        coming: list[tuple[int, int]] = []  # of all answers
 
         def attempt(patience: Patience) -> None:
             nonlocal at
@@ -251,7 +254,7 @@ class RemoteFile:
             with self._requests.taking(part):
                 if part.start > at:
                     raise TransientError("the answer holds another range than was asked for")
-                size = self._check_version(part)
+                size = self._expect(part, coming)
                 at = part.start
                 for piece in part.pieces:
                     if at + len(piece) > size:
@@ -266,10 +269,17 @@ class RemoteFile:
             if at < min(stop, size):
                 raise TransientError(f"the answer broke off at byte {at} of {stop}")
 
-        self._requests.patiently(self._host, attempt)
+        try:
+            self._requests.patiently(self._host, attempt)
+        finally:
+            self._no_longer_on_the_way(coming)
 
-    def _check_version(self, part: Part) -> int:
-        """The file's size; an answer of another version than those before it is refused."""
+    def _expect(self, part: Part, coming: list[tuple[int, int]]) -> int:
+        """The file's size; an answer of another version than those before it is refused.
+
+        What the answer holds is on the way, and noted in ``coming``: a server that does not know ranges
+        sends all of the file, which nobody need ask for again.
+        """
         if part.total > LARGEST_BYTES:
             raise ReadError(f"the server says that the file has {part.total} bytes")
         with self._span_lock:
@@ -280,6 +290,9 @@ class RemoteFile:
             if self._size is None:
                 self._base = self._store.reserve(part.total)
             self._size, self._version = part.total, part.version or self._version
+            stop = part.total if part.length is None else min(part.start + part.length, part.total)
+            coming.append((part.start, stop))
+            self._on_the_way.append((part.start, stop))
         return part.total
 
     def _keep(self, piece: bytes, at: int) -> None:

@@ -36,7 +36,9 @@ _COUNTS = tuple(field.name for field in fields(PixelCounts))
 _NOISY = ("picture", "confidence", "second")
 """Arrays that compression makes only a quarter smaller: it is not worth its time."""
 
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 """What reading a file raises that was cut off or overwritten."""
 
 

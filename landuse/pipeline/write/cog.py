@@ -81,10 +81,6 @@ def cog_writer(target: Path, layer: RasterLayer) -> Iterator[Callable[[int, int,
         "nodata": layer.nodata,
         # Tiles are written whole: in a small raster they would be larger than all of it.
         "tiled": min(rows, cols) > COG_BLOCK_PX,
-        # The size of the tiles that are made of them: else each is decompressed several times.
-        **(
-            {"blockxsize": COG_BLOCK_PX, "blockysize": COG_BLOCK_PX} if min(rows, cols) > COG_BLOCK_PX else {}
-        ),
         # A full tile's probabilities would be 1.7 GB here. Bands apart are as fast as together uncompressed.
         "compress": "ZSTD",
         "zstd_level": 1,

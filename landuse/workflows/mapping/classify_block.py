@@ -152,14 +152,19 @@ def read_input(plan: RunPlan, block: Block, remote: Remote) -> BlockInput | None
 def classify_block(
     plan: RunPlan, block: Block, classifier: Classifier, given: BlockInput | None
 ) -> BlockFile:
-    """The computing half of a block."""
-    if given is None:
+    """The computing half of a block: the network's part, and what is made of it."""
+    found = None if given is None else score_block(plan, block, classifier, given)
+    return block_content(plan, block, found)
+
+
+def block_content(plan: RunPlan, block: Block, found: BlockScores | None) -> BlockFile:
+    """What a block's file holds, of what it was found to be; None where there was nothing to map."""
+    if found is None:
         side = plan.stride_px // plan.picture_step_px
         rows, cols = block.shape
         picture = np.zeros((3, rows * side, cols * side), np.uint8)
-        scores, patch_count, pixel_count = no_scores(plan, block), 0, 0
+        scores, patch_count, pixel_count, given = no_scores(plan, block), 0, 0, None
     else:
-        found = score_block(plan, block, classifier, given)
         scores, patch_count, pixel_count, given = found.scores, found.patches, found.pixels, found.given
         picture = draw_picture(_pixels_of_cells(plan, block, given), step_px=plan.picture_step_px)
     land = land_of(plan, block) if given is None else given.land

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +20,7 @@ from landuse.pipeline.blocks.context import block_context
 from landuse.pipeline.remote.request_pool import Traffic
 from landuse.pipeline.write.block_file import block_name, read_block, write_block
 from landuse.redact import redact_href
-from landuse.workflows.mapping.classify_block import classify_block, read_input
+from landuse.workflows.mapping.classify_block import block_content, read_input, score_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from landuse.pipeline.remote.files import Remote
     from landuse.pipeline.write.block_file import BlockFile
     from landuse.pipeline.write.folder import Store
-    from landuse.workflows.mapping.classify_block import BlockInput, Classifier
+    from landuse.workflows.mapping.classify_block import BlockInput, BlockScores, Classifier
 
 _ADDRESS = re.compile(r"[a-z]+://[^\s/]+(:\d+|/\S+)")
 
@@ -173,7 +174,17 @@ def run_block(
         OutputError: the block cannot be kept.
     """
     with computing or nullcontext():
-        content = classify_block(plan, block, classifier, given)
+        found = None if given is None else score_block(plan, block, classifier, given)
+    return keep_block(plan, block, found, folder)
+
+
+def keep_block(plan: RunPlan, block: Block, found: BlockScores | None, folder: Store) -> BlockDone:
+    """Make a block's rasters of what the network said of it, and write its file.
+
+    Raises:
+        OutputError: the block cannot be kept.
+    """
+    content = block_content(plan, block, found)
     write_block(folder, block, content)
     return _done(block, content)
 
@@ -236,14 +247,34 @@ def run_here(
     classifier: Classifier,
     remote: Remote,
 ) -> Traffic:
-    """Do the blocks in this process: the next ones are read while the network works on one.
+    """Do the blocks in this process.
+
+    While the network works on one, the next ones are read, and of the one before rasters are made and kept.
 
     Returns:
         What was fetched beside what ``remote`` counts: nothing.
     """
-    with remote.readers(READERS) as reader, reused_memory():
-        for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
-            on_done(run_block(plan, block, given, classifier, folder))
+    kept: list[Future[BlockDone]] = []  # at most one, of which nobody was told yet
+
+    def tell() -> None:
+        while kept:
+            on_done(kept.pop().result())
+
+    with remote.readers(READERS) as reader, ThreadPoolExecutor(1) as keeper, reused_memory():
+        try:
+            for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
+                if kept and kept[0].done():
+                    tell()
+                found = None if given is None else score_block(plan, block, classifier, given)
+                tell()
+                kept.append(keeper.submit(keep_block, plan, block, found, folder))
+                del found, given  # else they were held while the next one is scored
+            tell()
+        except BaseException:
+            remote.stop()
+            if kept and kept[0].exception() is None:
+                tell()
+            raise
     return Traffic(requests=0, fetched_bytes=0)
 
 

@@ -3,6 +3,7 @@ the raster's own values; shapely's point in polygon; GDAL's own reading of categ
 
 import json
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -426,9 +427,12 @@ def test_a_stopped_run_goes_on_from_its_blocks(tmp_path, inn, model, whole):
     damaged = bytearray(first)
     damaged[len(first) // 2] ^= 255
     blocks[0].write_bytes(bytes(damaged))  # its checksum tells
+    damaged = bytearray(blocks[1].read_bytes())
+    damaged[damaged.rindex(b"PK\x01\x02") + 8] |= 1  # as if it were encrypted
+    blocks[1].write_bytes(bytes(damaged))
     seen = []
     report = map_area(asked, classifier, lambda progress: seen.append(progress.blocks_done))
-    assert min(seen[2:]) == 2
+    assert min(seen[2:]) == 1
     reference = map_area(request(tmp_path, inn, block_px=200, out=tmp_path / "other"), classifier)
     for name in ("landuse.tif", "cover.tif", "confidence.tif", "second.tif", "status.tif"):
         assert (report.out / name).read_bytes() == (reference.out / name).read_bytes()
@@ -436,18 +440,43 @@ def test_a_stopped_run_goes_on_from_its_blocks(tmp_path, inn, model, whole):
 
 def test_blocks_of_which_the_network_sees_most_come_first(tmp_path, inn, model, monkeypatch):
     """A large block finds no room where smaller ones were: memory would grow with each of other size."""
-    done, run = [], in_process.run_block
+    done, score = [], in_process.score_block
 
     def noted(plan, block, *more):
         done.append(block)
-        return run(plan, block, *more)
+        return score(plan, block, *more)
 
-    monkeypatch.setattr(in_process, "run_block", noted)
+    monkeypatch.setattr(in_process, "score_block", noted)
     report = map_area(request(tmp_path, inn, block_px=200), load_classifier(str(model), "cpu"))
     seen = [block_context(report.plan, block).pixels for block in done]
     assert seen == sorted(seen, reverse=True)
     assert len(set(seen)) > 2
     assert {block.name for block in done} == {block.name for block in report.plan.blocks}
+
+
+def test_rasters_of_a_block_are_made_while_the_network_works_on_the_next(tmp_path, inn, model, monkeypatch):
+    scored, overlapped = [], []
+    begun = threading.Condition()
+    score, content = in_process.score_block, in_process.block_content
+
+    def scoring(plan, block, *more):
+        with begun:
+            scored.append(block)
+            begun.notify_all()
+        return score(plan, block, *more)
+
+    def making(plan, block, found):
+        before = scored.index(block) + 1
+        if before < len(plan.blocks):
+            with begun:
+                overlapped.append(begun.wait_for(lambda: len(scored) > before, timeout=20))
+        return content(plan, block, found)
+
+    monkeypatch.setattr(in_process, "score_block", scoring)
+    monkeypatch.setattr(in_process, "block_content", making)
+    report = map_area(request(tmp_path, inn, block_px=200), load_classifier(str(model), "cpu"))
+    assert len(overlapped) == len(report.plan.blocks) - 1 > 2
+    assert all(overlapped)
 
 
 def test_blocks_kept_without_probabilities_are_done_again_for_them(tmp_path, inn, model):

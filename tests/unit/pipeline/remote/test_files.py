@@ -116,6 +116,29 @@ def test_threads_that_want_other_bytes_do_not_wait_for_each_other(noise):
     assert not storage.refetched()
 
 
+def test_a_file_of_a_server_without_ranges_comes_once_however_many_threads_want_it(noise):
+    storage, content = noise
+    storage.ranges, storage.latency_s = False, 0.1
+    starts = range(0, 700_000, 70_000)
+    with serving(storage), Remote(HASTY) as remote, ThreadPoolExecutor(10) as pool:
+        opened, file = handle(remote, storage)
+        list(
+            pool.map(
+                lambda start: opened.fetch([(start, start + 1000), (start + 40_000, start + 50_000)]), starts
+            )
+        )
+        assert file.read(len(content)) == content
+        # Whoever asked before the first answer came could not know.
+        assert len(storage.asked) <= 2 * len(starts)
+        before = len(storage.asked)
+    storage.asked.clear()
+    with serving(storage), Remote(HASTY) as remote, ThreadPoolExecutor(10) as pool:
+        opened, file = handle(remote, storage)
+        list(pool.map(lambda start: file.seek(0, 2) and opened.fetch([(start, start + 1000)]), starts))
+        assert len(storage.asked) == 1 < before
+        assert remote.traffic.fetched_bytes == len(content)
+
+
 def test_who_waits_for_bytes_that_do_not_come_asks_for_them(noise):
     storage, content = noise
     storage.latency_s = 0.3
@@ -127,7 +150,9 @@ def test_who_waits_for_bytes_that_do_not_come_asks_for_them(noise):
         storage.interfere = lambda _: begun.set()
         first = pool.submit(opened.fetch, [(200_000, 300_000)])
         assert begun.wait(5)
+        assert len(storage.asked) == 2
         opened.fetch([(200_000, 300_000)])
+        assert first.done()  # this one began when that one had failed
         with pytest.raises(ReadError, match=r"503|429"):
             first.result()
         file.seek(200_000)
