@@ -35,19 +35,19 @@ fast: $(INSTALLED) ## the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest $(TESTS) -m "not slow and not online"
 
 bench: $(INSTALLED) ## timings as ratios and how true maps are, in 20 minutes on two quiet cores; not part of the tests
-	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python -m tests.benchmarks.reading
 	$(BIN)/python -m tests.benchmarks.reading --jpeg2000 --latencies 0.05 --rounds 1
 	$(BIN)/python tests/benchmarks/vectors.py
-	$(BIN)/python -m tests.benchmarks.dense_loop
+	$(BIN)/python -m tests.benchmarks.dense_loop --side-px 2048
 	$(BIN)/python -m tests.benchmarks.scaling --rounds 5
 	$(BIN)/python -m tests.benchmarks.many_areas --areas 60 --every 10
 	$(BIN)/python -m tests.benchmarks.viewing
 	$(BIN)/python -m tests.benchmarks.cover --model balanced-pixel
 	$(BIN)/python -m tests.benchmarks.cover_widths --model balanced-pixel
-	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel \
+	$(if $(TENSORFLOW),$(BIN)/python -m tests.benchmarks.cover_speed --model balanced-pixel --bands rgb-nir \
 		--tensorflow-python $(TENSORFLOW))
 	$(if $(PEERS),$(BIN)/python -m tests.benchmarks.peers --python $(PEERS) --side-px 1024 --window-px 584 --rounds 5)
+	$(BIN)/python tests/benchmarks/startup.py
 
 check: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff check
