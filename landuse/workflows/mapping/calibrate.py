@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SIDES_PX = {"pixels": (384, 768, 1024), "windows": (192, 384, 768)}
+SIDES_PX = {"pixels": (384, 768, 1536), "windows": (192, 384, 768)}
 """Sides of the scenes that are mapped, by engine, in one block each. The first sets things up, others tell
 seconds apart. Memory is told by the first and the last: what the second leaves would count again."""
 
