@@ -131,14 +131,15 @@ def filled(pixels: xr.Dataset, *, step_px: int, far_dn: Sequence[float]) -> NDAr
         far_dn: what pixels deep in a gap hold, by band: what tells the network nothing.
     """
     stored: NDArray[np.uint16] = pixels.dn.values
-    if not (~pixels.usable.values).any() or not pixels.usable.values.any():
+    seen: NDArray[np.bool_] = pixels.usable.values
+    if seen.all() or not seen.any():
         return stored
     # An odd number of steps, about so wide, with the pixel's own in the middle.
     reach = max(round(FILL_PX / (2 * step_px)), 1)
     dn = stored.copy()
     # A gap is filled from what is near it: no more is looked at than what is near any.
-    part = _around_gaps(pixels.usable.values, step_px, reach)
-    usable: NDArray[np.bool_] = pixels.usable.values[part]
+    part = _around_gaps(seen, step_px, reach)
+    usable = seen[part]
     unusable = ~usable
     counts = _sums(usable, step_px)
     count = _box_sums(counts, reach)

@@ -260,19 +260,19 @@ def run_here(
         while kept:
             on_done(kept.pop().result())
 
-    with remote.readers(READERS) as reader, ThreadPoolExecutor(1) as keeper, reused_memory():
+    with ThreadPoolExecutor(1) as keeper, reused_memory():
         try:
-            for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
-                if kept and kept[0].done():
+            with remote.readers(READERS) as reader:
+                for block, given in read_ahead(blocks, lambda block: read_input(plan, block, remote), reader):
+                    if kept and kept[0].done():
+                        tell()
+                    found = None if given is None else score_block(plan, block, classifier, given)
                     tell()
-                found = None if given is None else score_block(plan, block, classifier, given)
-                tell()
-                kept.append(keeper.submit(keep_block, plan, block, found, folder))
-                del found, given  # else they were held while the next one is scored
+                    kept.append(keeper.submit(keep_block, plan, block, found, folder))
+                    del found, given  # else they were held while the next one is scored
             tell()
         except BaseException:
-            remote.stop()
-            if kept and kept[0].exception() is None:
+            if kept and kept[0].exception() is None:  # a block that is kept counts, whatever came after
                 tell()
             raise
     return Traffic(requests=0, fetched_bytes=0)
